@@ -1,0 +1,197 @@
+//! Whose WAL a node has: which epoch's leader wrote which timeline.
+//!
+//! A timeline number is not enough. If B is promoted to timeline 2 and dies before anyone has streamed from it, C,
+//! promoted next, also calls its timeline 2: two histories, one number, and PostgreSQL and `pg_rewind` take them for
+//! one. So each node keeps its lineage as a durable note.
+//!
+//! **Invariant:** a node's note names every timeline of which it has, or is about to have, a record; it is on disk
+//! before the first such record can arrive.
+
+use crate::types::{Epoch, Lsn, Timeline};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A timeline, who wrote it, and where it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    pub timeline: Timeline,
+    pub epoch: Epoch,
+    /// The switch point from the branch before; zero for the first.
+    pub begins: Lsn,
+}
+
+/// The branches from the first timeline to the newest, each beginning where the one before was left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lineage {
+    branches: Vec<Branch>,
+}
+
+/// The last WAL record that a node has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Of the leader that wrote the record. Compared first.
+    pub epoch: Epoch,
+    pub timeline: Timeline,
+    pub lsn: Lsn,
+}
+
+impl Position {
+    /// What "more advanced" means: the epoch of the last record first, then its LSN.
+    pub fn rank(&self) -> (Epoch, Lsn) {
+        (self.epoch, self.lsn)
+    }
+}
+
+/// How a node's WAL relates to the leader's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Relation {
+    /// Everything that the node has is in the leader's history: it can be streamed to.
+    Ancestor,
+    /// The node left the leader's history at `fork`: rewind to it.
+    Diverged { fork: Lsn },
+    /// The node's timeline carries a number of the leader's history but is another one, or nothing is in common:
+    /// only a new base backup helps.
+    Foreign,
+}
+
+impl Lineage {
+    pub fn founded(timeline: Timeline, epoch: Epoch) -> Self {
+        Self { branches: vec![Branch { timeline, epoch, begins: Lsn::ZERO }] }
+    }
+
+    /// From stored branches; `None` when there is none or they do not rise.
+    pub fn from_branches(branches: Vec<Branch>) -> Option<Self> {
+        let rises = |pair: &[Branch]| {
+            pair[0].timeline < pair[1].timeline
+                && pair[0].epoch < pair[1].epoch
+                && pair[0].begins <= pair[1].begins
+        };
+        (!branches.is_empty() && branches.windows(2).all(rises)).then_some(Self { branches })
+    }
+
+    pub fn branches(&self) -> &[Branch] {
+        &self.branches
+    }
+
+    pub fn newest(&self) -> &Branch {
+        &self.branches[self.branches.len() - 1]
+    }
+
+    /// This lineage, left at `begins` for a new timeline of `epoch`. Branches that begin at or after that point hold
+    /// no record that the new one has, so they are not part of it.
+    #[must_use]
+    pub fn promoted(&self, timeline: Timeline, epoch: Epoch, begins: Lsn) -> Self {
+        let mut branches: Vec<Branch> = self.branches.clone();
+        while branches.len() > 1 && branches.last().is_some_and(|last| last.begins >= begins) {
+            branches.pop();
+        }
+        branches.push(Branch { timeline, epoch, begins });
+        Self { branches }
+    }
+
+    /// The branch that wrote the last record of a node which has all WAL up to `end` (exclusive).
+    pub fn at(&self, end: Lsn) -> Position {
+        let mut found = self.branches[0];
+        for branch in &self.branches[1..] {
+            if branch.begins < end {
+                found = *branch;
+            }
+        }
+        Position { epoch: found.epoch, timeline: found.timeline, lsn: end }
+    }
+
+    /// How a node at `position` relates to a leader of this lineage.
+    pub fn relation(&self, position: &Position) -> Relation {
+        let same = |branch: &Branch| branch.epoch == position.epoch;
+        let Some(index) = self.branches.iter().position(same) else {
+            return self.relation_of_stranger(position);
+        };
+        if self.branches[index].timeline != position.timeline {
+            return Relation::Foreign;
+        }
+        match self.branches.get(index + 1) {
+            Some(next) if next.begins < position.lsn => Relation::Diverged { fork: next.begins },
+            _ => Relation::Ancestor,
+        }
+    }
+
+    /// The node's last record was written by an epoch that the leader's history does not have.
+    fn relation_of_stranger(&self, position: &Position) -> Relation {
+        let number_taken =
+            self.branches.iter().any(|branch| branch.timeline == position.timeline);
+        if number_taken || position.epoch < self.branches[0].epoch {
+            return Relation::Foreign;
+        }
+        // Its timeline's number is free in the leader's history: `pg_rewind` finds the fork by the history files.
+        let fork = self
+            .branches
+            .iter()
+            .find(|branch| branch.epoch > position.epoch)
+            .map_or(self.newest().begins, |branch| branch.begins);
+        Relation::Diverged { fork }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on timeline {} of epoch {}", self.lsn, self.timeline, self.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lineage(branches: &[(u32, u64, u64)]) -> Lineage {
+        let branch = |&(timeline, epoch, begins): &(u32, u64, u64)| Branch {
+            timeline: Timeline(timeline),
+            epoch: Epoch(epoch),
+            begins: Lsn(begins),
+        };
+        Lineage::from_branches(branches.iter().map(branch).collect()).expect("rising branches")
+    }
+
+    fn at(epoch: u64, timeline: u32, lsn: u64) -> Position {
+        Position { epoch: Epoch(epoch), timeline: Timeline(timeline), lsn: Lsn(lsn) }
+    }
+
+    #[test]
+    fn the_last_record_belongs_to_the_branch_that_wrote_it_not_to_the_one_to_come() {
+        let told = lineage(&[(1, 1, 0), (2, 5, 100)]);
+        assert_eq!(told.at(Lsn(90)), at(1, 1, 90));
+        assert_eq!(told.at(Lsn(100)), at(1, 1, 100));
+        assert_eq!(told.at(Lsn(101)), at(5, 2, 101));
+    }
+
+    #[test]
+    fn a_node_behind_the_fork_is_an_ancestor() {
+        let leader = lineage(&[(1, 1, 0), (2, 5, 100)]);
+        assert_eq!(leader.relation(&at(1, 1, 100)), Relation::Ancestor);
+        assert_eq!(leader.relation(&at(5, 2, 300)), Relation::Ancestor);
+    }
+
+    #[test]
+    fn a_node_past_the_fork_is_rewound() {
+        let leader = lineage(&[(1, 1, 0), (2, 5, 100)]);
+        assert_eq!(leader.relation(&at(1, 1, 101)), Relation::Diverged { fork: Lsn(100) });
+    }
+
+    #[test]
+    fn the_same_timeline_number_of_another_epoch_is_never_believed() {
+        let leader = lineage(&[(1, 1, 0), (2, 5, 100)]);
+        assert_eq!(leader.relation(&at(4, 2, 130)), Relation::Foreign);
+    }
+
+    #[test]
+    fn a_promotion_that_nobody_followed_is_rewound_when_its_number_is_free() {
+        let leader = lineage(&[(1, 1, 0), (3, 5, 100)]);
+        assert_eq!(leader.relation(&at(4, 2, 130)), Relation::Diverged { fork: Lsn(100) });
+    }
+
+    #[test]
+    fn promotion_drops_branches_of_which_no_record_came_over() {
+        let told = lineage(&[(1, 1, 0), (2, 5, 100)]);
+        let promoted = told.promoted(Timeline(2), Epoch(6), Lsn(100));
+        assert_eq!(promoted, lineage(&[(1, 1, 0), (2, 6, 100)]));
+    }
+}
