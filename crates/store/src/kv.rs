@@ -40,8 +40,13 @@ impl Snapshot {
     /// The guard that holds as long as `key` is what this snapshot says it is, absent included.
     pub fn unchanged(&self, key: &str) -> Guard {
         match self.entries.get(key) {
-            Some(entry) => Guard::Unchanged { key: key.to_owned(), modified: entry.modified },
-            None => Guard::Absent { key: key.to_owned() },
+            Some(entry) => Guard::Unchanged {
+                key: key.to_owned(),
+                modified: entry.modified,
+            },
+            None => Guard::Absent {
+                key: key.to_owned(),
+            },
         }
     }
 }
@@ -58,8 +63,14 @@ pub enum Guard {
 /// An effect of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
-    Put { key: String, value: String, lease: Option<LeaseId> },
-    Delete { key: String },
+    Put {
+        key: String,
+        value: String,
+        lease: Option<LeaseId>,
+    },
+    Delete {
+        key: String,
+    },
 }
 
 /// All guards hold: all ops happen, at one revision. One fails: nothing happens.
@@ -84,7 +95,11 @@ impl Txn {
 
     #[must_use]
     pub fn put(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.ops.push(Op::Put { key: key.into(), value: value.into(), lease: None });
+        self.ops.push(Op::Put {
+            key: key.into(),
+            value: value.into(),
+            lease: None,
+        });
         self
     }
 
@@ -95,7 +110,11 @@ impl Txn {
         value: impl Into<String>,
         lease: LeaseId,
     ) -> Self {
-        self.ops.push(Op::Put { key: key.into(), value: value.into(), lease: Some(lease) });
+        self.ops.push(Op::Put {
+            key: key.into(),
+            value: value.into(),
+            lease: Some(lease),
+        });
         self
     }
 
@@ -115,7 +134,9 @@ impl Txn {
 /// What became of a transaction that the store answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    Committed { revision: Revision },
+    Committed {
+        revision: Revision,
+    },
     /// A guard did not hold; nothing happened.
     Refused,
 }

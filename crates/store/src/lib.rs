@@ -5,9 +5,13 @@
 //! time to live after the last renewal that was acknowledged.
 
 mod kv;
+mod memory;
+mod secret;
+mod state;
+mod views;
 
 pub use kv::{
     Entry, Guard, LeaseId, Op, Outcome, Result, Revision, Snapshot, Store, StoreError, Txn, View,
 };
-
-pub mod layout;
+pub use memory::{Fault, MemoryStore};
+pub use secret::{Secret, SecretError};
