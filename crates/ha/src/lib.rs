@@ -3,11 +3,23 @@
 //! **Invariant:** nothing in this crate reads a clock, a file, a socket or a random number.
 //! It is told the time and what the world said, and answers with what to do and why.
 
+mod decide;
+mod decision;
 mod lineage;
 pub mod quorum;
+mod settings;
+mod state;
 mod types;
+mod view;
 
+pub use decide::{Verdict, decide, handover_candidate, verdict, wanted_setting};
+pub use decision::{Action, Claim, Decision};
 pub use lineage::{Branch, Lineage, Position, Relation};
-pub use types::{
-    BadLsn, BadNodeName, Epoch, Instant, Lsn, NodeName, SystemId, Timeline,
+pub use settings::{Settings, SyncMode};
+pub use state::NodeState;
+pub use types::{BadLsn, BadNodeName, Epoch, Instant, Lsn, NodeName, SystemId, Timeline};
+pub use view::{
+    Cluster, ClusterView, Contact, DataDir, Initialize, Job, Leadership, Lease, Member, NodeRecord,
+    NodeView, Postgres, Primary, Promise, Published, Standby, Storage, StreamBroken, Switchover,
+    Walsender,
 };

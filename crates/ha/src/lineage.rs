@@ -56,7 +56,13 @@ pub enum Relation {
 
 impl Lineage {
     pub fn founded(timeline: Timeline, epoch: Epoch) -> Self {
-        Self { branches: vec![Branch { timeline, epoch, begins: Lsn::ZERO }] }
+        Self {
+            branches: vec![Branch {
+                timeline,
+                epoch,
+                begins: Lsn::ZERO,
+            }],
+        }
     }
 
     /// From stored branches; `None` when there is none or they do not rise.
@@ -85,7 +91,11 @@ impl Lineage {
         while branches.len() > 1 && branches.last().is_some_and(|last| last.begins >= begins) {
             branches.pop();
         }
-        branches.push(Branch { timeline, epoch, begins });
+        branches.push(Branch {
+            timeline,
+            epoch,
+            begins,
+        });
         Self { branches }
     }
 
@@ -97,7 +107,11 @@ impl Lineage {
                 found = *branch;
             }
         }
-        Position { epoch: found.epoch, timeline: found.timeline, lsn: end }
+        Position {
+            epoch: found.epoch,
+            timeline: found.timeline,
+            lsn: end,
+        }
     }
 
     /// How a node at `position` relates to a leader of this lineage.
@@ -117,8 +131,10 @@ impl Lineage {
 
     /// The node's last record was written by an epoch that the leader's history does not have.
     fn relation_of_stranger(&self, position: &Position) -> Relation {
-        let number_taken =
-            self.branches.iter().any(|branch| branch.timeline == position.timeline);
+        let number_taken = self
+            .branches
+            .iter()
+            .any(|branch| branch.timeline == position.timeline);
         if number_taken || position.epoch < self.branches[0].epoch {
             return Relation::Foreign;
         }
@@ -127,14 +143,18 @@ impl Lineage {
             .branches
             .iter()
             .find(|branch| branch.epoch > position.epoch)
-            .map_or(self.newest().begins, |branch| branch.begins);
+            .map_or_else(|| self.newest().begins, |branch| branch.begins);
         Relation::Diverged { fork }
     }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on timeline {} of epoch {}", self.lsn, self.timeline, self.epoch)
+        write!(
+            f,
+            "{} on timeline {} of epoch {}",
+            self.lsn, self.timeline, self.epoch
+        )
     }
 }
 
@@ -152,7 +172,11 @@ mod tests {
     }
 
     fn at(epoch: u64, timeline: u32, lsn: u64) -> Position {
-        Position { epoch: Epoch(epoch), timeline: Timeline(timeline), lsn: Lsn(lsn) }
+        Position {
+            epoch: Epoch(epoch),
+            timeline: Timeline(timeline),
+            lsn: Lsn(lsn),
+        }
     }
 
     #[test]
@@ -173,7 +197,10 @@ mod tests {
     #[test]
     fn a_node_past_the_fork_is_rewound() {
         let leader = lineage(&[(1, 1, 0), (2, 5, 100)]);
-        assert_eq!(leader.relation(&at(1, 1, 101)), Relation::Diverged { fork: Lsn(100) });
+        assert_eq!(
+            leader.relation(&at(1, 1, 101)),
+            Relation::Diverged { fork: Lsn(100) }
+        );
     }
 
     #[test]
@@ -185,7 +212,10 @@ mod tests {
     #[test]
     fn a_promotion_that_nobody_followed_is_rewound_when_its_number_is_free() {
         let leader = lineage(&[(1, 1, 0), (3, 5, 100)]);
-        assert_eq!(leader.relation(&at(4, 2, 130)), Relation::Diverged { fork: Lsn(100) });
+        assert_eq!(
+            leader.relation(&at(4, 2, 130)),
+            Relation::Diverged { fork: Lsn(100) }
+        );
     }
 
     #[test]

@@ -29,13 +29,21 @@ pub struct Setting {
 impl Setting {
     /// The leader acknowledges alone; nobody but it may claim without data loss.
     pub fn alone(leader: NodeName) -> Self {
-        Self { leader, standbys: BTreeSet::new(), needed: 0 }
+        Self {
+            leader,
+            standbys: BTreeSet::new(),
+            needed: 0,
+        }
     }
 
     /// `needed` of `standbys`; more than there are means all of them, and none of them means [`Setting::alone`].
     pub fn quorum(leader: NodeName, standbys: BTreeSet<NodeName>, needed: usize) -> Self {
         let needed = needed.clamp(usize::from(!standbys.is_empty()), standbys.len());
-        Self { leader, standbys, needed }
+        Self {
+            leader,
+            standbys,
+            needed,
+        }
     }
 
     /// Strict mode with too few live standbys: commits block until `needed` of the named ones are there.
@@ -54,7 +62,9 @@ impl Setting {
             return Ok(());
         }
         if self.is_alone() {
-            return Err(Missing::OnlyLeader { leader: self.leader.clone() });
+            return Err(Missing::OnlyLeader {
+                leader: self.leader.clone(),
+            });
         }
         let have = self.standbys.intersection(promised).count();
         let need = self.promises_needed();
@@ -75,7 +85,13 @@ impl fmt::Display for Setting {
         if self.is_alone() {
             return write!(f, "{} alone", self.leader);
         }
-        write!(f, "{} with {} of ({})", self.leader, self.needed, join(&self.standbys))
+        write!(
+            f,
+            "{} with {} of ({})",
+            self.leader,
+            self.needed,
+            join(&self.standbys)
+        )
     }
 }
 
@@ -85,16 +101,29 @@ pub enum Missing {
     /// Commits were acknowledged by this node alone.
     OnlyLeader { leader: NodeName },
     /// Too few of the synchronous standbys have promised.
-    Promises { leader: NodeName, have: usize, need: usize, absent: Vec<NodeName> },
+    Promises {
+        leader: NodeName,
+        have: usize,
+        need: usize,
+        absent: Vec<NodeName>,
+    },
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OnlyLeader { leader } => {
-                write!(f, "{leader} acknowledged commits alone, only it may lead without data loss")
+                write!(
+                    f,
+                    "{leader} acknowledged commits alone, only it may lead without data loss"
+                )
             }
-            Self::Promises { leader, have, need, absent } => write!(
+            Self::Promises {
+                leader,
+                have,
+                need,
+                absent,
+            } => write!(
                 f,
                 "{have} of {need} promises needed of the synchronous standbys of {leader}; \
                  absent: {}, or {leader} itself",
@@ -105,7 +134,11 @@ impl fmt::Display for Missing {
 }
 
 fn join<'a>(names: impl IntoIterator<Item = &'a NodeName>) -> String {
-    names.into_iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+    names
+        .into_iter()
+        .map(NodeName::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What the store says about durability: every setting under which a commit may have been acknowledged that the
@@ -117,7 +150,9 @@ pub struct SyncRecord {
 
 impl SyncRecord {
     pub fn of(setting: Setting) -> Self {
-        Self { settings: vec![setting] }
+        Self {
+            settings: vec![setting],
+        }
     }
 
     /// From stored settings; `None` when there is none, which is no record.
@@ -151,7 +186,9 @@ impl SyncRecord {
 
     /// Whether a claim on these promises is safe under every setting that counts.
     pub fn accepts(&self, promised: &BTreeSet<NodeName>) -> Result<(), Missing> {
-        self.settings.iter().try_for_each(|setting| setting.accepts(promised))
+        self.settings
+            .iter()
+            .try_for_each(|setting| setting.accepts(promised))
     }
 }
 
@@ -175,7 +212,11 @@ pub enum Step {
     /// Put the newest setting of this record into Postgres and take the barrier.
     Apply(SyncRecord),
     /// Wait until the standbys have flushed the barrier.
-    Await { setting: Setting, barrier: Lsn, have: usize },
+    Await {
+        setting: Setting,
+        barrier: Lsn,
+        have: usize,
+    },
     /// The record agrees with Postgres and with what is wanted.
     Settled,
 }
@@ -204,15 +245,15 @@ pub fn next_step(
     if have >= wanted.needed {
         return Step::Record(SyncRecord::of(wanted.clone()));
     }
-    Step::Await { setting: wanted.clone(), barrier: applied.barrier, have }
+    Step::Await {
+        setting: wanted.clone(),
+        barrier: applied.barrier,
+        have,
+    }
 }
 
 /// How many of the setting's standbys have flushed `position`.
-pub fn flushed_count(
-    setting: &Setting,
-    position: Lsn,
-    flushed: &BTreeMap<NodeName, Lsn>,
-) -> usize {
+pub fn flushed_count(setting: &Setting, position: Lsn, flushed: &BTreeMap<NodeName, Lsn>) -> usize {
     let past = |name: &&NodeName| flushed.get(*name).is_some_and(|lsn| *lsn >= position);
     setting.standbys.iter().filter(past).count()
 }

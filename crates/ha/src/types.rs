@@ -20,7 +20,10 @@ impl NodeName {
     pub fn new(text: impl Into<String>) -> Result<Self, BadNodeName> {
         let text = text.into();
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        let begins = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+        let begins = text
+            .chars()
+            .next()
+            .is_some_and(|c| c.is_ascii_alphanumeric());
         if begins && text.len() <= 63 && text.chars().all(plain) {
             Ok(Self(text))
         } else {
@@ -131,9 +134,13 @@ impl FromStr for Lsn {
         let bad = || BadLsn(text.to_owned());
         let (high, low) = text.split_once('/').ok_or_else(bad)?;
         let part = |digits: &str| {
-            let plain = (1..=8).contains(&digits.len())
-                && digits.bytes().all(|b| b.is_ascii_hexdigit());
-            if plain { u64::from_str_radix(digits, 16).ok() } else { None }
+            let plain =
+                (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            if plain {
+                u64::from_str_radix(digits, 16).ok()
+            } else {
+                None
+            }
         };
         let high = part(high).ok_or_else(bad)?;
         let low = part(low).ok_or_else(bad)?;
@@ -155,12 +162,18 @@ impl Instant {
 
     #[must_use]
     pub fn plus(self, span: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 
     #[must_use]
     pub fn minus(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -194,7 +207,17 @@ mod tests {
         for good in ["a", "node_1", "n-1.example", "9lives"] {
             assert!(NodeName::new(good).is_ok(), "{good:?}");
         }
-        for bad in ["", "_x", "a b", "a\"b", "a,b", "*", "a\n", "__placeholder", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "_x",
+            "a b",
+            "a\"b",
+            "a,b",
+            "*",
+            "a\n",
+            "__placeholder",
+            &"x".repeat(64),
+        ] {
             assert!(NodeName::new(bad).is_err(), "{bad:?}");
         }
     }

@@ -1,0 +1,229 @@
+//! Another node leads: come into its history and stay there, and watch it.
+//!
+//! **Invariant:** a node streams only from the leader of the current epoch, only after its note names that leader's
+//! lineage, and only if everything it has is part of that lineage.
+
+use super::race::{race, suspicion};
+use crate::decision::{Action, Decision};
+use crate::lineage::{Lineage, Relation};
+use crate::types::{Instant, NodeName};
+use crate::view::{Cluster, DataDir, NodeView, Postgres, Standby, StreamBroken};
+use std::time::Duration;
+
+pub(super) fn follow(
+    cluster: &Cluster,
+    me: &NodeView,
+    leader: &NodeName,
+    now: Instant,
+) -> Decision {
+    if let Some(silence) = suspicion(cluster, me, now)
+        && cluster.sync.is_some()
+        && !cluster.settings.paused
+        && matches!(me.postgres, Postgres::Standby(_))
+    {
+        let why = format!("{leader} has been silent for {} ms", silence.as_millis());
+        return race(cluster, me, &why, now);
+    }
+    if let Some(promise) = cluster.promises.get(&me.name) {
+        let epoch = promise.epoch;
+        return Decision::act(
+            "withdraw",
+            Action::Withdraw { epoch },
+            format!("{leader} leads: taking back the promise of epoch {epoch}"),
+        );
+    }
+    if let Some(decision) = super::settle_down(me, &cluster.settings, now) {
+        return decision;
+    }
+    match &me.postgres {
+        Postgres::Down { .. } => begin(cluster, me, leader, now),
+        Postgres::Standby(standby) => join(cluster, me, leader, standby),
+        Postgres::Primary(_) | Postgres::Starting | Postgres::Unresponsive { .. } => {
+            Decision::wait("unsettled", "Postgres has not settled yet")
+        }
+    }
+}
+
+fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> Decision {
+    if let Some(wait) = start_pause(cluster, me, now) {
+        return wait;
+    }
+    match &me.data {
+        DataDir::Ready(_) => {
+            Decision::act("park", Action::Park, "starting to see what WAL is here")
+        }
+        DataDir::Empty | DataDir::Unfinished => match cluster.published_lineage() {
+            Some(lineage) => Decision::act(
+                "clone",
+                Action::Clone {
+                    leader: leader.clone(),
+                    epoch: cluster.current_epoch(),
+                    lineage: lineage.clone(),
+                },
+                format!("making a base backup of {leader}"),
+            ),
+            None => waiting_for_promotion(leader),
+        },
+        DataDir::Unusable(why) => Decision::wait(
+            "unusable directory",
+            format!("the data directory is unusable: {why}"),
+        ),
+    }
+}
+
+/// Starts that failed are tried again, with a growing pause.
+pub(super) fn start_pause(cluster: &Cluster, me: &NodeView, now: Instant) -> Option<Decision> {
+    if me.start_failures == 0 {
+        return None;
+    }
+    let pause = cluster.settings.loop_wait * me.start_failures.min(10);
+    let down = me
+        .down_since
+        .map_or(Duration::ZERO, |since| now.since(since));
+    (down < pause).then(|| {
+        Decision::wait(
+            "start failed",
+            format!(
+                "Postgres failed to start {} times, trying again soon",
+                me.start_failures
+            ),
+        )
+    })
+}
+
+fn waiting_for_promotion(leader: &NodeName) -> Decision {
+    Decision::wait(
+        "leader promoting",
+        format!("waiting for {leader} to finish its promotion"),
+    )
+}
+
+fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) -> Decision {
+    let Some(lineage) = cluster.published_lineage() else {
+        return waiting_for_promotion(leader);
+    };
+    let epoch = cluster.current_epoch();
+    let noted = me.lineage.as_ref() == Some(lineage);
+    if standby.upstream.as_ref() == Some(leader) && noted {
+        return stream(cluster, me, leader, standby, lineage);
+    }
+    if standby.upstream.is_some() || standby.streaming {
+        let old = standby
+            .upstream
+            .as_ref()
+            .map_or("the old upstream", NodeName::as_str);
+        return Decision::act(
+            "detach",
+            Action::Detach,
+            format!("{leader} leads epoch {epoch}: no longer taking WAL of {old}"),
+        );
+    }
+    if !standby.end_known {
+        return Decision::wait(
+            "reading WAL",
+            format!(
+                "replayed to {}, the end of the local WAL is not seen yet",
+                standby.replayed
+            ),
+        );
+    }
+    let order = (leader.clone(), epoch, lineage.clone());
+    let Some(note) = &me.lineage else {
+        return clone(order, "this node has no note of whose WAL it holds");
+    };
+    let position = note.at(standby.received);
+    match lineage.relation(&position) {
+        Relation::Ancestor => {
+            let (leader, epoch, lineage) = order;
+            let reason = format!("following {leader} from {position}");
+            Decision::act(
+                "follow",
+                Action::Follow {
+                    leader,
+                    epoch,
+                    lineage,
+                },
+                reason,
+            )
+        }
+        Relation::Diverged { fork } => {
+            let why = format!(
+                "{} bytes of WAL after {fork} are not part of the leader's history",
+                position.lsn.bytes_since(fork)
+            );
+            rewind(order, &why)
+        }
+        Relation::Foreign => clone(
+            order,
+            &format!(
+                "timeline {} here is not the leader's timeline of that number",
+                position.timeline
+            ),
+        ),
+    }
+}
+
+type Order = (NodeName, crate::types::Epoch, Lineage);
+
+fn clone((leader, epoch, lineage): Order, why: &str) -> Decision {
+    let reason = format!("making a new base backup of {leader}: {why}");
+    Decision::act(
+        "clone",
+        Action::Clone {
+            leader,
+            epoch,
+            lineage,
+        },
+        reason,
+    )
+}
+
+fn rewind((leader, epoch, lineage): Order, why: &str) -> Decision {
+    let reason = format!("rewinding to the history of {leader}: {why}");
+    Decision::act(
+        "rewind",
+        Action::Rewind {
+            leader,
+            epoch,
+            lineage,
+        },
+        reason,
+    )
+}
+
+fn stream(
+    cluster: &Cluster,
+    me: &NodeView,
+    leader: &NodeName,
+    standby: &Standby,
+    lineage: &Lineage,
+) -> Decision {
+    let order = (leader.clone(), cluster.current_epoch(), lineage.clone());
+    match me.stream_broken {
+        Some(StreamBroken::WalRemoved) if !standby.streaming => {
+            return clone(
+                order,
+                "the leader no longer has the WAL that this node needs",
+            );
+        }
+        Some(StreamBroken::Diverged) if !standby.streaming => {
+            return rewind(order, "Postgres found that the histories differ");
+        }
+        Some(_) | None => {}
+    }
+    if !standby.streaming {
+        return Decision::wait("connecting", format!("connecting to {leader}"));
+    }
+    if !standby.open {
+        return Decision::act(
+            "open",
+            Action::Open,
+            format!("a verified standby of {leader} opens"),
+        );
+    }
+    let lag = cluster.leader_position.bytes_since(standby.replayed);
+    Decision::wait(
+        "standby",
+        format!("a standby of {leader}, {lag} bytes behind in replay"),
+    )
+}

@@ -1,0 +1,566 @@
+//! The leader's decisions: promote, keep the setting in step with the living, hand over, give up.
+//!
+//! **Invariant:** leadership is released only when no process of the instance is left.
+//! **Invariant:** every way to become primary passes through a claim; a restarted primary claims anew.
+
+use crate::decision::{Action, Decision};
+use crate::quorum::{self, Applied, Setting, Step, SyncRecord};
+use crate::settings::SyncMode;
+use crate::types::{Epoch, Instant, Lsn, NodeName};
+use crate::view::{
+    Cluster, DataDir, Lease, NodeView, Postgres, Primary, Standby, Storage, Switchover,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A standby whose flush position is within this of the primary's may be named in the setting.
+const JOINS_WITHIN: u64 = 16 << 20;
+
+pub(super) fn lead(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
+    let Some(lease) = me.lease else {
+        return Decision::wait(
+            "no lease",
+            "the leader key is mine, but no lease is held yet",
+        );
+    };
+    match &me.postgres {
+        Postgres::Primary(primary) => {
+            if let Some(decision) = give_up(cluster, me, primary, now) {
+                return decision;
+            }
+            preside(cluster, me, primary, lease, now)
+        }
+        Postgres::Standby(standby) => ascend(cluster, me, standby, lease, now),
+        Postgres::Down { leftovers: 0 } => fallen(cluster, me, lease, now),
+        Postgres::Down { leftovers } => Decision::act(
+            "postmaster died",
+            Action::Fence,
+            format!("the postmaster is gone, {leftovers} of its processes may still write"),
+        ),
+        Postgres::Starting => starting(cluster, me, lease, now),
+        Postgres::Unresponsive { since } => {
+            let silence = now.since(*since);
+            if silence < cluster.settings.hang_timeout {
+                return Decision::wait(
+                    "unresponsive",
+                    format!("Postgres has not answered for {} ms", silence.as_millis()),
+                );
+            }
+            Decision::act(
+                "hung",
+                Action::Fence,
+                format!("Postgres has not answered for {} ms", silence.as_millis()),
+            )
+        }
+    }
+}
+
+/// A primary in office: say whose WAL this is, keep the setting true, open, serve requests.
+fn preside(
+    cluster: &Cluster,
+    me: &NodeView,
+    primary: &Primary,
+    lease: Lease,
+    now: Instant,
+) -> Decision {
+    let epoch = lease.epoch;
+    let Some(lineage) = me
+        .lineage
+        .as_ref()
+        .filter(|lineage| lineage.newest().epoch == epoch)
+    else {
+        return Decision::act(
+            "unknown WAL",
+            Action::Fence,
+            format!("Postgres is primary, but not promoted in epoch {epoch}"),
+        );
+    };
+    if cluster.published_lineage() != Some(lineage) {
+        return Decision::act(
+            "publish",
+            Action::Publish {
+                epoch,
+                lineage: lineage.clone(),
+            },
+            format!("promoted to timeline {} in epoch {epoch}", primary.timeline),
+        );
+    }
+    if let Some(decision) = protect(cluster, me, primary, epoch, now) {
+        return decision;
+    }
+    if !primary.open {
+        return open(cluster, me, primary, epoch);
+    }
+    let record = cluster.node(&me.name);
+    let ordered = cluster.switchover.as_ref();
+    if let Some(decision) = ordered.and_then(|order| hand_over(cluster, me, primary, order)) {
+        return decision;
+    }
+    if record.maintenance || record.dropped {
+        return step_aside(cluster, me, primary);
+    }
+    Decision::wait("leader", steady_reason(cluster, epoch))
+}
+
+fn steady_reason(cluster: &Cluster, epoch: Epoch) -> String {
+    match &cluster.sync {
+        Some(sync) => format!(
+            "the leader of epoch {epoch}, commits need {}",
+            sync.newest()
+        ),
+        None => format!("the leader of epoch {epoch}, commits are asynchronous"),
+    }
+}
+
+/// The next step that makes record, Postgres and the living agree.
+fn protect(
+    cluster: &Cluster,
+    me: &NodeView,
+    primary: &Primary,
+    epoch: Epoch,
+    now: Instant,
+) -> Option<Decision> {
+    let applied = me.applied.as_ref().filter(|applied| applied.epoch == epoch);
+    if cluster.settings.sync_mode == SyncMode::Off {
+        return unprotect(cluster, applied, epoch);
+    }
+    let Some(record) = &cluster.sync else {
+        let record = SyncRecord::of(Setting::alone(me.name.clone()));
+        return Some(Decision::act(
+            "synchronous on",
+            Action::Record {
+                epoch,
+                record: Some(record),
+            },
+            "synchronous mode was switched on",
+        ));
+    };
+    let wanted = wanted_setting(cluster, &me.name, primary, now);
+    let flushed: BTreeMap<NodeName, Lsn> = primary
+        .standbys
+        .iter()
+        .map(|(name, walsender)| (name.clone(), walsender.flushed))
+        .collect();
+    match quorum::next_step(record, &wanted, applied, &flushed) {
+        Step::Record(next) => {
+            let reason = if next.is_settled() {
+                format!("commits need {}: the barrier is passed", next.newest())
+            } else {
+                format!("commits shall need {}", next.newest())
+            };
+            let record = Some(next);
+            Some(Decision::act(
+                "setting recorded",
+                Action::Record { epoch, record },
+                reason,
+            ))
+        }
+        Step::Apply(record) => {
+            let reason = format!("commits shall need {}", record.newest());
+            let record = Some(record);
+            Some(Decision::act(
+                "setting applied",
+                Action::Apply { epoch, record },
+                reason,
+            ))
+        }
+        // The barrier's wait must not keep the leader from its other duties.
+        Step::Await { .. } | Step::Settled => None,
+    }
+}
+
+/// Asynchronous mode: no names in Postgres, no record in the store.
+fn unprotect(cluster: &Cluster, applied: Option<&Applied>, epoch: Epoch) -> Option<Decision> {
+    if cluster.sync.is_some() {
+        return Some(Decision::act(
+            "synchronous off",
+            Action::Record {
+                epoch,
+                record: None,
+            },
+            "synchronous mode was switched off: commits are no longer protected",
+        ));
+    }
+    let done = applied.is_some_and(|applied| applied.record.newest().is_alone());
+    (!done).then(|| {
+        Decision::act(
+            "synchronous off",
+            Action::Apply {
+                epoch,
+                record: None,
+            },
+            "commits are asynchronous",
+        )
+    })
+}
+
+/// After a restart the WAL may hold commits that nobody acknowledged: visible now, gone after the next failover.
+/// So clients wait until a quorum has the end of recovery.
+fn open(cluster: &Cluster, me: &NodeView, primary: &Primary, epoch: Epoch) -> Decision {
+    let Some(record) = &cluster.sync else {
+        return Decision::act("open", Action::Open, "the primary opens");
+    };
+    let Some(applied) = me.applied.as_ref().filter(|applied| applied.epoch == epoch) else {
+        return Decision::wait(
+            "closed",
+            "the primary waits for its setting before it opens",
+        );
+    };
+    let setting = record.newest();
+    let flushed: BTreeMap<NodeName, Lsn> = primary
+        .standbys
+        .iter()
+        .map(|(name, walsender)| (name.clone(), walsender.flushed))
+        .collect();
+    let have = quorum::flushed_count(setting, applied.barrier, &flushed);
+    if record.is_settled() && applied.record.newest() == setting && have >= setting.needed {
+        return Decision::act(
+            "open",
+            Action::Open,
+            format!("the primary opens: {have} standbys have its end of recovery"),
+        );
+    }
+    Decision::wait(
+        "closed",
+        format!(
+            "the primary stays closed until {} of {} standbys have flushed {}; {have} have",
+            setting.needed,
+            setting.standbys.len(),
+            applied.barrier
+        ),
+    )
+}
+
+/// The setting that fits the standbys that are alive, in the configured mode.
+pub fn wanted_setting(
+    cluster: &Cluster,
+    me: &NodeName,
+    primary: &Primary,
+    now: Instant,
+) -> Setting {
+    let settings = &cluster.settings;
+    let current = cluster
+        .sync
+        .as_ref()
+        .map(SyncRecord::newest)
+        .filter(|now| &now.leader == me);
+    let named = |name: &NodeName| current.is_some_and(|setting| setting.standbys.contains(name));
+    let standbys: BTreeSet<NodeName> = primary
+        .standbys
+        .iter()
+        .filter(|(name, walsender)| {
+            let node = cluster.node(name);
+            if !node.quorum || node.maintenance || node.dropped {
+                return false;
+            }
+            if named(name) {
+                // A named standby stays for a while after it was last seen, and leaves at once when its lease ended.
+                let patience = now.since(walsender.seen) < settings.sync_relax_after;
+                return walsender.streaming || patience;
+            }
+            walsender.streaming && primary.flushed.bytes_since(walsender.flushed) <= JOINS_WITHIN
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if let (true, Some(current)) = (settings.sync_strict, current)
+        && standbys.len() < settings.sync_node_count.min(current.needed.max(1))
+        && !current.is_alone()
+    {
+        return current.clone();
+    }
+    sized(cluster, me, standbys)
+}
+
+/// `standbys` with as many acknowledgements as the configured mode asks for.
+pub(super) fn sized(cluster: &Cluster, me: &NodeName, mut standbys: BTreeSet<NodeName>) -> Setting {
+    let count = cluster.settings.sync_node_count.max(1);
+    if cluster.settings.sync_mode == SyncMode::On {
+        standbys = standbys.into_iter().take(count).collect();
+    }
+    Setting::quorum(me.clone(), standbys, count)
+}
+
+/// Leadership held, Postgres in recovery: a claim was won, or a crashed primary was started again.
+fn ascend(
+    cluster: &Cluster,
+    me: &NodeView,
+    standby: &Standby,
+    lease: Lease,
+    now: Instant,
+) -> Decision {
+    let used_up = me
+        .lineage
+        .as_ref()
+        .is_none_or(|lineage| lineage.newest().epoch >= lease.epoch);
+    if used_up {
+        return super::race::race(cluster, me, "Postgres was restarted", now);
+    }
+    if standby.upstream.is_some() || standby.streaming {
+        return Decision::act(
+            "detach",
+            Action::Detach,
+            "the new leader streams from nobody",
+        );
+    }
+    if !standby.end_known || standby.replayed < standby.received {
+        return Decision::wait(
+            "replaying",
+            format!(
+                "{} bytes of WAL to replay before the promotion",
+                standby.received.bytes_since(standby.replayed)
+            ),
+        );
+    }
+    let setting = cluster.sync.as_ref().map(|record| record.newest().clone());
+    Decision::act(
+        "promote",
+        Action::Promote {
+            epoch: lease.epoch,
+            setting,
+        },
+        format!(
+            "the leadership of epoch {} is mine and all WAL is replayed",
+            lease.epoch
+        ),
+    )
+}
+
+/// The primary's instance is gone, every process of it. Who can do better?
+fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decision {
+    let epoch = lease.epoch;
+    let release = |rule: &'static str, why: String| {
+        Decision::act(
+            rule,
+            Action::Release {
+                epoch,
+                why: why.clone(),
+            },
+            why,
+        )
+    };
+    if let Some(order) = &cluster.switchover
+        && order.from.as_ref().is_none_or(|from| *from == me.name)
+    {
+        let to = order
+            .to
+            .as_ref()
+            .map_or_else(|| "a standby".to_owned(), NodeName::to_string);
+        return release("switchover", format!("{} hands over to {to}", me.name));
+    }
+    let record = cluster.node(&me.name);
+    if record.maintenance || record.dropped {
+        return release("step aside", format!("{} steps aside", me.name));
+    }
+    if can_take_over(cluster, me).is_ok() {
+        return release(
+            "postmaster died",
+            format!("Postgres on {} has died", me.name),
+        );
+    }
+    if !matches!(me.data, DataDir::Ready(_)) {
+        return release(
+            "data lost",
+            format!("the data directory of {} is not usable", me.name),
+        );
+    }
+    if let Some(decision) = too_long(cluster, me, lease, now) {
+        return decision;
+    }
+    Decision::act(
+        "restart in place",
+        Action::Park,
+        "Postgres died and nobody can take over without loss: restarting it",
+    )
+}
+
+fn starting(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decision {
+    match too_long(cluster, me, lease, now) {
+        Some(_) => Decision::act(
+            "start too slow",
+            Action::Fence,
+            "Postgres takes too long to start",
+        ),
+        None => Decision::wait("starting", "Postgres is starting"),
+    }
+}
+
+/// A crashed primary that does not come back gives the others their chance, even at a loss in asynchronous mode.
+fn too_long(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Option<Decision> {
+    let down = now.since(me.down_since?);
+    let others = cluster.members.keys().any(|name| *name != me.name);
+    let patience = cluster.settings.primary_start_timeout;
+    if others && (down > patience || me.start_failures >= 3) {
+        let why = format!(
+            "Postgres on {} has been down for {} s, {} starts failed",
+            me.name,
+            down.as_secs(),
+            me.start_failures
+        );
+        let release = Action::Release {
+            epoch: lease.epoch,
+            why: why.clone(),
+        };
+        return Some(Decision::act("start failed", release, why));
+    }
+    None
+}
+
+/// Whether the living others could lead without loss, if this node let go.
+pub(super) fn can_take_over(cluster: &Cluster, me: &NodeView) -> Result<(), String> {
+    let Some(record) = &cluster.sync else {
+        return Err("commits are asynchronous, others may lack some".into());
+    };
+    let fit = |name: &NodeName| {
+        cluster
+            .members
+            .get(name)
+            .is_some_and(|member| member.unfit.is_none())
+            && cluster.node(name).priority > 0
+    };
+    let alive: BTreeSet<NodeName> = cluster
+        .members
+        .keys()
+        .filter(|name| **name != me.name && fit(name))
+        .cloned()
+        .collect();
+    if alive.is_empty() {
+        return Err("no other node is alive".into());
+    }
+    record
+        .accepts(&alive)
+        .map_err(|missing| missing.to_string())
+}
+
+/// A primary that can't write any more hands over, if there is somebody to hand over to.
+fn give_up(cluster: &Cluster, me: &NodeView, primary: &Primary, now: Instant) -> Option<Decision> {
+    let Storage::Failing { since, why } = &me.storage else {
+        return None;
+    };
+    if !primary.open || now.since(*since) < cluster.settings.hang_timeout {
+        return None;
+    }
+    can_take_over(cluster, me).ok()?;
+    Some(Decision::act(
+        "storage failed",
+        Action::Fence,
+        format!("the primary's storage fails: {why}"),
+    ))
+}
+
+/// Who would be asked to take over, or why nobody can be.
+pub fn handover_candidate(
+    cluster: &Cluster,
+    me: &NodeName,
+    primary: &Primary,
+    wanted: Option<&NodeName>,
+) -> Result<NodeName, String> {
+    let check = |name: &NodeName| candidate_fit(cluster, primary, name);
+    if let Some(name) = wanted {
+        if name == me {
+            return Err(format!("{name} is the leader already"));
+        }
+        return check(name).map(|()| name.clone());
+    }
+    let mut reasons = Vec::new();
+    let mut fit: Vec<&NodeName> = Vec::new();
+    for name in cluster.nodes.keys().filter(|name| *name != me) {
+        match check(name) {
+            Ok(()) => fit.push(name),
+            Err(why) => reasons.push(why),
+        }
+    }
+    let rank = |name: &&NodeName| {
+        let flushed = primary
+            .standbys
+            .get(*name)
+            .map(|walsender| walsender.flushed);
+        (cluster.node(name).priority, flushed)
+    };
+    match fit.into_iter().max_by_key(rank) {
+        Some(best) => Ok(best.clone()),
+        None if reasons.is_empty() => Err("there is no other node".into()),
+        None => Err(reasons.join("; ")),
+    }
+}
+
+fn candidate_fit(cluster: &Cluster, primary: &Primary, name: &NodeName) -> Result<(), String> {
+    let node = cluster.node(name);
+    let Some(member) = cluster.members.get(name) else {
+        return Err(format!("{name} is not alive"));
+    };
+    if let Some(why) = &member.unfit {
+        return Err(format!("{name}: {why}"));
+    }
+    if node.priority == 0 {
+        return Err(format!("{name}: its candidate priority is 0"));
+    }
+    if node.maintenance || node.dropped {
+        return Err(format!("{name} is in maintenance"));
+    }
+    let Some(walsender) = primary
+        .standbys
+        .get(name)
+        .filter(|walsender| walsender.streaming)
+    else {
+        return Err(format!("{name} is not streaming from the primary"));
+    };
+    if let Some(sync) = &cluster.sync
+        && !sync.newest().standbys.contains(name)
+    {
+        return Err(format!("{name} is not a synchronous standby"));
+    }
+    let lag = primary.flushed.bytes_since(walsender.flushed);
+    if lag > cluster.settings.lag_bytes_max {
+        return Err(format!("{name} lags {lag} bytes behind"));
+    }
+    Ok(())
+}
+
+fn hand_over(
+    cluster: &Cluster,
+    me: &NodeView,
+    primary: &Primary,
+    order: &Switchover,
+) -> Option<Decision> {
+    if order.from.as_ref().is_some_and(|from| *from != me.name) {
+        let outcome = format!("done: {} leads", me.name);
+        return Some(clear("switchover done", outcome));
+    }
+    if order.from.is_none() && order.to.as_ref() == Some(&me.name) {
+        return Some(clear("switchover done", format!("done: {} leads", me.name)));
+    }
+    match handover_candidate(cluster, &me.name, primary, order.to.as_ref()) {
+        Ok(to) => Some(Decision::act(
+            "switchover",
+            Action::Drain,
+            format!("switchover from {} to {to}: stopping cleanly", me.name),
+        )),
+        Err(why) => Some(clear("switchover refused", format!("refused: {why}"))),
+    }
+}
+
+fn clear(rule: &'static str, outcome: String) -> Decision {
+    Decision::act(
+        rule,
+        Action::ClearSwitchover {
+            outcome: outcome.clone(),
+        },
+        outcome,
+    )
+}
+
+/// Maintenance or drop of the leader: hand over first, if somebody can take over.
+fn step_aside(cluster: &Cluster, me: &NodeView, primary: &Primary) -> Decision {
+    match handover_candidate(cluster, &me.name, primary, None) {
+        Ok(to) => Decision::act(
+            "step aside",
+            Action::Drain,
+            format!("{} steps aside for {to}: stopping cleanly", me.name),
+        ),
+        Err(why) if cluster.nodes.keys().all(|name| *name == me.name) => Decision::act(
+            "step aside",
+            Action::Drain,
+            format!("the last node steps aside: {why}"),
+        ),
+        Err(why) => Decision::wait("step aside", format!("can't step aside yet: {why}")),
+    }
+}

@@ -1,0 +1,329 @@
+//! The decision: from what the world said to what to do, and why.
+//!
+//! **Invariant:** Postgres is primary only under a lease that this node holds; whatever else the view says, a primary
+//! without one is fenced first.
+//! **Invariant:** a list of actions may be cut off anywhere, and a decision may be made twice.
+
+mod follow;
+mod found;
+mod lead;
+mod race;
+
+use crate::decision::{Action, Decision};
+use crate::quorum::Setting;
+use crate::state::NodeState;
+use crate::types::{Instant, NodeName};
+use crate::view::{Cluster, ClusterView, DataDir, Initialize, Job, NodeView, Postgres};
+
+pub use lead::{handover_candidate, wanted_setting};
+pub use race::{Verdict, verdict};
+
+/// What `me` should do now.
+pub fn decide(view: &ClusterView, me: &NodeView, now: Instant) -> Decision {
+    let decision = match view {
+        ClusterView::Silent { since } => silent(me, *since, now),
+        ClusterView::Known(cluster) => known(cluster, me, now),
+    };
+    named(decision, view, me)
+}
+
+fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
+    let mine = cluster.leader.as_ref() == Some(&me.name);
+    if mine && me.lease.is_none() && is_my_epoch(cluster, me) {
+        let epoch = cluster.current_epoch();
+        return Decision::act(
+            "reattach",
+            Action::Reattach { epoch },
+            format!("the agent restarted, the leadership of epoch {epoch} is still mine"),
+        );
+    }
+    if let Some(fence) = unlawful_primary(cluster, me, now) {
+        return fence;
+    }
+    if let Some(job) = me.job {
+        return Decision::wait("job", format!("waiting for {}", job_name(job)));
+    }
+    let record = cluster.node(&me.name);
+    if record.dropped && !mine {
+        return leave(me);
+    }
+    if let Some(refusal) = wrong_directory(cluster, me) {
+        return refusal;
+    }
+    if !matches!(cluster.initialize, Initialize::Done(_)) {
+        return found::found(cluster, me);
+    }
+    if mine {
+        return lead::lead(cluster, me, now);
+    }
+    if record.maintenance {
+        return Decision::wait("maintenance", "in maintenance: Postgres is left alone");
+    }
+    match &cluster.leader {
+        Some(leader) => follow::follow(cluster, me, leader, now),
+        None if cluster.settings.paused => Decision::wait(
+            "paused",
+            "no leader, but the cluster is paused: no automatic failover",
+        ),
+        None => race::race(cluster, me, "there is no leader", now),
+    }
+}
+
+/// Without the store nothing new is permitted; a standby goes on, a primary until its lease ends.
+fn silent(me: &NodeView, since: Instant, now: Instant) -> Decision {
+    let silence = now.since(since).as_millis();
+    if matches!(me.postgres, Postgres::Primary(_)) {
+        return match me.lease {
+            Some(lease) if now < lease.deadline => Decision::wait(
+                "store silent",
+                format!(
+                    "the store has been silent for {silence} ms, the lease lasts {} ms more",
+                    lease.deadline.since(now).as_millis()
+                ),
+            ),
+            Some(_) | None => Decision::act(
+                "lease over",
+                Action::Fence,
+                format!("the store has been silent for {silence} ms and the lease is over"),
+            ),
+        };
+    }
+    Decision::wait(
+        "store silent",
+        format!("the store has been silent for {silence} ms"),
+    )
+}
+
+fn is_my_epoch(cluster: &Cluster, me: &NodeView) -> bool {
+    cluster
+        .epoch
+        .as_ref()
+        .is_some_and(|leadership| leadership.leader == me.name)
+}
+
+/// The one thing that never waits: a primary that may not be one.
+fn unlawful_primary(cluster: &Cluster, me: &NodeView, now: Instant) -> Option<Decision> {
+    if !matches!(me.postgres, Postgres::Primary(_)) {
+        return None;
+    }
+    let fence = |reason: String| Some(Decision::act("fence", Action::Fence, reason));
+    let Some(lease) = me.lease else {
+        return fence("Postgres is primary, but this node does not hold the leadership".into());
+    };
+    if now >= lease.deadline {
+        return fence("Postgres is primary, but the lease is over".into());
+    }
+    let current = cluster.current_epoch();
+    if current > lease.epoch {
+        return fence(format!(
+            "epoch {current} has begun, this primary is of epoch {}",
+            lease.epoch
+        ));
+    }
+    if current == lease.epoch && cluster.leader.as_ref() != Some(&me.name) {
+        return fence(format!("the leadership of epoch {current} has ended"));
+    }
+    None
+}
+
+fn wrong_directory(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
+    match (&me.data, cluster.initialize) {
+        (DataDir::Unusable(why), _) => Some(Decision::wait(
+            "unusable directory",
+            format!("the data directory is unusable: {why}"),
+        )),
+        (DataDir::Ready(mine), Initialize::Done(theirs)) if *mine != theirs => {
+            Some(Decision::wait(
+                "foreign directory",
+                format!(
+                    "the data directory belongs to another cluster: its system identifier is {mine}, \
+                     this cluster's is {theirs}; it will not be touched"
+                ),
+            ))
+        }
+        (DataDir::Ready(_) | DataDir::Empty | DataDir::Unfinished, _) => None,
+    }
+}
+
+fn leave(me: &NodeView) -> Decision {
+    let reason = "this node was dropped from the cluster";
+    match me.postgres {
+        Postgres::Down { leftovers: 0 } => Decision::act("dropped", Action::Leave, reason),
+        Postgres::Down { .. } | Postgres::Primary(_) | Postgres::Unresponsive { .. } => {
+            Decision::act("dropped", Action::Fence, reason)
+        }
+        Postgres::Starting | Postgres::Standby(_) => Decision::act("dropped", Action::Stop, reason),
+    }
+}
+
+/// Where Postgres is down or sick, and this node has no leadership: the way back to a parked standby.
+fn settle_down(me: &NodeView, settings: &crate::Settings, now: Instant) -> Option<Decision> {
+    match &me.postgres {
+        Postgres::Down { leftovers } if *leftovers > 0 => Some(Decision::act(
+            "leftovers",
+            Action::Fence,
+            format!("{leftovers} processes of a dead instance are still there"),
+        )),
+        Postgres::Down { .. } => None,
+        Postgres::Starting => Some(Decision::wait("starting", "Postgres is starting")),
+        Postgres::Unresponsive { since } => {
+            let silence = now.since(*since);
+            if silence < settings.hang_timeout * 10 {
+                return Some(Decision::wait(
+                    "unresponsive",
+                    format!("Postgres has not answered for {} ms", silence.as_millis()),
+                ));
+            }
+            Some(Decision::act(
+                "hung",
+                Action::Fence,
+                "the standby's Postgres hangs: it is restarted",
+            ))
+        }
+        Postgres::Standby(_) | Postgres::Primary(_) => None,
+    }
+}
+
+/// Why this node could not lead, whatever its WAL.
+pub(crate) fn unfit(cluster: &Cluster, me: &NodeView) -> Option<String> {
+    let record = cluster.node(&me.name);
+    if record.maintenance {
+        return Some("it is in maintenance".into());
+    }
+    if record.dropped {
+        return Some("it was dropped".into());
+    }
+    if record.priority == 0 {
+        return Some("its candidate priority is 0".into());
+    }
+    match &me.storage {
+        crate::view::Storage::Failing { why, .. } => Some(format!("its storage fails: {why}")),
+        crate::view::Storage::Healthy => None,
+    }
+}
+
+fn job_name(job: Job) -> &'static str {
+    match job {
+        Job::Bootstrap => "the first data directory",
+        Job::Clone => "a base backup",
+        Job::Rewind => "a rewind",
+        Job::Park => "Postgres to start",
+        Job::Stop => "Postgres to stop",
+        Job::Drain => "the handover's clean stop",
+        Job::Detach => "the WAL receiver to end",
+        Job::Follow => "the new upstream",
+        Job::Promote => "the promotion",
+        Job::Apply => "walsenders to read the new setting",
+        Job::Other => "the action under way",
+    }
+}
+
+/// Fills in what the node is and what it is to become.
+fn named(mut decision: Decision, view: &ClusterView, me: &NodeView) -> Decision {
+    decision.state = state_of(view, me);
+    decision.assigned = assigned_of(&decision, view, me);
+    decision
+}
+
+fn state_of(view: &ClusterView, me: &NodeView) -> NodeState {
+    let cluster = match view {
+        ClusterView::Known(cluster) => Some(cluster),
+        ClusterView::Silent { .. } => None,
+    };
+    let record = cluster
+        .map(|cluster| cluster.node(&me.name))
+        .unwrap_or_default();
+    if record.dropped {
+        return NodeState::Dropped;
+    }
+    if record.maintenance && !matches!(me.postgres, Postgres::Primary(_)) {
+        return NodeState::Maintenance;
+    }
+    match me.job {
+        Some(Job::Clone | Job::Bootstrap) => return NodeState::Joining,
+        Some(Job::Drain) => return NodeState::Draining,
+        Some(Job::Rewind) => return NodeState::Demoted,
+        Some(_) | None => {}
+    }
+    let failing = matches!(me.storage, crate::view::Storage::Failing { .. });
+    match &me.postgres {
+        Postgres::Primary(primary) if primary.open => primary_state(cluster, me),
+        Postgres::Primary(_) => NodeState::Promoting,
+        Postgres::Standby(_) if me.lease.is_some() => NodeState::Promoting,
+        Postgres::Standby(_) if failing => NodeState::Demoted,
+        Postgres::Standby(standby) if !standby.streaming => NodeState::CatchingUp,
+        Postgres::Standby(_) => {
+            let counts = cluster
+                .and_then(|cluster| cluster.sync.as_ref())
+                .is_none_or(|sync| sync.newest().standbys.contains(&me.name));
+            if counts || !record.quorum {
+                NodeState::Standby
+            } else {
+                NodeState::CatchingUp
+            }
+        }
+        Postgres::Down { .. } | Postgres::Starting | Postgres::Unresponsive { .. } => {
+            if matches!(me.data, DataDir::Empty | DataDir::Unfinished) {
+                NodeState::Init
+            } else {
+                NodeState::Demoted
+            }
+        }
+    }
+}
+
+fn primary_state(cluster: Option<&Cluster>, me: &NodeView) -> NodeState {
+    let Some(cluster) = cluster else {
+        return NodeState::Primary;
+    };
+    let others = cluster
+        .nodes
+        .iter()
+        .any(|(name, node)| *name != me.name && !node.dropped);
+    match &cluster.sync {
+        Some(sync) if sync.is_settled() && !sync.newest().is_alone() => NodeState::Primary,
+        None if others => NodeState::Primary,
+        Some(_) if others => NodeState::WaitingPrimary,
+        Some(_) | None => NodeState::Single,
+    }
+}
+
+fn assigned_of(decision: &Decision, view: &ClusterView, me: &NodeView) -> NodeState {
+    let ClusterView::Known(cluster) = view else {
+        return decision.state;
+    };
+    if cluster.node(&me.name).dropped {
+        return NodeState::Dropped;
+    }
+    match decision.actions.first() {
+        Some(Action::Claim(_) | Action::Promote { .. } | Action::Promise(_)) => {
+            NodeState::Promoting
+        }
+        Some(Action::Drain) => NodeState::Draining,
+        Some(Action::Fence | Action::Release { .. }) => NodeState::Demoted,
+        _ => match (&cluster.leader, decision.state) {
+            (Some(leader), state) if *leader == me.name => match state {
+                NodeState::Draining => NodeState::Demoted,
+                NodeState::Demoted | NodeState::Promoting => primary_state(Some(cluster), me),
+                state => state,
+            },
+            (_, NodeState::Demoted | NodeState::Init | NodeState::Joining) => NodeState::CatchingUp,
+            (_, NodeState::CatchingUp) => NodeState::Standby,
+            (_, state) => state,
+        },
+    }
+}
+
+/// The setting that a node which has just claimed begins with: those who promised are alive and count.
+fn first_setting<'a>(
+    cluster: &Cluster,
+    me: &NodeName,
+    promised: impl IntoIterator<Item = &'a NodeName>,
+) -> Setting {
+    let counts = |name: &&NodeName| {
+        let node = cluster.node(name);
+        *name != me && node.quorum && !node.maintenance && !node.dropped
+    };
+    let standbys = promised.into_iter().filter(counts).cloned().collect();
+    lead::sized(cluster, me, standbys)
+}

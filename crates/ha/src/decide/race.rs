@@ -1,0 +1,257 @@
+//! No leader, or one that is silent: stop taking its WAL, say so, and let the most advanced claim.
+//!
+//! **Invariant:** a promise is written only after the WAL receiver is gone and cannot come back, with the position that
+//! the node then has; whoever claims has every commit that can have been acknowledged.
+
+use crate::decision::{Action, Claim, Decision};
+use crate::lineage::Position;
+use crate::quorum::SyncRecord;
+use crate::types::{Instant, NodeName};
+use crate::view::{Cluster, DataDir, NodeView, Postgres, Promise, Standby};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How long the next best candidate waits for the better one.
+const TURN: Duration = Duration::from_millis(500);
+
+pub(super) fn race(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Decision {
+    if let Some(decision) = super::settle_down(me, &cluster.settings, now) {
+        return decision;
+    }
+    match &me.postgres {
+        Postgres::Down { .. } => match me.data {
+            DataDir::Ready(_) => park(cluster, me, why, now),
+            DataDir::Empty | DataDir::Unfinished | DataDir::Unusable(_) => Decision::wait(
+                "nothing to offer",
+                format!("{why}; this node has no data to lead with"),
+            ),
+        },
+        Postgres::Standby(standby) => stand(cluster, me, standby, why, now),
+        // Unlawful primaries were fenced before, the other states settled.
+        Postgres::Primary(_) | Postgres::Starting | Postgres::Unresponsive { .. } => {
+            Decision::wait("unsettled", "Postgres has not settled yet")
+        }
+    }
+}
+
+/// Starts that fail again and again (a full disk) are tried less and less often.
+fn park(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Decision {
+    match super::follow::start_pause(cluster, me, now) {
+        Some(wait) => wait,
+        None => Decision::act(
+            "park",
+            Action::Park,
+            format!("{why}: starting to see what WAL is here"),
+        ),
+    }
+}
+
+fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: Instant) -> Decision {
+    if standby.upstream.is_some() || standby.streaming {
+        return Decision::act(
+            "detach",
+            Action::Detach,
+            format!("{why}: no longer taking its WAL"),
+        );
+    }
+    if !standby.end_known {
+        return Decision::wait(
+            "reading WAL",
+            format!(
+                "{why}; replayed to {}, the end of the local WAL is not seen yet",
+                standby.replayed
+            ),
+        );
+    }
+    let Some(lineage) = &me.lineage else {
+        return Decision::wait(
+            "unknown WAL",
+            format!("{why}; this node has no note of whose WAL it holds, so it can't vouch for it"),
+        );
+    };
+    let promise = Promise {
+        epoch: cluster.current_epoch(),
+        position: lineage.at(standby.received),
+        unfit: super::unfit(cluster, me),
+        priority: cluster.node(&me.name).priority,
+    };
+    if cluster.promises.get(&me.name) != Some(&promise) {
+        let reason = format!(
+            "{why}; promising to acknowledge nothing more, at {}",
+            promise.position
+        );
+        return Decision::act("promise", Action::Promise(promise), reason);
+    }
+    match verdict(cluster, &me.name, Some(me), now) {
+        Verdict::Claims { counted } => claim(cluster, me, &counted, why),
+        Verdict::Waits { why: hindrance } => {
+            Decision::wait("election", format!("{why}; {hindrance}"))
+        }
+    }
+}
+
+/// Whether a node may claim now, or the one reason why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    Claims { counted: BTreeSet<NodeName> },
+    Waits { why: String },
+}
+
+/// The election from the promises alone; `me` adds what only the node itself knows (its turn and its window).
+pub fn verdict(cluster: &Cluster, name: &NodeName, me: Option<&NodeView>, now: Instant) -> Verdict {
+    match elect(cluster, name, me, now) {
+        Ok(counted) => Verdict::Claims { counted },
+        Err(why) => Verdict::Waits { why },
+    }
+}
+
+fn elect(
+    cluster: &Cluster,
+    name: &NodeName,
+    me: Option<&NodeView>,
+    now: Instant,
+) -> Result<BTreeSet<NodeName>, String> {
+    let promises = cluster.live_promises();
+    let Some(mine) = promises.get(name) else {
+        return Err(format!("{name} has not promised"));
+    };
+    if let Some(why) = &mine.unfit {
+        return Err(format!("{name} can't lead: {why}"));
+    }
+    let counted: BTreeSet<NodeName> = promises.keys().map(|name| (*name).clone()).collect();
+    match &cluster.sync {
+        Some(record) => record
+            .accepts(&counted)
+            .map_err(|missing| missing.to_string())?,
+        None => window(cluster, name, me, &counted, mine, now)?,
+    }
+    let best = promises
+        .iter()
+        .max_by_key(|(_, promise)| promise.position.rank())
+        .map_or(mine.position, |(_, promise)| promise.position);
+    if mine.position.rank() < best.rank() {
+        return Err(behind(&promises, name, &mine.position, &best));
+    }
+    turn(cluster, name, me, &promises, now)?;
+    Ok(counted)
+}
+
+fn behind(
+    promises: &BTreeMap<&NodeName, &Promise>,
+    name: &NodeName,
+    mine: &Position,
+    best: &Position,
+) -> String {
+    let who = promises
+        .iter()
+        .find(|(_, promise)| promise.position.rank() == best.rank())
+        .map_or_else(String::new, |(name, _)| name.to_string());
+    if mine.epoch == best.epoch {
+        let bytes = best.lsn.bytes_since(mine.lsn);
+        return format!("{name} is {bytes} bytes behind {who}, which is at {best}");
+    }
+    format!("{name} is at {mine}, {who} has newer WAL: {best}")
+}
+
+/// Asynchronous mode has no proof: the leader's lease must have ended, and the others get time to speak.
+fn window(
+    cluster: &Cluster,
+    name: &NodeName,
+    me: Option<&NodeView>,
+    counted: &BTreeSet<NodeName>,
+    mine: &Promise,
+    now: Instant,
+) -> Result<(), String> {
+    if let Some(leader) = cluster.leader.as_ref().filter(|leader| *leader != name) {
+        return Err(format!(
+            "commits are asynchronous and the lease of {leader} has not ended"
+        ));
+    }
+    let lag = cluster.leader_position.bytes_since(mine.position.lsn);
+    if lag > cluster.settings.lag_bytes_max {
+        return Err(format!(
+            "{name} is {lag} bytes behind the last known position of the leader, more than \
+             maximum_lag_on_failover ({})",
+            cluster.settings.lag_bytes_max
+        ));
+    }
+    let silent: Vec<&str> = cluster
+        .members
+        .keys()
+        .filter(|member| !counted.contains(*member))
+        .map(NodeName::as_str)
+        .collect();
+    let promised_at = me.and_then(|me| me.promised_at).unwrap_or(now);
+    if !silent.is_empty() && now.since(promised_at) < cluster.settings.election_window {
+        return Err(format!("waiting for the promises of {}", silent.join(", ")));
+    }
+    Ok(())
+}
+
+/// Equals take turns, so that two do not collide; a better one that dies costs a turn, not the cluster.
+fn turn(
+    cluster: &Cluster,
+    name: &NodeName,
+    me: Option<&NodeView>,
+    promises: &BTreeMap<&NodeName, &Promise>,
+    now: Instant,
+) -> Result<(), String> {
+    let Some(mine) = promises.get(name) else {
+        return Err(format!("{name} has not promised"));
+    };
+    let asked = cluster
+        .switchover
+        .as_ref()
+        .and_then(|order| order.to.as_ref());
+    let left = cluster
+        .switchover
+        .as_ref()
+        .and_then(|order| order.from.as_ref());
+    let merit = |name: &NodeName, promise: &Promise| {
+        (asked == Some(name), left != Some(name), promise.priority)
+    };
+    let better: Vec<&NodeName> = promises
+        .iter()
+        .filter(|(other, promise)| {
+            promise.unfit.is_none()
+                && promise.position.rank() == mine.position.rank()
+                && (merit(other, promise), std::cmp::Reverse(**other))
+                    > (merit(name, mine), std::cmp::Reverse(name))
+        })
+        .map(|(name, _)| *name)
+        .collect();
+    let waits = TURN * u32::try_from(better.len()).unwrap_or(u32::MAX);
+    let promised_at = me.and_then(|me| me.promised_at).unwrap_or(now);
+    if now.since(promised_at) < waits {
+        return Err(format!("{} goes first", better[better.len() - 1]));
+    }
+    Ok(())
+}
+
+fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &str) -> Decision {
+    let epoch = cluster.current_epoch().next();
+    let record: Option<SyncRecord> = cluster
+        .sync
+        .as_ref()
+        .map(|record| record.joined(super::first_setting(cluster, &me.name, counted.iter())));
+    let names: Vec<&str> = counted.iter().map(NodeName::as_str).collect();
+    let reason = format!(
+        "{why}; claiming epoch {epoch} on the promises of {}",
+        names.join(", ")
+    );
+    let claim = Claim {
+        epoch,
+        record,
+        counted: counted.clone(),
+        why: reason.clone(),
+    };
+    Decision::act("claim", Action::Claim(claim), reason)
+}
+
+/// Whether all signs of the leader's life have been silent for too long.
+pub(super) fn suspicion(cluster: &Cluster, me: &NodeView, now: Instant) -> Option<Duration> {
+    let silence = now.since(me.contact.newest());
+    let watched = me.contact.epoch == cluster.current_epoch();
+    (watched && silence >= cluster.settings.failure_timeout).then_some(silence)
+}

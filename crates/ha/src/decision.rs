@@ -1,0 +1,132 @@
+//! What to do, and why.
+
+use crate::lineage::Lineage;
+use crate::quorum::{Setting, SyncRecord};
+use crate::state::NodeState;
+use crate::types::{Epoch, NodeName};
+use crate::view::Promise;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The whole answer to one view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// In this order. The list may be cut off anywhere: the next decision looks again.
+    pub actions: Vec<Action>,
+    /// One sentence for the log, the command line, REST and the page.
+    pub reason: String,
+    /// What the node is now.
+    pub state: NodeState,
+    /// What the decision wants the node to become.
+    pub assigned: NodeState,
+    /// The rule that decided, a stable name for events and tests.
+    pub rule: &'static str,
+}
+
+/// What the shell does for us. Store actions are transactions guarded by the very snapshot that was decided on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Action {
+    /// Store: take the leader key and epoch 1 and begin to found the cluster.
+    /// Guards: `initialize` absent or still founding, no leader.
+    Found,
+    /// Create the first data directory, start it as primary, create the roles; then store: `initialize`, `sync`,
+    /// the lineage.
+    Bootstrap,
+    /// Adopt the data directory that is there as the first one.
+    Adopt,
+    /// Store: put the leader key on this agent's own lease, after a restart of the agent.
+    Reattach { epoch: Epoch },
+    /// Start as a standby that streams from nobody and lets no client in.
+    Park,
+    /// Stop the WAL receiver so that it is gone and cannot come back.
+    Detach,
+    /// Store: the promise. Guards: the epoch. Only ever after [`Action::Detach`] or [`Action::Park`].
+    Promise(Promise),
+    /// Store: take my promise back. Guard: the epoch, if it is the promise's own.
+    Withdraw { epoch: Epoch },
+    /// Store: leader := me on my lease, epoch, record. Guards: leader key, epoch, sync record and every counted
+    /// promise unchanged.
+    Claim(Claim),
+    /// Note the lineage, set `setting`, promote, verify.
+    Promote {
+        epoch: Epoch,
+        setting: Option<Setting>,
+    },
+    /// Store: the lineage of this epoch. Guards: leader and epoch.
+    Publish { epoch: Epoch, lineage: Lineage },
+    /// Store: the sync record (`None`: asynchronous). Guards: leader, epoch, record unchanged.
+    Record {
+        epoch: Epoch,
+        record: Option<SyncRecord>,
+    },
+    /// Postgres: use the newest setting (`None`: asynchronous), prove it, take the barrier.
+    Apply {
+        epoch: Epoch,
+        record: Option<SyncRecord>,
+    },
+    /// Let clients in.
+    Open,
+    /// Note the lineage, then stream from the leader, by reload. The shell first makes sure by a linearizable read
+    /// that the epoch is still this one and that no promise of mine stands in it.
+    Follow {
+        leader: NodeName,
+        epoch: Epoch,
+        lineage: Lineage,
+    },
+    /// Stop, rewind to the leader's history, keep what is discarded, start streaming. Falls back to a clone.
+    Rewind {
+        leader: NodeName,
+        epoch: Epoch,
+        lineage: Lineage,
+    },
+    /// Make a base backup of the leader and start streaming.
+    Clone {
+        leader: NodeName,
+        epoch: Epoch,
+        lineage: Lineage,
+    },
+    /// Planned handover: checkpoint, then stop so that standbys have everything.
+    Drain,
+    /// Stop an instance that is not primary.
+    Stop,
+    /// Kill every process of the instance, now.
+    Fence,
+    /// Store: delete the leader key. Guards: it is mine, epoch. Only when no process of the instance is left.
+    Release { epoch: Epoch, why: String },
+    /// Store: the planned change is done, or can't be done.
+    ClearSwitchover { outcome: String },
+    /// Store: remove every trace of this node; then the agent ends.
+    Leave,
+}
+
+/// The transaction that begins a leadership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The epoch that begins.
+    pub epoch: Epoch,
+    /// Joined from the old leadership's and the new one's; `None` in asynchronous mode.
+    pub record: Option<SyncRecord>,
+    /// Whose promises were counted: each must still be there unchanged.
+    pub counted: BTreeSet<NodeName>,
+    /// The reason for the event.
+    pub why: String,
+}
+
+impl Decision {
+    pub(crate) fn wait(rule: &'static str, reason: impl Into<String>) -> Self {
+        Self {
+            actions: Vec::new(),
+            reason: reason.into(),
+            state: NodeState::Init,
+            assigned: NodeState::Init,
+            rule,
+        }
+    }
+
+    pub(crate) fn act(rule: &'static str, action: Action, reason: impl Into<String>) -> Self {
+        Self {
+            actions: vec![action],
+            ..Self::wait(rule, reason)
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The numbers and modes that the whole cluster shares.
+
+use crate::types::Instant;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How commits are protected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncMode {
+    /// Asynchronous: a failover may lose the newest commits.
+    Off,
+    /// A fixed number of named standbys must all acknowledge.
+    On,
+    /// Any `node_count` of all healthy standbys must acknowledge.
+    #[default]
+    Quorum,
+}
+
+/// Cluster-wide settings, from the store's `config` with our defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Time to live of the leader lease.
+    pub ttl: Duration,
+    /// How often the leader renews its lease and beats.
+    pub beat: Duration,
+    /// The longest time between two decisions.
+    pub loop_wait: Duration,
+    /// Silence of all signs of life after which the leader is suspected.
+    pub failure_timeout: Duration,
+    pub sync_mode: SyncMode,
+    /// Rather block commits than acknowledge without a standby.
+    pub sync_strict: bool,
+    pub sync_node_count: usize,
+    /// How long commits may wait for a lost standby before the leader goes on without it.
+    pub sync_relax_after: Duration,
+    /// Asynchronous mode: a candidate further behind than this is not promoted, in bytes.
+    pub lag_bytes_max: u64,
+    /// Asynchronous mode: how long a claimant waits for the promises of others.
+    pub election_window: Duration,
+    /// How long a crashed primary may take to come back where nobody can take over.
+    pub primary_start_timeout: Duration,
+    /// How long storage may fail, or Postgres not answer, before the primary gives up its leadership.
+    pub hang_timeout: Duration,
+    /// No automatic failover, start or stop.
+    pub paused: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(3),
+            beat: Duration::from_millis(250),
+            loop_wait: Duration::from_secs(1),
+            failure_timeout: Duration::from_secs(1),
+            sync_mode: SyncMode::Quorum,
+            sync_strict: false,
+            sync_node_count: 1,
+            sync_relax_after: Duration::from_secs(2),
+            lag_bytes_max: 1 << 20,
+            election_window: Duration::from_millis(300),
+            primary_start_timeout: Duration::from_secs(60),
+            hang_timeout: Duration::from_millis(900),
+            paused: false,
+        }
+    }
+}
+
+impl Settings {
+    /// The bound on how far two machines' clocks drift apart, in parts of a hundred.
+    pub const DRIFT_PERCENT: u32 = 1;
+    /// The time in which a kill makes acknowledgements impossible; measured at 9–20 ms, budgeted amply.
+    pub const KILL_BUDGET: Duration = Duration::from_millis(150);
+
+    /// When the holder must be dead, if the last acknowledged renewal was *sent* at `sent`:
+    /// D = sent + ttl·(1 − 2ρ) − δ, with drift ρ and kill budget δ. The store began to count at `sent` or later.
+    pub fn deadline(&self, sent: Instant) -> Instant {
+        let drift = self.ttl * (2 * Self::DRIFT_PERCENT) / 100;
+        sent.plus(
+            self.ttl
+                .saturating_sub(drift)
+                .saturating_sub(Self::KILL_BUDGET),
+        )
+    }
+}

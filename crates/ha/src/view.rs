@@ -1,0 +1,303 @@
+//! What the world said: the cluster as the store has it, and the node as it found itself.
+
+use crate::lineage::{Lineage, Position};
+use crate::quorum::{Applied, SyncRecord};
+use crate::settings::Settings;
+use crate::state::NodeState;
+use crate::types::{Epoch, Instant, Lsn, NodeName, SystemId, Timeline};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The cluster as this node last knew it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClusterView {
+    /// The store has not answered since then. What it said before no longer permits anything.
+    Silent {
+        since: Instant,
+    },
+    Known(Box<Cluster>),
+}
+
+/// The store's content, typed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub initialize: Initialize,
+    /// The last leadership that was claimed, whether it still holds or not.
+    pub epoch: Option<Leadership>,
+    /// Who holds the leader key now.
+    pub leader: Option<NodeName>,
+    /// Absent: asynchronous.
+    pub sync: Option<SyncRecord>,
+    /// What the leader of this epoch published after its promotion.
+    pub lineage: Option<Published>,
+    /// Nodes with a live lease.
+    pub members: BTreeMap<NodeName, Member>,
+    /// Nodes that belong to the cluster, alive or not.
+    pub nodes: BTreeMap<NodeName, NodeRecord>,
+    pub promises: BTreeMap<NodeName, Promise>,
+    pub switchover: Option<Switchover>,
+    /// The leader's position when it last beat.
+    pub leader_position: Lsn,
+    pub settings: Settings,
+}
+
+impl Cluster {
+    /// The current epoch; [`Epoch::NONE`] before the first claim.
+    pub fn current_epoch(&self) -> Epoch {
+        self.epoch
+            .as_ref()
+            .map_or(Epoch::NONE, |leadership| leadership.epoch)
+    }
+
+    /// The leader's lineage, if the present leader has published it.
+    pub fn published_lineage(&self) -> Option<&Lineage> {
+        let published = self.lineage.as_ref()?;
+        (published.epoch == self.current_epoch()).then_some(&published.lineage)
+    }
+
+    /// Promises made against the current epoch.
+    pub fn live_promises(&self) -> BTreeMap<&NodeName, &Promise> {
+        let epoch = self.current_epoch();
+        self.promises
+            .iter()
+            .filter(|(_, promise)| promise.epoch == epoch)
+            .collect()
+    }
+
+    pub fn node(&self, name: &NodeName) -> NodeRecord {
+        self.nodes.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// The store's `initialize` key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Initialize {
+    #[default]
+    Absent,
+    /// Somebody is creating the first data directory.
+    Founding,
+    Done(SystemId),
+}
+
+/// Who claimed which epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leadership {
+    pub epoch: Epoch,
+    pub leader: NodeName,
+}
+
+/// The lineage that the leader of `epoch` writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    pub epoch: Epoch,
+    pub lineage: Lineage,
+}
+
+/// What a live node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub host: String,
+    pub port: u16,
+    pub api_url: String,
+    pub state: NodeState,
+    pub position: Lsn,
+    pub timeline: Timeline,
+    /// Why this node can't lead at present, if so: its storage fails, it is cloning, …
+    pub unfit: Option<String>,
+}
+
+/// What the cluster wants of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Small number shown to people; counts from 1.
+    pub id: u64,
+    /// 0: never leads. Among equally advanced candidates the highest wins.
+    pub priority: u32,
+    /// Whether its acknowledgement counts.
+    pub quorum: bool,
+    pub maintenance: bool,
+    pub dropped: bool,
+}
+
+impl Default for NodeRecord {
+    fn default() -> Self {
+        Self {
+            id: 0,
+            priority: 50,
+            quorum: true,
+            maintenance: false,
+            dropped: false,
+        }
+    }
+}
+
+/// "No commit of `epoch` can be acknowledged through me any more, and this is what I have."
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    pub epoch: Epoch,
+    pub position: Position,
+    /// Why the node would not lead itself, though its promise counts.
+    pub unfit: Option<String>,
+    pub priority: u32,
+}
+
+/// A planned change of leader, as asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switchover {
+    /// The leader that is meant; another one ignores the request.
+    pub from: Option<NodeName>,
+    pub to: Option<NodeName>,
+}
+
+/// The node as it found itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    pub name: NodeName,
+    pub data: DataDir,
+    pub postgres: Postgres,
+    /// The durable note.
+    pub lineage: Option<Lineage>,
+    /// Held since a claim or a renewal was acknowledged.
+    pub lease: Option<Lease>,
+    pub job: Option<Job>,
+    /// The last signs of the leader's life.
+    pub contact: Contact,
+    /// What Postgres was proven to use for synchronous commits.
+    pub applied: Option<Applied>,
+    pub storage: Storage,
+    /// When the leader key was first seen gone.
+    pub vacant_since: Option<Instant>,
+    /// When my promise of the current epoch was acknowledged.
+    pub promised_at: Option<Instant>,
+    /// When the instance was first found down, and how often it failed to start since.
+    pub down_since: Option<Instant>,
+    pub start_failures: u32,
+    /// Why streaming from the leader can't work, as Postgres said.
+    pub stream_broken: Option<StreamBroken>,
+}
+
+/// The right to be primary, until `deadline`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub epoch: Epoch,
+    pub deadline: Instant,
+}
+
+/// The data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DataDir {
+    Empty,
+    Ready(SystemId),
+    /// A base backup or rewind was cut off.
+    Unfinished,
+    /// Not ours to touch; the text says why and what to do.
+    Unusable(String),
+}
+
+/// The instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Postgres {
+    /// No postmaster. `leftovers` processes of it still live, and may still write.
+    Down {
+        leftovers: usize,
+    },
+    /// The postmaster runs and does not take connections yet.
+    Starting,
+    Standby(Standby),
+    Primary(Primary),
+    /// Runs, but has not answered since then.
+    Unresponsive {
+        since: Instant,
+    },
+}
+
+/// In recovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standby {
+    /// Whom it is told to stream from. None: parked, or detached by proof.
+    pub upstream: Option<NodeName>,
+    pub streaming: bool,
+    /// Flushed, by the WAL receiver or replay, whichever is further.
+    pub received: Lsn,
+    pub replayed: Lsn,
+    /// Whether `received` is proven to be the end of its WAL: detached after streaming, or parked and seen waiting.
+    pub end_known: bool,
+    pub open: bool,
+}
+
+/// Out of recovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Primary {
+    pub timeline: Timeline,
+    pub flushed: Lsn,
+    pub standbys: BTreeMap<NodeName, Walsender>,
+    /// Whether clients are let in.
+    pub open: bool,
+}
+
+/// A standby as its primary sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walsender {
+    pub streaming: bool,
+    pub flushed: Lsn,
+    /// The last time it was seen streaming.
+    pub seen: Instant,
+}
+
+/// Work that was started and is not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Job {
+    Bootstrap,
+    Clone,
+    Rewind,
+    Park,
+    Stop,
+    Drain,
+    Detach,
+    Follow,
+    Promote,
+    Apply,
+    Other,
+}
+
+/// When each sign of the leader's life was last seen; `None` is never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// Of whom.
+    pub epoch: Epoch,
+    /// Since when this leader is watched: it is not suspected before it had the chance to be seen.
+    pub since: Instant,
+    pub beat: Option<Instant>,
+    pub probe: Option<Instant>,
+    pub wal: Option<Instant>,
+}
+
+impl Contact {
+    /// The newest sign of life.
+    pub fn newest(&self) -> Instant {
+        [self.beat, self.probe, self.wal]
+            .into_iter()
+            .flatten()
+            .fold(self.since, Instant::max)
+    }
+}
+
+/// The data directory's disk, as a write probe found it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Storage {
+    #[default]
+    Healthy,
+    Failing {
+        since: Instant,
+        why: String,
+    },
+}
+
+/// What the WAL receiver was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamBroken {
+    /// The upstream no longer has the WAL.
+    WalRemoved,
+    /// The timelines do not fit.
+    Diverged,
+}
