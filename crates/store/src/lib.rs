@@ -5,6 +5,7 @@
 //! time to live after the last renewal that was acknowledged.
 
 mod kv;
+pub mod layout;
 mod memory;
 mod secret;
 mod state;

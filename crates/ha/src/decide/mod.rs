@@ -227,7 +227,7 @@ fn named(mut decision: Decision, view: &ClusterView, me: &NodeView) -> Decision 
 
 fn state_of(view: &ClusterView, me: &NodeView) -> NodeState {
     let cluster = match view {
-        ClusterView::Known(cluster) => Some(cluster),
+        ClusterView::Known(cluster) => Some(cluster.as_ref()),
         ClusterView::Silent { .. } => None,
     };
     let record = cluster

@@ -1,0 +1,102 @@
+//! `config`: the cluster-wide settings under Patroni's names, and ours beside them.
+
+use ha::{Settings, SyncMode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// The dynamic configuration as JSON. Times are seconds and may be fractions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ConfigRecord(pub Map<String, Value>);
+
+/// Why a setting can't be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {why}")]
+pub struct BadSetting {
+    pub key: String,
+    pub why: String,
+}
+
+impl ConfigRecord {
+    /// The settings that these values mean, over our defaults.
+    pub fn settings(&self) -> Result<Settings, BadSetting> {
+        let mut settings = Settings::default();
+        let explicit_beat = self.0.contains_key("beat");
+        for (key, value) in &self.0 {
+            self.apply(&mut settings, key, value)?;
+        }
+        let shortest = Duration::from_secs(1);
+        if settings.ttl < shortest {
+            return Err(bad("ttl", "must be at least 1 second"));
+        }
+        if !explicit_beat {
+            settings.beat = settings.beat.min(settings.ttl / 5);
+        }
+        if settings.beat * 3 > settings.ttl {
+            return Err(bad("beat", "must be at most a third of ttl, so that one lost beat is no failover"));
+        }
+        if settings.failure_timeout < settings.beat * 2 {
+            return Err(bad("failure_timeout", "must be at least two beats"));
+        }
+        Ok(settings)
+    }
+
+    fn apply(&self, settings: &mut Settings, key: &str, value: &Value) -> Result<(), BadSetting> {
+        match key {
+            "ttl" => settings.ttl = seconds(key, value)?,
+            "loop_wait" => settings.loop_wait = seconds(key, value)?.min(Duration::from_secs(1)),
+            "beat" => settings.beat = seconds(key, value)?,
+            "failure_timeout" => settings.failure_timeout = seconds(key, value)?,
+            "synchronous_mode" => settings.sync_mode = mode(key, value)?,
+            "synchronous_mode_strict" => settings.sync_strict = boolean(key, value)?,
+            "synchronous_node_count" => {
+                settings.sync_node_count = usize::try_from(whole(key, value)?.max(1)).unwrap_or(1);
+            }
+            "synchronous_relax_after" => settings.sync_relax_after = seconds(key, value)?,
+            "maximum_lag_on_failover" => settings.lag_bytes_max = whole(key, value)?,
+            "election_window" => settings.election_window = seconds(key, value)?,
+            "primary_start_timeout" => settings.primary_start_timeout = seconds(key, value)?,
+            "hang_timeout" => settings.hang_timeout = seconds(key, value)?,
+            "pause" => settings.paused = boolean(key, value)?,
+            // Others are Patroni's for later, or a user's own.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn bad(key: &str, why: impl Into<String>) -> BadSetting {
+    BadSetting { key: key.to_owned(), why: why.into() }
+}
+
+fn seconds(key: &str, value: &Value) -> Result<Duration, BadSetting> {
+    let number = value.as_f64().filter(|n| n.is_finite() && (0.0..=1e9).contains(n));
+    number
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| bad(key, format!("{value} is not a number of seconds")))
+}
+
+fn whole(key: &str, value: &Value) -> Result<u64, BadSetting> {
+    value.as_u64().ok_or_else(|| bad(key, format!("{value} is not a whole number")))
+}
+
+fn boolean(key: &str, value: &Value) -> Result<bool, BadSetting> {
+    match value {
+        Value::Bool(flag) => Ok(*flag),
+        Value::String(text) if matches!(text.as_str(), "on" | "yes" | "true") => Ok(true),
+        Value::String(text) if matches!(text.as_str(), "off" | "no" | "false") => Ok(false),
+        _ => Err(bad(key, format!("{value} is neither true nor false"))),
+    }
+}
+
+fn mode(key: &str, value: &Value) -> Result<SyncMode, BadSetting> {
+    match value {
+        Value::String(text) if text == "quorum" => Ok(SyncMode::Quorum),
+        other => match boolean(key, other) {
+            Ok(true) => Ok(SyncMode::On),
+            Ok(false) => Ok(SyncMode::Off),
+            Err(_) => Err(bad(key, format!("{value} is none of quorum, on, off"))),
+        },
+    }
+}

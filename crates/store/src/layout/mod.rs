@@ -1,0 +1,99 @@
+//! Where things stand in the store, and in which form: Patroni's keys and values, and ours under `standfast/`.
+//!
+//! **Invariant:** what is written here is a promise to other programs and to older versions of ourselves: fields are
+//! added, never renamed; unknown fields are ignored; a record that can't be read is an error with its key, never a
+//! default that would permit something.
+
+mod cluster;
+mod config;
+mod records;
+
+pub use cluster::{Unreadable, read_cluster};
+pub use config::ConfigRecord;
+pub use records::{
+    EpochRecord, EventRecord, FailoverRecord, HistoryLine, LineageRecord, MemberExtra, MemberRecord,
+    NodeEntry, PromiseRecord, StatusRecord, SyncValue,
+};
+
+use ha::NodeName;
+
+/// How many events are kept.
+pub const EVENTS_KEPT: u64 = 1000;
+
+/// The keys of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub fn new(namespace: &str, scope: &str) -> Self {
+        Self { prefix: format!("/{}/{scope}/", namespace.trim_matches('/')) }
+    }
+
+    /// All keys of this cluster begin with it.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn key(&self, rest: &str) -> String {
+        format!("{}{rest}", self.prefix)
+    }
+
+    pub fn initialize(&self) -> String {
+        self.key("initialize")
+    }
+    pub fn leader(&self) -> String {
+        self.key("leader")
+    }
+    pub fn members(&self) -> String {
+        self.key("members/")
+    }
+    pub fn member(&self, name: &NodeName) -> String {
+        self.key(&format!("members/{name}"))
+    }
+    pub fn config(&self) -> String {
+        self.key("config")
+    }
+    pub fn status(&self) -> String {
+        self.key("status")
+    }
+    pub fn sync(&self) -> String {
+        self.key("sync")
+    }
+    pub fn failover(&self) -> String {
+        self.key("failover")
+    }
+    pub fn history(&self) -> String {
+        self.key("history")
+    }
+    pub fn epoch(&self) -> String {
+        self.key("standfast/epoch")
+    }
+    pub fn lineage(&self) -> String {
+        self.key("standfast/lineage")
+    }
+    pub fn nodes(&self) -> String {
+        self.key("standfast/nodes/")
+    }
+    pub fn node(&self, name: &NodeName) -> String {
+        self.key(&format!("standfast/nodes/{name}"))
+    }
+    pub fn promises(&self) -> String {
+        self.key("standfast/promises/")
+    }
+    pub fn promise(&self, name: &NodeName) -> String {
+        self.key(&format!("standfast/promises/{name}"))
+    }
+    pub fn events(&self) -> String {
+        self.key("standfast/events/")
+    }
+    /// The ring's place for event number `n`.
+    pub fn event(&self, n: u64) -> String {
+        self.key(&format!("standfast/events/{:04}", n % EVENTS_KEPT))
+    }
+    /// The number of the last event.
+    pub fn event_counter(&self) -> String {
+        self.key("standfast/event_counter")
+    }
+}

@@ -1,0 +1,207 @@
+//! The values, as JSON.
+
+use ha::quorum::{Setting, SyncRecord};
+use ha::{
+    Branch, Epoch, Lineage, Lsn, NodeName, NodeRecord, NodeState, Position, Promise, Timeline,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// `standfast/epoch`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    pub epoch: Epoch,
+    pub leader: NodeName,
+}
+
+/// `standfast/lineage`: what the leader of `epoch` writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineageRecord {
+    pub epoch: Epoch,
+    pub branches: Vec<Branch>,
+}
+
+impl LineageRecord {
+    pub fn new(epoch: Epoch, lineage: &Lineage) -> Self {
+        Self { epoch, branches: lineage.branches().to_vec() }
+    }
+}
+
+/// `standfast/promises/<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromiseRecord {
+    pub epoch: Epoch,
+    pub last_epoch: Epoch,
+    pub timeline: Timeline,
+    pub lsn: Lsn,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
+    pub priority: u32,
+}
+
+impl From<&Promise> for PromiseRecord {
+    fn from(promise: &Promise) -> Self {
+        Self {
+            epoch: promise.epoch,
+            last_epoch: promise.position.epoch,
+            timeline: promise.position.timeline,
+            lsn: promise.position.lsn,
+            unfit: promise.unfit.clone(),
+            priority: promise.priority,
+        }
+    }
+}
+
+impl From<PromiseRecord> for Promise {
+    fn from(record: PromiseRecord) -> Self {
+        Self {
+            epoch: record.epoch,
+            position: Position {
+                epoch: record.last_epoch,
+                timeline: record.timeline,
+                lsn: record.lsn,
+            },
+            unfit: record.unfit,
+            priority: record.priority,
+        }
+    }
+}
+
+/// `sync`. Patroni's tools see the stricter reading of a joint record: the union of the standbys, and a quorum by
+/// which no vote passes that we would refuse.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncValue {
+    pub leader: Option<NodeName>,
+    pub quorum: usize,
+    pub sync_standby: Option<String>,
+    pub standfast: SyncSettings,
+}
+
+/// Our reading of the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncSettings {
+    pub settings: Vec<Setting>,
+}
+
+impl From<&SyncRecord> for SyncValue {
+    fn from(record: &SyncRecord) -> Self {
+        let settings = record.settings();
+        let alone = settings.iter().any(Setting::is_alone);
+        let union: BTreeSet<&str> = settings
+            .iter()
+            .flat_map(|setting| setting.standbys.iter().map(NodeName::as_str))
+            .collect();
+        let fewest = settings.iter().map(|setting| setting.needed).min().unwrap_or(0);
+        let names = union.iter().copied().collect::<Vec<_>>().join(",");
+        Self {
+            leader: Some(record.newest().leader.clone()),
+            quorum: if alone { 0 } else { union.len() - fewest },
+            sync_standby: (!alone && !names.is_empty()).then_some(names),
+            standfast: SyncSettings { settings: settings.to_vec() },
+        }
+    }
+}
+
+/// `members/<name>`: Patroni's fields, and ours in `standfast`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    pub conn_url: String,
+    pub api_url: String,
+    pub state: String,
+    pub role: String,
+    pub version: String,
+    #[serde(default)]
+    pub xlog_location: Lsn,
+    #[serde(default)]
+    pub timeline: Timeline,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication_state: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standfast: Option<MemberExtra>,
+}
+
+/// What Patroni has no field for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberExtra {
+    pub host: String,
+    pub port: u16,
+    pub state: NodeState,
+    pub assigned: NodeState,
+    pub reason: String,
+    pub rule: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
+    /// Of the agent's installation: two nodes with one name are told apart by it.
+    pub identity: String,
+    /// Server version number, such as 150018.
+    #[serde(default)]
+    pub server_version: u32,
+}
+
+/// `standfast/nodes/<name>`: what the cluster knows and wants of a node, alive or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    pub id: u64,
+    pub host: String,
+    pub port: u16,
+    pub api_url: String,
+    pub identity: String,
+    pub priority: u32,
+    pub quorum: bool,
+    #[serde(default)]
+    pub maintenance: bool,
+    #[serde(default)]
+    pub dropped: bool,
+    /// A monitor: a voter without Postgres.
+    #[serde(default)]
+    pub witness: bool,
+}
+
+impl From<&NodeEntry> for NodeRecord {
+    fn from(entry: &NodeEntry) -> Self {
+        Self {
+            id: entry.id,
+            priority: entry.priority,
+            quorum: entry.quorum,
+            maintenance: entry.maintenance,
+            dropped: entry.dropped,
+        }
+    }
+}
+
+/// `status`: the leader's beat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusRecord {
+    #[serde(default)]
+    pub optime: Lsn,
+}
+
+/// `failover`: a planned change of leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverRecord {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<NodeName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<NodeName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<String>,
+}
+
+/// One line of `history`: timeline, LSN, reason, time, new leader.
+pub type HistoryLine = (u32, u64, String, String, String);
+
+/// `standfast/events/<n>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRecord {
+    pub n: u64,
+    /// RFC 3339 with microseconds.
+    pub time: String,
+    pub node: NodeName,
+    pub epoch: Epoch,
+    pub state: NodeState,
+    pub assigned: NodeState,
+    pub rule: String,
+    pub reason: String,
+}
