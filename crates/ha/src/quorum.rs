@@ -7,7 +7,8 @@
 //! A change is joint, as Raft changes its membership: the record holds every setting under which a commit may have
 //! been acknowledged and not yet be covered by the newest one, and a claim must satisfy all of them:
 //! 1. store: append the new setting to the record;
-//! 2. Postgres: `synchronous_standby_names` := new, reloaded, read again by every walsender;
+//! 2. Postgres: `synchronous_standby_names` := new, reloaded, read again by every walsender and by the checkpointer
+//!    (as long as it believes that there are no names, no commit waits);
 //! 3. barrier: k of the new standbys have flushed what the primary had flushed *after* step 2;
 //! 4. store: the record holds the new setting only.
 //!
@@ -188,7 +189,27 @@ impl SyncRecord {
     pub fn accepts(&self, promised: &BTreeSet<NodeName>) -> Result<(), Missing> {
         self.settings
             .iter()
-            .try_for_each(|setting| setting.accepts(promised))
+            .try_for_each(|setting| self.weakest(&setting.leader).accepts(promised))
+    }
+
+    /// What every commit of `leader` needs for sure, whichever of its settings its walsenders have read.
+    ///
+    /// Not each setting by itself: a walsender that has read the new one waits for *its* number of standbys, but
+    /// counts every standby whose own walsender holds it for synchronous, by the old setting or the new
+    /// (`SyncRepReleaseWaiters`). So from 2 of (b, c) to 1 of (d), b alone may acknowledge for a moment.
+    fn weakest(&self, leader: &NodeName) -> Setting {
+        let settings = || {
+            self.settings
+                .iter()
+                .filter(|setting| setting.leader == *leader)
+        };
+        Setting {
+            leader: leader.clone(),
+            standbys: settings()
+                .flat_map(|setting| setting.standbys.iter().cloned())
+                .collect(),
+            needed: settings().map(|setting| setting.needed).min().unwrap_or(0),
+        }
     }
 }
 
@@ -209,7 +230,9 @@ pub struct Applied {
 pub enum Step {
     /// Write this record, guarded by leader, epoch and the record it was made from.
     Record(SyncRecord),
-    /// Put the newest setting of this record into Postgres and take the barrier.
+    /// Put the newest setting of this record into Postgres and take the barrier. What was proven before is void from
+    /// the moment this begins, and the caller forgets it: half of the walsenders may have read the new setting, and
+    /// a record that goes from A + B to B + A and back can't be told from one that never changed.
     Apply(SyncRecord),
     /// Wait until the standbys have flushed the barrier.
     Await {
