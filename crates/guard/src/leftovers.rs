@@ -5,29 +5,29 @@
 
 use crate::GuardError;
 use crate::process::{self, Proc};
+use rustix::io::Errno;
 use rustix::process::Pid;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The living processes (no zombies) of the instance in `data_dir`: a Postgres whose working directory it is.
+/// The living processes of the instance in `data_dir`: a Postgres whose working directory it is.
+/// Zombies don't count, nor what is so far into its exit that the kernel has closed its files already.
 /// A path that doesn't resolve, or a /proc that can't be read, has none that we could name.
 pub fn leftovers(data_dir: &Path) -> Vec<Pid> {
-    let mut found = Vec::new();
-    let Ok(proc) = Proc::open() else { return found };
+    let Ok(proc) = Proc::open() else {
+        return Vec::new();
+    };
     let data_dir = canonical(data_dir);
-    let _unlistable = proc.each(|pid| {
-        if proc.is_postgres_in(pid, data_dir.as_os_str().as_bytes()) {
-            found.push(pid);
-        }
-    });
-    found
+    held(&proc, data_dir.as_os_str().as_bytes())
+        .map(|held| held.into_iter().map(|(pid, _)| pid).collect())
+        .unwrap_or_default()
 }
 
 /// Kills every process of the instance in `data_dir` until none is left, for at most `deadline`.
 /// It is what remains to do when the guard itself was killed: its postmaster dies with it, but a busy
-/// backend goes on, and commits, until it next looks at its parent.
+/// backend goes on, and commits, until it next looks at its parent. It waits: not for an async task.
 ///
 /// # Errors
 /// `StillAlive` when a process can't be killed in time (it hangs on a disk); nothing is proven then.
@@ -35,31 +35,52 @@ pub fn kill_leftovers(data_dir: &Path, deadline: Duration) -> Result<(), GuardEr
     let proc = Proc::open().map_err(|errno| GuardError::Proc(errno.into()))?;
     let data_dir = canonical(data_dir);
     let began = Instant::now();
+    let mut dying = Vec::new();
     let mut quiet_looks = 0;
     loop {
-        let left = strike(&proc, data_dir.as_os_str().as_bytes())
+        let seen = held(&proc, data_dir.as_os_str().as_bytes())
             .map_err(|errno| GuardError::Proc(errno.into()))?;
-        quiet_looks = if left == 0 { quiet_looks + 1 } else { 0 };
+        for (_, handle) in seen {
+            process::kill(handle.as_fd());
+            dying.push(handle);
+        }
+        dying.retain(|handle| !process::has_ended(handle.as_fd()));
+        quiet_looks = if dying.is_empty() { quiet_looks + 1 } else { 0 };
         // One look can miss a process that was forked behind it by one that then died; two can't, because
         // whatever the first look found was killed.
         if quiet_looks == 2 {
             return Ok(());
         }
-        if left > 0 {
-            if began.elapsed() >= deadline {
-                return Err(GuardError::StillAlive {
-                    left,
-                    waited: began.elapsed(),
-                });
-            }
+        if began.elapsed() >= deadline && !dying.is_empty() {
+            return Err(GuardError::StillAlive {
+                left: dying.len(),
+                waited: began.elapsed(),
+            });
+        }
+        if !dying.is_empty() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// One look: kills what it sees, and says how many that were. Allocates nothing: the guard uses it too.
-pub(crate) fn strike(proc: &Proc, data_dir: &[u8]) -> Result<usize, rustix::io::Errno> {
+/// The processes of the instance, each with a handle that was opened before the last look at it.
+fn held(proc: &Proc, data_dir: &[u8]) -> Result<Vec<(Pid, OwnedFd)>, Errno> {
+    let mut found = Vec::new();
+    each(proc, data_dir, |pid, handle| found.push((pid, handle)))?;
+    Ok(found)
+}
+
+/// One look: kills what it sees, and says how many that were. Allocates nothing: it is the guard's.
+pub(crate) fn strike(proc: &Proc, data_dir: &[u8]) -> Result<usize, Errno> {
     let mut alive = 0;
+    each(proc, data_dir, |_, handle| {
+        alive += 1;
+        process::kill(handle.as_fd());
+    })?;
+    Ok(alive)
+}
+
+fn each(proc: &Proc, data_dir: &[u8], mut visit: impl FnMut(Pid, OwnedFd)) -> Result<(), Errno> {
     proc.each(|pid| {
         if !proc.is_postgres_in(pid, data_dir) {
             return;
@@ -69,11 +90,9 @@ pub(crate) fn strike(proc: &Proc, data_dir: &[u8]) -> Result<usize, rustix::io::
         };
         // Looked at again behind the handle: the number may have been given away in between.
         if proc.is_postgres_in(pid, data_dir) && !process::has_ended(handle.as_fd()) {
-            alive += 1;
-            process::kill(handle.as_fd());
+            visit(pid, handle);
         }
-    })?;
-    Ok(alive)
+    })
 }
 
 /// The path as /proc shows it. One that is gone is taken by its name.

@@ -29,6 +29,7 @@ mod journal;
 mod stage;
 mod start;
 mod watch;
+mod zombie;
 
 mod process;
 mod sys;

@@ -10,7 +10,7 @@ use crate::process::{self, Proc};
 use crate::shared::{HAS_CGROUP, HAS_LOCKED_MEMORY, MAGIC, Phase, Shared};
 use crate::state_file::{self, Record};
 use crate::watch::Watch;
-use crate::{journal, sys};
+use crate::{journal, sys, zombie};
 use rustix::fs::FlockOperation;
 use rustix::mm::MlockAllFlags;
 use rustix::process::Pid;
@@ -184,6 +184,10 @@ impl Setup {
             .env_remove("NOTIFY_SOCKET")
             .current_dir(&arguments.data_dir)
             .stdout(log);
+        if let Some(zombie) = zombie::in_lock_file(&proc, &arguments.data_dir) {
+            journal::say(format_args!("postmaster {zombie} is dead but not reaped"));
+            command.env(zombie::GRANDPARENT, zombie.to_string());
+        }
         sys::bind_child(&mut command, own, joining);
         let child = command.spawn().map_err(|error| {
             if let Some(cgroup) = &cgroup {
