@@ -4,11 +4,12 @@
 //! A handle can be cut off by itself, as a node is by its network.
 
 use crate::kv::{LeaseId, Outcome, Result, Snapshot, Store, StoreError, Txn, View};
+use crate::lock;
 use crate::state::{Answer, Applied, Command, State};
 use crate::views::Views;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -209,9 +210,4 @@ impl Store for MemoryStore {
             }
         })
     }
-}
-
-/// A panic elsewhere leaves this state whole (every change is one call), so a poisoned lock is usable.
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 /// A change that somebody proposes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {
+pub(crate) enum Command {
     Commit(Txn),
     /// The proposer picks the number, so that a lease of a former cluster is never taken for one of ours.
     Grant {
@@ -37,7 +37,7 @@ pub enum Command {
 
 /// What the state says to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub(crate) enum Answer {
     Outcome(Outcome),
     Done,
     /// The command named a lease that is not there (any more); nothing happened.
@@ -50,23 +50,23 @@ pub enum Answer {
 
 /// A lease as every replica knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    pub ttl: Duration,
+pub(crate) struct Lease {
+    pub(crate) ttl: Duration,
     /// Counts renewals, so that an expiry can tell whether it still means what it saw.
-    pub renewals: u64,
-    pub keys: BTreeSet<String>,
+    pub(crate) renewals: u64,
+    pub(crate) keys: BTreeSet<String>,
 }
 
 /// An answer and the keys that changed with it.
 #[derive(Debug)]
-pub struct Applied {
-    pub answer: Answer,
-    pub touched: BTreeSet<String>,
+pub(crate) struct Applied {
+    pub(crate) answer: Answer,
+    pub(crate) touched: BTreeSet<String>,
 }
 
 /// Keys, leases and the revision. See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub(crate) struct State {
     revision: Revision,
     #[serde(with = "entries")]
     entries: BTreeMap<String, Arc<Entry>>,
@@ -74,16 +74,12 @@ pub struct State {
 }
 
 impl State {
-    pub fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    pub fn leases(&self) -> &BTreeMap<LeaseId, Lease> {
+    pub(crate) fn leases(&self) -> &BTreeMap<LeaseId, Lease> {
         &self.leases
     }
 
     /// Everything under `prefix` as it is now.
-    pub fn snapshot(&self, prefix: &str) -> Snapshot {
+    pub(crate) fn snapshot(&self, prefix: &str) -> Snapshot {
         let from = (Bound::Included(prefix), Bound::Unbounded);
         let entries = self
             .entries
@@ -97,7 +93,7 @@ impl State {
         }
     }
 
-    pub fn apply(&mut self, command: &Command) -> Applied {
+    pub(crate) fn apply(&mut self, command: &Command) -> Applied {
         let mut touched = BTreeSet::new();
         let answer = match command {
             Command::Commit(txn) => self.commit(txn, &mut touched),

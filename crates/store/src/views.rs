@@ -4,9 +4,10 @@
 //! It does not know where the state comes from.
 
 use crate::kv::{Snapshot, View};
+use crate::lock;
 use crate::state::State;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 /// One channel for each prefix that somebody follows.
@@ -18,7 +19,7 @@ pub(crate) struct Views {
 impl Views {
     /// Follows `prefix`, beginning with what `current` says of it. The caller holds `current` still.
     pub(crate) fn follow(&self, prefix: &str, current: impl FnOnce() -> Snapshot) -> View {
-        let mut channels = self.lock();
+        let mut channels = lock(&self.channels);
         channels.retain(|_, channel| channel.receiver_count() > 0);
         match channels.get(prefix) {
             Some(channel) => channel.subscribe(),
@@ -32,7 +33,7 @@ impl Views {
 
     /// Tells those whose prefix has one of the touched keys.
     pub(crate) fn publish(&self, state: &State, touched: &BTreeSet<String>) {
-        for (prefix, channel) in self.lock().iter() {
+        for (prefix, channel) in lock(&self.channels).iter() {
             let first = touched.range::<String, _>(prefix..).next();
             if first.is_some_and(|key| key.starts_with(prefix.as_str())) {
                 advance(channel, state.snapshot(prefix));
@@ -42,13 +43,9 @@ impl Views {
 
     /// Tells everybody, after a gap.
     pub(crate) fn refresh(&self, state: &State) {
-        for (prefix, channel) in self.lock().iter() {
+        for (prefix, channel) in lock(&self.channels).iter() {
             advance(channel, state.snapshot(prefix));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, watch::Sender<Arc<Snapshot>>>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

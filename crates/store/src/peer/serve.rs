@@ -1,0 +1,175 @@
+//! The answering side of a connection.
+//!
+//! **Invariant:** nobody gets an answer before both sides have proved that they know the secret.
+//! **Invariant:** strangers are few and have little time; a member's questions at once are bounded.
+
+use super::frame::{Reader, Receiver, Sender, Writer};
+use super::handshake::{self, HandshakeError};
+use super::limit::Sparingly;
+use super::message::{Envelope, Refusal, Reply, Request, Response, decode, encode};
+use super::pool::{Identity, tune};
+use crate::raft::types::NodeId;
+use std::io;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+const STRANGERS_MAX: usize = 64;
+const QUESTIONS_MAX: usize = 256;
+
+/// What stands behind a listener.
+pub(crate) trait Answer: Send + Sync + 'static {
+    /// The number of the member that answers.
+    fn id(&self) -> NodeId;
+
+    fn answer(
+        &self,
+        request: Request,
+        body: Vec<u8>,
+    ) -> impl Future<Output = Result<Response, Refusal>> + Send;
+}
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) identity: Arc<Identity>,
+    strangers: Semaphore,
+    denials: Sparingly,
+    closing: watch::Sender<bool>,
+}
+
+impl Door {
+    pub(crate) fn new(identity: Arc<Identity>) -> Self {
+        Self {
+            identity,
+            strangers: Semaphore::new(STRANGERS_MAX),
+            denials: Sparingly::default(),
+            closing: watch::channel(false).0,
+        }
+    }
+
+    /// Ends all connections; no new one is let in.
+    pub(crate) fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    pub(crate) async fn closed(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+
+    /// Serves one connection until it ends.
+    pub(crate) async fn serve(&self, stream: TcpStream, answer: Arc<impl Answer>) {
+        let peer = stream
+            .peer_addr()
+            .map_or_else(|_| "unknown".into(), |a| a.ip().to_string());
+        let served = async {
+            let (sender, receiver) = match self.welcome(stream).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    self.complain(&peer, &error);
+                    return;
+                }
+            };
+            if let Err(error) = converse(sender, receiver, answer).await {
+                tracing::debug!(%peer, %error, "a peer's connection broke");
+            }
+        };
+        tokio::select! {
+            () = served => {}
+            () = self.closed() => {}
+        }
+    }
+
+    async fn welcome(&self, stream: TcpStream) -> Result<(Sender, Receiver), HandshakeError> {
+        let Ok(_place) = self.strangers.try_acquire() else {
+            return Err(io::Error::other("too many strangers at once").into());
+        };
+        let identity = &self.identity;
+        let meeting = async {
+            let (reader, writer) = prepare(stream, identity).await?;
+            handshake::server(reader, writer, &identity.cluster, &identity.secret).await
+        };
+        timeout(identity.handshake_timeout, meeting)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    fn complain(&self, peer: &str, error: &HandshakeError) {
+        if !error.is_denial() {
+            tracing::debug!(%peer, %error, "a stranger did not complete the handshake");
+        } else if self.denials.may_speak(peer) {
+            tracing::warn!(%peer, %error, "a peer was denied");
+        }
+    }
+}
+
+async fn prepare(
+    mut stream: TcpStream,
+    identity: &Identity,
+) -> Result<(Reader, Writer), HandshakeError> {
+    tune(&stream);
+    handshake::expect_magic(&mut stream).await?;
+    Ok(match &identity.tls {
+        Some(tls) => tls.accept(stream).await?,
+        None => {
+            let (reader, writer) = stream.into_split();
+            (Box::new(reader), Box::new(writer))
+        }
+    })
+}
+
+async fn converse(
+    mut sender: Sender,
+    mut receiver: Receiver,
+    answer: Arc<impl Answer>,
+) -> io::Result<()> {
+    let (replies, mut queue) = mpsc::channel::<Vec<u8>>(64);
+    let places = Arc::new(Semaphore::new(QUESTIONS_MAX));
+    // Answers still being worked out end with the connection.
+    let mut work = JoinSet::new();
+    let writing = async move {
+        while let Some(payload) = queue.recv().await {
+            sender.send(&payload).await?;
+        }
+        Ok(())
+    };
+    let reading = async {
+        while let Some(payload) = receiver.receive().await? {
+            let (
+                Envelope {
+                    number,
+                    to,
+                    request,
+                },
+                body,
+            ) = decode(&payload)?;
+            let body = body.to_vec();
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                break;
+            };
+            let (answer, replies) = (Arc::clone(&answer), replies.clone());
+            while work.try_join_next().is_some() {}
+            work.spawn(async move {
+                let result = if to.is_some_and(|to| to != answer.id()) {
+                    Err(Refusal::WrongMember { here: answer.id() })
+                } else {
+                    answer.answer(request, body).await
+                };
+                drop(place);
+                match encode(&Reply { number, result }, &[]) {
+                    // The connection may be over by now.
+                    Ok(payload) => drop(replies.send(payload).await),
+                    Err(error) => tracing::error!(%error, "an answer cannot be encoded"),
+                }
+            });
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = writing => result,
+        result = reading => result,
+    }
+}

@@ -1,0 +1,202 @@
+//! Whole clusters on loopback for the integration tests.
+
+#![allow(dead_code, reason = "every test file uses its own part")]
+
+use ha::NodeName;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use store::{MemberInfo, Options, RaftStore, RemoteOptions, RemoteStore, Role, Secret, Start};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+pub const CLUSTER: &str = "test";
+
+/// Long enough for a busy machine; a test that works never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub fn secret() -> Secret {
+    Secret::new(b"the secret of the test cluster").expect("long enough")
+}
+
+pub fn name(text: &str) -> NodeName {
+    NodeName::new(text).expect("a plain name")
+}
+
+/// Waits for `condition`, asking every 10 ms.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A place for a member: a directory and an address that stay the same over restarts.
+#[derive(Debug)]
+pub struct Place {
+    pub name: NodeName,
+    pub directory: PathBuf,
+    pub address: String,
+}
+
+/// Members in this process, each on a port of its own.
+#[derive(Debug)]
+pub struct Cluster {
+    pub home: tempfile::TempDir,
+    pub places: Vec<Place>,
+    pub members: Vec<Option<RaftStore>>,
+    pub tune: fn(&mut Options),
+}
+
+/// A port that nobody listens on, below those that outgoing connections take.
+fn free_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes run side by side; each begins elsewhere.
+    let start = 10_000 + u16::try_from(std::process::id() % 1000).expect("small") * 20;
+    for _ in 0..2000 {
+        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 2000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+impl Cluster {
+    pub fn planned(names: &[&str]) -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let place = |text: &&str| Place {
+            name: name(text),
+            directory: home.path().join(text),
+            address: format!("127.0.0.1:{}", free_port()),
+        };
+        let places: Vec<_> = names.iter().map(place).collect();
+        let members = names.iter().map(|_| None).collect();
+        Self {
+            home,
+            places,
+            members,
+            tune: |_| {},
+        }
+    }
+
+    /// All listed members found the cluster together.
+    pub async fn of(names: &[&str]) -> Self {
+        Self::tuned(names, |_| {}).await
+    }
+
+    pub async fn tuned(names: &[&str], tune: fn(&mut Options)) -> Self {
+        let mut cluster = Self::planned(names);
+        cluster.tune = tune;
+        for at in 0..names.len() {
+            cluster.start(at, cluster.all()).await;
+        }
+        for at in 0..names.len() {
+            cluster.member(at).ready(PATIENCE).await.expect("founded");
+        }
+        cluster
+    }
+
+    pub fn all(&self) -> Start {
+        let list = self
+            .places
+            .iter()
+            .map(|place| (place.name.clone(), place.address.clone()));
+        Start::Members(list.collect::<BTreeMap<_, _>>())
+    }
+
+    pub fn options(&self, at: usize, start: Start) -> Options {
+        let place = &self.places[at];
+        let mut options = Options::new(
+            &place.directory,
+            CLUSTER,
+            place.name.clone(),
+            &place.address,
+            secret(),
+            start,
+        );
+        (self.tune)(&mut options);
+        options
+    }
+
+    pub async fn start(&mut self, at: usize, start: Start) {
+        let store = RaftStore::start(self.options(at, start))
+            .await
+            .expect("started");
+        let listener = TcpListener::bind(&self.places[at].address)
+            .await
+            .expect("a free port");
+        store.serve(listener).expect("listening");
+        self.members[at] = Some(store);
+    }
+
+    pub async fn stop(&mut self, at: usize) {
+        if let Some(store) = self.members[at].take() {
+            store.shutdown().await;
+        }
+    }
+
+    pub async fn stop_all(&mut self) {
+        for at in 0..self.members.len() {
+            self.stop(at).await;
+        }
+    }
+
+    pub fn member(&self, at: usize) -> &RaftStore {
+        self.members[at].as_ref().expect("running")
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = (usize, &RaftStore)> {
+        self.members
+            .iter()
+            .enumerate()
+            .filter_map(|(at, store)| Some((at, store.as_ref()?)))
+    }
+
+    /// The running member that leads, once all agree.
+    pub async fn leader(&self) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut leaders = vec![];
+            for (_, store) in self.running() {
+                let members = store.members().await.unwrap_or_default();
+                leaders.extend(members.into_iter().find(|m| m.leader).map(|m| m.id));
+            }
+            let count = self.running().count();
+            if leaders.len() == count
+                && leaders.windows(2).all(|two| two[0] == two[1])
+                && let Some((at, _)) = self.running().find(|(_, store)| store.id() == leaders[0])
+            {
+                return at;
+            }
+            assert!(Instant::now() < deadline, "no leader");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub async fn until(&self, at: usize, what: &str, holds: impl Fn(&[MemberInfo]) -> bool) {
+        eventually(what, || async {
+            self.member(at)
+                .members()
+                .await
+                .is_ok_and(|members| holds(&members))
+        })
+        .await;
+    }
+
+    pub fn remote(&self) -> RemoteStore {
+        let addresses = self
+            .places
+            .iter()
+            .map(|place| place.address.clone())
+            .collect();
+        RemoteStore::new(RemoteOptions::new(addresses, CLUSTER, secret()))
+    }
+}
+
+pub fn voters(members: &[MemberInfo]) -> Vec<String> {
+    let voters = members.iter().filter(|member| member.role == Role::Voter);
+    voters.map(|member| member.name.clone()).collect()
+}
