@@ -7,6 +7,7 @@
 mod answers;
 mod clock;
 mod kv;
+pub mod layout;
 mod memory;
 mod peer;
 mod raft;
