@@ -41,6 +41,29 @@ fn at_the_deadline_no_backend_is_left() {
 }
 
 #[test]
+fn ninety_busy_backends_die_together() {
+    if ran_as_postgres("ninety_busy_backends_die_together") {
+        return;
+    }
+    let bench = bench();
+    let guard = bench.run_postgres();
+    let _clients = bench.busy_clients(90);
+    let deadline = boottime_ns() + 100 * MS;
+    guard.arm(1, deadline);
+    let status = ended(&guard);
+    assert_eq!(
+        (status.phase, status.cause),
+        (Phase::Empty, Some(Cause::Deadline))
+    );
+    assert_eq!(leftovers(&bench.launch.data_dir), []);
+    let took = ms_between(deadline, status.empty_ns.unwrap());
+    note(&format!(
+        "PostgreSQL, 90 busy backends: deadline to last process dead {took:.1} ms"
+    ));
+    assert!(took < 500.0, "{took} ms");
+}
+
+#[test]
 fn a_busy_backend_does_not_outlive_its_postmaster_for_long() {
     if ran_as_postgres("a_busy_backend_does_not_outlive_its_postmaster_for_long") {
         return;

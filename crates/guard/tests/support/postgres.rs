@@ -108,6 +108,39 @@ impl Bench {
         (backend.expect("seen just now"), client)
     }
 
+    /// Many clients that insert as fast as they can, all of them connected.
+    pub fn busy_clients(&self, clients: u32) -> Client {
+        self.query("CREATE TABLE IF NOT EXISTS rows (n int)")
+            .expect("a table");
+        let script = self.path().join("insert.sql");
+        std::fs::write(&script, "INSERT INTO rows VALUES (1);").unwrap();
+        let child = Command::new(bindir().join("pgbench"))
+            .args([
+                "-n",
+                "-T",
+                "60",
+                "-U",
+                "test",
+                "-c",
+                &clients.to_string(),
+                "-h",
+            ])
+            .arg(self.path())
+            .arg("-f")
+            .arg(&script)
+            .arg("postgres")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let client = Client(child);
+        let asked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT%'";
+        until("all clients insert", || {
+            self.query(asked) == Some(clients.to_string())
+        });
+        client
+    }
+
     fn psql(&self, sql: &str) -> Command {
         let mut psql = Command::new(bindir().join("psql"));
         psql.args(["-XAtq", "-U", "test", "-d", "postgres", "-h"])
