@@ -1,1 +1,66 @@
-//! placeholder
+//! The local PostgreSQL instance: found, started, watched, followed, promoted, cloned and rewound.
+//!
+//! Nothing here decides anything or knows of a store: callers say what to do and are told what came of it, with proof
+//! where safety rests on it.
+//!
+//! **Invariant:** only this crate starts a PostgreSQL program; a postmaster only under the guard, and as a standby
+//! unless its directory was initialized a moment ago.
+
+mod error;
+mod options;
+mod secret;
+
+mod instance;
+
+mod binaries;
+mod control;
+mod datadir;
+mod init;
+
+mod server;
+
+mod autoconf;
+mod config;
+mod hba;
+
+mod health;
+mod identify;
+mod probe;
+mod standby;
+mod sync;
+
+mod clone;
+mod discarded;
+mod rewind;
+
+mod slots;
+
+mod timeline;
+mod upstream;
+
+mod files;
+mod logfile;
+mod process;
+mod program;
+mod quote;
+mod scram;
+mod sql;
+
+pub use binaries::Binaries;
+pub use clone::CloneProgress;
+pub use control::{Control, ControlState};
+pub use datadir::{DataDir, Work};
+pub use discarded::Discarded;
+pub use error::PostgresError;
+pub use identify::Identity;
+pub use instance::Instance;
+pub use options::{Access, Options, Replace, SyncNames, Upstream};
+pub use probe::{Probe, Receiver, Walsender};
+pub use rewind::{RewindReport, Rewound};
+pub use secret::{Login, Secret};
+pub use server::{Liveness, Started, Stop};
+pub use slots::SlotChanges;
+pub use standby::{Detached, EndOfWal};
+pub use sync::AppliedSync;
+pub use timeline::{History, Switch};
+pub use upstream::UpstreamInfo;

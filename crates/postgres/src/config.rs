@@ -1,0 +1,383 @@
+//! The configuration that we generate.
+//!
+//! The user's files are never edited. Postgres is started with `config_file` pointing at a file of ours that includes
+//! the user's first, and what must not be overridden by anybody is on the command line, which beats every file.
+//! Only `synchronous_standby_names` and what a standby is told of its upstream must change by a reload; these stand in
+//! the file, and `postgresql.auto.conf` (ALTER SYSTEM), which is read after it, is kept clear of them (`autoconf`).
+//!
+//! **Invariant:** the files on disk follow from `Options` and `Settings` alone.
+
+use crate::error::PostgresError;
+use crate::files;
+use crate::options::{Access, Options, SyncNames, Upstream};
+use crate::quote::{conf_value, conninfo, passfile_field};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// What changes while the instance runs. Kept on disk, so that an agent restart does not change it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// `None`: parked or detached.
+    pub(crate) upstream: Option<Upstream>,
+    pub(crate) sync: SyncNames,
+    pub(crate) access: Access,
+}
+
+/// Where our files are.
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    pub(crate) state_dir: PathBuf,
+    pub(crate) config: PathBuf,
+    pub(crate) hba: PathBuf,
+    pub(crate) ident: PathBuf,
+    pub(crate) settings: PathBuf,
+    /// Read by the WAL receiver: without it no new one can authenticate.
+    pub(crate) stream_passfile: PathBuf,
+    /// Read by pg_basebackup, pg_rewind and nothing else.
+    pub(crate) tool_passfile: PathBuf,
+    pub(crate) socket_dir: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) unfinished: PathBuf,
+    pub(crate) fresh: PathBuf,
+    pub(crate) slots: PathBuf,
+    pub(crate) discarded: PathBuf,
+    pub(crate) guard: PathBuf,
+}
+
+impl Paths {
+    pub(crate) fn new(state_dir: &Path) -> Self {
+        let at = |name: &str| state_dir.join(name);
+        Self {
+            config: at("postgresql.conf"),
+            hba: at("pg_hba.conf"),
+            ident: at("pg_ident.conf"),
+            settings: at("settings.json"),
+            stream_passfile: at("stream.passfile"),
+            tool_passfile: at("tool.passfile"),
+            socket_dir: at("socket"),
+            log: at("postgres.log"),
+            unfinished: at("unfinished.json"),
+            fresh: at("fresh"),
+            slots: at("slots.json"),
+            discarded: at("discarded"),
+            guard: at("guard"),
+            state_dir: state_dir.to_owned(),
+        }
+    }
+}
+
+/// The socket that our own connections use.
+pub(crate) fn private_socket(state_dir: &Path, port: u16) -> PathBuf {
+    state_dir.join("socket").join(format!(".s.PGSQL.{port}"))
+}
+
+/// Ours alone: what the user says about them is ignored.
+const NEVER_THE_USERS: &[&str] = &[
+    "cluster_name",
+    "config_file",
+    "data_directory",
+    "hba_file",
+    "hot_standby",
+    "ident_file",
+    "listen_addresses",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "restart_after_crash",
+    "synchronous_standby_names",
+    "wal_log_hints",
+    "wal_retrieve_retry_interval",
+];
+
+/// Those of ours that stand in a file and so could be beaten by ALTER SYSTEM.
+pub(crate) const RELOADED: &[&str] = &[
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_target",
+    "recovery_target_action",
+    "recovery_target_inclusive",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "synchronous_standby_names",
+    "wal_retrieve_retry_interval",
+];
+
+/// Sensible values that the user's file or parameters may replace.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("hot_standby_feedback", "on"),
+    ("max_slot_wal_keep_size", "4GB"),
+    ("password_encryption", "scram-sha-256"),
+    ("wal_keep_size", "128MB"),
+    ("wal_receiver_status_interval", "1s"),
+    ("wal_receiver_timeout", "5s"),
+    ("wal_sender_timeout", "5s"),
+];
+
+/// The parameters on the command line, which no file and no ALTER SYSTEM can override.
+pub(crate) fn fixed_parameters(
+    options: &Options,
+    sockets: &[PathBuf],
+    floors: &BTreeMap<&'static str, u64>,
+) -> Vec<(String, String)> {
+    let paths = Paths::new(&options.state_dir);
+    let own = |name: &str| options.parameters.get(name).map(|value| value.trim());
+    let at_least = |name: &str, least: u64| {
+        let user = own(name)
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(0_u64);
+        let floor = floors.get(name).copied().unwrap_or(0);
+        user.max(least).max(floor).to_string()
+    };
+    let text = |path: &Path| path.display().to_string();
+    let wal_level = if own("wal_level") == Some("logical") {
+        "logical"
+    } else {
+        "replica"
+    };
+    let sockets: Vec<String> = sockets.iter().map(|path| text(path)).collect();
+    let mut fixed = vec![
+        ("config_file", text(&paths.config)),
+        ("hba_file", text(&paths.hba)),
+        ("ident_file", text(&paths.ident)),
+        ("data_directory", text(&options.data_dir)),
+        ("listen_addresses", options.listen.clone()),
+        ("port", options.port.to_string()),
+        ("unix_socket_directories", sockets.join(",")),
+        ("cluster_name", options.node.to_string()),
+        ("wal_level", wal_level.to_owned()),
+        ("hot_standby", "on".to_owned()),
+        ("wal_log_hints", "on".to_owned()),
+        ("restart_after_crash", "off".to_owned()),
+        ("max_wal_senders", at_least("max_wal_senders", 16)),
+        (
+            "max_replication_slots",
+            at_least("max_replication_slots", 16),
+        ),
+    ];
+    // A standby refuses to open with less than its primary had; what the user wants more of stays in the file.
+    for (name, floor) in floors {
+        let known = match *name {
+            "max_wal_senders" => continue,
+            "max_connections" => 100,
+            "max_worker_processes" => 8,
+            "max_locks_per_transaction" => 64,
+            _ => 0,
+        };
+        let wanted = own(name)
+            .map(str::to_owned)
+            .or_else(|| base_value(options, name))
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(known);
+        if *floor > wanted {
+            fixed.push((name, floor.to_string()));
+        }
+    }
+    fixed
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// What the user's main file says of a parameter, the last line wins. Files that it includes are not followed.
+fn base_value(options: &Options, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(base_config(options)).ok()?;
+    text.lines()
+        .filter_map(|line| {
+            let line = line.split('#').next().unwrap_or_default();
+            let (key, value) = line
+                .trim()
+                .split_once(|c: char| c == '=' || c.is_whitespace())?;
+            let value = value
+                .trim()
+                .trim_start_matches('=')
+                .trim()
+                .trim_matches('\'');
+            (key.eq_ignore_ascii_case(name)).then(|| value.to_owned())
+        })
+        .next_back()
+}
+
+fn base_config(options: &Options) -> PathBuf {
+    options
+        .base_config
+        .clone()
+        .unwrap_or_else(|| options.data_dir.join("postgresql.conf"))
+}
+
+/// The user's parameters that are ignored because they are ours.
+pub(crate) fn ignored(options: &Options) -> Vec<&str> {
+    let never = |name: &&String| {
+        NEVER_THE_USERS
+            .iter()
+            .any(|ours| ours.eq_ignore_ascii_case(name.as_str()))
+    };
+    let mut ignored: Vec<&str> = options
+        .parameters
+        .keys()
+        .filter(never)
+        .map(String::as_str)
+        .collect();
+    let level = options
+        .parameters
+        .get("wal_level")
+        .map(|level| level.trim());
+    if level.is_some_and(|level| !matches!(level, "replica" | "logical" | "hot_standby")) {
+        ignored.push("wal_level");
+    }
+    ignored
+}
+
+/// The text of our `postgresql.conf`.
+pub(crate) fn config_text(options: &Options, settings: &Settings, major: u32) -> String {
+    let mut text = String::from(
+        "# Written by Standfast at every change; edits are lost.\n\
+         # The later line wins: our defaults, the user's file, the cluster's parameters, what is ours alone.\n",
+    );
+    for (name, value) in DEFAULTS {
+        set(&mut text, name, value);
+    }
+    let base = base_config(options);
+    line(
+        &mut text,
+        "include_if_exists",
+        &base.display().to_string(),
+        " ",
+    );
+    let ignored = ignored(options);
+    for (name, value) in &options.parameters {
+        let plain = name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
+        if plain && !ignored.contains(&name.as_str()) {
+            set(&mut text, name, value);
+        }
+    }
+    set(
+        &mut text,
+        "synchronous_standby_names",
+        &settings.sync.setting(),
+    );
+    set(
+        &mut text,
+        "primary_conninfo",
+        &primary_conninfo(options, settings.upstream.as_ref()),
+    );
+    let slot = settings
+        .upstream
+        .as_ref()
+        .and_then(|upstream| upstream.slot.as_deref());
+    set(&mut text, "primary_slot_name", slot.unwrap_or_default());
+    set(&mut text, "wal_retrieve_retry_interval", "100ms");
+    set(&mut text, "recovery_target_timeline", "latest");
+    for none in ["", "_name", "_time", "_xid", "_lsn"] {
+        set(&mut text, &format!("recovery_target{none}"), "");
+    }
+    if major < 16 {
+        set(&mut text, "promote_trigger_file", "");
+    }
+    text
+}
+
+fn set(text: &mut String, name: &str, value: &str) {
+    line(text, name, value, " = ");
+}
+
+fn line(text: &mut String, name: &str, value: &str, between: &str) {
+    let _ = writeln!(text, "{name}{between}{}", conf_value(value));
+}
+
+/// Empty when there is no upstream. The password is in the pass file, never here.
+pub(crate) fn primary_conninfo(options: &Options, upstream: Option<&Upstream>) -> String {
+    let Some(upstream) = upstream else {
+        return String::new();
+    };
+    let passfile = Paths::new(&options.state_dir)
+        .stream_passfile
+        .display()
+        .to_string();
+    let node = options.node.as_str();
+    upstream_conninfo(
+        options,
+        upstream,
+        &options.replication.user,
+        &passfile,
+        node,
+    )
+}
+
+/// A connection string to an upstream for a login whose password is in `passfile`.
+pub(crate) fn upstream_conninfo(
+    options: &Options,
+    upstream: &Upstream,
+    user: &str,
+    passfile: &str,
+    application_name: &str,
+) -> String {
+    let port = upstream.port.to_string();
+    let mut pairs: BTreeMap<&str, &str> = BTreeMap::from([
+        ("connect_timeout", "2"),
+        ("keepalives_idle", "2"),
+        ("keepalives_interval", "1"),
+        ("keepalives_count", "3"),
+    ]);
+    let never = [
+        "password", "passfile", "host", "hostaddr", "port", "user", "dbname", "options",
+    ];
+    for (key, value) in &options.conninfo {
+        if !never.contains(&key.as_str()) {
+            pairs.insert(key, value);
+        }
+    }
+    for (key, value) in [
+        ("host", upstream.host.as_str()),
+        ("port", port.as_str()),
+        ("user", user),
+        ("passfile", passfile),
+        ("application_name", application_name),
+    ] {
+        pairs.insert(key, value);
+    }
+    conninfo(pairs)
+}
+
+/// The pass file for a login towards an upstream. `*` as database: `replication` and named ones alike.
+pub(crate) fn passfile_text(upstream: &Upstream, login: &crate::secret::Login) -> String {
+    format!(
+        "{}:{}:*:{}:{}\n",
+        passfile_field(&upstream.host),
+        upstream.port,
+        passfile_field(&login.user),
+        passfile_field(login.password.expose()),
+    )
+}
+
+impl Settings {
+    pub(crate) fn load(path: &Path) -> Result<Self, PostgresError> {
+        let Some(text) = files::read_text(path)? else {
+            return Ok(Self::default());
+        };
+        serde_json::from_str(&text)
+            .map_err(|e| PostgresError::file("parse", path, std::io::Error::other(e)))
+    }
+
+    pub(crate) fn save(&self, path: &Path) -> Result<(), PostgresError> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|e| PostgresError::file("write", path, std::io::Error::other(e)))?;
+        files::write_if_changed(path, &text).map(drop)
+    }
+}

@@ -1,0 +1,313 @@
+//! The instance: what all its parts share.
+//!
+//! **Invariant:** one `Instance` a data directory; its settings on disk are those in memory.
+
+use crate::autoconf;
+use crate::binaries::Binaries;
+use crate::config::{self, Paths, Settings};
+use crate::datadir::{self, DataDir};
+use crate::error::PostgresError;
+use crate::files;
+use crate::hba;
+use crate::health::WriteProbe;
+use crate::identify::Identifier;
+use crate::options::{Access, Options, SyncNames, Upstream};
+use crate::probe::Slow;
+use crate::process;
+use crate::sql::{Address, Host, Kept, Link};
+use guard::Guard;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+/// The local PostgreSQL instance. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Instance {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    options: RwLock<Arc<Options>>,
+    pub(crate) paths: Paths,
+    pub(crate) binaries: Binaries,
+    os_user: String,
+    /// Held while configuration is written, so that two changes never mix.
+    pub(crate) settings: tokio::sync::Mutex<Settings>,
+    pub(crate) guard: Mutex<Option<Arc<Guard>>>,
+    /// For `probe` alone: nothing else may make it wait.
+    pub(crate) probe_link: Kept,
+    pub(crate) act_link: Kept,
+    pub(crate) identifier: tokio::sync::Mutex<Option<Identifier>>,
+    pub(crate) write_probe: WriteProbe,
+    pub(crate) slow: tokio::sync::Mutex<Option<Slow>>,
+    /// Proven: commits wait for standbys, whichever. Changing the names then need not ask the checkpointer.
+    pub(crate) sync_defined: AtomicBool,
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options = self.options();
+        f.debug_struct("Instance")
+            .field("node", &options.node)
+            .field("data_dir", &options.data_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    /// Finds the programs, makes our own directory, and takes up what an agent before us left: settings on disk and a
+    /// guard that runs. Starts nothing, writes nothing into the data directory.
+    pub fn open(options: Options) -> Result<Self, PostgresError> {
+        options.check()?;
+        if rustix::process::geteuid().is_root() {
+            let what = "the user root";
+            return Err(PostgresError::Option {
+                what,
+                why: "can't run PostgreSQL",
+            });
+        }
+        let found = datadir::major(&options.data_dir);
+        let binaries = Binaries::find(options.bin_dir.as_deref(), found)?;
+        if let Some(major) = found.filter(|major| *major != binaries.major) {
+            return Err(PostgresError::WrongMajor {
+                data_dir: options.data_dir,
+                data_major: major,
+                bin_dir: binaries.dir,
+                program_major: binaries.major,
+            });
+        }
+        let paths = Paths::new(&options.state_dir);
+        for dir in [&paths.state_dir, &paths.socket_dir, &paths.guard] {
+            files::private_dir(dir)?;
+        }
+        let ignored = config::ignored(&options);
+        if !ignored.is_empty() {
+            tracing::warn!(parameters = ?ignored, "parameters that are ours to set are ignored");
+        }
+        let settings = Settings::load(&paths.settings)?;
+        let guard = Guard::attach(&paths.guard)?.map(Arc::new);
+        let inner = Inner {
+            os_user: os_user()?,
+            options: RwLock::new(Arc::new(options)),
+            paths,
+            binaries,
+            settings: tokio::sync::Mutex::new(settings),
+            guard: Mutex::new(guard),
+            probe_link: Kept::new(),
+            act_link: Kept::new(),
+            identifier: tokio::sync::Mutex::new(None),
+            write_probe: WriteProbe::new(),
+            slow: tokio::sync::Mutex::new(None),
+            sync_defined: AtomicBool::new(false),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    pub fn options(&self) -> Arc<Options> {
+        self.inner
+            .options
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn binaries(&self) -> &Binaries {
+        &self.inner.binaries
+    }
+
+    /// The guard that holds the instance: for `arm`, `disarm`, `fence` and `status`. After the end of an instance it
+    /// is kept, for what it says of that end, until the next start.
+    pub fn guard(&self) -> Option<Arc<Guard>> {
+        self.inner
+            .guard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What is in the data directory. Runs pg_controldata: some milliseconds.
+    pub fn data_dir(&self) -> Result<DataDir, PostgresError> {
+        let options = self.options();
+        datadir::inspect(
+            &options.data_dir,
+            &self.inner.paths.unfinished,
+            &self.inner.binaries,
+        )
+    }
+
+    /// Takes new parameters and `pg_hba` lines from the cluster's configuration and reloads where the instance runs.
+    /// Those that need a restart show in `Probe::pending_restart`.
+    pub async fn configure(
+        &self,
+        parameters: std::collections::BTreeMap<String, String>,
+        pg_hba: Vec<String>,
+    ) -> Result<(), PostgresError> {
+        let changed = Options {
+            parameters,
+            pg_hba,
+            ..(*self.options()).clone()
+        };
+        changed.check()?;
+        *self
+            .inner
+            .options
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(changed);
+        self.change(|_| {}).await
+    }
+
+    /// Lets clients in, or nobody but ourselves. Sessions that are open stay open.
+    pub async fn access(&self, access: Access) -> Result<(), PostgresError> {
+        self.change(|settings| settings.access = access).await
+    }
+
+    /// What is configured now (which is not yet what every process of Postgres has read).
+    pub async fn settings(&self) -> (Option<Upstream>, SyncNames, Access) {
+        let settings = self.inner.settings.lock().await.clone();
+        (settings.upstream, settings.sync, settings.access)
+    }
+
+    /// Changes the settings, writes every file that follows from them, and has a running instance read them.
+    pub(crate) async fn change(
+        &self,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(), PostgresError> {
+        let mut settings = self.inner.settings.lock().await;
+        let mut changed = settings.clone();
+        change(&mut changed);
+        self.write_config(&changed)?;
+        *settings = changed;
+        if self.postmaster().is_some() {
+            self.reset_overrides().await?;
+            // Always: an agent before us may have written the files and not lived to say so.
+            self.signal_reload()?;
+        }
+        Ok(())
+    }
+
+    /// Writes our files.
+    pub(crate) fn write_config(&self, settings: &Settings) -> Result<(), PostgresError> {
+        let options = self.options();
+        let paths = &self.inner.paths;
+        settings.save(&paths.settings)?;
+        match &settings.upstream {
+            Some(upstream) => {
+                let text = config::passfile_text(upstream, &options.replication);
+                files::write_if_changed(&paths.stream_passfile, text.as_bytes())?;
+            }
+            None => files::remove_durably(&paths.stream_passfile)?,
+        }
+        let hba = hba::hba_text(&options, settings.access)?;
+        let ident = hba::ident_text(&options, &self.inner.os_user)?;
+        let config = config::config_text(&options, settings, self.inner.binaries.major);
+        files::write_if_changed(&paths.hba, hba.as_bytes())?;
+        files::write_if_changed(&paths.ident, ident.as_bytes())?;
+        files::write_if_changed(&paths.config, config.as_bytes()).map(drop)
+    }
+
+    /// Takes back what somebody set of ours by ALTER SYSTEM, on a running instance.
+    async fn reset_overrides(&self) -> Result<(), PostgresError> {
+        let found = autoconf::overrides(&self.options().data_dir)?;
+        for name in &found {
+            tracing::warn!(
+                parameter = name,
+                "ALTER SYSTEM had set a parameter that is ours; taken back"
+            );
+            let sql = format!("ALTER SYSTEM RESET {name}");
+            self.act("reset a parameter", &sql, &[], Duration::from_secs(2))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Puts our settings back in force where ALTER SYSTEM has overridden them (see `Probe::overridden`).
+    pub async fn repair_overrides(&self) -> Result<(), PostgresError> {
+        self.change(|_| {}).await
+    }
+
+    /// Runs a statement on the kept connection for actions.
+    pub(crate) async fn act(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+        limit: Duration,
+    ) -> Result<Vec<Row>, PostgresError> {
+        self.inner
+            .act_link
+            .rows(|| self.address(), doing, sql, params, limit)
+            .await
+    }
+
+    /// A new connection.
+    pub(crate) async fn connect(&self, limit: Duration) -> Result<Link, PostgresError> {
+        Link::open(&self.address()?, limit).await
+    }
+
+    /// Whether the server that runs has our configuration: its private socket is ours and really its own.
+    pub(crate) fn is_started_by_us(&self) -> bool {
+        let options = self.options();
+        let mut lock =
+            config::private_socket(&self.inner.paths.state_dir, options.port).into_os_string();
+        lock.push(".lock");
+        let holder = std::fs::read_to_string(PathBuf::from(lock)).unwrap_or_default();
+        let holder = holder
+            .lines()
+            .next()
+            .and_then(|pid| pid.trim().parse::<i32>().ok());
+        holder.is_some() && holder == process::PidFile::read(&options.data_dir).map(|file| file.pid)
+    }
+
+    /// Our private socket; for an instance that somebody else started, the socket that it says it has.
+    pub(crate) fn address(&self) -> Result<Address, PostgresError> {
+        let options = self.options();
+        let ours = self.is_started_by_us();
+        let host = if ours {
+            Host::Socket(self.inner.paths.socket_dir.clone())
+        } else {
+            let file =
+                process::PidFile::read(&options.data_dir).ok_or(PostgresError::NotRunning)?;
+            if file.socket_dir.is_empty() {
+                Host::Tcp("127.0.0.1".to_owned())
+            } else {
+                Host::Socket(PathBuf::from(file.socket_dir))
+            }
+        };
+        let port = match &host {
+            _ if ours => options.port,
+            _ => process::PidFile::read(&options.data_dir).map_or(options.port, |file| file.port),
+        };
+        Ok(Address {
+            host,
+            port,
+            login: options.superuser.clone(),
+            database: options.database.clone(),
+            quiet: true,
+        })
+    }
+}
+
+/// The name that peer authentication will see.
+fn os_user() -> Result<String, PostgresError> {
+    let output = std::process::Command::new("id")
+        .arg("-un")
+        .output()
+        .map_err(|source| PostgresError::Spawn {
+            program: PathBuf::from("id"),
+            source,
+        })?;
+    let name = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && !name.is_empty() && !name.contains(['"', '\n']) {
+        return Ok(name);
+    }
+    Err(PostgresError::Answer {
+        doing: "find out the name of our user",
+        answer: name,
+    })
+}

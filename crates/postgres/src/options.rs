@@ -1,0 +1,208 @@
+//! What the instance is told when it is opened.
+
+use crate::error::PostgresError;
+use crate::secret::Login;
+use ha::{NodeName, SystemId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Everything that the instance needs to know and can't find out.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Becomes the `application_name` of the WAL receiver and the `cluster_name`.
+    pub node: NodeName,
+    pub data_dir: PathBuf,
+    /// Ours, outside of the data directory: generated configuration, pass files, private socket, notes, log.
+    pub state_dir: PathBuf,
+    /// Where the PostgreSQL programs are; looked for when `None`.
+    pub bin_dir: Option<PathBuf>,
+    /// `listen_addresses`, comma separated.
+    pub listen: String,
+    pub port: u16,
+    /// The bootstrap superuser, used over the private socket by peer authentication, and with its password only
+    /// where an instance was started by somebody else.
+    pub superuser: Login,
+    pub replication: Login,
+    pub rewind: Login,
+    /// The user's parameters (`postgresql.parameters`). Those that we own are ignored and named in a warning.
+    pub parameters: BTreeMap<String, String>,
+    /// The user's lines of `pg_hba.conf`; when empty, those of the data directory's own file.
+    pub pg_hba: Vec<String>,
+    /// The database that our connections use.
+    pub database: String,
+    /// libpq parameters for every connection to an upstream (`sslmode`, `sslrootcert`, …), no passwords.
+    pub conninfo: BTreeMap<String, String>,
+    /// The user's own main configuration file, when it is not in the data directory.
+    pub base_config: Option<PathBuf>,
+    /// The user's own `pg_hba.conf`, when it is not in the data directory.
+    pub base_hba: Option<PathBuf>,
+    pub guard_exe: PathBuf,
+    pub guard_args: Vec<OsString>,
+    /// A version 2 cgroup in which the guard may create children.
+    pub cgroup: Option<PathBuf>,
+    /// More arguments for initdb.
+    pub initdb_args: Vec<String>,
+    /// More arguments for pg_basebackup, such as `--max-rate=100M`.
+    pub basebackup_args: Vec<String>,
+}
+
+impl Options {
+    /// Options with nothing but what has no default.
+    pub fn new(node: NodeName, data_dir: PathBuf, state_dir: PathBuf, guard_exe: PathBuf) -> Self {
+        Self {
+            node,
+            data_dir,
+            state_dir,
+            bin_dir: None,
+            listen: "127.0.0.1".to_owned(),
+            port: 5432,
+            superuser: Login::new("postgres", ""),
+            replication: Login::new("replicator", ""),
+            rewind: Login::new("rewind", ""),
+            parameters: BTreeMap::new(),
+            pg_hba: Vec::new(),
+            database: "postgres".to_owned(),
+            conninfo: BTreeMap::new(),
+            base_config: None,
+            base_hba: None,
+            guard_exe,
+            guard_args: Vec::new(),
+            cgroup: None,
+            initdb_args: Vec::new(),
+            basebackup_args: Vec::new(),
+        }
+    }
+
+    /// Refuses what could not work, or could be read in two ways by PostgreSQL's own parsers.
+    pub(crate) fn check(&self) -> Result<(), PostgresError> {
+        let bad = |what: &'static str, why: &'static str| PostgresError::Option { what, why };
+        if !self.data_dir.is_absolute() {
+            return Err(bad("data_dir", "must be an absolute path"));
+        }
+        if !self.state_dir.is_absolute() {
+            return Err(bad("state_dir", "must be an absolute path"));
+        }
+        if self.state_dir.starts_with(&self.data_dir) {
+            return Err(bad("state_dir", "must not lie inside the data directory"));
+        }
+        for path in [&self.data_dir, &self.state_dir] {
+            if path.to_str().is_none_or(|text| text.contains(['\n', '\r'])) {
+                return Err(bad(
+                    "data_dir or state_dir",
+                    "must be plain UTF-8 without line breaks",
+                ));
+            }
+        }
+        // The kernel's limit for a socket's path is 107 bytes.
+        let socket = crate::config::private_socket(&self.state_dir, self.port);
+        if socket.as_os_str().len() > 107 {
+            return Err(bad(
+                "state_dir",
+                "too long: the socket inside it would exceed 107 bytes",
+            ));
+        }
+        for login in [&self.superuser, &self.replication, &self.rewind] {
+            if login.user.is_empty() || login.user.contains(['"', '\n', '\r', '\0']) {
+                return Err(bad(
+                    "user name",
+                    "must not be empty or hold quotes or line breaks",
+                ));
+            }
+            if login.password.expose().contains(['\n', '\r', '\0']) {
+                return Err(bad("password", "must not hold line breaks"));
+            }
+        }
+        if self.port == 0 {
+            return Err(bad("port", "must not be 0"));
+        }
+        let plain = |text: &str| !text.contains(['\n', '\r', '\0']);
+        if self
+            .parameters
+            .iter()
+            .any(|(name, value)| !plain(name) || !plain(value))
+        {
+            return Err(bad("parameters", "must not hold line breaks"));
+        }
+        if !self.pg_hba.iter().all(|line| plain(line)) {
+            return Err(bad("pg_hba", "must not hold line breaks inside an entry"));
+        }
+        Ok(())
+    }
+}
+
+/// A server to stream, clone or rewind from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    pub name: NodeName,
+    pub host: String,
+    pub port: u16,
+    /// The physical slot on the upstream that is ours.
+    pub slot: Option<String>,
+}
+
+/// Which standbys commits wait for: `needed` of `names`. No names: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncNames {
+    pub needed: usize,
+    pub names: BTreeSet<NodeName>,
+}
+
+impl SyncNames {
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    pub fn any(needed: usize, names: impl IntoIterator<Item = NodeName>) -> Self {
+        Self {
+            needed,
+            names: names.into_iter().collect(),
+        }
+    }
+
+    /// The value of `synchronous_standby_names`.
+    pub fn setting(&self) -> String {
+        if self.needed == 0 || self.names.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> = self
+            .names
+            .iter()
+            .map(|name| format!("\"{name}\""))
+            .collect();
+        format!("ANY {} ({})", self.needed, names.join(","))
+    }
+}
+
+/// Whom the instance lets in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Our own logins only.
+    #[default]
+    Closed,
+    /// Whom the user's lines let in.
+    Open,
+}
+
+/// What a clone may do with what is in the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// Nothing: the directory must be absent, empty, or left by a clone or rewind that was cut off.
+    Refuse,
+    /// A cluster with this system identifier may be removed.
+    Cluster(SystemId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sync_names_are_quoted() {
+        let name = |text: &str| NodeName::new(text).unwrap();
+        assert_eq!(SyncNames::none().setting(), "");
+        let setting = SyncNames::any(1, [name("b-1"), name("a.x")]).setting();
+        assert_eq!(setting, r#"ANY 1 ("a.x","b-1")"#);
+    }
+}

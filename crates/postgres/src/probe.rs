@@ -1,0 +1,308 @@
+//! What Postgres says of itself: one prepared statement on a connection that is kept.
+//!
+//! **Invariant:** a probe ends within its limit, with an answer or an error that says why not; it holds nothing that an
+//! action waits for.
+
+use crate::autoconf;
+use crate::config;
+use crate::error::PostgresError;
+use crate::identify::{Identifier, Identity};
+use crate::instance::Instance;
+use ha::{Lsn, Timeline};
+use serde::{Deserialize, Deserializer};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio_postgres::Row;
+
+/// What changes seldom and costs more to ask is asked this often.
+const SLOW_EVERY: Duration = Duration::from_secs(5);
+
+/// The instance as it answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probe {
+    pub in_recovery: bool,
+    /// Primary: of the WAL that it writes. Standby: of the last record that it has replayed.
+    pub timeline: Timeline,
+    /// Primary: flushed. Standby: received and flushed, or replayed if that is further.
+    pub flushed: Lsn,
+    /// Standby: flushed by the WAL receiver since the start; `None` if it has never streamed.
+    pub received: Option<Lsn>,
+    pub replayed: Option<Lsn>,
+    pub receiver: Option<Receiver>,
+    /// The walsenders, base backups included (see their `state`).
+    pub standbys: Vec<Walsender>,
+    /// What the startup process waits for.
+    pub startup_wait: Option<String>,
+    pub replay_paused: bool,
+    /// It is told to stream from somebody.
+    pub has_upstream: bool,
+    /// `synchronous_standby_names` as a session of now sees it.
+    pub sync_names: String,
+    /// `default_transaction_read_only` is on for everybody.
+    pub read_only: bool,
+    /// Parameters that a restart would change.
+    pub pending_restart: Vec<String>,
+    /// Our parameters that somebody has set by ALTER SYSTEM: call `repair_overrides`.
+    pub overridden: Vec<&'static str>,
+    /// Sessions that wait for their commit to reach standbys.
+    pub sync_waiters: u32,
+    /// Processes that wait for the WAL's disk.
+    pub wal_waiters: u32,
+    pub started_at: SystemTime,
+    /// `150018`
+    pub version: u32,
+}
+
+/// The WAL receiver.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Receiver {
+    pub pid: i32,
+    /// `starting`, `streaming`, `waiting`, `restarting`, `stopping`.
+    pub status: String,
+    pub sender_host: Option<String>,
+    pub sender_port: Option<i32>,
+    #[serde(rename = "received_tli", deserialize_with = "timeline")]
+    pub timeline: Option<Timeline>,
+    #[serde(rename = "latest_end_lsn", deserialize_with = "lsn")]
+    pub latest_end: Option<Lsn>,
+    /// Since the last message of the upstream came in.
+    #[serde(deserialize_with = "seconds")]
+    pub message_age: Option<Duration>,
+}
+
+/// A standby, or a program, that streams from this instance.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Walsender {
+    pub pid: i32,
+    pub application_name: String,
+    /// `startup`, `catchup`, `streaming`, `backup`, `stopping`.
+    pub state: Option<String>,
+    #[serde(rename = "sent_lsn", deserialize_with = "lsn")]
+    pub sent: Option<Lsn>,
+    #[serde(rename = "flush_lsn", deserialize_with = "lsn")]
+    pub flushed: Option<Lsn>,
+    #[serde(rename = "replay_lsn", deserialize_with = "lsn")]
+    pub replayed: Option<Lsn>,
+    /// `async`, `potential`, `sync`, `quorum`.
+    pub sync_state: Option<String>,
+    #[serde(deserialize_with = "seconds")]
+    pub reply_age: Option<Duration>,
+}
+
+/// The seldom asked part.
+pub(crate) struct Slow {
+    asked: Instant,
+    read_only: bool,
+    pending_restart: Vec<String>,
+}
+
+const SQL: &str = "\
+SELECT pg_is_in_recovery() AS in_recovery,
+ CASE WHEN pg_is_in_recovery() THEN NULL ELSE pg_current_wal_flush_lsn()::text END AS flushed,
+ CASE WHEN pg_is_in_recovery() THEN NULL
+      ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END AS timeline,
+ pg_last_wal_receive_lsn()::text AS received,
+ pg_last_wal_replay_lsn()::text AS replayed,
+ CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END AS replay_paused,
+ (SELECT row_to_json(r)::text FROM (SELECT pid, status, sender_host, sender_port, received_tli, latest_end_lsn,
+    extract(epoch FROM clock_timestamp() - last_msg_receipt_time)::float8 AS message_age
+    FROM pg_stat_wal_receiver) r) AS receiver,
+ (SELECT json_agg(r)::text FROM (SELECT pid, application_name, state, sent_lsn, flush_lsn, replay_lsn, sync_state,
+    extract(epoch FROM clock_timestamp() - reply_time)::float8 AS reply_age
+    FROM pg_stat_replication WHERE state IS DISTINCT FROM 'startup') r) AS standbys,
+ a.startup_wait, a.sync_waiters, a.wal_waiters,
+ current_setting('synchronous_standby_names') AS sync_names,
+ current_setting('primary_conninfo') <> '' AS has_upstream,
+ extract(epoch FROM pg_postmaster_start_time())::float8 AS started_at,
+ current_setting('server_version_num')::int4 AS version
+FROM (SELECT max(CASE WHEN backend_type = 'startup' THEN wait_event END) AS startup_wait,
+   (count(*) FILTER (WHERE wait_event IN ('SyncRep', 'SyncRepWait')))::int4 AS sync_waiters,
+   (count(*) FILTER (WHERE lower(wait_event) IN
+     ('walwrite', 'walwritelock', 'walsync', 'walinitwrite', 'walinitsync', 'walsyncmethodassign')))::int4
+     AS wal_waiters
+   FROM pg_stat_activity) a";
+
+const SLOW_SQL: &str = "SELECT coalesce(bool_or(name = 'default_transaction_read_only' AND reset_val = 'on'), false), \
+   coalesce(string_agg(name, ',') FILTER (WHERE pending_restart), '') FROM pg_settings \
+   WHERE pending_restart OR name = 'default_transaction_read_only'";
+
+impl Instance {
+    /// Asks the instance about itself, on a connection that nothing else uses.
+    pub async fn probe(&self, limit: Duration) -> Result<Probe, PostgresError> {
+        let end = Instant::now() + limit;
+        let rows = self
+            .inner
+            .probe_link
+            .prepared(|| self.address(), "probe the instance", SQL, limit)
+            .await?;
+        let row = rows.first().ok_or_else(|| bad("no row"))?;
+        let mut probe = read(row)?;
+        if probe.in_recovery {
+            let left = end.saturating_duration_since(Instant::now());
+            probe.timeline = self.replay_timeline(&probe, left).await?;
+        } else {
+            *self.inner.identifier.lock().await = None;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        self.add_slow(&mut probe, left).await?;
+        probe.overridden = autoconf::overrides(&self.options().data_dir)?;
+        Ok(probe)
+    }
+
+    async fn add_slow(&self, probe: &mut Probe, limit: Duration) -> Result<(), PostgresError> {
+        let mut slow = self.inner.slow.lock().await;
+        if slow
+            .as_ref()
+            .is_none_or(|slow| slow.asked.elapsed() > SLOW_EVERY)
+        {
+            let doing = "probe the settings";
+            let link = &self.inner.probe_link;
+            let rows = link
+                .rows(|| self.address(), doing, SLOW_SQL, &[], limit)
+                .await?;
+            let row = rows.first().ok_or_else(|| bad("no row"))?;
+            let pending: String = row.try_get(1).map_err(|e| PostgresError::sql(doing, e))?;
+            let names = pending
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned);
+            *slow = Some(Slow {
+                asked: Instant::now(),
+                read_only: row.try_get(0).map_err(|e| PostgresError::sql(doing, e))?,
+                pending_restart: names.collect(),
+            });
+        }
+        if let Some(slow) = &*slow {
+            probe.read_only = slow.read_only;
+            probe.pending_restart.clone_from(&slow.pending_restart);
+        }
+        Ok(())
+    }
+
+    /// The timeline of the last replayed record: only the replication protocol tells it.
+    async fn replay_timeline(
+        &self,
+        probe: &Probe,
+        limit: Duration,
+    ) -> Result<Timeline, PostgresError> {
+        match self.identify(limit).await {
+            Ok(identity) => Ok(identity.timeline),
+            // An instance that somebody else started does not let us in there. Once it follows a timeline,
+            // the receiver knows it; else the control file does, a little late.
+            Err(error) => {
+                tracing::debug!(error = %error, "no replication connection to ourselves");
+                if let Some(timeline) = probe.receiver.as_ref().and_then(|r| r.timeline) {
+                    return Ok(timeline);
+                }
+                let sql = "SELECT greatest(min_recovery_end_timeline, timeline_id) \
+                     FROM pg_control_recovery(), pg_control_checkpoint()";
+                let doing = "read the timeline";
+                let link = &self.inner.probe_link;
+                let rows = link.rows(|| self.address(), doing, sql, &[], limit).await?;
+                let row = rows.first().ok_or_else(|| bad("no row"))?;
+                let number: i32 = row.try_get(0).map_err(|e| PostgresError::sql(doing, e))?;
+                u32::try_from(number)
+                    .map(Timeline)
+                    .map_err(|_| bad("a negative timeline"))
+            }
+        }
+    }
+
+    /// What IDENTIFY_SYSTEM says, on a kept connection.
+    pub async fn identify(&self, limit: Duration) -> Result<Identity, PostgresError> {
+        let options = self.options();
+        let mut kept = self.inner.identifier.lock().await;
+        // Taken out while in use: a half-read connection is not used again.
+        if let Some(mut identifier) = kept.take()
+            && let Ok(identity) = identifier.ask(limit).await
+        {
+            *kept = Some(identifier);
+            return Ok(identity);
+        }
+        let socket = config::private_socket(&self.inner.paths.state_dir, options.port);
+        let mut identifier = Identifier::open(&socket, &options.superuser.user, limit).await?;
+        let identity = identifier.ask(limit).await?;
+        *kept = Some(identifier);
+        Ok(identity)
+    }
+}
+
+fn bad(answer: &str) -> PostgresError {
+    PostgresError::Answer {
+        doing: "probe the instance",
+        answer: answer.to_owned(),
+    }
+}
+
+fn read(row: &Row) -> Result<Probe, PostgresError> {
+    let failed = |e| PostgresError::sql("read the probe's answer", e);
+    let text = |name: &str| row.try_get::<_, Option<String>>(name).map_err(failed);
+    let count = |name: &str| {
+        row.try_get::<_, i32>(name)
+            .map_err(failed)
+            .map(|n| u32::try_from(n).unwrap_or(0))
+    };
+    let position = |name: &str| match text(name)? {
+        Some(text) => text
+            .parse::<Lsn>()
+            .map(Some)
+            .map_err(|e| bad(&e.to_string())),
+        None => Ok(None),
+    };
+    let flag = |name: &str| row.try_get::<_, bool>(name).map_err(failed);
+    let in_recovery = flag("in_recovery")?;
+    let (received, replayed) = (position("received")?, position("replayed")?);
+    let timeline = match text("timeline")? {
+        Some(hex) => u32::from_str_radix(&hex, 16).map_err(|_| bad(&hex))?,
+        None => 0,
+    };
+    let flushed = position("flushed")?
+        .or_else(|| received.max(replayed))
+        .unwrap_or_default();
+    let started: f64 = row.try_get("started_at").map_err(failed)?;
+    let receiver = text("receiver")?;
+    let standbys = text("standbys")?;
+    Ok(Probe {
+        in_recovery,
+        timeline: Timeline(timeline),
+        flushed,
+        received: received.filter(|_| in_recovery),
+        replayed: replayed.filter(|_| in_recovery),
+        receiver: receiver.map(|json| from_json(&json)).transpose()?,
+        standbys: standbys
+            .map(|json| from_json(&json))
+            .transpose()?
+            .unwrap_or_default(),
+        startup_wait: text("startup_wait")?,
+        replay_paused: flag("replay_paused")?,
+        has_upstream: flag("has_upstream")?,
+        sync_names: text("sync_names")?.unwrap_or_default(),
+        read_only: false,
+        pending_restart: Vec::new(),
+        overridden: Vec::new(),
+        sync_waiters: count("sync_waiters")?,
+        wal_waiters: count("wal_waiters")?,
+        started_at: UNIX_EPOCH + Duration::try_from_secs_f64(started).unwrap_or_default(),
+        version: count("version")?,
+    })
+}
+
+fn from_json<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, PostgresError> {
+    serde_json::from_str(json).map_err(|e| bad(&format!("{json}: {e}")))
+}
+
+fn lsn<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Lsn>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    text.map(|text| text.parse().map_err(serde::de::Error::custom))
+        .transpose()
+}
+
+fn timeline<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timeline>, D::Error> {
+    let number = Option::<u32>::deserialize(from)?;
+    Ok(number.filter(|number| *number > 0).map(Timeline))
+}
+
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = Option::<f64>::deserialize(from)?;
+    // Clocks step back; a negative age is none.
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+}

@@ -1,0 +1,452 @@
+//! Starting and stopping, always through the guard.
+//!
+//! **Invariant:** what is started has `standby.signal` in its directory, except for a directory that initdb has just
+//! made here; and it is stopped only when no process of it is left.
+
+use crate::autoconf;
+use crate::config;
+use crate::datadir::DataDir;
+use crate::error::PostgresError;
+use crate::files;
+use crate::instance::Instance;
+use crate::logfile;
+use crate::options::{Access, Upstream};
+use crate::process::{self, PidFile};
+use crate::program;
+use guard::{Guard, Launch, Phase};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Postgres gives no event for most of what we wait for here.
+pub(crate) const POLL: Duration = Duration::from_millis(10);
+
+/// Whether the instance lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// The postmaster lives. Without a guard, somebody else has started it.
+    Up { postmaster: i32, guarded: bool },
+    /// The guard is killing it, or the postmaster is gone and others of its processes are not.
+    Ending { left: usize },
+    /// No process of it is left.
+    Down,
+}
+
+/// How far a start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// It takes connections.
+    Accepting,
+    /// The time was up and it is still replaying; nothing is wrong.
+    Recovering,
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Sessions are ended, a checkpoint is written, standbys get everything.
+    Fast,
+    /// Every process is killed; the next start recovers.
+    Immediate,
+}
+
+impl Instance {
+    /// Whether a postmaster runs, and whether anything of an earlier one is left.
+    pub fn liveness(&self) -> Liveness {
+        let data_dir = &self.options().data_dir;
+        if let Some(guard) = self.guard() {
+            let status = guard.status();
+            match (status.phase, status.postmaster) {
+                (Phase::Starting | Phase::Running | Phase::Stopping, Some(postmaster))
+                    if !has_exited(guard.postmaster_pidfd()) =>
+                {
+                    let postmaster = postmaster.as_raw_nonzero().get();
+                    return Liveness::Up {
+                        postmaster,
+                        guarded: true,
+                    };
+                }
+                (Phase::Starting | Phase::Running | Phase::Stopping | Phase::Killing, _) => {
+                    let left = guard::leftovers(data_dir).len().max(1);
+                    return Liveness::Ending { left };
+                }
+                (Phase::Empty | Phase::Lost, _) => {}
+            }
+        }
+        if let Some(file) = process::living_postmaster(data_dir) {
+            return Liveness::Up {
+                postmaster: file.pid,
+                guarded: false,
+            };
+        }
+        match guard::leftovers(data_dir).len() {
+            0 => Liveness::Down,
+            left => Liveness::Ending { left },
+        }
+    }
+
+    /// The postmaster's process.
+    pub(crate) fn postmaster(&self) -> Option<i32> {
+        match self.liveness() {
+            Liveness::Up { postmaster, .. } => Some(postmaster),
+            Liveness::Ending { .. } | Liveness::Down => None,
+        }
+    }
+
+    /// A handle of the postmaster that becomes readable when it dies; `None` when there is none.
+    pub fn postmaster_pidfd(&self) -> Option<OwnedFd> {
+        if let Some(fd) = self
+            .guard()
+            .as_ref()
+            .and_then(|guard| guard.postmaster_pidfd())
+        {
+            return fd.try_clone().ok().filter(|fd| !has_exited(Some(fd)));
+        }
+        let file = process::living_postmaster(&self.options().data_dir)?;
+        let fd = pidfd_open(Pid::from_raw(file.pid)?, PidfdFlags::NONBLOCK).ok()?;
+        // The number could have changed hands before it was opened.
+        (process::living_postmaster(&self.options().data_dir)?.pid == file.pid).then_some(fd)
+    }
+
+    /// Returns when the postmaster is dead; at once when there is none. Other processes may still live.
+    pub async fn postmaster_died(&self) {
+        let Some(fd) = self.postmaster_pidfd() else {
+            return;
+        };
+        #[allow(
+            deprecated,
+            reason = "an OwnedFd keeps its descriptor; the newer one is unsafe to call"
+        )]
+        let registered = AsyncFd::with_interest(fd, Interest::READABLE);
+        match registered {
+            Ok(fd) => drop(fd.readable().await),
+            // Too many files: look instead of being told.
+            Err(_) => {
+                while self.postmaster_pidfd().is_some() {
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+        }
+    }
+
+    fn signal_postmaster(&self, signal: Signal) -> Result<(), PostgresError> {
+        let fd = self.postmaster_pidfd().ok_or(PostgresError::NotRunning)?;
+        pidfd_send_signal(fd, signal).map_err(|_| PostgresError::NotRunning)
+    }
+
+    pub(crate) fn signal_reload(&self) -> Result<(), PostgresError> {
+        self.signal_postmaster(Signal::HUP)
+    }
+
+    /// To make the postmaster look at its signal files.
+    pub(crate) fn signal_look(&self) -> Result<(), PostgresError> {
+        self.signal_postmaster(Signal::USR1)
+    }
+
+    /// Starts as a standby of `upstream`, or parked: streaming from nobody. Nobody is let in until `access(Open)`.
+    ///
+    /// Returns when it takes connections, or with [`Started::Recovering`] after `limit`; an error means that it has
+    /// ended, with what it said.
+    pub async fn start_standby(
+        &self,
+        upstream: Option<Upstream>,
+        limit: Duration,
+    ) -> Result<Started, PostgresError> {
+        let data_dir = self.options().data_dir.clone();
+        let DataDir::Ready(control) = self.data_dir()? else {
+            return Err(self.not_startable()?);
+        };
+        self.nothing_runs()?;
+        files::remove_durably(&self.inner.paths.fresh)?;
+        files::write_if_changed(&data_dir.join("standby.signal"), b"")?;
+        self.start(upstream, control.floors, limit).await
+    }
+
+    /// Starts the directory that `init` has just made as a primary. Any other is refused: it must be started as a
+    /// standby and be promoted under a lease.
+    pub async fn start_primary(&self, limit: Duration) -> Result<Started, PostgresError> {
+        let DataDir::Ready(control) = self.data_dir()? else {
+            return Err(self.not_startable()?);
+        };
+        let note = files::read_text(&self.inner.paths.fresh)?.unwrap_or_default();
+        if note.trim() != control.system_id.to_string() || !control.state.is_clean() {
+            let why = "only a directory that was just initialized may start as a primary";
+            return Err(PostgresError::Refused(why.to_owned()));
+        }
+        self.nothing_runs()?;
+        // Gone before it starts: a second start finds no note.
+        files::remove_durably(&self.inner.paths.fresh)?;
+        let data_dir = self.options().data_dir.clone();
+        files::remove_durably(&data_dir.join("standby.signal"))?;
+        let started = self.start(None, BTreeMap::new(), limit).await?;
+        self.mark_as_standby()?;
+        Ok(started)
+    }
+
+    /// Whoever starts this directory next without us, by pg_ctl or at boot, gets a standby. Postgres looks at the
+    /// file only when it starts.
+    pub(crate) fn mark_as_standby(&self) -> Result<(), PostgresError> {
+        files::write_if_changed(&self.options().data_dir.join("standby.signal"), b"").map(drop)
+    }
+
+    fn not_startable(&self) -> Result<PostgresError, PostgresError> {
+        let why = match self.data_dir()? {
+            DataDir::Absent => "it does not exist".to_owned(),
+            DataDir::Empty => "it is empty".to_owned(),
+            DataDir::Unfinished(work) => format!("its {work:?} was cut off").to_lowercase(),
+            DataDir::Unusable { why } => why,
+            DataDir::Ready(_) => "it has changed while it was looked at".to_owned(),
+        };
+        Ok(PostgresError::Unusable {
+            data_dir: self.options().data_dir.clone(),
+            why,
+        })
+    }
+
+    pub(crate) fn nothing_runs(&self) -> Result<(), PostgresError> {
+        match self.liveness() {
+            Liveness::Up { postmaster, .. } => Err(PostgresError::Running { pid: postmaster }),
+            Liveness::Ending { left } => Err(PostgresError::Leftovers { left }),
+            Liveness::Down => Ok(()),
+        }
+    }
+
+    async fn start(
+        &self,
+        upstream: Option<Upstream>,
+        floors: BTreeMap<&'static str, u64>,
+        limit: Duration,
+    ) -> Result<Started, PostgresError> {
+        let end = Instant::now() + limit;
+        let options = self.options();
+        let paths = &self.inner.paths;
+        for name in autoconf::strip(&options.data_dir)? {
+            tracing::warn!(
+                parameter = name,
+                "ALTER SYSTEM had set a parameter that is ours; removed"
+            );
+        }
+        remove_strangers_pid_file(&options.data_dir)?;
+        {
+            let mut settings = self.inner.settings.lock().await;
+            let mut changed = settings.clone();
+            changed.upstream = upstream;
+            changed.access = Access::Closed;
+            self.write_config(&changed)?;
+            *settings = changed;
+        }
+        self.forget_connections().await;
+        self.inner.sync_defined.store(false, Ordering::SeqCst);
+        files::remove(&config::private_socket(&paths.state_dir, options.port))?;
+        let log_begins = logfile::rotate(&paths.log);
+        let sockets = self.sockets();
+        let mut args: Vec<OsString> = vec!["-D".into(), options.data_dir.clone().into()];
+        for (name, value) in config::fixed_parameters(&options, &sockets, &floors) {
+            args.extend(["-c".into(), format!("{name}={value}").into()]);
+        }
+        let launch = Launch {
+            guard_exe: options.guard_exe.clone(),
+            guard_args: options.guard_args.clone(),
+            state_dir: paths.guard.clone(),
+            program: self.inner.binaries.program("postgres"),
+            args,
+            env: program::environment(),
+            data_dir: options.data_dir.clone(),
+            log_file: paths.log.clone(),
+            cgroup: options.cgroup.clone(),
+        };
+        let spawned = tokio::task::spawn_blocking(move || launch.spawn()).await;
+        let guard = match spawned {
+            Ok(guard) => Arc::new(guard?),
+            Err(e) => return Err(PostgresError::Refused(format!("start was cut off: {e}"))),
+        };
+        *self
+            .inner
+            .guard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(guard.clone());
+        self.wait_until_accepting(
+            &guard,
+            log_begins,
+            end.saturating_duration_since(Instant::now()),
+        )
+        .await
+    }
+
+    async fn wait_until_accepting(
+        &self,
+        guard: &Guard,
+        log_begins: u64,
+        limit: Duration,
+    ) -> Result<Started, PostgresError> {
+        let end = Instant::now() + limit;
+        let options = self.options();
+        loop {
+            let status = guard.status();
+            let ended = !matches!(status.phase, Phase::Starting | Phase::Running)
+                || has_exited(guard.postmaster_pidfd());
+            if ended {
+                self.wait_until_empty(Duration::from_secs(10)).await?;
+                return Err(self.why_it_ended(log_begins));
+            }
+            let pid = status.postmaster.map(|pid| pid.as_raw_nonzero().get());
+            let ready = PidFile::read(&options.data_dir)
+                .is_some_and(|file| file.is_ready() && Some(file.pid) == pid);
+            if ready && self.accepts(Duration::from_millis(500)).await {
+                return Ok(Started::Accepting);
+            }
+            if Instant::now() >= end {
+                return Ok(Started::Recovering);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Whether a query is answered.
+    async fn accepts(&self, limit: Duration) -> bool {
+        self.act(
+            "look whether it accepts connections",
+            "SELECT 1",
+            &[],
+            limit,
+        )
+        .await
+        .is_ok()
+    }
+
+    /// What the log and the storage say of a start that has failed.
+    fn why_it_ended(&self, log_begins: u64) -> PostgresError {
+        let options = self.options();
+        let log = logfile::since(&self.inner.paths.log, log_begins, &options.data_dir);
+        if let Some(error) = logfile::storage_error(&log) {
+            return error;
+        }
+        // The log may be in any language, and a full disk may have swallowed it.
+        match crate::health::write_once(&options.data_dir) {
+            Err(error) if error.is_storage() => error,
+            _ => PostgresError::StartFailed {
+                log: logfile::last_lines(&log),
+            },
+        }
+    }
+
+    /// Stops the instance. Done when no process of it is left; nothing to do is no error.
+    pub async fn stop(&self, how: Stop, limit: Duration) -> Result<(), PostgresError> {
+        let options = self.options();
+        if self.liveness() == Liveness::Down {
+            return Ok(());
+        }
+        match (how, self.guard()) {
+            (Stop::Fast, _) => match self.signal_postmaster(Signal::INT) {
+                Ok(()) | Err(PostgresError::NotRunning) => {}
+                Err(e) => return Err(e),
+            },
+            (Stop::Immediate, Some(guard)) if self.is_guarded() => guard.fence(),
+            (Stop::Immediate, _) => {
+                let data_dir = options.data_dir.clone();
+                let killed =
+                    tokio::task::spawn_blocking(move || guard::kill_leftovers(&data_dir, limit));
+                killed
+                    .await
+                    .map_err(|e| PostgresError::Refused(format!("stop was cut off: {e}")))??;
+            }
+        }
+        self.wait_until_empty(limit).await?;
+        self.forget_connections().await;
+        Ok(())
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.guard()
+            .is_some_and(|guard| !matches!(guard.status().phase, Phase::Empty | Phase::Lost))
+    }
+
+    /// Returns when no process of the instance is left.
+    pub async fn wait_until_empty(&self, limit: Duration) -> Result<(), PostgresError> {
+        process::poll(POLL, limit, async || {
+            (self.liveness() == Liveness::Down).then_some(())
+        })
+        .await
+        .ok_or(PostgresError::Timeout {
+            doing: "stopping",
+            after: limit,
+        })
+    }
+
+    /// Connections to a postmaster that is gone are only in the way of the next.
+    pub(crate) async fn forget_connections(&self) {
+        self.inner.probe_link.close().await;
+        self.inner.act_link.close().await;
+        *self.inner.identifier.lock().await = None;
+    }
+
+    /// The directories for sockets: the user's, where we may write, and our private one.
+    fn sockets(&self) -> Vec<PathBuf> {
+        let options = self.options();
+        let ours = self.inner.paths.socket_dir.clone();
+        let mut dirs: Vec<PathBuf> = match options.parameters.get("unix_socket_directories") {
+            Some(wanted) => {
+                let wanted = wanted
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|dir| !dir.is_empty());
+                wanted.map(PathBuf::from).collect()
+            }
+            None => ["/var/run/postgresql", "/tmp"]
+                .into_iter()
+                .map(PathBuf::from)
+                .find(|dir| is_writable(dir))
+                .into_iter()
+                .collect(),
+        };
+        dirs.retain(|dir| *dir != ours);
+        dirs.push(ours);
+        dirs
+    }
+}
+
+/// A postmaster.pid whose number now belongs to something that is not Postgres would keep a server from starting.
+fn remove_strangers_pid_file(data_dir: &Path) -> Result<(), PostgresError> {
+    let Some(file) = PidFile::read(data_dir) else {
+        return Ok(());
+    };
+    let alive = process::start_time(file.pid).is_some();
+    if alive && process::living_postmaster(data_dir).is_none() {
+        tracing::warn!(
+            pid = file.pid,
+            "postmaster.pid names a process that is not its; removed"
+        );
+        files::remove_durably(&data_dir.join("postmaster.pid"))?;
+    }
+    Ok(())
+}
+
+fn is_writable(dir: &Path) -> bool {
+    rustix::fs::access(
+        dir,
+        rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
+    )
+    .is_ok()
+}
+
+/// A pidfd is readable once its process has ended.
+fn has_exited(pidfd: Option<&OwnedFd>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let Some(fd) = pidfd else { return false };
+    let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
+    poll(
+        &mut fds,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }),
+    )
+    .is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,104 @@
+//! Physical replication slots for the other members, on every node that could lead.
+//!
+//! **Invariant:** only slots that this module created are ever dropped.
+
+use crate::error::PostgresError;
+use crate::files;
+use crate::instance::Instance;
+use ha::Lsn;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotChanges {
+    pub created: Vec<String>,
+    pub dropped: Vec<String>,
+    pub advanced: Vec<String>,
+}
+
+struct Slot {
+    name: String,
+    is_active: bool,
+    is_lost: bool,
+    restart: Option<Lsn>,
+}
+
+impl Instance {
+    /// Makes the slots be those wanted: creates what is missing, advances those that nobody uses to where their member
+    /// has got (on standbys; `None`: not known), and drops those of members that are no longer there.
+    pub async fn ensure_slots(
+        &self,
+        wanted: &BTreeMap<String, Option<Lsn>>,
+        limit: Duration,
+    ) -> Result<SlotChanges, PostgresError> {
+        let mut changes = SlotChanges::default();
+        let mut ours = self.slots_made()?;
+        let mut there = self.slots(limit).await?;
+        for slot in there.iter().filter(|slot| !slot.is_active) {
+            let unwanted = !wanted.contains_key(&slot.name);
+            if ours.contains(&slot.name) && (unwanted || slot.is_lost) {
+                let sql = "SELECT pg_drop_replication_slot($1)";
+                self.act("drop a slot", sql, &[&slot.name], limit).await?;
+                changes.dropped.push(slot.name.clone());
+            }
+        }
+        there.retain(|slot| !changes.dropped.contains(&slot.name));
+        ours.retain(|name| !changes.dropped.contains(name));
+        for name in wanted.keys() {
+            if there.iter().all(|slot| slot.name != *name) {
+                // Noted first: one that we forgot would never be dropped.
+                ours.insert(name.clone());
+                self.note_slots_made(&ours)?;
+                let sql = "SELECT pg_create_physical_replication_slot($1, true)";
+                self.act("create a slot", sql, &[name], limit).await?;
+                changes.created.push(name.clone());
+            }
+        }
+        self.note_slots_made(&ours)?;
+        for slot in there.iter().filter(|slot| !slot.is_active && !slot.is_lost) {
+            let to = wanted.get(&slot.name).copied().flatten();
+            if let Some(to) = to.filter(|to| slot.restart.is_some_and(|at| at < *to)) {
+                let sql = "SELECT pg_replication_slot_advance($1, $2::text::pg_lsn)";
+                self.act("advance a slot", sql, &[&slot.name, &to.to_string()], limit)
+                    .await?;
+                changes.advanced.push(slot.name.clone());
+            }
+        }
+        Ok(changes)
+    }
+
+    async fn slots(&self, limit: Duration) -> Result<Vec<Slot>, PostgresError> {
+        let doing = "list the slots";
+        let failed = |e| PostgresError::sql(doing, e);
+        let sql = "SELECT slot_name::text, active, coalesce(wal_status = 'lost', false), restart_lsn::text \
+             FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary";
+        let rows = self.act(doing, sql, &[], limit).await?;
+        rows.iter()
+            .map(|row| {
+                let restart: Option<String> = row.try_get(3).map_err(failed)?;
+                Ok(Slot {
+                    name: row.try_get(0).map_err(failed)?,
+                    is_active: row.try_get(1).map_err(failed)?,
+                    is_lost: row.try_get(2).map_err(failed)?,
+                    restart: restart.and_then(|text| text.parse().ok()),
+                })
+            })
+            .collect()
+    }
+
+    fn slots_made(&self) -> Result<BTreeSet<String>, PostgresError> {
+        let text = files::read_text(&self.inner.paths.slots)?;
+        // Without the note no slot is ours, and none is dropped.
+        Ok(text
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default())
+    }
+
+    fn note_slots_made(&self, ours: &BTreeSet<String>) -> Result<(), PostgresError> {
+        let path = &self.inner.paths.slots;
+        let text = serde_json::to_vec(ours)
+            .map_err(|e| PostgresError::file("write", path, std::io::Error::other(e)))?;
+        files::write_if_changed(path, &text).map(drop)
+    }
+}

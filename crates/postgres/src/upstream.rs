@@ -1,0 +1,118 @@
+//! What another server says of itself, asked with the login of pg_rewind.
+
+use crate::error::PostgresError;
+use crate::instance::Instance;
+use crate::options::Upstream;
+use crate::sql::{Address, Host, Link};
+use crate::timeline::{History, history_file};
+use ha::{Lsn, SystemId, Timeline};
+use std::time::Duration;
+
+/// Another server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamInfo {
+    pub system_id: SystemId,
+    pub in_recovery: bool,
+    /// Primary: of the WAL that it writes. Standby: of its control file, which may be a little late.
+    pub timeline: Timeline,
+    /// Of its latest checkpoint: what pg_rewind goes by.
+    pub checkpoint_timeline: Timeline,
+    /// Flushed, or replayed on a standby.
+    pub position: Lsn,
+    pub history: History,
+    /// `150018`
+    pub version: u32,
+}
+
+const SQL: &str = "\
+SELECT s.system_identifier::text, pg_is_in_recovery(),
+ CASE WHEN pg_is_in_recovery() THEN NULL
+      ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END,
+ c.timeline_id, r.min_recovery_end_timeline,
+ CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text,
+ current_setting('server_version_num')::int4
+FROM pg_control_system() s, pg_control_checkpoint() c, pg_control_recovery() r";
+
+impl Instance {
+    /// Asks an upstream who and where it is.
+    pub async fn upstream_info(
+        &self,
+        upstream: &Upstream,
+        limit: Duration,
+    ) -> Result<UpstreamInfo, PostgresError> {
+        let link = self.connect_upstream(upstream, limit).await?;
+        info(&link, limit).await
+    }
+
+    /// A session on the upstream with the login of pg_rewind.
+    pub(crate) async fn connect_upstream(
+        &self,
+        upstream: &Upstream,
+        limit: Duration,
+    ) -> Result<Link, PostgresError> {
+        let options = self.options();
+        let address = Address {
+            host: Host::Tcp(upstream.host.clone()),
+            port: upstream.port,
+            login: options.rewind.clone(),
+            database: options.database.clone(),
+            quiet: false,
+        };
+        Link::open(&address, limit).await
+    }
+}
+
+pub(crate) async fn info(link: &Link, limit: Duration) -> Result<UpstreamInfo, PostgresError> {
+    let doing = "ask the upstream about itself";
+    let failed = |e| PostgresError::sql(doing, e);
+    let bad = |answer: String| PostgresError::Answer { doing, answer };
+    let rows = link.rows(doing, SQL, &[], limit).await?;
+    let row = rows.first().ok_or_else(|| bad("no row".to_owned()))?;
+    let system: String = row.try_get(0).map_err(failed)?;
+    let system_id = system.parse::<i64>().ok().map(i64::cast_unsigned);
+    let written: Option<String> = row.try_get(2).map_err(failed)?;
+    let number = |n: Option<i32>| Timeline(n.and_then(|n| u32::try_from(n).ok()).unwrap_or(0));
+    let checkpoint_timeline = number(row.try_get(3).map_err(failed)?);
+    let recovery = number(row.try_get(4).map_err(failed)?);
+    let timeline = match written {
+        Some(hex) => Timeline(u32::from_str_radix(&hex, 16).map_err(|_| bad(hex))?),
+        None => checkpoint_timeline.max(recovery),
+    };
+    let position: Option<String> = row.try_get(5).map_err(failed)?;
+    let version: i32 = row.try_get(6).map_err(failed)?;
+    Ok(UpstreamInfo {
+        system_id: SystemId(system_id.ok_or_else(|| bad(system))?),
+        in_recovery: row.try_get(1).map_err(failed)?,
+        timeline,
+        checkpoint_timeline,
+        position: position
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default(),
+        history: history(link, timeline, limit).await?,
+        version: u32::try_from(version).unwrap_or(0),
+    })
+}
+
+async fn history(
+    link: &Link,
+    timeline: Timeline,
+    limit: Duration,
+) -> Result<History, PostgresError> {
+    if timeline.0 <= 1 {
+        return Ok(History::first());
+    }
+    let doing = "read the upstream's timeline history";
+    let path = format!("pg_wal/{}", history_file(timeline));
+    let rows = link
+        .rows(doing, "SELECT pg_read_binary_file($1)", &[&path], limit)
+        .await?;
+    let bytes: Vec<u8> = match rows.first() {
+        Some(row) => row.try_get(0).map_err(|e| PostgresError::sql(doing, e))?,
+        None => Vec::new(),
+    };
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    History::parse(timeline, &text).ok_or(PostgresError::Answer {
+        doing,
+        answer: text,
+    })
+}
