@@ -1,1 +1,25 @@
-//! placeholder
+//! The agent of one node: it observes, lets `ha` decide, and does what was decided.
+//!
+//! **Invariant:** the loop never blocks; whatever hangs (a disk, Postgres, the store) is seen, not waited for.
+//! It deliberately decides nothing itself: every choice is `ha::decide`'s, and the journal can make it again.
+
+mod agent;
+mod clock;
+mod contact;
+mod events;
+mod journal;
+mod keeper;
+mod note;
+mod observe;
+mod promotion;
+mod serve;
+mod shell;
+mod steps;
+mod tenure;
+mod witness;
+
+pub use agent::{Agent, AgentError, Ended, Handle, Options};
+pub use clock::now;
+pub use journal::Line;
+pub use note::NoteError;
+pub use witness::{Witness, WitnessOptions};

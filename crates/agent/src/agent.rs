@@ -1,0 +1,591 @@
+//! The loop: observe, decide, act.
+//!
+//! **Invariant:** the loop never waits for an action, a store or Postgres; it waits for events, and for `loop_wait`.
+//! **Invariant:** a decision is made only on an observation that began after the last action ended.
+
+use crate::clock::now;
+use crate::contact::Signs;
+use crate::events::Events;
+use crate::journal::Journal;
+use crate::keeper::{Arm, Keeper, Said};
+use crate::note::{Note, NoteError};
+use crate::observe::{Observation, Observer, Streams, watch_storage};
+use crate::serve::Shown;
+use crate::shell::{self, Basis, Report, Shell, ShellError};
+use crate::tenure::Tenure;
+use ha::quorum::Applied;
+use ha::{
+    Action, Cluster, ClusterView, Decision, Epoch, Instant, Job, NodeName, NodeView, Postgres, Storage,
+};
+use postgres::Instance;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use store::layout::{ConfigRecord, Keys, read_cluster};
+use store::{Snapshot, Store, View};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// What the agent is made of.
+#[derive(Debug)]
+pub struct Options {
+    pub name: NodeName,
+    pub keys: Keys,
+    pub store: Arc<dyn Store>,
+    pub instance: Instance,
+    /// For the note and the journal; outside of the data directory.
+    pub state_dir: PathBuf,
+    /// What peers and clients reach this node's Postgres by.
+    pub host: String,
+    pub port: u16,
+    /// `http://host:port/patroni`.
+    pub api_url: String,
+    /// Tells installations with one name apart.
+    pub identity: String,
+    pub tags: serde_json::Map<String, serde_json::Value>,
+    pub bootstrap: ConfigRecord,
+    pub served: watch::Sender<Arc<api::Served>>,
+}
+
+/// Why the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to stop: Postgres is stopped, the leadership handed over.
+    Stopped,
+    /// The node was dropped from the cluster.
+    Dropped,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    #[error("http client")]
+    Http(#[from] reqwest::Error),
+}
+
+/// Asks a running agent for something.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    stop: watch::Sender<bool>,
+    wake: Arc<Notify>,
+}
+
+impl Handle {
+    /// Hands over, stops Postgres, ends.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+        self.wake.notify_one();
+    }
+}
+
+/// One running action, or none.
+struct Running {
+    job: Job,
+    task: JoinHandle<()>,
+}
+
+/// The agent of one node.
+pub struct Agent {
+    name: NodeName,
+    shell: Shell,
+    view: View,
+    tenure: Arc<Tenure>,
+    observed: watch::Receiver<Option<Observation>>,
+    storage: watch::Receiver<Storage>,
+    poke: Arc<Notify>,
+    changing: Arc<AtomicBool>,
+    wake: Arc<Notify>,
+    stop: watch::Receiver<bool>,
+    said: watch::Sender<Said>,
+    done: mpsc::UnboundedReceiver<Done>,
+    report: mpsc::UnboundedSender<Done>,
+    signs: Signs,
+    journal: Journal,
+    events: Events,
+    shown: Shown,
+    memory: Memory,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+struct Done {
+    job: Job,
+    action: Action,
+    result: Result<Report, ShellError>,
+}
+
+/// What the loop remembers between two decisions.
+#[derive(Default)]
+struct Memory {
+    running: Option<Running>,
+    applied: Option<Applied>,
+    vacant_since: Option<Instant>,
+    promised: Option<(Epoch, Instant)>,
+    down_since: Option<Instant>,
+    start_failures: u32,
+    /// Observations from before this moment are out of date.
+    fresh_from: Instant,
+    last: Option<Decision>,
+    slots: Option<(Vec<NodeName>, Instant)>,
+    /// The action that failed last, how often in a row, and until when it is not tried again.
+    trouble: Option<(&'static str, u32, Instant)>,
+    left: bool,
+}
+
+impl Agent {
+    /// Starts the agent's tasks. Must be called inside a runtime.
+    pub fn start(options: Options) -> Result<(Self, Handle), AgentError> {
+        let note = Arc::new(Note::open(&options.state_dir)?);
+        let tenure = Arc::new(Tenure::default());
+        let streams = Arc::new(Streams::default());
+        let view = options.store.view(options.keys.prefix());
+        let (poke, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let changing = Arc::new(AtomicBool::new(true));
+        let (said, said_to) = watch::channel(Said::default());
+        let (report, done) = mpsc::unbounded_channel();
+        let (stop, stopping) = watch::channel(false);
+        let (observed_by, observed) = watch::channel(None);
+        let (storage_by, storage) = watch::channel(Storage::Healthy);
+        let observer = Observer::new(
+            options.instance.clone(),
+            Arc::clone(&poke),
+            Arc::clone(&changing),
+            Arc::clone(&streams),
+        );
+        let keeper = Keeper {
+            store: Arc::clone(&options.store),
+            keys: options.keys.clone(),
+            me: options.name.clone(),
+            tenure: Arc::clone(&tenure),
+            said: said_to,
+            arm: arm(options.instance.clone()),
+            wake: Arc::clone(&wake),
+        };
+        let events = Events::new(&options);
+        let tasks = vec![
+            tokio::spawn(observer.run(observed_by)),
+            tokio::spawn(keeper.run()),
+            tokio::spawn(watch_storage(options.instance.clone(), storage_by, Arc::clone(&wake))),
+        ];
+        let shell = Shell {
+            me: options.name.clone(),
+            keys: options.keys.clone(),
+            store: Arc::clone(&options.store),
+            view: view.clone(),
+            instance: options.instance.clone(),
+            tenure: Arc::clone(&tenure),
+            note,
+            streams,
+            bootstrap: options.bootstrap.clone(),
+        };
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let agent = Self {
+            name: options.name.clone(),
+            shell,
+            view,
+            tenure,
+            observed,
+            storage,
+            poke,
+            changing,
+            wake: Arc::clone(&wake),
+            stop: stopping,
+            said,
+            done,
+            report,
+            signs: Signs::new(client),
+            journal: Journal::open(&options.state_dir),
+            events,
+            shown: Shown::new(options),
+            memory: Memory::default(),
+            tasks,
+        };
+        Ok((agent, Handle { stop, wake }))
+    }
+
+    /// Runs until it is stopped or the node is dropped.
+    pub async fn run(mut self) -> Ended {
+        let ended = loop {
+            if self.memory.left {
+                break Ended::Dropped;
+            }
+            if *self.stop.borrow() {
+                self.hand_over_and_stop().await;
+                break Ended::Stopped;
+            }
+            let rest = self.turn();
+            tokio::select! {
+                changed = self.view.changed() => {
+                    if changed.is_err() {
+                        tokio::time::sleep(rest).await;
+                    }
+                }
+                changed = self.observed.changed() => {
+                    if changed.is_err() {
+                        tokio::time::sleep(rest).await;
+                    }
+                }
+                Some(done) = self.done.recv() => self.finish(done),
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(rest) => {}
+            }
+        };
+        for task in &self.tasks {
+            task.abort();
+        }
+        ended
+    }
+
+    /// Looks once, decides once, starts at most one action. Returns how long to rest without an event.
+    fn turn(&mut self) -> Duration {
+        let at = now();
+        let snapshot = Arc::clone(&self.view.borrow_and_update());
+        let cluster = match read_cluster(&self.shell.keys, &snapshot) {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                tracing::error!(%error, "the store's content can't be read: nothing is decided on it");
+                self.memory.last = None;
+                return Duration::from_secs(1);
+            }
+        };
+        let rest = cluster.settings.loop_wait;
+        let Some(observation) = self.observed.borrow_and_update().clone() else { return rest };
+        let view = self.cluster_view(&snapshot, cluster, at);
+        let me = self.node_view(&view, &snapshot, &observation, at);
+        let decision = ha::decide(&view, &me, at);
+        self.journal.note(at, &view, &me, &decision);
+        self.announce(&decision, &view);
+        let stale = observation.at < self.memory.fresh_from;
+        if !stale {
+            self.begin(&decision, &view, &snapshot);
+        }
+        self.housekeep(&view, &me, at);
+        self.tell_keeper(&view, &me, &observation, &decision);
+        let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
+        self.changing.store(changing, Ordering::Relaxed);
+        self.shown.publish(&view, &snapshot, me, decision, &observation, self.tenure.last_heard());
+        if stale || self.memory.running.is_some() { Duration::from_millis(50) } else { rest }
+    }
+
+    /// Without an answer for a whole lease, what the store said no longer permits anything.
+    fn cluster_view(&self, snapshot: &Snapshot, cluster: Cluster, at: Instant) -> ClusterView {
+        let heard = self.tenure.last_heard();
+        let silent = heard.is_none_or(|heard| at.since(heard) > cluster.settings.ttl);
+        if silent || snapshot.revision == 0 && heard.is_none() {
+            return ClusterView::Silent { since: heard.unwrap_or_default() };
+        }
+        ClusterView::Known(Box::new(cluster))
+    }
+
+    fn node_view(
+        &mut self,
+        view: &ClusterView,
+        snapshot: &Snapshot,
+        observation: &Observation,
+        at: Instant,
+    ) -> NodeView {
+        self.remember(view, observation, at);
+        let contact = match view {
+            ClusterView::Known(cluster) => {
+                let status = snapshot.entries.get(&self.shell.keys.status());
+                let received = match &observation.postgres {
+                    Postgres::Standby(standby) => standby.received,
+                    _ => ha::Lsn::ZERO,
+                };
+                let beat = status.map(|entry| entry.modified);
+                let contact = self.signs.contact(cluster, beat, received, observation.stream_heard);
+                if cluster.leader.as_ref().is_some_and(|leader| *leader != self.name) {
+                    self.signs.probe_if_silent(cluster);
+                }
+                contact
+            }
+            ClusterView::Silent { .. } => ha::Contact { since: at, ..ha::Contact::default() },
+        };
+        let epoch = match view {
+            ClusterView::Known(cluster) => cluster.current_epoch(),
+            ClusterView::Silent { .. } => Epoch::NONE,
+        };
+        NodeView {
+            name: self.name.clone(),
+            data: observation.data.clone(),
+            postgres: observation.postgres.clone(),
+            lineage: self.shell.note.read(),
+            lease: self.tenure.lease(),
+            job: self.memory.running.as_ref().map(|running| running.job),
+            contact,
+            applied: self.memory.applied.clone(),
+            storage: self.storage.borrow().clone(),
+            vacant_since: self.memory.vacant_since,
+            promised_at: self.memory.promised.filter(|(of, _)| *of == epoch).map(|(_, at)| at),
+            down_since: self.memory.down_since,
+            start_failures: self.memory.start_failures,
+            stream_broken: observation.stream_broken,
+        }
+    }
+
+    fn remember(&mut self, view: &ClusterView, observation: &Observation, at: Instant) {
+        match view {
+            ClusterView::Known(cluster) if cluster.leader.is_none() => {
+                self.memory.vacant_since.get_or_insert(at);
+            }
+            ClusterView::Known(_) | ClusterView::Silent { .. } => self.memory.vacant_since = None,
+        }
+        match &observation.postgres {
+            Postgres::Down { .. } | Postgres::Starting => {
+                self.memory.down_since.get_or_insert(at);
+                self.memory.applied = None;
+            }
+            Postgres::Standby(_) => {
+                self.memory.down_since = None;
+                self.memory.start_failures = 0;
+                self.memory.applied = None;
+            }
+            Postgres::Primary(_) => {
+                self.memory.down_since = None;
+                self.memory.start_failures = 0;
+            }
+            Postgres::Unresponsive { .. } => {}
+        }
+    }
+
+    /// Says a new decision once, in the log and in the events.
+    fn announce(&mut self, decision: &Decision, view: &ClusterView) {
+        let news = self.memory.last.as_ref().is_none_or(|last| {
+            last.rule != decision.rule
+                || last.actions != decision.actions
+                || last.state != decision.state
+                || last.assigned != decision.assigned
+        });
+        if news {
+            tracing::info!(
+                rule = decision.rule,
+                state = %decision.state,
+                assigned = %decision.assigned,
+                "{}",
+                decision.reason
+            );
+            let epoch = match view {
+                ClusterView::Known(cluster) => cluster.current_epoch(),
+                ClusterView::Silent { .. } => Epoch::NONE,
+            };
+            self.events.decided(epoch, self.memory.last.as_ref(), decision);
+        }
+        self.memory.last = Some(decision.clone());
+    }
+
+    fn begin(&mut self, decision: &Decision, view: &ClusterView, snapshot: &Arc<Snapshot>) {
+        let Some(action) = decision.actions.first().cloned() else { return };
+        let fence = matches!(action, Action::Fence);
+        let troubled = |(name, _, until): &(&str, u32, Instant)| {
+            *name == shell::name(&action) && now() < *until
+        };
+        if !fence && self.memory.trouble.as_ref().is_some_and(troubled) {
+            return;
+        }
+        match &self.memory.running {
+            Some(running) if fence && running.job != Job::Stop => running.task.abort(),
+            Some(_) => return,
+            None => {}
+        }
+        if fence && let Some(guard) = self.shell.instance.guard() {
+            guard.fence();
+        }
+        let cluster = match view {
+            ClusterView::Known(cluster) => (**cluster).clone(),
+            ClusterView::Silent { .. } => Cluster::default(),
+        };
+        let job = if fence { Job::Stop } else { shell::job(&action) };
+        if matches!(action, Action::Apply { .. }) {
+            self.memory.applied = None;
+        }
+        let basis = Basis { snapshot: Arc::clone(snapshot), cluster };
+        let (shell, report) = (self.shell.clone(), self.report.clone());
+        let task = tokio::spawn(async move {
+            let result = shell.act(action.clone(), &basis).await;
+            let _ = report.send(Done { job, action, result });
+        });
+        self.memory.running = Some(Running { job, task });
+    }
+
+    fn finish(&mut self, done: Done) {
+        // A job that a fence cut off may still report; the fence is what runs now.
+        let current = self.memory.running.as_ref().is_some_and(|running| running.job == done.job);
+        if current {
+            self.memory.running = None;
+        }
+        self.memory.fresh_from = now();
+        self.poke.notify_one();
+        match done.result {
+            Ok(report) => self.succeeded(&done.action, report),
+            Err(error) => self.failed(&done.action, &error),
+        }
+    }
+
+    fn succeeded(&mut self, action: &Action, report: Report) {
+        self.memory.left |= report.left;
+        self.memory.trouble = None;
+        if let Some(applied) = report.applied {
+            self.memory.applied = Some(applied);
+        }
+        if let (true, Action::Promise(promise)) = (report.promised, action) {
+            self.memory.promised = Some((promise.epoch, now()));
+        }
+        if let Some(detail) = report.detail {
+            tracing::info!(detail, "done");
+            if matches!(action, Action::Rewind { .. }) {
+                self.events.detail(detail);
+            }
+        }
+    }
+
+    fn failed(&mut self, action: &Action, error: &ShellError) {
+        if matches!(action, Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap) {
+            self.memory.start_failures += 1;
+        }
+        match error {
+            // Somebody else was faster, or the moment has passed: the next decision sees it.
+            ShellError::Refused | ShellError::NotNow(_) => {
+                tracing::debug!(error = chain(error), "the action did not apply any more");
+            }
+            ShellError::Store(error) if error.is_retryable() => {
+                tracing::info!(error = chain(error), "the store did not answer");
+            }
+            ShellError::Store(_) | ShellError::Postgres(_) | ShellError::Note(_) => {
+                let action = shell::name(action);
+                self.back_off(action);
+                tracing::warn!(action, error = chain(error), "the action failed and is decided anew");
+            }
+        }
+    }
+
+    /// What failed is not tried again at once: 0.2 s, doubling to 5 s.
+    fn back_off(&mut self, action: &'static str) {
+        let times = match self.memory.trouble {
+            Some((name, times, _)) if name == action => (times + 1).min(5),
+            Some(_) | None => 0,
+        };
+        let pause = (Duration::from_millis(200) * 2_u32.pow(times)).min(Duration::from_secs(5));
+        self.memory.trouble = Some((action, times, now().plus(pause)));
+    }
+
+    /// What is done beside the decisions: replication slots for every other node.
+    fn housekeep(&mut self, view: &ClusterView, me: &NodeView, at: Instant) {
+        let ClusterView::Known(cluster) = view else { return };
+        if !matches!(me.postgres, Postgres::Primary(_) | Postgres::Standby(_)) {
+            return;
+        }
+        let others: Vec<NodeName> = cluster
+            .nodes
+            .iter()
+            .filter(|(name, node)| **name != self.name && !node.dropped)
+            .map(|(name, _)| name.clone())
+            .collect();
+        let due = self.memory.slots.as_ref().is_none_or(|(names, last)| {
+            *names != others || at.since(*last) > Duration::from_secs(10)
+        });
+        if due && self.memory.running.is_none() {
+            self.memory.slots = Some((others.clone(), at));
+            let instance = self.shell.instance.clone();
+            tokio::spawn(async move {
+                let wanted = others.iter().map(|name| (name.slot(), None)).collect();
+                if let Err(error) = instance.ensure_slots(&wanted, Duration::from_secs(5)).await {
+                    tracing::debug!(error = chain(&error), "replication slots not up to date");
+                }
+            });
+        }
+    }
+
+    fn tell_keeper(
+        &self,
+        view: &ClusterView,
+        me: &NodeView,
+        observation: &Observation,
+        decision: &Decision,
+    ) {
+        let ClusterView::Known(cluster) = view else { return };
+        let registered = cluster.nodes.contains_key(&self.name);
+        let member = registered.then(|| self.shown.member(cluster, me, observation, decision));
+        let optime = match &me.postgres {
+            Postgres::Primary(primary) => primary.flushed,
+            _ => cluster.leader_position,
+        };
+        let said = Said { member, optime, settings: cluster.settings.clone() };
+        self.said.send_if_modified(|last| {
+            let changed = last.member != said.member || last.settings != said.settings;
+            *last = said;
+            changed
+        });
+    }
+
+    /// Stops in order: a leader hands over first, its standbys get everything.
+    async fn hand_over_and_stop(&mut self) {
+        if let Some(running) = self.memory.running.take() {
+            running.task.abort();
+        }
+        let snapshot = Arc::clone(&self.view.borrow());
+        let cluster = read_cluster(&self.shell.keys, &snapshot).unwrap_or_default();
+        let basis = Basis { snapshot, cluster };
+        let office = self.tenure.office();
+        let stop = if office.is_some() { Action::Drain } else { Action::Stop };
+        tracing::info!("stopping Postgres");
+        if let Err(error) = self.shell.act(stop, &basis).await {
+            tracing::warn!(error = chain(&error), "Postgres did not stop in order");
+            let _ = self.shell.act(Action::Fence, &basis).await;
+        }
+        if let Some(office) = office {
+            let why = format!("the agent of {} was stopped", self.name);
+            if let Err(error) =
+                self.shell.act(Action::Release { epoch: office.epoch, why }, &basis).await
+            {
+                tracing::warn!(error = chain(&error), "the leadership was not released");
+            }
+        }
+        if let Some(session) = self.tenure.session() {
+            let _ = self.shell.store.revoke(session.lease).await;
+        }
+    }
+}
+
+/// Moves the deadline of whatever guard holds the instance.
+fn arm(instance: Instance) -> Arm {
+    Arc::new(move |epoch, deadline| {
+        if let Some(guard) = instance.guard() {
+            guard.arm(epoch.0, deadline.0);
+        }
+    })
+}
+
+/// Whether something is under way that should be looked at often.
+fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision) -> bool {
+    let ClusterView::Known(cluster) = view else { return false };
+    let vacant = cluster.leader.is_none();
+    let joint = cluster.sync.as_ref().is_some_and(|sync| !sync.is_settled());
+    let mine = cluster.leader.as_ref() == Some(&me.name);
+    let unsettled = match &me.postgres {
+        Postgres::Primary(primary) => !primary.open || (mine && joint),
+        Postgres::Standby(standby) => mine || !standby.streaming,
+        Postgres::Starting => true,
+        Postgres::Down { .. } => mine || decision.actions.first().is_some(),
+        Postgres::Unresponsive { .. } => false,
+    };
+    !decision.actions.is_empty() || vacant || unsettled
+}
+
+/// The whole chain of an error.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,192 @@
+//! Keeps the agent's lease, the member key and, in office, the beat. A task of its own: however long the loop or a job
+//! takes, the lease is renewed, and when the store no longer agrees the office ends.
+
+use crate::clock::now;
+use crate::tenure::{Office, Session, Tenure};
+use ha::{Instant, Lsn, NodeName, Settings};
+use std::sync::Arc;
+use std::time::Duration;
+use store::layout::{Keys, StatusRecord};
+use store::{Guard, LeaseId, Store, StoreError, Txn};
+use tokio::sync::{Notify, watch};
+
+/// What the loop tells the keeper.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    /// The member key's value; none until the node is registered.
+    pub member: Option<String>,
+    /// The primary's flush position.
+    pub optime: Lsn,
+    pub settings: Settings,
+}
+
+/// Moves the guard's deadline forward.
+pub type Arm = Arc<dyn Fn(ha::Epoch, Instant) + Send + Sync>;
+
+/// The parts that the keeper works with.
+pub struct Keeper {
+    pub store: Arc<dyn Store>,
+    pub keys: Keys,
+    pub me: NodeName,
+    pub tenure: Arc<Tenure>,
+    pub said: watch::Receiver<Said>,
+    pub arm: Arm,
+    /// Wakes the loop when the office has ended.
+    pub wake: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("me", &self.me).finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// Runs until its task is aborted.
+    pub async fn run(mut self) {
+        let mut written: Option<(LeaseId, String)> = None;
+        loop {
+            let said = self.said.borrow_and_update().clone();
+            match self.session(&said.settings).await {
+                Ok(session) => match self.tenure.office() {
+                    Some(office) => self.beat(&said, session, office, &mut written).await,
+                    None => self.stay(&said, session, &mut written).await,
+                },
+                Err(error) => tracing::debug!(%error, "no lease yet"),
+            }
+            self.pause(&said.settings).await;
+        }
+    }
+
+    /// In office the next beat is never late; otherwise a changed member key is written soon.
+    async fn pause(&mut self, settings: &Settings) {
+        let rest = if self.tenure.office().is_some() { settings.beat } else { settings.ttl / 3 };
+        let changed = async {
+            let _ = self.said.changed().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        if self.tenure.office().is_some() {
+            tokio::time::sleep(rest).await;
+        } else {
+            let _ = tokio::time::timeout(rest, changed).await;
+        }
+    }
+
+    /// The lease, granted anew when it ended or when its time to live was changed.
+    async fn session(&self, settings: &Settings) -> Result<Session, StoreError> {
+        let held = self.tenure.session();
+        if let Some(session) = held.filter(|session| session.ttl == settings.ttl) {
+            return Ok(session);
+        }
+        let lease = self.store.grant(settings.ttl).await?;
+        let session = Session { lease, ttl: settings.ttl };
+        self.tenure.heard(now());
+        if let Some(office) = self.tenure.office()
+            && let Err(error) = self.move_office(office, session).await
+        {
+            let _ = self.store.revoke(lease).await;
+            return held.ok_or(error);
+        }
+        self.tenure.set_session(Some(session));
+        Ok(session)
+    }
+
+    /// Hangs the leader key on another lease of mine.
+    async fn move_office(&self, office: Office, session: Session) -> Result<(), StoreError> {
+        let txn = Txn::new()
+            .when(Guard::Equals { key: self.keys.leader(), value: self.me.to_string() })
+            .when(Guard::Unchanged { key: self.keys.epoch(), modified: office.epoch_revision })
+            .put_leased(self.keys.leader(), self.me.as_str(), session.lease);
+        match self.store.commit(txn).await? {
+            store::Outcome::Committed { .. } => Ok(()),
+            store::Outcome::Refused => Err(StoreError::Denied("no longer the leader".to_owned())),
+        }
+    }
+
+    /// One transaction: still the leader of this epoch, here is my position, renew my lease.
+    async fn beat(
+        &self,
+        said: &Said,
+        session: Session,
+        office: Office,
+        written: &mut Option<(LeaseId, String)>,
+    ) {
+        let status = StatusRecord { optime: said.optime };
+        let mut txn = Txn::new()
+            .when(Guard::Equals { key: self.keys.leader(), value: self.me.to_string() })
+            .when(Guard::Unchanged { key: self.keys.epoch(), modified: office.epoch_revision })
+            .put(self.keys.status(), serde_json::to_string(&status).unwrap_or_default())
+            .renew(session.lease);
+        let fresh = self.fresh_member(said, session, written);
+        if let Some(member) = &fresh {
+            txn = txn.put_leased(self.keys.member(&self.me), member.clone(), session.lease);
+        }
+        let sent = now();
+        match self.store.commit(txn).await {
+            Ok(outcome) if outcome.is_committed() => {
+                self.tenure.heard(now());
+                if let Some(deadline) = self.tenure.renewed(office.epoch, session, sent) {
+                    (self.arm)(office.epoch, deadline);
+                }
+                if let Some(member) = fresh {
+                    *written = Some((session.lease, member));
+                }
+            }
+            Ok(_) => {
+                self.tenure.heard(now());
+                tracing::warn!(epoch = office.epoch.0, "the store no longer has this node as leader");
+                self.end(office);
+            }
+            Err(StoreError::LeaseEnded(_)) => {
+                self.tenure.heard(now());
+                tracing::warn!(epoch = office.epoch.0, "the lease has ended");
+                self.tenure.set_session(None);
+                self.end(office);
+            }
+            Err(error) => tracing::debug!(%error, "beat not acknowledged"),
+        }
+    }
+
+    fn end(&self, office: Office) {
+        self.tenure.leave_office(office.epoch);
+        self.wake.notify_one();
+    }
+
+    /// Out of office: renew, and write the member key when it changed.
+    async fn stay(
+        &self,
+        said: &Said,
+        session: Session,
+        written: &mut Option<(LeaseId, String)>,
+    ) {
+        let mut txn = Txn::new().renew(session.lease);
+        let fresh = self.fresh_member(said, session, written);
+        if let Some(member) = &fresh {
+            txn = txn.put_leased(self.keys.member(&self.me), member.clone(), session.lease);
+        }
+        match self.store.commit(txn).await {
+            Ok(_) => {
+                self.tenure.heard(now());
+                if let Some(member) = fresh {
+                    *written = Some((session.lease, member));
+                }
+            }
+            Err(StoreError::LeaseEnded(_)) => {
+                self.tenure.heard(now());
+                self.tenure.set_session(None);
+            }
+            Err(error) => tracing::debug!(%error, "renewal not acknowledged"),
+        }
+    }
+
+    fn fresh_member(
+        &self,
+        said: &Said,
+        session: Session,
+        written: &Option<(LeaseId, String)>,
+    ) -> Option<String> {
+        let member = said.member.as_ref()?;
+        let same = written.as_ref().is_some_and(|(lease, text)| *lease == session.lease && text == member);
+        (!same).then(|| member.clone())
+    }
+}

@@ -1,0 +1,97 @@
+//! The durable note: whose WAL this node has, or is about to have.
+//!
+//! **Invariant:** once [`Note::write`] has returned, the lineage survives a crash of the machine; it is written before
+//! the first byte of a new branch can arrive.
+
+use ha::{Branch, Lineage};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Why the note can't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    #[error("lineage note {path}")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("lineage note {path} is damaged: {why}; remove it to have this node cloned anew")]
+    Damaged { path: PathBuf, why: String },
+}
+
+/// The note, as it is on disk.
+#[derive(Debug)]
+pub struct Note {
+    path: PathBuf,
+    current: Mutex<Option<Lineage>>,
+}
+
+impl Note {
+    pub fn open(state_dir: &Path) -> Result<Self, NoteError> {
+        let path = state_dir.join("lineage.json");
+        let current = match fs::read(&path) {
+            Ok(bytes) => Some(Self::parse(&path, &bytes)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(NoteError::Io { path, source }),
+        };
+        Ok(Self { path, current: Mutex::new(current) })
+    }
+
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Lineage, NoteError> {
+        let damaged = |why: String| NoteError::Damaged { path: path.to_owned(), why };
+        let branches: Vec<Branch> =
+            serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+        Lineage::from_branches(branches).ok_or_else(|| damaged("its branches do not rise".into()))
+    }
+
+    pub fn read(&self) -> Option<Lineage> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Before data of another history may come in: from here on this node vouches for nothing, until it is told anew.
+    pub fn forget(&self) -> Result<Option<Lineage>, NoteError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        match remove(&self.path) {
+            Ok(()) => Ok(current.take()),
+            Err(source) => Err(NoteError::Io { path: self.path.clone(), source }),
+        }
+    }
+
+    pub fn write(&self, lineage: &Lineage) -> Result<(), NoteError> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref() == Some(lineage) {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(lineage.branches()).unwrap_or_default();
+        replace(&self.path, &text)
+            .map_err(|source| NoteError::Io { path: self.path.clone(), source })?;
+        *current = Some(lineage.clone());
+        Ok(())
+    }
+}
+
+/// A file's content, replaced as a whole and durably.
+fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_directory(path)
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    sync_directory(path)
+}
+
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
+    File::open(directory)?.sync_all()
+}

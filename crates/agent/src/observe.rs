@@ -1,0 +1,307 @@
+//! What the instance is, looked at again and again: often while something is changing, seldom while nothing does.
+
+use crate::clock::now;
+use ha::{
+    DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
+};
+use postgres::{Access, Instance, Liveness, Probe};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// How often the instance is looked at while it is steady, and while it is changing.
+const STEADY: Duration = Duration::from_millis(250);
+const CHANGING: Duration = Duration::from_millis(15);
+/// A probe that takes longer has not been answered.
+const PROBE: Duration = Duration::from_millis(900);
+/// Twice `wal_retrieve_retry_interval`.
+const TWO_RETRIES: Duration = Duration::from_millis(200);
+/// How often the disk is asked to write, and how long it may take.
+const WRITE_EVERY: Duration = Duration::from_millis(500);
+const WRITE: Duration = Duration::from_millis(1500);
+
+/// One look at the instance.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// When the look began.
+    pub at: Instant,
+    pub data: DataDir,
+    pub postgres: Postgres,
+    pub stream_broken: Option<StreamBroken>,
+    /// When the WAL stream last brought a message.
+    pub stream_heard: Option<Instant>,
+    pub facts: Facts,
+}
+
+/// What is only shown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    pub server_version: u32,
+    pub postmaster_start_time: Option<String>,
+    pub pending_restart: bool,
+    pub replay_paused: bool,
+    pub replay_timestamp: Option<String>,
+    pub timeline: ha::Timeline,
+    pub sync_names: String,
+}
+
+/// Looks when poked, when the postmaster dies, and from time to time.
+#[derive(Debug)]
+pub struct Observer {
+    instance: Instance,
+    poke: Arc<Notify>,
+    changing: Arc<AtomicBool>,
+    streams: Arc<Streams>,
+    /// When which postmaster last answered.
+    answered: Option<(i32, Instant)>,
+    data: Option<DataDir>,
+    seen: BTreeMap<NodeName, Instant>,
+    /// Since when the startup process was seen waiting for more WAL, at which position.
+    waiting: Option<(Instant, Lsn)>,
+}
+
+/// Whether the WAL receiver is proven to be gone for good; set by the shell that proved it.
+#[derive(Debug, Default)]
+pub struct Streams {
+    proven_gone: AtomicBool,
+}
+
+impl Streams {
+    pub fn gone(&self) {
+        self.proven_gone.store(true, Ordering::SeqCst);
+    }
+
+    pub fn may_come(&self) {
+        self.proven_gone.store(false, Ordering::SeqCst);
+    }
+
+    fn are_gone(&self) -> bool {
+        self.proven_gone.load(Ordering::SeqCst)
+    }
+}
+
+impl Observer {
+    pub fn new(
+        instance: Instance,
+        poke: Arc<Notify>,
+        changing: Arc<AtomicBool>,
+        streams: Arc<Streams>,
+    ) -> Self {
+        Self {
+            instance,
+            poke,
+            changing,
+            streams,
+            answered: None,
+            data: None,
+            seen: BTreeMap::new(),
+            waiting: None,
+        }
+    }
+
+    /// Runs until its task is aborted or nobody listens.
+    pub async fn run(mut self, out: watch::Sender<Option<Observation>>) {
+        loop {
+            let observation = self.look().await;
+            if out.send(Some(observation)).is_err() {
+                return;
+            }
+            let rest = if self.changing.load(Ordering::Relaxed) { CHANGING } else { STEADY };
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = self.poke.notified() => {}
+                () = self.instance.postmaster_died(), if self.instance.postmaster_pidfd().is_some() => {}
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Observation {
+        let at = now();
+        let mut observation = Observation {
+            at,
+            data: DataDir::Empty,
+            postgres: Postgres::Starting,
+            stream_broken: None,
+            stream_heard: None,
+            facts: Facts::default(),
+        };
+        observation.postgres = match self.instance.liveness() {
+            Liveness::Down => {
+                self.forget();
+                Postgres::Down { leftovers: 0 }
+            }
+            Liveness::Ending { left } => {
+                self.forget();
+                Postgres::Down { leftovers: left.max(1) }
+            }
+            Liveness::Up { postmaster, .. } => {
+                self.probe(at, postmaster, &mut observation).await
+            }
+        };
+        observation.data = self.data_dir().await;
+        observation
+    }
+
+    fn forget(&mut self) {
+        self.data = None;
+        self.answered = None;
+        self.waiting = None;
+        self.seen.clear();
+    }
+
+    async fn probe(
+        &mut self,
+        at: Instant,
+        postmaster: i32,
+        observation: &mut Observation,
+    ) -> Postgres {
+        let probe = match self.instance.probe(PROBE).await {
+            Ok(probe) => probe,
+            Err(error) => return self.unanswered(postmaster, &error),
+        };
+        self.answered = Some((postmaster, at));
+        observation.facts = facts(&probe);
+        let (upstream, _, access) = self.instance.settings().await;
+        let open = access == Access::Open;
+        if probe.in_recovery {
+            observation.stream_heard = stream_heard(&probe);
+            Postgres::Standby(self.standby(at, &probe, upstream.map(|up| up.name), open))
+        } else {
+            Postgres::Primary(self.primary(at, &probe, open))
+        }
+    }
+
+    /// A postmaster that has answered before and does not now is sick; one that never has is starting.
+    fn unanswered(&self, postmaster: i32, error: &postgres::PostgresError) -> Postgres {
+        tracing::debug!(%error, "no answer to the probe");
+        match self.answered {
+            Some((pid, since)) if pid == postmaster => Postgres::Unresponsive { since },
+            Some(_) | None => Postgres::Starting,
+        }
+    }
+
+    fn standby(
+        &mut self,
+        at: Instant,
+        probe: &Probe,
+        upstream: Option<NodeName>,
+        open: bool,
+    ) -> Standby {
+        let replayed = probe.replayed.unwrap_or_default();
+        let streaming = probe.receiver.as_ref().is_some_and(|it| it.status == "streaming");
+        let cut_off = upstream.is_none() && !probe.has_upstream && probe.receiver.is_none();
+        let waits = matches!(
+            probe.startup_wait.as_deref(),
+            Some("RecoveryRetrieveRetryInterval" | "RecoveryWalStream")
+        );
+        // Seen waiting at one position for longer than a retry takes: twice, not once.
+        self.waiting = match self.waiting {
+            Some((since, lsn)) if lsn == replayed && cut_off => Some((since, lsn)),
+            _ if waits && cut_off => Some((at, replayed)),
+            _ => None,
+        };
+        let waited = waits && self.waiting.is_some_and(|(since, _)| at.since(since) > TWO_RETRIES);
+        let proven = self.streams.are_gone() && probe.received.is_some();
+        Standby {
+            upstream,
+            streaming,
+            received: probe.flushed.max(replayed),
+            replayed,
+            end_known: cut_off && (proven || waited),
+            open,
+        }
+    }
+
+    fn primary(&mut self, at: Instant, probe: &Probe, open: bool) -> Primary {
+        let mut standbys = BTreeMap::new();
+        for row in &probe.standbys {
+            let Ok(name) = NodeName::new(row.application_name.clone()) else { continue };
+            let streaming = row.state.as_deref() == Some("streaming");
+            if streaming {
+                self.seen.insert(name.clone(), at);
+            }
+            let seen = self.seen.get(&name).copied().unwrap_or_default();
+            let flushed = row.flushed.unwrap_or_default();
+            standbys.insert(name, Walsender { streaming, flushed, seen });
+        }
+        for (name, seen) in &self.seen {
+            let gone = Walsender { streaming: false, flushed: Lsn::ZERO, seen: *seen };
+            standbys.entry(name.clone()).or_insert(gone);
+        }
+        Primary { timeline: probe.timeline, flushed: probe.flushed, standbys, open }
+    }
+
+    /// The directory is read again when nothing runs in it; while something does, it stays what it was.
+    async fn data_dir(&mut self) -> DataDir {
+        if let Some(data) = &self.data {
+            return data.clone();
+        }
+        let instance = self.instance.clone();
+        let found = match tokio::task::spawn_blocking(move || instance.data_dir()).await {
+            Ok(Ok(found)) => typed(found),
+            Ok(Err(error)) => DataDir::Unusable(error.to_string()),
+            Err(_) => DataDir::Unusable("it could not be read".to_owned()),
+        };
+        if matches!(found, DataDir::Ready(_)) && self.instance.liveness() != Liveness::Down {
+            self.data = Some(found.clone());
+        }
+        found
+    }
+}
+
+fn facts(probe: &Probe) -> Facts {
+    let started = jiff::Timestamp::try_from(probe.started_at).ok();
+    Facts {
+        server_version: probe.version,
+        postmaster_start_time: started.map(|at| at.strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string()),
+        pending_restart: !probe.pending_restart.is_empty(),
+        replay_paused: probe.replay_paused,
+        replay_timestamp: None,
+        timeline: probe.timeline,
+        sync_names: probe.sync_names.clone(),
+    }
+}
+
+fn stream_heard(probe: &Probe) -> Option<Instant> {
+    let receiver = probe.receiver.as_ref().filter(|receiver| receiver.status == "streaming")?;
+    receiver.message_age.map(|age| now().minus(age))
+}
+
+fn typed(found: postgres::DataDir) -> DataDir {
+    match found {
+        postgres::DataDir::Absent | postgres::DataDir::Empty => DataDir::Empty,
+        postgres::DataDir::Ready(control) => DataDir::Ready(control.system_id),
+        postgres::DataDir::Unfinished(_) => DataDir::Unfinished,
+        postgres::DataDir::Unusable { why } => DataDir::Unusable(why),
+    }
+}
+
+/// Asks the disk to write, again and again, in a task of its own: it may hang for ever.
+pub async fn watch_storage(instance: Instance, out: watch::Sender<Storage>, wake: Arc<Notify>) {
+    let mut failing: Option<Instant> = None;
+    loop {
+        let began = now();
+        let storage = match instance.probe_write(WRITE).await {
+            Ok(_) => {
+                failing = None;
+                Storage::Healthy
+            }
+            Err(error) => {
+                let since = *failing.get_or_insert(began);
+                Storage::Failing { since, why: error.to_string() }
+            }
+        };
+        let changed = out.send_if_modified(|last| {
+            let changed = *last != storage;
+            *last = storage;
+            changed
+        });
+        if changed {
+            wake.notify_one();
+        }
+        let rest = if failing.is_some() { WRITE_EVERY / 5 } else { WRITE_EVERY };
+        tokio::time::sleep(rest).await;
+    }
+}

@@ -1,0 +1,146 @@
+//! What the node shows of itself: to the REST API, and to the others in its member key.
+
+use crate::agent::Options;
+use crate::clock::now;
+use crate::observe::Observation;
+use ha::{
+    Cluster, ClusterView, DataDir, Decision, Instant, Lsn, NodeView, Postgres, Storage,
+};
+use std::sync::Arc;
+use store::Snapshot;
+use store::layout::{MemberExtra, MemberRecord};
+use tokio::sync::watch;
+
+/// The parts of the node's picture that do not change.
+#[derive(Debug)]
+pub struct Shown {
+    host: String,
+    port: u16,
+    api_url: String,
+    identity: String,
+    out: watch::Sender<Arc<api::Served>>,
+    cluster: Option<Cluster>,
+}
+
+impl Shown {
+    pub fn new(options: Options) -> Self {
+        Self {
+            host: options.host,
+            port: options.port,
+            api_url: options.api_url,
+            identity: options.identity,
+            out: options.served,
+            cluster: None,
+        }
+    }
+
+    /// The member key's value.
+    pub fn member(
+        &self,
+        cluster: &Cluster,
+        me: &NodeView,
+        observation: &Observation,
+        decision: &Decision,
+    ) -> String {
+        let (role, state) = decision.state.patroni();
+        let replication = matches!(&me.postgres, Postgres::Standby(it) if it.streaming);
+        let (host, port) = (&self.host, self.port);
+        let record = MemberRecord {
+            conn_url: format!("postgres://{host}:{port}/postgres"),
+            api_url: self.api_url.clone(),
+            state: state.to_owned(),
+            role: role.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            xlog_location: coarse(position(&me.postgres)),
+            timeline: observation.facts.timeline,
+            replication_state: replication.then(|| "streaming".to_owned()),
+            tags: None,
+            standfast: Some(MemberExtra {
+                host: host.clone(),
+                port,
+                state: decision.state,
+                assigned: decision.assigned,
+                reason: settled_reason(decision),
+                rule: decision.rule.to_owned(),
+                unfit: unfit(cluster, me),
+                identity: self.identity.clone(),
+                server_version: observation.facts.server_version,
+            }),
+        };
+        serde_json::to_string(&record).unwrap_or_default()
+    }
+
+    /// Publishes the picture after a decision.
+    pub fn publish(
+        &mut self,
+        view: &ClusterView,
+        snapshot: &Arc<Snapshot>,
+        me: NodeView,
+        decision: Decision,
+        observation: &Observation,
+        heard: Option<Instant>,
+    ) {
+        let silent = match view {
+            ClusterView::Known(cluster) => {
+                self.cluster = Some((**cluster).clone());
+                None
+            }
+            ClusterView::Silent { .. } => Some(now().since(heard.unwrap_or_default())),
+        };
+        let facts = &observation.facts;
+        self.out.send_modify(|served| {
+            let served = Arc::make_mut(served);
+            served.cluster.clone_from(&self.cluster);
+            served.snapshot = Arc::clone(snapshot);
+            served.system_id = match me.data {
+                DataDir::Ready(system) => Some(system),
+                DataDir::Empty | DataDir::Unfinished | DataDir::Unusable(_) => served.system_id,
+            };
+            served.me = Some(me);
+            served.decision = Some(decision);
+            served.server_version = facts.server_version;
+            served.postmaster_start_time.clone_from(&facts.postmaster_start_time);
+            served.store_silent_for = silent;
+            served.loop_at = now();
+            served.replayed_timestamp.clone_from(&facts.replay_timestamp);
+            served.replay_paused = facts.replay_paused;
+            served.pending_restart = facts.pending_restart;
+        });
+    }
+}
+
+fn position(postgres: &Postgres) -> Lsn {
+    match postgres {
+        Postgres::Primary(primary) => primary.flushed,
+        Postgres::Standby(standby) => standby.received,
+        Postgres::Down { .. } | Postgres::Starting | Postgres::Unresponsive { .. } => Lsn::ZERO,
+    }
+}
+
+/// The member key is written when it changes: not for every byte of WAL, or the store would work for nothing.
+fn coarse(position: Lsn) -> Lsn {
+    Lsn(position.0 & !0xFFFF)
+}
+
+/// A reason with running numbers would be news each time.
+fn settled_reason(decision: &Decision) -> String {
+    match decision.rule {
+        "standby" => "a standby, streaming from the leader".to_owned(),
+        _ => decision.reason.clone(),
+    }
+}
+
+fn unfit(cluster: &Cluster, me: &NodeView) -> Option<String> {
+    if let Storage::Failing { why, .. } = &me.storage {
+        return Some(format!("its storage fails: {why}"));
+    }
+    if cluster.node(&me.name).maintenance {
+        return Some("it is in maintenance".to_owned());
+    }
+    match &me.data {
+        DataDir::Ready(_) => None,
+        DataDir::Empty => Some("it has no data yet".to_owned()),
+        DataDir::Unfinished => Some("its copy of the data is not whole".to_owned()),
+        DataDir::Unusable(why) => Some(why.clone()),
+    }
+}

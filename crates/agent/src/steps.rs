@@ -1,0 +1,134 @@
+//! Store actions as transactions, each guarded by the very snapshot that was decided on.
+//!
+//! **Invariant:** no step weakens durability or changes leadership without a guard on leader and epoch.
+
+use ha::quorum::{Setting, SyncRecord};
+use ha::{Claim, Epoch, Lineage, NodeName, Promise, Settings, SyncMode, SystemId};
+use serde::Serialize;
+use store::layout::{
+    ConfigRecord, EpochRecord, FailoverRecord, Keys, LineageRecord, PromiseRecord, SyncValue,
+};
+use store::{Guard, LeaseId, Snapshot, Txn};
+
+/// What every step needs: the keys, who we are, and the snapshot that was decided on.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps<'a> {
+    pub keys: &'a Keys,
+    pub me: &'a NodeName,
+    pub seen: &'a Snapshot,
+}
+
+impl Steps<'_> {
+    /// The leader key is mine and the epoch is what was seen.
+    fn in_office(&self) -> Txn {
+        Txn::new()
+            .when(Guard::Equals { key: self.keys.leader(), value: self.me.to_string() })
+            .when(self.seen.unchanged(&self.keys.epoch()))
+    }
+
+    pub fn found(&self, epoch: Epoch, session: LeaseId) -> Txn {
+        Txn::new()
+            .when(self.seen.unchanged(&self.keys.initialize()))
+            .when(Guard::Absent { key: self.keys.leader() })
+            .when(self.seen.unchanged(&self.keys.epoch()))
+            .put(self.keys.initialize(), "")
+            .put_leased(self.keys.leader(), self.me.as_str(), session)
+            .put(self.keys.epoch(), json(&EpochRecord { epoch, leader: self.me.clone() }))
+    }
+
+    /// The cluster exists from here on.
+    pub fn inaugurate(
+        &self,
+        system: SystemId,
+        epoch: Epoch,
+        lineage: &Lineage,
+        config: &ConfigRecord,
+        settings: &Settings,
+    ) -> Txn {
+        let mut txn = self
+            .in_office()
+            .when(Guard::Equals { key: self.keys.initialize(), value: String::new() })
+            .put(self.keys.initialize(), system.to_string())
+            .put(self.keys.lineage(), json(&LineageRecord::new(epoch, lineage)));
+        if self.seen.value(&self.keys.config()).is_none() {
+            txn = txn.put(self.keys.config(), json(config));
+        }
+        if settings.sync_mode != SyncMode::Off {
+            let record = SyncRecord::of(Setting::alone(self.me.clone()));
+            txn = txn.put(self.keys.sync(), json(&SyncValue::from(&record)));
+        }
+        txn
+    }
+
+    pub fn reattach(&self, session: LeaseId) -> Txn {
+        self.in_office()
+            .when(self.seen.unchanged(&self.keys.leader()))
+            .put_leased(self.keys.leader(), self.me.as_str(), session)
+    }
+
+    pub fn promise(&self, promise: &Promise) -> Txn {
+        Txn::new()
+            .when(self.seen.unchanged(&self.keys.epoch()))
+            .put(self.keys.promise(self.me), json(&PromiseRecord::from(promise)))
+    }
+
+    /// Guarded by the epoch: a promise of this epoch may be taken back only while nobody has claimed on it.
+    pub fn withdraw(&self) -> Txn {
+        Txn::new()
+            .when(self.seen.unchanged(&self.keys.epoch()))
+            .delete(self.keys.promise(self.me))
+    }
+
+    pub fn claim(&self, claim: &Claim, session: LeaseId) -> Txn {
+        let mut txn = Txn::new()
+            .when(self.seen.unchanged(&self.keys.leader()))
+            .when(self.seen.unchanged(&self.keys.epoch()))
+            .when(self.seen.unchanged(&self.keys.sync()));
+        for name in &claim.counted {
+            txn = txn.when(self.seen.unchanged(&self.keys.promise(name)));
+        }
+        txn = txn.put_leased(self.keys.leader(), self.me.as_str(), session).put(
+            self.keys.epoch(),
+            json(&EpochRecord { epoch: claim.epoch, leader: self.me.clone() }),
+        );
+        if let Some(record) = &claim.record {
+            txn = txn.put(self.keys.sync(), json(&SyncValue::from(record)));
+        }
+        txn
+    }
+
+    pub fn publish(&self, epoch: Epoch, lineage: &Lineage) -> Txn {
+        self.in_office().put(self.keys.lineage(), json(&LineageRecord::new(epoch, lineage)))
+    }
+
+    pub fn record(&self, record: Option<&SyncRecord>) -> Txn {
+        let txn = self.in_office().when(self.seen.unchanged(&self.keys.sync()));
+        match record {
+            Some(record) => txn.put(self.keys.sync(), json(&SyncValue::from(record))),
+            None => txn.delete(self.keys.sync()),
+        }
+    }
+
+    pub fn release(&self) -> Txn {
+        self.in_office().delete(self.keys.leader())
+    }
+
+    pub fn clear_switchover(&self) -> Txn {
+        Txn::new()
+            .when(self.seen.unchanged(&self.keys.failover()))
+            .put(self.keys.failover(), json(&FailoverRecord::default()))
+    }
+
+    pub fn leave(&self) -> Txn {
+        Txn::new()
+            .when(self.seen.unchanged(&self.keys.node(self.me)))
+            .delete(self.keys.member(self.me))
+            .delete(self.keys.promise(self.me))
+            .delete(self.keys.node(self.me))
+    }
+}
+
+/// Records are plain data: their serialization can't fail.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

@@ -1,0 +1,108 @@
+//! What this agent holds in the store, shared between the loop, the keeper and the shell.
+//!
+//! **Invariant:** the deadline counts from the moment a renewal was *sent*, and only a renewal that was acknowledged
+//! under the same leadership moves it.
+
+use ha::{Epoch, Instant, Lease, Settings};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use store::{LeaseId, Revision};
+
+/// The agent's lease and its leadership, if any.
+#[derive(Debug, Default)]
+pub struct Tenure {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Inner {
+    session: Option<Session>,
+    office: Option<Office>,
+    heard: Option<Instant>,
+}
+
+/// The lease that the member key hangs on, and the leader key when this node leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    pub lease: LeaseId,
+    /// What the store was asked for; a changed setting counts only from the next lease on.
+    pub ttl: Duration,
+}
+
+impl Session {
+    /// When the holder must be dead, by this lease's own time to live.
+    fn deadline(self, sent: Instant) -> Instant {
+        Settings { ttl: self.ttl, ..Settings::default() }.deadline(sent)
+    }
+}
+
+/// The leadership of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Office {
+    pub epoch: Epoch,
+    /// The revision at which the epoch record was written: unchanged means nobody claimed since.
+    pub epoch_revision: Revision,
+    pub deadline: Instant,
+}
+
+impl Tenure {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn session(&self) -> Option<Session> {
+        self.lock().session
+    }
+
+    pub fn set_session(&self, session: Option<Session>) {
+        self.lock().session = session;
+    }
+
+    pub fn office(&self) -> Option<Office> {
+        self.lock().office
+    }
+
+    pub fn lease(&self) -> Option<Lease> {
+        self.lock().office.map(|office| Lease { epoch: office.epoch, deadline: office.deadline })
+    }
+
+    /// Leadership begins: the claim that was sent at `sent` was committed.
+    pub fn take_office(
+        &self,
+        epoch: Epoch,
+        epoch_revision: Revision,
+        session: Session,
+        sent: Instant,
+    ) -> Office {
+        let office = Office { epoch, epoch_revision, deadline: session.deadline(sent) };
+        self.lock().office = Some(office);
+        office
+    }
+
+    /// A renewal of this office, sent at `sent`, was acknowledged. Says the deadline, if the office still holds.
+    pub fn renewed(&self, epoch: Epoch, session: Session, sent: Instant) -> Option<Instant> {
+        let mut inner = self.lock();
+        let office = inner.office.as_mut().filter(|office| office.epoch == epoch)?;
+        office.deadline = office.deadline.max(session.deadline(sent));
+        Some(office.deadline)
+    }
+
+    /// Leadership of `epoch` is over, by release or because the store said so.
+    pub fn leave_office(&self, epoch: Epoch) {
+        let mut inner = self.lock();
+        if inner.office.is_some_and(|office| office.epoch == epoch) {
+            inner.office = None;
+        }
+    }
+
+    /// The store answered something.
+    pub fn heard(&self, at: Instant) {
+        let mut inner = self.lock();
+        inner.heard = inner.heard.max(Some(at));
+    }
+
+    /// When the store last answered.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.lock().heard
+    }
+}

@@ -1,0 +1,37 @@
+//! The local instance, from the configuration.
+
+use crate::config::{Config, Login, Postgresql};
+use crate::secret::ClusterSecret;
+use anyhow::{Context as _, Result};
+use postgres::Instance;
+
+pub(crate) fn open(
+    config: &Config,
+    postgresql: &Postgresql,
+    secret: &ClusterSecret,
+) -> Result<Instance> {
+    let guard_exe = std::env::current_exe().context("can't find my own program file")?;
+    let login = |login: &Login| {
+        postgres::Login::new(login.username.clone(), login.password(secret).expose())
+    };
+    let mut options = postgres::Options::new(
+        config.name.clone(),
+        postgresql.data_dir.clone(),
+        config.state_dir.join("postgres"),
+        guard_exe,
+    );
+    options.guard_args = vec!["guard".into()];
+    options.bin_dir.clone_from(&postgresql.bin_dir);
+    options.listen.clone_from(&postgresql.listen);
+    options.port = postgresql.port;
+    options.superuser = login(&postgresql.superuser);
+    options.replication = login(&postgresql.replication);
+    options.rewind = login(&postgresql.rewind);
+    options.parameters.clone_from(&postgresql.parameters);
+    options.pg_hba.clone_from(&postgresql.pg_hba);
+    options.base_config.clone_from(&postgresql.custom_conf);
+    options.cgroup.clone_from(&config.guard.cgroup);
+    options.initdb_args.clone_from(&config.bootstrap.initdb);
+    options.basebackup_args.clone_from(&postgresql.basebackup);
+    Instance::open(options).context("the local PostgreSQL instance")
+}

@@ -1,0 +1,83 @@
+//! The node's ports. The store's peers and HTTP may share one: the first bytes tell them apart.
+
+use crate::config::{Config, Endpoint};
+use anyhow::{Context as _, Result};
+use api::Api;
+use std::time::Duration;
+use store::RaftStore;
+use tokio::net::{TcpListener, TcpStream};
+
+/// How long a connection may take to say what it is.
+const FIRST_BYTES: Duration = Duration::from_secs(5);
+
+/// Bound before anything else is begun, so that a taken port is an error and not half a node.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    shared: TcpListener,
+    store: Option<TcpListener>,
+}
+
+impl Ports {
+    pub(crate) async fn bind(config: &Config) -> Result<Self> {
+        let shared = bind(&config.restapi.listen).await?;
+        let store = match &config.raft.listen {
+            Some(endpoint) => Some(bind(endpoint).await?),
+            None => None,
+        };
+        Ok(Self { shared, store })
+    }
+
+    /// Serves until the process ends.
+    pub(crate) fn serve(self, raft: &RaftStore, api: &Api) {
+        if let Some(listener) = self.store
+            && let Err(error) = raft.serve(listener)
+        {
+            tracing::error!(%error, "the store's port can't be served");
+        }
+        let (raft, api) = (raft.clone(), api.clone());
+        tokio::spawn(async move {
+            loop {
+                match self.shared.accept().await {
+                    Ok((stream, _)) => {
+                        tokio::spawn(sort(stream, raft.clone(), api.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "can't accept a connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn bind(endpoint: &Endpoint) -> Result<TcpListener> {
+    TcpListener::bind((endpoint.host.as_str(), endpoint.port))
+        .await
+        .with_context(|| format!("can't listen on {endpoint}"))
+}
+
+async fn sort(stream: TcpStream, raft: RaftStore, api: Api) {
+    match tokio::time::timeout(FIRST_BYTES, is_peer(&stream)).await {
+        Ok(Ok(true)) => raft.serve_connection(stream).await,
+        Ok(Ok(false)) => api.serve_connection(stream).await,
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// Looks at the first bytes without taking them.
+async fn is_peer(stream: &TcpStream) -> std::io::Result<bool> {
+    let preface = RaftStore::PREFACE;
+    let mut first = [0; RaftStore::PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut first).await?;
+        if first[..seen] != preface[..seen] || seen == 0 {
+            return Ok(false);
+        }
+        if seen == preface.len() {
+            return Ok(true);
+        }
+        // The preface's bytes come in one packet; a slow sender is looked at again until the limit.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
