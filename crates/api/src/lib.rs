@@ -1,1 +1,31 @@
-//! placeholder
+//! REST: Patroni's paths and documents, ours under `/api/v1/`, and metrics.
+//!
+//! **Invariant:** a read is answered from what the agent published last, in memory: a hung Postgres or a hung store
+//! never hangs it. Only what changes something talks to the store, guarded and with an end.
+//! **Invariant:** `/primary` says 200 only while Postgres is an open primary under a lease of the current epoch whose
+//! deadline has not passed at the moment of the answer.
+//!
+//! It deliberately doesn't decide anything: it shows decisions and writes orders.
+
+mod auth;
+mod body;
+mod clock;
+mod error;
+pub mod event;
+mod office;
+mod options;
+mod order;
+mod patroni;
+mod router;
+mod served;
+mod server;
+mod show;
+pub mod v1;
+
+pub use auth::{BasicAuth, Token};
+pub use error::Refusal;
+pub use event::{Event, record_event};
+pub use options::{Membership, Options, StoreMember};
+pub use order::register;
+pub use served::{Metric, MetricKind, ReplicationRow, Sample, Served};
+pub use server::Api;

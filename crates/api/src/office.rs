@@ -1,0 +1,146 @@
+//! Who is what, at the moment of the question: the rules behind the health checks.
+//!
+//! **Invariant:** nothing here says "primary" after the lease's deadline, however old the published picture is.
+
+use crate::served::Served;
+use ha::{Cluster, Instant, Lease, Lsn, NodeName, Postgres, Primary, Standby, SyncMode};
+use std::time::Duration;
+
+/// A published picture and the time at which it is asked about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Office<'a> {
+    pub(crate) served: &'a Served,
+    pub(crate) now: Instant,
+}
+
+/// How commits through this node are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SyncRole {
+    /// Named among standbys that must all acknowledge.
+    Sync,
+    /// Named among standbys of which some must acknowledge.
+    Quorum,
+    Async,
+    /// Nothing is known of the setting.
+    Unknown,
+}
+
+impl<'a> Office<'a> {
+    pub(crate) fn new(served: &'a Served, now: Instant) -> Self {
+        Self { served, now }
+    }
+
+    pub(crate) fn cluster(&self) -> Option<&'a Cluster> {
+        self.served.cluster.as_ref()
+    }
+
+    fn postgres(&self) -> Option<&'a Postgres> {
+        self.served.me.as_ref().map(|me| &me.postgres)
+    }
+
+    pub(crate) fn primary(&self) -> Option<&'a Primary> {
+        match self.postgres()? {
+            Postgres::Primary(primary) => Some(primary),
+            Postgres::Down { .. }
+            | Postgres::Starting
+            | Postgres::Standby(_)
+            | Postgres::Unresponsive { .. } => None,
+        }
+    }
+
+    pub(crate) fn standby(&self) -> Option<&'a Standby> {
+        match self.postgres()? {
+            Postgres::Standby(standby) => Some(standby),
+            Postgres::Down { .. }
+            | Postgres::Starting
+            | Postgres::Primary(_)
+            | Postgres::Unresponsive { .. } => None,
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.primary().is_some() || self.standby().is_some()
+    }
+
+    /// The lease under which this node leads now.
+    pub(crate) fn lease(&self) -> Option<Lease> {
+        let cluster = self.cluster()?;
+        let lease = self.served.me.as_ref()?.lease?;
+        let mine = cluster.leader.as_ref() == Some(&self.served.name);
+        let current = lease.epoch == cluster.current_epoch();
+        (mine && current && self.now < lease.deadline).then_some(lease)
+    }
+
+    /// Whether clients can write here, under the current epoch.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.lease().is_some() && self.primary().is_some_and(|primary| primary.open)
+    }
+
+    /// Whether clients can read here: an open standby, not in maintenance and not on its way out.
+    pub(crate) fn is_readable_standby(&self) -> bool {
+        let record = self
+            .cluster()
+            .map(|cluster| cluster.node(&self.served.name));
+        let withdrawn = record.is_some_and(|record| record.maintenance || record.dropped);
+        !withdrawn && self.standby().is_some_and(|standby| standby.open)
+    }
+
+    /// By this node's place in the newest setting of the present leader.
+    pub(crate) fn sync_role(&self) -> SyncRole {
+        match self.cluster() {
+            Some(cluster) => sync_role(cluster, &self.served.name),
+            None => SyncRole::Unknown,
+        }
+    }
+
+    /// How far replay is behind the leader's last beat, or behind what was received if that is further.
+    pub(crate) fn replay_lag(&self) -> Option<u64> {
+        let standby = self.standby()?;
+        Some(self.newest_known(standby).bytes_since(standby.replayed))
+    }
+
+    /// How far the flushed WAL is behind the leader's last beat.
+    pub(crate) fn receive_lag(&self) -> Option<u64> {
+        let standby = self.standby()?;
+        Some(self.newest_known(standby).bytes_since(standby.received))
+    }
+
+    fn newest_known(&self, standby: &Standby) -> Lsn {
+        let beat = self
+            .cluster()
+            .map(|cluster| cluster.leader_position)
+            .unwrap_or_default();
+        beat.max(standby.received)
+    }
+
+    /// How long ago the picture was published.
+    pub(crate) fn age(&self) -> Duration {
+        self.now.since(self.served.loop_at)
+    }
+
+    /// How long ago the store was last heard of.
+    pub(crate) fn store_silence(&self) -> Duration {
+        self.served.store_silent_for.unwrap_or_default() + self.age()
+    }
+
+    /// Where the primary is, by the leader key.
+    pub(crate) fn leader_address(&self) -> Option<(&'a NodeName, String, u16)> {
+        let cluster = self.cluster()?;
+        let leader = cluster.leader.as_ref()?;
+        let member = cluster.members.get(leader)?;
+        Some((leader, member.host.clone(), member.port))
+    }
+}
+
+/// `name`'s place in the newest setting.
+pub(crate) fn sync_role(cluster: &Cluster, name: &NodeName) -> SyncRole {
+    let named = cluster.sync.as_ref().is_some_and(|sync| {
+        let newest = sync.newest();
+        cluster.leader.as_ref() == Some(&newest.leader) && newest.standbys.contains(name)
+    });
+    match (named, cluster.settings.sync_mode) {
+        (true, SyncMode::On) => SyncRole::Sync,
+        (true, SyncMode::Quorum | SyncMode::Off) => SyncRole::Quorum,
+        (false, _) => SyncRole::Async,
+    }
+}

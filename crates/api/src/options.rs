@@ -1,0 +1,46 @@
+//! What the API is made of.
+
+use crate::auth::{BasicAuth, Token};
+use crate::served::Served;
+use async_trait::async_trait;
+use std::fmt::Debug;
+use std::sync::Arc;
+use store::Store;
+use store::layout::Keys;
+use tokio::sync::watch;
+
+/// Everything that [`crate::Api`] needs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub keys: Keys,
+    pub store: Arc<dyn Store>,
+    /// What callers prove themselves with; see [`Token::derive`].
+    pub token: Token,
+    /// Accepted beside the token, as Patroni's `restapi.authentication`.
+    pub basic_auth: Option<BasicAuth>,
+    pub served: watch::Receiver<Arc<Served>>,
+    /// The embedded store's members; `None` where the store is somebody else's (etcd).
+    pub membership: Option<Arc<dyn Membership>>,
+}
+
+/// What the API asks of the embedded store's membership. Answers at once, from memory.
+#[async_trait]
+pub trait Membership: Debug + Send + Sync + 'static {
+    fn members(&self) -> Vec<StoreMember>;
+
+    /// Takes a member that is gone for good out of the store's voters and learners.
+    async fn remove(&self, name: &str) -> Result<(), String>;
+}
+
+/// A member of the embedded store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreMember {
+    pub name: String,
+    pub address: String,
+    /// A learner otherwise.
+    pub voter: bool,
+    /// Whether it leads the store (not: whether its Postgres is primary).
+    pub leader: bool,
+    /// Whether it was heard of lately; `None` where that is not known.
+    pub reachable: Option<bool>,
+}

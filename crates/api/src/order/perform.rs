@@ -1,0 +1,348 @@
+//! A planned change of leader: ordered in the store, then watched until it is done or refused.
+//!
+//! **Invariant:** the order names the leader that it was made for, and is written only while that one leads; an order
+//! that is not taken up in time is withdrawn, so that it surprises nobody later.
+
+use super::{commit, overtaken};
+use crate::clock;
+use crate::error::Refusal;
+use crate::event::{events_after, last_number, to_text};
+use crate::office::Office;
+use crate::router::Context;
+use crate::show::{millis, seen_by_leader};
+use crate::v1::{Action, Code, Outcome, OutcomeKind, Perform};
+use ha::{Cluster, Epoch, Instant, NodeName};
+use std::sync::Arc;
+use std::time::Duration;
+use store::layout::{FailoverRecord, Keys, read_cluster};
+use store::{Snapshot, Store, Txn};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT_MAX: f64 = 3600.0;
+
+/// A change of leader as it is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) action: Action,
+    /// The leader that must be there, if the caller said so.
+    pub(crate) from: Option<NodeName>,
+    pub(crate) to: Option<NodeName>,
+    pub(crate) timeout: Duration,
+    pub(crate) epoch: Option<Epoch>,
+}
+
+impl Order {
+    pub(crate) fn of(asked: Perform) -> Result<Self, Refusal> {
+        let timeout = match asked.timeout_s {
+            None => TIMEOUT,
+            Some(seconds) if (0.0..=TIMEOUT_MAX).contains(&seconds) => {
+                Duration::from_secs_f64(seconds)
+            }
+            Some(_) => {
+                return Err(Refusal::new(Code::Invalid, "timeout_s must be 0 to 3600"));
+            }
+        };
+        if asked.action == Action::Promotion && asked.to.is_none() {
+            return Err(Refusal::new(
+                Code::Invalid,
+                "a promotion needs `to`: the node to promote",
+            ));
+        }
+        Ok(Self {
+            action: asked.action,
+            from: None,
+            to: asked.to,
+            timeout,
+            epoch: asked.epoch,
+        })
+    }
+}
+
+/// Where things stood when the order was written.
+#[derive(Debug)]
+struct Ordered {
+    leader: Option<NodeName>,
+    epoch: Epoch,
+    /// The last event before it.
+    events: u64,
+    /// The revision of the order itself, to withdraw exactly it.
+    revision: u64,
+    at: Instant,
+}
+
+/// Orders the change and waits for its outcome.
+pub(crate) async fn perform(context: &Context, order: &Order) -> Result<Outcome, Refusal> {
+    let (store, keys) = (&*context.options.store, context.keys());
+    let at = clock::now();
+    // Follow first, write then: nothing can happen unseen.
+    let mut view = store.view(keys.prefix());
+    let snapshot = store.read(keys.prefix()).await?;
+    let cluster = read_cluster(keys, &snapshot)?;
+    if let Some(leader) = already(order, &cluster) {
+        return Ok(Outcome {
+            outcome: OutcomeKind::AlreadyLeads,
+            message: format!("{leader} leads already"),
+            leader,
+            epoch: cluster.current_epoch(),
+            took_ms: 0,
+            events: Vec::new(),
+        });
+    }
+    check(context, order, &cluster, &snapshot)?;
+    let record = FailoverRecord {
+        leader: cluster.leader.clone(),
+        member: order.to.clone(),
+        scheduled_at: None,
+    };
+    let txn = Txn::new()
+        .when(snapshot.unchanged(&keys.failover()))
+        .when(snapshot.unchanged(&keys.leader()))
+        .when(snapshot.unchanged(&keys.epoch()))
+        .put(keys.failover(), to_text(&record));
+    let revision = match store.commit(txn).await? {
+        store::Outcome::Committed { revision } => revision,
+        store::Outcome::Refused => return Err(overtaken()),
+    };
+    let ordered = Ordered {
+        leader: cluster.leader.clone(),
+        epoch: cluster.current_epoch(),
+        events: last_number(keys, &snapshot),
+        revision,
+        at,
+    };
+    let deadline = at.plus(order.timeout);
+    loop {
+        let now = clock::now();
+        let snapshot = Arc::clone(&view.borrow_and_update());
+        if snapshot.revision >= ordered.revision
+            && let Some(end) = judge(keys, order, &ordered, &snapshot, now)
+        {
+            return end;
+        }
+        let changed = tokio::time::timeout(deadline.since(now), view.changed());
+        if !matches!(changed.await, Ok(Ok(()))) {
+            return Err(late(store, keys, order, &ordered, &snapshot).await);
+        }
+    }
+}
+
+fn already(order: &Order, cluster: &Cluster) -> Option<NodeName> {
+    let to = order.to.as_ref()?;
+    let idempotent = order.action == Action::Promotion;
+    (idempotent && cluster.leader.as_ref() == Some(to)).then(|| to.clone())
+}
+
+/// Whether the order can be carried out as things stand.
+fn check(
+    context: &Context,
+    order: &Order,
+    cluster: &Cluster,
+    snapshot: &Snapshot,
+) -> Result<(), Refusal> {
+    let current = cluster.current_epoch();
+    if let Some(expected) = order.epoch.filter(|expected| *expected != current) {
+        return Err(Refusal::refused(format!(
+            "the cluster is in epoch {current}, not {expected}"
+        )));
+    }
+    if let Some(to) = &order.to
+        && !cluster.nodes.contains_key(to)
+        && !cluster.members.contains_key(to)
+    {
+        return Err(Refusal::unknown_node(to.as_str()));
+    }
+    if let Some(pending) = &cluster.switchover {
+        let to = pending
+            .to
+            .as_ref()
+            .map_or("the best candidate", NodeName::as_str);
+        return Err(
+            Refusal::conflict(format!("a change of leader to {to} is under way already"))
+                .hint("wait for its end, or cancel it with DELETE /api/v1/perform"),
+        );
+    }
+    if cluster.settings.paused && order.to.is_none() {
+        return Err(
+            Refusal::refused("the cluster is paused: name the node that shall lead")
+                .hint("or resume it first"),
+        );
+    }
+    let Some(leader) = &cluster.leader else {
+        return without_leader(order, cluster);
+    };
+    if let Some(from) = order.from.as_ref().filter(|from| *from != leader) {
+        return Err(Refusal::refused(format!(
+            "{from} does not lead, {leader} does"
+        )));
+    }
+    let served = context.served();
+    let known = cluster.current_epoch()
+        == served
+            .cluster
+            .as_ref()
+            .map(Cluster::current_epoch)
+            .unwrap_or_default();
+    // The walsenders as this node knows them, if it speaks of the same leadership; else as the members say.
+    let office = Office::new(&served, clock::now());
+    let primary = if known {
+        seen_by_leader(context.keys(), &office, cluster)
+    } else {
+        let mut read = crate::Served::new(served.scope.clone(), served.name.clone());
+        read.snapshot = Arc::new(snapshot.clone());
+        seen_by_leader(context.keys(), &Office::new(&read, clock::now()), cluster)
+    };
+    match ha::handover_candidate(cluster, leader, &primary, order.to.as_ref()) {
+        Ok(_) => Ok(()),
+        Err(why) => {
+            Err(Refusal::refused(why).hint("standfast explain says what each node waits for"))
+        }
+    }
+}
+
+/// A failover without a leader only says who goes first among equals; the proof of the promises decides.
+fn without_leader(order: &Order, cluster: &Cluster) -> Result<(), Refusal> {
+    let Some(to) = &order.to else {
+        return Err(Refusal::refused("there is no leader to take over from")
+            .hint("the nodes elect one by themselves; standfast explain says what they wait for"));
+    };
+    if order.action == Action::Switchover {
+        return Err(Refusal::refused("there is no leader to switch over from")
+            .hint("a failover or promotion to a named node is possible"));
+    }
+    if !cluster.members.contains_key(to) {
+        return Err(Refusal::refused(format!("{to} is not alive")));
+    }
+    if cluster.node(to).priority == 0 {
+        return Err(Refusal::refused(format!(
+            "{to}: its candidate priority is 0"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether it is over: a new leader takes writes, or the order is gone and the old one leads on.
+fn judge(
+    keys: &Keys,
+    order: &Order,
+    ordered: &Ordered,
+    snapshot: &Snapshot,
+    now: Instant,
+) -> Option<Result<Outcome, Refusal>> {
+    let cluster = match read_cluster(keys, snapshot) {
+        Ok(cluster) => cluster,
+        Err(unreadable) => return Some(Err(unreadable.into())),
+    };
+    let events = || events_after(keys, snapshot, ordered.events);
+    let epoch = cluster.current_epoch();
+    if let Some(leader) = cluster.leader.as_ref().filter(|_| epoch > ordered.epoch) {
+        let back = ordered.leader.as_ref() == Some(leader);
+        let writes = cluster
+            .members
+            .get(leader)
+            .is_some_and(|member| member.state.is_primary());
+        if !writes {
+            return None;
+        }
+        if back && order.to.as_ref() != Some(leader) {
+            return Some(Err(Refusal::refused(format!(
+                "{leader} has taken the leadership back in epoch {epoch}{}",
+                refusal_of(&events())
+                    .map(|why| format!(": {why}"))
+                    .unwrap_or_default()
+            ))));
+        }
+        let asked = order.to.as_ref().is_none_or(|to| to == leader);
+        let took_ms = millis(now.since(ordered.at));
+        let old = ordered
+            .leader
+            .as_ref()
+            .map_or_else(String::new, |old| format!(" from {old}"));
+        return Some(Ok(Outcome {
+            outcome: if asked {
+                OutcomeKind::Done
+            } else {
+                OutcomeKind::DoneInstead
+            },
+            leader: leader.clone(),
+            epoch,
+            message: format!("{leader} has taken over{old} in epoch {epoch}, in {took_ms} ms"),
+            took_ms,
+            events: events(),
+        }));
+    }
+    // The leader clears an order that it will not carry out.
+    let cleared = cluster.switchover.is_none();
+    if cleared
+        && cluster.leader.is_some()
+        && cluster.leader == ordered.leader
+        && epoch == ordered.epoch
+    {
+        let why = refusal_of(&events()).unwrap_or_else(|| "the order was withdrawn".to_owned());
+        return Some(Err(
+            Refusal::refused(why).hint("standfast explain says what each node waits for")
+        ));
+    }
+    None
+}
+
+/// What the leader said about an order that it did not carry out.
+fn refusal_of(events: &[store::layout::EventRecord]) -> Option<String> {
+    let event = events
+        .iter()
+        .rev()
+        .find(|event| event.rule == "switchover refused")?;
+    Some(event.reason.trim_start_matches("refused: ").to_owned())
+}
+
+/// The time is over. An order that was not taken up is withdrawn.
+async fn late(
+    store: &dyn Store,
+    keys: &Keys,
+    order: &Order,
+    ordered: &Ordered,
+    snapshot: &Snapshot,
+) -> Refusal {
+    let seconds = order.timeout.as_secs_f64();
+    let late = |what: &str| {
+        Refusal::new(
+            Code::TimedOut,
+            format!("the change of leader was not done within {seconds} s; {what}"),
+        )
+    };
+    let cluster = read_cluster(keys, snapshot).unwrap_or_default();
+    let in_office = ordered.leader.as_ref().is_none_or(|leader| {
+        let member = cluster.members.get(leader);
+        cluster.leader.as_ref() == Some(leader)
+            && member.is_none_or(|member| member.state.is_primary())
+    });
+    if in_office {
+        let exactly = store::Guard::Unchanged {
+            key: keys.failover(),
+            modified: ordered.revision,
+        };
+        let txn = Txn::new().when(exactly).delete(keys.failover());
+        if let Ok(true) = commit(store, txn).await {
+            return late("nobody had begun it, and the order was withdrawn");
+        }
+    }
+    late("it may still be going on").hint("standfast explain says what each node waits for")
+}
+
+/// Takes back an order that nobody has begun, a scheduled one too.
+pub(crate) async fn cancel(store: &dyn Store, keys: &Keys) -> Result<(), Refusal> {
+    let key = keys.failover();
+    let snapshot = store.read(&key).await?;
+    let pending = snapshot
+        .value(&key)
+        .and_then(|text| serde_json::from_str::<FailoverRecord>(text).ok())
+        .is_some_and(|order| order != FailoverRecord::default());
+    if !pending {
+        return Err(Refusal::new(Code::NotFound, "no switchover is scheduled"));
+    }
+    let txn = Txn::new().when(snapshot.unchanged(&key)).delete(key);
+    if commit(store, txn).await? {
+        Ok(())
+    } else {
+        Err(overtaken())
+    }
+}

@@ -1,0 +1,185 @@
+//! Patroni's actions, in Patroni's words.
+
+use crate::body;
+use crate::error::Refusal;
+use crate::order::{self, Order};
+use crate::router::Context;
+use crate::v1::{Action, Code, Outcome, OutcomeKind};
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use ha::NodeName;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// As long as Patroni waits at least.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The body of `POST /switchover` and `POST /failover`; unknown fields are ignored, as Patroni does.
+#[derive(Debug, Default, Deserialize)]
+struct Change {
+    leader: Option<String>,
+    candidate: Option<String>,
+    member: Option<String>,
+    scheduled_at: Option<Value>,
+}
+
+pub(super) async fn act(context: &Context, segment: &str, parts: &Parts, body: Body) -> Response {
+    if let Err(refusal) = context.authorize(&parts.headers) {
+        return refusal.into_response();
+    }
+    let body = match body::read(body).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return plain(refusal),
+    };
+    let (store, keys) = (&*context.options.store, context.keys());
+    let method = &parts.method;
+    match (method, segment) {
+        (&Method::PATCH, "config") => match object(&body) {
+            Ok(change) => answer(order::merge(store, keys, &change).await),
+            Err(refusal) => plain(refusal),
+        },
+        (&Method::PUT, "config") => match object(&body) {
+            Ok(next) => answer(order::replace(store, keys, &next).await),
+            Err(refusal) => plain(refusal),
+        },
+        (&Method::POST, "switchover" | "failover") => {
+            let change = object(&body).and_then(|_| body::parse::<Change>(&body));
+            match change {
+                Ok(change) => change_leader(context, segment == "failover", change).await,
+                Err(refusal) => plain(refusal),
+            }
+        }
+        (&Method::DELETE, "switchover") => match order::cancel(store, keys).await {
+            Ok(()) => body::text(StatusCode::OK, "scheduled switchover deleted"),
+            Err(refusal) => plain(refusal),
+        },
+        (&Method::DELETE, "restart") => {
+            body::text(StatusCode::NOT_FOUND, "no restarts are scheduled")
+        }
+        (&Method::POST | &Method::PUT | &Method::DELETE, _) => {
+            let text = format!("{method} /{segment} is not something this node can do");
+            body::text(StatusCode::NOT_IMPLEMENTED, text)
+        }
+        _ => body::empty(StatusCode::METHOD_NOT_ALLOWED),
+    }
+}
+
+/// A JSON object that is there.
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    if bytes.trim_ascii().is_empty() {
+        return Err(Refusal::bad_request("the body is missing"));
+    }
+    body::parse(bytes)
+}
+
+fn answer(done: Result<store::layout::ConfigRecord, Refusal>) -> Response {
+    match done {
+        Ok(config) => body::json(StatusCode::OK, &config),
+        Err(refusal) => plain(refusal),
+    }
+}
+
+fn plain(refusal: Refusal) -> Response {
+    body::text(refusal.status(), refusal.error)
+}
+
+async fn change_leader(context: &Context, failover: bool, change: Change) -> Response {
+    // With a leader named it is a switchover, whatever the path says.
+    let failover = failover && change.leader.is_none();
+    match meant(failover, change) {
+        Ok(order) => match order::perform(context, &order).await {
+            Ok(outcome) => told(failover, &order, &outcome),
+            Err(refusal) => not_done(failover, refusal),
+        },
+        Err(refusal) => plain(refusal),
+    }
+}
+
+fn meant(failover: bool, change: Change) -> Result<Order, Refusal> {
+    let name =
+        |text: String| NodeName::new(text).map_err(|bad| Refusal::bad_request(bad.to_string()));
+    let from = change
+        .leader
+        .filter(|text| !text.is_empty())
+        .map(name)
+        .transpose()?;
+    let to = change
+        .candidate
+        .or(change.member)
+        .filter(|text| !text.is_empty());
+    let to = to.map(name).transpose()?;
+    if failover && to.is_none() {
+        return Err(Refusal::bad_request(
+            "Failover could be performed only to a specific candidate",
+        ));
+    }
+    if !failover && from.is_none() {
+        return Err(Refusal::bad_request(
+            "Switchover could be performed only from a specific leader",
+        ));
+    }
+    if change
+        .scheduled_at
+        .is_some_and(|at| !at.is_null() && at != "")
+    {
+        let what = if failover {
+            "Failover can't be scheduled"
+        } else {
+            "Switchovers can't be scheduled yet"
+        };
+        let code = if failover {
+            Code::BadRequest
+        } else {
+            Code::Invalid
+        };
+        return Err(Refusal::new(code, what));
+    }
+    if from.is_some() && from == to {
+        return Err(Refusal::refused("leader and candidate are the same"));
+    }
+    Ok(Order {
+        action: if failover {
+            Action::Failover
+        } else {
+            Action::Switchover
+        },
+        from,
+        to,
+        timeout: TIMEOUT,
+        epoch: None,
+    })
+}
+
+fn told(failover: bool, order: &Order, outcome: &Outcome) -> Response {
+    let leader = &outcome.leader;
+    let (did, over) = if failover {
+        ("failed", "Failed")
+    } else {
+        ("switched", "Switched")
+    };
+    let text = match (&order.to, outcome.outcome) {
+        (Some(to), OutcomeKind::DoneInstead) => {
+            format!("{over} over to \"{leader}\" instead of \"{to}\"")
+        }
+        _ => format!("Successfully {did} over to \"{leader}\""),
+    };
+    body::text(StatusCode::OK, text)
+}
+
+fn not_done(failover: bool, refusal: Refusal) -> Response {
+    let what = if failover { "Failover" } else { "Switchover" };
+    match refusal.code {
+        Code::TimedOut => body::text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!(
+                "{what} status unknown after {} seconds; operation may still be in progress",
+                TIMEOUT.as_secs()
+            ),
+        ),
+        Code::NotFound => body::text(StatusCode::PRECONDITION_FAILED, "candidate does not exists"),
+        _ => plain(refusal),
+    }
+}

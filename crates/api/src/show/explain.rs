@@ -1,0 +1,273 @@
+//! `GET /api/v1/explain`: for every node whether it may lead, or the one reason why not, with numbers.
+//!
+//! It asks the very functions that decide: [`ha::handover_candidate`] under a leader, [`ha::verdict`] without one.
+
+use crate::error::Refusal;
+use crate::office::Office;
+use crate::v1;
+use ha::{Cluster, NodeName, NodeState, NodeView, Primary, Verdict, Walsender};
+use std::collections::BTreeSet;
+use store::layout::{Keys, MemberRecord};
+
+pub(crate) fn explain(keys: &Keys, office: &Office<'_>) -> Result<v1::Explain, Refusal> {
+    let cluster = super::cluster(office)?;
+    let names: BTreeSet<&NodeName> = cluster.nodes.keys().chain(cluster.members.keys()).collect();
+    Ok(match &cluster.leader {
+        Some(leader) => {
+            let primary = seen_by_leader(keys, office, cluster);
+            under_leader(office, cluster, leader, &primary, &names)
+        }
+        None => without_leader(office, cluster, &names),
+    })
+}
+
+/// The standbys as their primary sees them, or where another node answers, as they say themselves.
+pub(crate) fn seen_by_leader(keys: &Keys, office: &Office<'_>, cluster: &Cluster) -> Primary {
+    if let (Some(primary), Some(_)) = (office.primary(), office.lease()) {
+        return primary.clone();
+    }
+    let streams = |name: &NodeName| {
+        let text = office.served.snapshot.value(&keys.member(name));
+        let record: Option<MemberRecord> = text.and_then(|text| serde_json::from_str(text).ok());
+        record
+            .and_then(|record| record.replication_state)
+            .as_deref()
+            == Some("streaming")
+    };
+    let standbys = cluster
+        .members
+        .iter()
+        .filter(|(name, _)| cluster.leader.as_ref() != Some(*name))
+        .map(|(name, member)| {
+            let streaming = member.state == NodeState::Standby || streams(name);
+            let walsender = Walsender {
+                streaming,
+                flushed: member.position,
+                seen: office.now,
+            };
+            (name.clone(), walsender)
+        });
+    Primary {
+        timeline: cluster
+            .leader
+            .as_ref()
+            .and_then(|leader| cluster.members.get(leader))
+            .map(|member| member.timeline)
+            .unwrap_or_default(),
+        flushed: cluster.leader_position,
+        standbys: standbys.collect(),
+        open: true,
+    }
+}
+
+fn under_leader(
+    office: &Office<'_>,
+    cluster: &Cluster,
+    leader: &NodeName,
+    primary: &Primary,
+    names: &BTreeSet<&NodeName>,
+) -> v1::Explain {
+    let epoch = cluster.current_epoch();
+    let next = ha::handover_candidate(cluster, leader, primary, None);
+    let nodes = names.iter().map(|name| {
+        if *name == leader {
+            return v1::ExplainNode {
+                name: leader.clone(),
+                may_lead: true,
+                why: in_office(office, cluster, leader),
+                waits_for: None,
+            };
+        }
+        match ha::handover_candidate(cluster, leader, primary, Some(name)) {
+            Ok(_) => candidate(cluster, primary, name),
+            Err(why) => v1::ExplainNode {
+                name: (*name).clone(),
+                may_lead: false,
+                waits_for: remedy(cluster, primary, name),
+                why,
+            },
+        }
+    });
+    let nodes = nodes.collect();
+    let (would_win, summary) = match next {
+        Ok(next) => {
+            let text = format!("{leader} leads epoch {epoch}; {next} would lead next");
+            (Some(next), text)
+        }
+        Err(why) => (
+            None,
+            format!("{leader} leads epoch {epoch}; nobody could take over: {why}"),
+        ),
+    };
+    v1::Explain {
+        epoch,
+        leader: Some(leader.clone()),
+        would_win,
+        summary,
+        nodes,
+    }
+}
+
+fn in_office(office: &Office<'_>, cluster: &Cluster, leader: &NodeName) -> String {
+    let epoch = cluster.current_epoch();
+    let commits = match &cluster.sync {
+        Some(sync) => format!("commits need {}", sync.newest()),
+        None => "commits are asynchronous".to_owned(),
+    };
+    let left = office.lease().filter(|_| office.served.name == *leader);
+    match left {
+        Some(lease) => {
+            let left = lease.deadline.since(office.now).as_millis();
+            format!("it leads epoch {epoch}, its lease lasts {left} ms more, {commits}")
+        }
+        None => format!("it leads epoch {epoch}, {commits}"),
+    }
+}
+
+fn candidate(cluster: &Cluster, primary: &Primary, name: &NodeName) -> v1::ExplainNode {
+    let flushed = primary
+        .standbys
+        .get(name)
+        .map(|walsender| walsender.flushed)
+        .unwrap_or_default();
+    let lag = primary.flushed.bytes_since(flushed);
+    let priority = cluster.node(name).priority;
+    let counted = if cluster.sync.is_some() {
+        "a synchronous standby"
+    } else {
+        "an asynchronous standby"
+    };
+    v1::ExplainNode {
+        name: name.clone(),
+        may_lead: true,
+        why: format!("{name} is {counted}, {lag} bytes behind, with priority {priority}"),
+        waits_for: None,
+    }
+}
+
+/// What would make a node a candidate again, if it is on its way.
+fn remedy(cluster: &Cluster, primary: &Primary, name: &NodeName) -> Option<String> {
+    let node = cluster.node(name);
+    let Some(member) = cluster.members.get(name) else {
+        return Some(format!("the agent of {name} must come back"));
+    };
+    if node.maintenance {
+        return Some(format!("standfast disable maintenance --name {name}"));
+    }
+    if node.priority == 0 {
+        return Some(format!(
+            "standfast set node candidate-priority 50 --name {name}"
+        ));
+    }
+    if member.unfit.is_some() || node.dropped {
+        return None;
+    }
+    match primary
+        .standbys
+        .get(name)
+        .filter(|walsender| walsender.streaming)
+    {
+        None => Some(format!("{name} must stream from the primary")),
+        Some(walsender) => Some(format!(
+            "{name} must catch up {} bytes and be counted among the synchronous standbys",
+            primary.flushed.bytes_since(walsender.flushed)
+        )),
+    }
+}
+
+/// The election as it stands: who may claim, and what the others wait for.
+fn without_leader(
+    office: &Office<'_>,
+    cluster: &Cluster,
+    names: &BTreeSet<&NodeName>,
+) -> v1::Explain {
+    let epoch = cluster.current_epoch();
+    let mut would_win = None;
+    let mut hindrance = None;
+    let mut nodes = Vec::new();
+    for name in names {
+        let me: Option<&NodeView> = office
+            .served
+            .me
+            .as_ref()
+            .filter(|_| office.served.name == **name);
+        let verdict = ha::verdict(cluster, name, me, office.now);
+        let at = cluster
+            .live_promises()
+            .get(*name)
+            .map(|promise| promise.position);
+        let (may_lead, why, waits_for) = match (verdict, at) {
+            (Verdict::Claims { counted }, at) => {
+                would_win.get_or_insert_with(|| (*name).clone());
+                let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
+                (
+                    true,
+                    format!("{name}{at} may claim on {} promises", counted.len()),
+                    None,
+                )
+            }
+            (Verdict::Waits { why }, Some(at)) => {
+                hindrance.get_or_insert_with(|| why.clone());
+                (
+                    false,
+                    format!("{name} has promised at {at}; {why}"),
+                    Some(why),
+                )
+            }
+            (Verdict::Waits { why }, None) => (false, why, Some(absent(cluster, name))),
+        };
+        nodes.push(v1::ExplainNode {
+            name: (*name).clone(),
+            may_lead,
+            why,
+            waits_for,
+        });
+    }
+    let would_win = would_win.or_else(|| foremost(cluster));
+    let paused = if cluster.settings.paused {
+        ", and the cluster is paused"
+    } else {
+        ""
+    };
+    let summary = match (&would_win, hindrance) {
+        (Some(name), None) => format!(
+            "there is no leader{paused}; {name} may claim epoch {}",
+            epoch.next()
+        ),
+        (Some(name), Some(why)) => format!("there is no leader{paused}; {name} is foremost; {why}"),
+        (None, _) => {
+            format!("there is no leader{paused}; nobody has promised for epoch {epoch} yet")
+        }
+    };
+    v1::Explain {
+        epoch,
+        leader: None,
+        would_win,
+        summary,
+        nodes,
+    }
+}
+
+fn absent(cluster: &Cluster, name: &NodeName) -> String {
+    if cluster.members.contains_key(name) {
+        format!("{name} must find the end of its WAL and promise")
+    } else {
+        format!("the agent of {name} must come back")
+    }
+}
+
+/// The most advanced of those that may lead at all: no proof that it will.
+fn foremost(cluster: &Cluster) -> Option<NodeName> {
+    cluster
+        .live_promises()
+        .into_iter()
+        .filter(|(_, promise)| promise.unfit.is_none())
+        .max_by_key(|(name, promise)| {
+            (
+                promise.position.rank(),
+                promise.priority,
+                std::cmp::Reverse(*name),
+            )
+        })
+        .map(|(name, _)| name.clone())
+}
