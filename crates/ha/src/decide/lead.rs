@@ -248,7 +248,8 @@ pub fn wanted_setting(
         .standbys
         .iter()
         .filter(|(name, walsender)| {
-            let node = cluster.node(name);
+            // Others may stream as well: a base backup, an archiver. They are no nodes and never count.
+            let Some(node) = cluster.nodes.get(*name) else { return false };
             if !node.quorum || node.maintenance || node.dropped {
                 return false;
             }
