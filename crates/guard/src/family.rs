@@ -2,7 +2,8 @@
 //!
 //! **Invariant:** the guard is a child subreaper, so "no child" means "no descendant": an orphan becomes our
 //! child, and one that isn't an orphan has a living ancestor who is. A number is signalled directly only when
-//! it is our own unreaped child, which can't be recycled; all others through handles.
+//! it can't have been recycled: our own children, which only we reap, and theirs right after they were killed
+//! (see [`strike`]). All others through handles.
 //! It does not know why they are to die.
 
 use crate::process::{self, Proc};
@@ -28,34 +29,37 @@ pub(crate) fn reap(mut ended: impl FnMut(Pid, WaitStatus)) -> bool {
     }
 }
 
-/// Kills every descendant of `own` that is seen; how many that were.
-/// Call it again until [`reap`] says that no child is left.
-pub(crate) fn strike(proc: &Proc, own: Pid) -> u32 {
-    let mut struck = 0;
-    // All children first, and only then their children: the postmaster stops forking at once.
+/// Kills every descendant of `own` that is seen. Call it again until [`reap`] says that no child is left.
+pub(crate) fn strike(proc: &Proc, own: Pid) {
+    proc.each_child(own, kill);
+    // The backends, in one go: ninety busy ones leave us one time slice, and one call each fits into it.
+    // Their parent has its SIGKILL, so it can at most end the system call that it is in and reap one child
+    // with it; the kernel gives that number away only after it has been round all the others.
+    proc.each_child(own, |child| proc.each_child(child, kill));
+    // With care, whatever is deeper.
+    proc.each_child(own, |child| strike_below(proc, own, child, None, DEPTH_MAX));
+}
+
+/// Children and their children that are not reaped yet: what is left of a family that was struck, since all
+/// who were deeper have moved up by then.
+pub(crate) fn count(proc: &Proc, own: Pid) -> u32 {
+    let mut left = 0;
     proc.each_child(own, |child| {
-        if rustix::process::kill_process(child, Signal::KILL).is_ok() {
-            struck += 1;
-        }
+        left += 1;
+        proc.each_child(child, |_| left += 1);
     });
-    proc.each_child(own, |child| {
-        struck += strike_below(proc, own, child, None, DEPTH_MAX)
-    });
-    struck
+    left
+}
+
+fn kill(pid: Pid) {
+    let _gone_already = rustix::process::kill_process(pid, Signal::KILL);
 }
 
 /// Kills what is below `parent`. `held` is the handle that proves that `parent` is still who it was;
 /// our own children need none.
-fn strike_below(
-    proc: &Proc,
-    own: Pid,
-    parent: Pid,
-    held: Option<BorrowedFd<'_>>,
-    depth_left: u32,
-) -> u32 {
-    let mut struck = 0;
+fn strike_below(proc: &Proc, own: Pid, parent: Pid, held: Option<BorrowedFd<'_>>, depth_left: u32) {
     if depth_left == 0 {
-        return struck;
+        return;
     }
     proc.each_child(parent, |child| {
         let Ok(handle) = process::handle(child) else {
@@ -66,11 +70,8 @@ fn strike_below(
         let is_theirs = stat.parent == parent.as_raw_nonzero().get()
             && held.is_none_or(|parent| !process::has_ended(parent));
         if is_ours || is_theirs {
-            if process::kill(handle.as_fd()) {
-                struck += 1;
-            }
-            struck += strike_below(proc, own, child, Some(handle.as_fd()), depth_left - 1);
+            process::kill(handle.as_fd());
+            strike_below(proc, own, child, Some(handle.as_fd()), depth_left - 1);
         }
     });
-    struck
 }

@@ -42,7 +42,7 @@ pub struct Status {
     pub cause: Option<Cause>,
     /// How the postmaster ended.
     pub exit: Option<Exit>,
-    /// Processes seen alive at the last strike, while killing.
+    /// Processes that were not gone yet at the last strike, while killing.
     pub left: u32,
     /// When the guard began to end the instance, and when it had proof that nothing was left (CLOCK_BOOTTIME).
     pub ended_ns: Option<u64>,

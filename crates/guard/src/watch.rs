@@ -131,9 +131,9 @@ impl Watch {
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill();
         }
-        self.shared
-            .left
-            .store(family::strike(&self.proc, self.own), SeqCst);
+        family::strike(&self.proc, self.own);
+        let left = family::count(&self.proc, self.own);
+        self.shared.left.store(left, SeqCst);
         memory.next_strike_ns = boottime_ns() + memory.strike_pause_ns;
         memory.strike_pause_ns = (memory.strike_pause_ns * 2).min(STRIKE_PAUSE_MAX_NS);
     }
