@@ -124,10 +124,12 @@ pub(crate) fn asleep(pid: i32) -> Option<Asleep> {
 }
 
 /// Calls `done` every `every` until it answers or `limit` has passed.
-pub(crate) async fn poll<T>(
+///
+/// Not an `AsyncFnMut`: what that returns can't be shown to be `Send`, and callers are spawned.
+pub(crate) async fn poll<T, F: Future<Output = Option<T>>>(
     every: Duration,
     limit: Duration,
-    mut done: impl AsyncFnMut() -> Option<T>,
+    mut done: impl FnMut() -> F,
 ) -> Option<T> {
     let end = Instant::now() + limit;
     loop {

@@ -232,7 +232,7 @@ async fn checkpointed(link: &Link, info: UpstreamInfo) -> Result<UpstreamInfo, P
     {
         tracing::debug!(error = %error, "waiting for the source's own checkpoint");
     }
-    let look = async || {
+    let look = || async {
         let now = upstream::info(link, ASK).await.ok()?;
         (now.checkpoint_timeline == now.timeline).then_some(now)
     };

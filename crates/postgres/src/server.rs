@@ -234,21 +234,25 @@ impl Instance {
             );
         }
         remove_strangers_pid_file(&options.data_dir)?;
-        {
+        let fixed = {
             let mut settings = self.inner.settings.lock().await;
             let mut changed = settings.clone();
             changed.upstream = upstream;
             changed.access = Access::Closed;
+            changed.floors = floors
+                .into_iter()
+                .map(|(name, n)| (name.to_owned(), n))
+                .collect();
             self.write_config(&changed)?;
             *settings = changed;
-        }
+            config::fixed_parameters(&options, &self.sockets(), &settings.floors)
+        };
         self.forget_connections().await;
         self.inner.sync_defined.store(false, Ordering::SeqCst);
         files::remove(&config::private_socket(&paths.state_dir, options.port))?;
         let log_begins = logfile::rotate(&paths.log);
-        let sockets = self.sockets();
         let mut args: Vec<OsString> = vec!["-D".into(), options.data_dir.clone().into()];
-        for (name, value) in config::fixed_parameters(&options, &sockets, &floors) {
+        for (name, value) in fixed {
             args.extend(["-c".into(), format!("{name}={value}").into()]);
         }
         let launch = Launch {
@@ -370,7 +374,7 @@ impl Instance {
 
     /// Returns when no process of the instance is left.
     pub async fn wait_until_empty(&self, limit: Duration) -> Result<(), PostgresError> {
-        process::poll(POLL, limit, async || {
+        process::poll(POLL, limit, || async {
             (self.liveness() == Liveness::Down).then_some(())
         })
         .await
@@ -388,7 +392,7 @@ impl Instance {
     }
 
     /// The directories for sockets: the user's, where we may write, and our private one.
-    fn sockets(&self) -> Vec<PathBuf> {
+    pub(crate) fn sockets(&self) -> Vec<PathBuf> {
         let options = self.options();
         let ours = self.inner.paths.socket_dir.clone();
         let mut dirs: Vec<PathBuf> = match options.parameters.get("unix_socket_directories") {
