@@ -14,6 +14,8 @@ mod network;
 mod options;
 mod start;
 mod store;
+#[cfg(test)]
+mod tests;
 pub(crate) mod types;
 
 pub(crate) use calls::refusal;

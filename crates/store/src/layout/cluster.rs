@@ -36,13 +36,20 @@ pub fn read_cluster(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreada
             Initialize::Done(SystemId(number))
         }
     };
-    let leader = text(keys.leader()).map(|(key, name)| node_name(&key, name)).transpose()?;
-    let epoch = parse::<EpochRecord>(snapshot, &keys.epoch())?
-        .map(|record| Leadership { epoch: record.epoch, leader: record.leader });
+    let leader = text(keys.leader())
+        .map(|(key, name)| node_name(&key, name))
+        .transpose()?;
+    let epoch = parse::<EpochRecord>(snapshot, &keys.epoch())?.map(|record| Leadership {
+        epoch: record.epoch,
+        leader: record.leader,
+    });
     let sync = match parse::<SyncValue>(snapshot, &keys.sync())? {
-        Some(value) => Some(SyncRecord::from_settings(value.standfast.settings).ok_or_else(
-            || Unreadable { key: keys.sync(), why: "it holds no setting".to_owned() },
-        )?),
+        Some(value) => Some(
+            SyncRecord::from_settings(value.standfast.settings).ok_or_else(|| Unreadable {
+                key: keys.sync(),
+                why: "it holds no setting".to_owned(),
+            })?,
+        ),
         None => None,
     };
     let lineage = match parse::<LineageRecord>(snapshot, &keys.lineage())? {
@@ -59,7 +66,10 @@ pub fn read_cluster(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreada
     let switchover = failover
         .filter(|order| order.scheduled_at.is_none())
         .filter(|order| order.leader.is_some() || order.member.is_some())
-        .map(|order| Switchover { from: order.leader, to: order.member });
+        .map(|order| Switchover {
+            from: order.leader,
+            to: order.member,
+        });
     Ok(Cluster {
         initialize,
         epoch,
@@ -89,14 +99,20 @@ pub fn read_cluster(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreada
 
 fn settings(keys: &Keys, snapshot: &Snapshot) -> Result<Settings, Unreadable> {
     let config = parse::<ConfigRecord>(snapshot, &keys.config())?.unwrap_or_default();
-    config.settings().map_err(|bad| Unreadable { key: keys.config(), why: bad.to_string() })
+    config.settings().map_err(|bad| Unreadable {
+        key: keys.config(),
+        why: bad.to_string(),
+    })
 }
 
 fn member(record: MemberRecord) -> Member {
     let extra = record.standfast;
     let foreign = || Some("its agent is not Standfast".to_owned());
     Member {
-        host: extra.as_ref().map(|extra| extra.host.clone()).unwrap_or_default(),
+        host: extra
+            .as_ref()
+            .map(|extra| extra.host.clone())
+            .unwrap_or_default(),
         port: extra.as_ref().map_or(0, |extra| extra.port),
         api_url: record.api_url,
         state: extra.as_ref().map_or(NodeState::Init, |extra| extra.state),
@@ -107,14 +123,22 @@ fn member(record: MemberRecord) -> Member {
 }
 
 fn node_name(key: &str, text: &str) -> Result<NodeName, Unreadable> {
-    NodeName::new(text).map_err(|bad| Unreadable { key: key.to_owned(), why: bad.to_string() })
+    NodeName::new(text).map_err(|bad| Unreadable {
+        key: key.to_owned(),
+        why: bad.to_string(),
+    })
 }
 
 fn parse<T: DeserializeOwned>(snapshot: &Snapshot, key: &str) -> Result<Option<T>, Unreadable> {
-    let Some(text) = snapshot.value(key) else { return Ok(None) };
+    let Some(text) = snapshot.value(key) else {
+        return Ok(None);
+    };
     serde_json::from_str(text)
         .map(Some)
-        .map_err(|error| Unreadable { key: key.to_owned(), why: error.to_string() })
+        .map_err(|error| Unreadable {
+            key: key.to_owned(),
+            why: error.to_string(),
+        })
 }
 
 fn under<T: DeserializeOwned>(
@@ -123,9 +147,13 @@ fn under<T: DeserializeOwned>(
 ) -> Result<BTreeMap<NodeName, T>, Unreadable> {
     let mut found = BTreeMap::new();
     for (key, entry) in snapshot.entries.range(prefix.to_owned()..) {
-        let Some(rest) = key.strip_prefix(prefix) else { break };
-        let value = serde_json::from_str(&entry.value)
-            .map_err(|error| Unreadable { key: key.clone(), why: error.to_string() })?;
+        let Some(rest) = key.strip_prefix(prefix) else {
+            break;
+        };
+        let value = serde_json::from_str(&entry.value).map_err(|error| Unreadable {
+            key: key.clone(),
+            why: error.to_string(),
+        })?;
         found.insert(node_name(key, rest)?, value);
     }
     Ok(found)

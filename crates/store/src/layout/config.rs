@@ -34,7 +34,10 @@ impl ConfigRecord {
             settings.beat = settings.beat.min(settings.ttl / 5);
         }
         if settings.beat * 3 > settings.ttl {
-            return Err(bad("beat", "must be at most a third of ttl, so that one lost beat is no failover"));
+            return Err(bad(
+                "beat",
+                "must be at most a third of ttl, so that one lost beat is no failover",
+            ));
         }
         if settings.failure_timeout < settings.beat * 2 {
             return Err(bad("failure_timeout", "must be at least two beats"));
@@ -67,18 +70,25 @@ impl ConfigRecord {
 }
 
 fn bad(key: &str, why: impl Into<String>) -> BadSetting {
-    BadSetting { key: key.to_owned(), why: why.into() }
+    BadSetting {
+        key: key.to_owned(),
+        why: why.into(),
+    }
 }
 
 fn seconds(key: &str, value: &Value) -> Result<Duration, BadSetting> {
-    let number = value.as_f64().filter(|n| n.is_finite() && (0.0..=1e9).contains(n));
+    let number = value
+        .as_f64()
+        .filter(|n| n.is_finite() && (0.0..=1e9).contains(n));
     number
         .map(Duration::from_secs_f64)
         .ok_or_else(|| bad(key, format!("{value} is not a number of seconds")))
 }
 
 fn whole(key: &str, value: &Value) -> Result<u64, BadSetting> {
-    value.as_u64().ok_or_else(|| bad(key, format!("{value} is not a whole number")))
+    value
+        .as_u64()
+        .ok_or_else(|| bad(key, format!("{value} is not a whole number")))
 }
 
 fn boolean(key: &str, value: &Value) -> Result<bool, BadSetting> {

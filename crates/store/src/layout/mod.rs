@@ -11,8 +11,8 @@ mod records;
 pub use cluster::{Unreadable, read_cluster};
 pub use config::ConfigRecord;
 pub use records::{
-    EpochRecord, EventRecord, FailoverRecord, HistoryLine, LineageRecord, MemberExtra, MemberRecord,
-    NodeEntry, PromiseRecord, StatusRecord, SyncValue,
+    EpochRecord, EventRecord, FailoverRecord, HistoryLine, LineageRecord, MemberExtra,
+    MemberRecord, NodeEntry, PromiseRecord, StatusRecord, SyncValue,
 };
 
 use ha::NodeName;
@@ -28,7 +28,9 @@ pub struct Keys {
 
 impl Keys {
     pub fn new(namespace: &str, scope: &str) -> Self {
-        Self { prefix: format!("/{}/{scope}/", namespace.trim_matches('/')) }
+        Self {
+            prefix: format!("/{}/{scope}/", namespace.trim_matches('/')),
+        }
     }
 
     /// All keys of this cluster begin with it.

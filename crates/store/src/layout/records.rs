@@ -23,7 +23,10 @@ pub struct LineageRecord {
 
 impl LineageRecord {
     pub fn new(epoch: Epoch, lineage: &Lineage) -> Self {
-        Self { epoch, branches: lineage.branches().to_vec() }
+        Self {
+            epoch,
+            branches: lineage.branches().to_vec(),
+        }
     }
 }
 
@@ -91,13 +94,19 @@ impl From<&SyncRecord> for SyncValue {
             .iter()
             .flat_map(|setting| setting.standbys.iter().map(NodeName::as_str))
             .collect();
-        let fewest = settings.iter().map(|setting| setting.needed).min().unwrap_or(0);
+        let fewest = settings
+            .iter()
+            .map(|setting| setting.needed)
+            .min()
+            .unwrap_or(0);
         let names = union.iter().copied().collect::<Vec<_>>().join(",");
         Self {
             leader: Some(record.newest().leader.clone()),
             quorum: if alone { 0 } else { union.len() - fewest },
             sync_standby: (!alone && !names.is_empty()).then_some(names),
-            standfast: SyncSettings { settings: settings.to_vec() },
+            standfast: SyncSettings {
+                settings: settings.to_vec(),
+            },
         }
     }
 }

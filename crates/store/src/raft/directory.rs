@@ -6,7 +6,7 @@ use super::disk::{Change, Contents, Disk, builder};
 use super::log::{put, stored};
 use super::types::NodeId;
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, remove_file, rename};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -26,22 +26,9 @@ impl Directory {
     /// Opens the directory; an absent one is created, readable by its owner only.
     pub(crate) async fn open(path: &Path) -> io::Result<Self> {
         let path = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || open(&path)).await;
-        let (disk, contents) = opened.map_err(io::Error::other)??;
-        Self::identified(Arc::new(disk), contents).await
-    }
-
-    /// Reads the member's number, or draws one.
-    pub(crate) async fn identified(disk: Arc<Disk>, contents: Contents) -> io::Result<Self> {
-        let id = match stored(&contents, ID)? {
-            Some(id) => id,
-            None => {
-                let id = draw_id();
-                disk.write(vec![put_id(id)?]).await?;
-                id
-            }
-        };
-        Ok(Self { disk, contents, id })
+        tokio::task::spawn_blocking(move || open(&path))
+            .await
+            .map_err(io::Error::other)?
     }
 }
 
@@ -54,17 +41,42 @@ pub(crate) fn put_id(id: NodeId) -> io::Result<Change> {
     put(ID, &id)
 }
 
-fn open(path: &Path) -> io::Result<(Disk, Contents)> {
+fn open(path: &Path) -> io::Result<Directory> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let lock = lock_directory(path)?;
     let file = path.join("store.redb");
-    let is_new = !file.exists();
-    let database = builder().create(&file).map_err(io::Error::other)?;
-    if is_new {
-        // The file's name must survive a power failure too.
-        File::open(path)?.sync_all()?;
+    if !file.exists() {
+        create(path, &file)?;
     }
-    Disk::start(database, Some(lock))
+    let database = builder().open(&file).map_err(io::Error::other)?;
+    let (disk, contents) = Disk::start(database, Some(lock))?;
+    let id = stored(&contents, ID)?.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the store's file names no member",
+        )
+    })?;
+    Ok(Directory {
+        disk: Arc::new(disk),
+        contents,
+        id,
+    })
+}
+
+/// Makes a complete file under another name first: one whose making was cut short by a power failure
+/// could not be opened again.
+fn create(path: &Path, file: &Path) -> io::Result<()> {
+    let unfinished = path.join("store.redb.new");
+    match remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let database = builder().create(&unfinished).map_err(io::Error::other)?;
+    let (disk, _) = Disk::start(database, None)?;
+    disk.write_now(vec![put_id(draw_id())?])?;
+    drop(disk);
+    rename(&unfinished, file)?;
+    File::open(path)?.sync_all()
 }
 
 fn lock_directory(path: &Path) -> io::Result<File> {

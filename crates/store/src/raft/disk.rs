@@ -6,10 +6,12 @@
 //!
 //! It knows bytes, not Raft.
 
+use crate::lock;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
@@ -41,12 +43,16 @@ struct Job {
     done: Done,
 }
 
-/// The file's writer. Dropping it waits for the thread, so that the file is closed afterwards.
+/// The file's writer.
 pub(crate) struct Disk {
-    jobs: Option<Sender<Job>>,
-    writer: Option<JoinHandle<()>>,
+    open: Mutex<Option<Open>>,
+}
+
+struct Open {
+    jobs: Sender<Job>,
+    writer: JoinHandle<()>,
     /// Held until the file is closed.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// What a file held when it was opened.
@@ -79,9 +85,7 @@ impl Disk {
             .spawn(move || write_loop(&database, &queue))?;
         Ok((
             Self {
-                jobs: Some(jobs),
-                writer: Some(writer),
-                _lock: lock,
+                open: Mutex::new(Some(Open { jobs, writer, lock })),
             },
             contents,
         ))
@@ -97,9 +101,12 @@ impl Disk {
             changes,
             done: Box::new(done),
         };
-        let Some(jobs) = &self.jobs else { return };
-        if let Err(refused) = jobs.send(job) {
-            (refused.0.done)(Err(io::Error::other("the disk writer has stopped")));
+        let refused = match &*lock(&self.open) {
+            Some(open) => open.jobs.send(job).err().map(|refused| refused.0),
+            None => Some(job),
+        };
+        if let Some(job) = refused {
+            (job.done)(Err(stopped()));
         }
     }
 
@@ -110,20 +117,38 @@ impl Disk {
             // Nobody listens any more: the write stays written.
             let _ = done.send(result);
         });
-        durable
-            .await
-            .unwrap_or_else(|_| Err(io::Error::other("the disk writer has stopped")))
+        durable.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// As [`Disk::write`], for a thread that may block.
+    pub(crate) fn write_now(&self, changes: Vec<Change>) -> io::Result<()> {
+        let (done, durable) = channel();
+        self.submit(changes, move |result| drop(done.send(result)));
+        durable.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+impl Disk {
+    /// Waits until everything is written and the file is closed. Later writes fail.
+    pub(crate) fn close(&self) {
+        let Some(Open { jobs, writer, lock }) = lock(&self.open).take() else {
+            return;
+        };
+        drop(jobs);
+        // A panicked writer has reported its failure by dropping the jobs.
+        let _ = writer.join();
+        drop(lock);
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        self.jobs = None;
-        if let Some(writer) = self.writer.take() {
-            // A panicked writer has reported its failure by dropping the jobs.
-            let _ = writer.join();
-        }
+        self.close();
     }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the store's file is closed")
 }
 
 fn write_loop(database: &Database, queue: &Receiver<Job>) {

@@ -18,7 +18,6 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
 use std::collections::BTreeSet;
 use std::io::{self, Cursor};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::sync::Notify;
 
 pub(crate) const SNAPSHOT_META: &str = "snapshot_meta";
@@ -89,26 +88,16 @@ impl Machine {
         ask(&applied.state, &applied.times)
     }
 
-    pub(crate) fn membership(&self) -> StoredMembership {
-        lock(&self.shared.applied).membership.clone()
-    }
-
     /// Ends when a lease was granted, renewed or ended since the last call.
     pub(crate) async fn leases_changed(&self) {
         self.shared.leases_changed.notified().await;
     }
 
-    /// Waits until Raft has let go of the disk, so that the directory can be opened again.
-    pub(crate) async fn closed(&self, within: Duration) {
-        let disk = Arc::downgrade(&self.shared.disk);
-        let free = async {
-            // This machine holds one itself.
-            while disk.strong_count() > 1 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if tokio::time::timeout(within, free).await.is_err() {
-            tracing::warn!("the store's file is still in use");
+    /// Closes the file, so that the directory can be opened again.
+    pub(crate) async fn close(&self) {
+        let disk = Arc::clone(&self.shared.disk);
+        if let Err(error) = tokio::task::spawn_blocking(move || disk.close()).await {
+            tracing::warn!(%error, "the store's file was not closed well");
         }
     }
 

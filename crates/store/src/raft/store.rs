@@ -192,7 +192,7 @@ impl RaftStore {
         if let Err(error) = member.raft.shutdown().await {
             tracing::warn!(%error, "the Raft node did not end well");
         }
-        member.machine.closed(Duration::from_secs(5)).await;
+        member.machine.close().await;
     }
 }
 
@@ -211,7 +211,10 @@ impl Drop for Running {
         self.stop();
         let member = Arc::clone(&self.member);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { drop(member.raft.shutdown().await) });
+            runtime.spawn(async move {
+                drop(member.raft.shutdown().await);
+                member.machine.close().await;
+            });
         }
     }
 }

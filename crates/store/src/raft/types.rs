@@ -32,7 +32,6 @@ pub(crate) type Raft = openraft::Raft<Types>;
 pub(crate) type Entry = openraft::Entry<Types>;
 pub(crate) type LogId = openraft::LogId<NodeId>;
 pub(crate) type Vote = openraft::Vote<NodeId>;
-pub(crate) type Membership = openraft::Membership<NodeId, Peer>;
 pub(crate) type StoredMembership = openraft::StoredMembership<NodeId, Peer>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<NodeId, Peer>;
 pub(crate) type StorageError = openraft::StorageError<NodeId>;

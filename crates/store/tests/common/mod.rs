@@ -10,21 +10,21 @@ use store::{MemberInfo, Options, RaftStore, RemoteOptions, RemoteStore, Role, Se
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-pub const CLUSTER: &str = "test";
+pub(crate) const CLUSTER: &str = "test";
 
 /// Long enough for a busy machine; a test that works never waits for it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn secret() -> Secret {
+pub(crate) fn secret() -> Secret {
     Secret::new(b"the secret of the test cluster").expect("long enough")
 }
 
-pub fn name(text: &str) -> NodeName {
+pub(crate) fn name(text: &str) -> NodeName {
     NodeName::new(text).expect("a plain name")
 }
 
 /// Waits for `condition`, asking every 10 ms.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
@@ -34,19 +34,19 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn
 
 /// A place for a member: a directory and an address that stay the same over restarts.
 #[derive(Debug)]
-pub struct Place {
-    pub name: NodeName,
-    pub directory: PathBuf,
-    pub address: String,
+pub(crate) struct Place {
+    pub(crate) name: NodeName,
+    pub(crate) directory: PathBuf,
+    pub(crate) address: String,
 }
 
 /// Members in this process, each on a port of its own.
 #[derive(Debug)]
-pub struct Cluster {
-    pub home: tempfile::TempDir,
-    pub places: Vec<Place>,
-    pub members: Vec<Option<RaftStore>>,
-    pub tune: fn(&mut Options),
+pub(crate) struct Cluster {
+    pub(crate) home: tempfile::TempDir,
+    pub(crate) places: Vec<Place>,
+    pub(crate) members: Vec<Option<RaftStore>>,
+    pub(crate) tune: fn(&mut Options),
 }
 
 /// A port that nobody listens on, below those that outgoing connections take.
@@ -65,7 +65,7 @@ fn free_port() -> u16 {
 }
 
 impl Cluster {
-    pub fn planned(names: &[&str]) -> Self {
+    pub(crate) fn planned(names: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let place = |text: &&str| Place {
             name: name(text),
@@ -83,11 +83,11 @@ impl Cluster {
     }
 
     /// All listed members found the cluster together.
-    pub async fn of(names: &[&str]) -> Self {
+    pub(crate) async fn of(names: &[&str]) -> Self {
         Self::tuned(names, |_| {}).await
     }
 
-    pub async fn tuned(names: &[&str], tune: fn(&mut Options)) -> Self {
+    pub(crate) async fn tuned(names: &[&str], tune: fn(&mut Options)) -> Self {
         let mut cluster = Self::planned(names);
         cluster.tune = tune;
         for at in 0..names.len() {
@@ -99,7 +99,7 @@ impl Cluster {
         cluster
     }
 
-    pub fn all(&self) -> Start {
+    pub(crate) fn all(&self) -> Start {
         let list = self
             .places
             .iter()
@@ -107,7 +107,7 @@ impl Cluster {
         Start::Members(list.collect::<BTreeMap<_, _>>())
     }
 
-    pub fn options(&self, at: usize, start: Start) -> Options {
+    pub(crate) fn options(&self, at: usize, start: Start) -> Options {
         let place = &self.places[at];
         let mut options = Options::new(
             &place.directory,
@@ -121,7 +121,7 @@ impl Cluster {
         options
     }
 
-    pub async fn start(&mut self, at: usize, start: Start) {
+    pub(crate) async fn start(&mut self, at: usize, start: Start) {
         let store = RaftStore::start(self.options(at, start))
             .await
             .expect("started");
@@ -132,23 +132,23 @@ impl Cluster {
         self.members[at] = Some(store);
     }
 
-    pub async fn stop(&mut self, at: usize) {
+    pub(crate) async fn stop(&mut self, at: usize) {
         if let Some(store) = self.members[at].take() {
             store.shutdown().await;
         }
     }
 
-    pub async fn stop_all(&mut self) {
+    pub(crate) async fn stop_all(&mut self) {
         for at in 0..self.members.len() {
             self.stop(at).await;
         }
     }
 
-    pub fn member(&self, at: usize) -> &RaftStore {
+    pub(crate) fn member(&self, at: usize) -> &RaftStore {
         self.members[at].as_ref().expect("running")
     }
 
-    pub fn running(&self) -> impl Iterator<Item = (usize, &RaftStore)> {
+    pub(crate) fn running(&self) -> impl Iterator<Item = (usize, &RaftStore)> {
         self.members
             .iter()
             .enumerate()
@@ -156,7 +156,7 @@ impl Cluster {
     }
 
     /// The running member that leads, once all agree.
-    pub async fn leader(&self) -> usize {
+    pub(crate) async fn leader(&self) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut leaders = vec![];
@@ -176,7 +176,7 @@ impl Cluster {
         }
     }
 
-    pub async fn until(&self, at: usize, what: &str, holds: impl Fn(&[MemberInfo]) -> bool) {
+    pub(crate) async fn until(&self, at: usize, what: &str, holds: impl Fn(&[MemberInfo]) -> bool) {
         eventually(what, || async {
             self.member(at)
                 .members()
@@ -186,7 +186,7 @@ impl Cluster {
         .await;
     }
 
-    pub fn remote(&self) -> RemoteStore {
+    pub(crate) fn remote(&self) -> RemoteStore {
         let addresses = self
             .places
             .iter()
@@ -196,7 +196,7 @@ impl Cluster {
     }
 }
 
-pub fn voters(members: &[MemberInfo]) -> Vec<String> {
+pub(crate) fn voters(members: &[MemberInfo]) -> Vec<String> {
     let voters = members.iter().filter(|member| member.role == Role::Voter);
     voters.map(|member| member.name.clone()).collect()
 }

@@ -1,0 +1,47 @@
+//! What a call costs on loopback. Figures are printed with `--nocapture`; the bounds are generous.
+
+mod common;
+
+use common::Cluster;
+use std::time::Duration;
+use store::{Store, Txn};
+use tokio::time::Instant;
+
+async fn median<F: Future<Output = ()>>(
+    rounds: usize,
+    call: impl Fn(usize) -> F,
+) -> (Duration, Duration) {
+    let mut times = Vec::new();
+    for round in 0..rounds {
+        let before = Instant::now();
+        call(round).await;
+        times.push(before.elapsed());
+    }
+    times.sort();
+    (times[rounds / 2], times[rounds * 99 / 100])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_take_milliseconds() {
+    let lone = Cluster::of(&["a"]).await;
+    let three = Cluster::of(&["a", "b", "c"]).await;
+    let leader = three.leader().await;
+    for (what, store) in [
+        ("one member", lone.member(0)),
+        ("three members, leader", three.member(leader)),
+        ("three members, follower", three.member((leader + 1) % 3)),
+    ] {
+        let write = median(100, |round| async move {
+            store
+                .commit(Txn::new().put("/a", round.to_string()))
+                .await
+                .expect("committed");
+        });
+        let write = write.await;
+        let read = median(100, |_| async move {
+            store.read("/a").await.expect("read");
+        });
+        let read = read.await;
+        println!("{what}: write {write:?} read {read:?} (median, 99 %)");
+    }
+}
