@@ -23,6 +23,9 @@ pub(crate) struct Settings {
     pub(crate) upstream: Option<Upstream>,
     pub(crate) sync: SyncNames,
     pub(crate) access: Access,
+    /// What a standby must not go below, as its control file had it at the last start.
+    #[serde(default)]
+    pub(crate) floors: BTreeMap<String, u64>,
 }
 
 /// Where our files are.
@@ -74,7 +77,7 @@ pub(crate) fn private_socket(state_dir: &Path, port: u16) -> PathBuf {
 }
 
 /// Ours alone: what the user says about them is ignored.
-const NEVER_THE_USERS: &[&str] = &[
+pub(crate) const NEVER_THE_USERS: &[&str] = &[
     "cluster_name",
     "config_file",
     "data_directory",
@@ -132,7 +135,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 pub(crate) fn fixed_parameters(
     options: &Options,
     sockets: &[PathBuf],
-    floors: &BTreeMap<&'static str, u64>,
+    floors: &BTreeMap<String, u64>,
 ) -> Vec<(String, String)> {
     let paths = Paths::new(&options.state_dir);
     let own = |name: &str| options.parameters.get(name).map(|value| value.trim());
@@ -171,7 +174,7 @@ pub(crate) fn fixed_parameters(
     ];
     // A standby refuses to open with less than its primary had; what the user wants more of stays in the file.
     for (name, floor) in floors {
-        let known = match *name {
+        let known = match name.as_str() {
             "max_wal_senders" => continue,
             "max_connections" => 100,
             "max_worker_processes" => 8,
@@ -184,7 +187,7 @@ pub(crate) fn fixed_parameters(
             .and_then(|value| value.parse().ok())
             .unwrap_or(known);
         if *floor > wanted {
-            fixed.push((name, floor.to_string()));
+            fixed.push((name.as_str(), floor.to_string()));
         }
     }
     fixed
@@ -242,8 +245,13 @@ pub(crate) fn ignored(options: &Options) -> Vec<&str> {
     ignored
 }
 
-/// The text of our `postgresql.conf`.
-pub(crate) fn config_text(options: &Options, settings: &Settings, major: u32) -> String {
+/// The text of our `postgresql.conf`. `fixed` is what the server has on its command line.
+pub(crate) fn config_text(
+    options: &Options,
+    settings: &Settings,
+    fixed: &[(String, String)],
+    major: u32,
+) -> String {
     let mut text = String::from(
         "# Written by Standfast at every change; edits are lost.\n\
          # The later line wins: our defaults, the user's file, the cluster's parameters, what is ours alone.\n",
@@ -266,6 +274,10 @@ pub(crate) fn config_text(options: &Options, settings: &Settings, major: u32) ->
         if plain && !ignored.contains(&name.as_str()) {
             set(&mut text, name, value);
         }
+    }
+    // The command line wins anyway; said here too, Postgres has no difference to complain of at each reload.
+    for (name, value) in fixed.iter().filter(|(name, _)| !name.ends_with("_file")) {
+        set(&mut text, name, value);
     }
     set(
         &mut text,

@@ -205,7 +205,8 @@ impl Instance {
         }
         let hba = hba::hba_text(&options, settings.access)?;
         let ident = hba::ident_text(&options, &self.inner.os_user)?;
-        let config = config::config_text(&options, settings, self.inner.binaries.major);
+        let fixed = config::fixed_parameters(&options, &self.sockets(), &settings.floors);
+        let config = config::config_text(&options, settings, &fixed, self.inner.binaries.major);
         files::write_if_changed(&paths.hba, hba.as_bytes())?;
         files::write_if_changed(&paths.ident, ident.as_bytes())?;
         files::write_if_changed(&paths.config, config.as_bytes()).map(drop)

@@ -1,0 +1,222 @@
+//! One instance: made, started, asked, opened and closed, restarted as a standby and promoted.
+
+mod support;
+
+use postgres::{Access, DataDir, Instance, Liveness, PostgresError, Started, Stop};
+use std::time::Duration;
+use support::{LONG, Node, PASSWORD, run, wait};
+
+#[test]
+fn an_instance_is_made_and_lives() {
+    run("an_instance_is_made_and_lives", async {
+        let node = Node::new("n-1");
+        let instance = &node.instance;
+        assert_eq!(instance.data_dir().unwrap(), DataDir::Absent);
+        assert_eq!(instance.liveness(), Liveness::Down);
+        let system_id = instance.init().await.unwrap();
+        let DataDir::Ready(control) = instance.data_dir().unwrap() else {
+            panic!("not ready")
+        };
+        assert!(control.checksums && control.system_id == system_id);
+        assert!(matches!(
+            instance.init().await,
+            Err(PostgresError::Unusable { .. })
+        ));
+
+        let began = std::time::Instant::now();
+        assert_eq!(
+            instance.start_primary(LONG).await.unwrap(),
+            Started::Accepting
+        );
+        println!("start: {:?}", began.elapsed());
+        assert!(matches!(
+            instance.liveness(),
+            Liveness::Up { guarded: true, .. }
+        ));
+        let probe = node.probe().await;
+        assert!(!probe.in_recovery && probe.timeline.0 == 1 && probe.flushed.0 > 0);
+        assert!(probe.standbys.is_empty() && probe.receiver.is_none());
+        assert_eq!(probe.sync_names, "");
+        assert!(!probe.read_only && probe.overridden.is_empty());
+        let began = std::time::Instant::now();
+        for _ in 0..20 {
+            node.probe().await;
+        }
+        println!("probe: {:?}", began.elapsed() / 20);
+        assert_eq!(probe.version / 10_000, instance.binaries().major);
+
+        // Twice: nothing to do is no error, and changes no verifier.
+        instance.ensure_roles(LONG).await.unwrap();
+        let stored = "SELECT rolpassword FROM pg_authid WHERE rolname = 'replicator'";
+        let first = node.sql(stored).await;
+        instance.ensure_roles(LONG).await.unwrap();
+        assert_eq!(first, node.sql(stored).await);
+        assert!(node.try_client("rewind user", Some(PASSWORD)).await.is_ok());
+        assert!(node.try_client("rewind user", Some("wrong")).await.is_err());
+
+        instance.probe_write(LONG).await.unwrap();
+        instance.probe_wal(LONG).await.unwrap();
+        instance.probe_connect(LONG).await.unwrap();
+
+        // An agent that comes later finds the guard, and does not start a second server.
+        let later = Instance::open(node.options.clone()).unwrap();
+        assert_eq!(later.liveness(), instance.liveness());
+        assert!(!later.probe(LONG).await.unwrap().in_recovery);
+        let again = later.start_standby(None, LONG).await;
+        assert!(
+            matches!(again, Err(PostgresError::Running { .. })),
+            "{again:?}"
+        );
+
+        node.stop(Stop::Fast).await;
+        assert_eq!(instance.liveness(), Liveness::Down);
+        let again = instance.start_primary(LONG).await;
+        assert!(matches!(again, Err(PostgresError::Refused(_))), "{again:?}");
+        secrets_stay_secret(&node);
+    });
+}
+
+/// The password is in no file but the pass files, in no process title and in no debug output.
+fn secrets_stay_secret(node: &Node) {
+    assert!(!format!("{:?} {:?}", node.instance, node.options).contains("4711"));
+    assert!(!node.log().contains("4711"));
+    for entry in std::fs::read_dir(&node.options.state_dir)
+        .unwrap()
+        .flatten()
+    {
+        let text = std::fs::read(entry.path()).unwrap_or_default();
+        let holds = String::from_utf8_lossy(&text).contains("4711");
+        assert!(
+            !holds || entry.path().extension().is_some_and(|e| e == "passfile"),
+            "{entry:?}"
+        );
+    }
+}
+
+#[test]
+fn it_restarts_as_a_standby_and_is_promoted() {
+    run("it_restarts_as_a_standby_and_is_promoted", async {
+        let node = Node::primary("n1").await;
+        node.insert(1).await;
+        assert!(node.options.data_dir.join("standby.signal").exists());
+        node.stop(Stop::Immediate).await;
+        let started = node.instance.start_standby(None, LONG).await.unwrap();
+        assert_eq!(started, Started::Accepting);
+        let probe = node.probe().await;
+        assert!(probe.in_recovery && !probe.has_upstream && probe.timeline.0 == 1);
+        let end = node.instance.end_of_wal(LONG).await.unwrap();
+        assert_eq!(end.timeline.0, 1);
+        let took = node.instance.promote(LONG).await.unwrap();
+        println!("promote: {took:?}");
+        let probe = node.probe().await;
+        assert!(!probe.in_recovery && probe.timeline.0 == 2, "{probe:?}");
+        assert!(node.options.data_dir.join("standby.signal").exists());
+        assert_eq!(node.count().await, 1);
+        let history = node
+            .instance
+            .timeline_history(probe.timeline)
+            .unwrap()
+            .unwrap();
+        assert!(history.switches[0].end >= end.lsn, "{history:?} {end:?}");
+
+        // The postmaster's death is told at once, and nothing of it is left.
+        let died = {
+            let instance = node.instance.clone();
+            tokio::spawn(async move { instance.postmaster_died().await })
+        };
+        node.stop(Stop::Fast).await;
+        tokio::time::timeout(LONG, died).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn closed_lets_nobody_in() {
+    run("closed_lets_nobody_in", async {
+        let node = Node::primary("n1").await;
+        let open = node.client().await;
+        node.instance.access(Access::Closed).await.unwrap();
+        wait("closed", async || node.try_client("app", None).await.err()).await;
+        // Sessions stay; our own logins come in.
+        open.simple_query("SELECT 1").await.unwrap();
+        node.sql("SELECT 1").await;
+        assert!(node.try_client("rewind user", Some(PASSWORD)).await.is_ok());
+        assert!(node.try_client("postgres", Some(PASSWORD)).await.is_err());
+        node.instance.access(Access::Open).await.unwrap();
+        wait("open", async || node.try_client("app", None).await.ok()).await;
+        // A start begins closed.
+        node.stop(Stop::Fast).await;
+        node.instance.start_standby(None, LONG).await.unwrap();
+        assert!(node.try_client("app", None).await.is_err());
+    });
+}
+
+#[test]
+fn alter_system_does_not_override_ours() {
+    run("alter_system_does_not_override_ours", async {
+        let node = Node::primary("n1").await;
+        for sql in [
+            "ALTER SYSTEM SET synchronous_standby_names = 'nobody'",
+            "ALTER SYSTEM SET restart_after_crash = on",
+            "ALTER SYSTEM SET listen_addresses = '*'",
+            "ALTER SYSTEM SET work_mem = '7MB'",
+        ] {
+            node.sql(sql).await;
+        }
+        node.sql("SELECT pg_reload_conf()").await;
+        let seen = wait("overridden", async || {
+            let probe = node.probe().await;
+            (probe.sync_names == "nobody").then_some(probe)
+        })
+        .await;
+        assert_eq!(seen.overridden, ["synchronous_standby_names"]);
+        node.instance.repair_overrides().await.unwrap();
+        wait("repaired", async || {
+            let probe = node.probe().await;
+            (probe.sync_names.is_empty() && probe.overridden.is_empty()).then_some(())
+        })
+        .await;
+        assert_eq!(node.sql("SHOW restart_after_crash").await, ["off"]);
+
+        node.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            .await;
+        node.stop(Stop::Immediate).await;
+        node.instance.start_standby(None, LONG).await.unwrap();
+        node.instance.end_of_wal(LONG).await.unwrap();
+        node.instance.promote(LONG).await.unwrap();
+        assert_eq!(node.sql("SHOW synchronous_standby_names").await, [""]);
+        assert_eq!(node.sql("SHOW restart_after_crash").await, ["off"]);
+        assert_eq!(node.sql("SHOW listen_addresses").await, ["127.0.0.1"]);
+        assert_eq!(node.sql("SHOW work_mem").await, ["7MB"]);
+    });
+}
+
+#[test]
+fn parameters_change_by_reload() {
+    run("parameters_change_by_reload", async {
+        let node = Node::primary("n1").await;
+        let mut parameters = node.options.parameters.clone();
+        parameters.insert("work_mem".to_owned(), "9MB".to_owned());
+        parameters.insert("shared_buffers".to_owned(), "17MB".to_owned());
+        parameters.insert("restart_after_crash".to_owned(), "on".to_owned());
+        parameters.insert("search_path".to_owned(), r#""it's", public"#.to_owned());
+        node.instance
+            .configure(parameters, node.options.pg_hba.clone())
+            .await
+            .unwrap();
+        wait("reloaded", async || {
+            (node.sql("SHOW work_mem").await == ["9MB"]).then_some(())
+        })
+        .await;
+        assert_eq!(node.sql("SHOW search_path").await, [r#""it's", public"#]);
+        assert_eq!(node.sql("SHOW restart_after_crash").await, ["off"]);
+        wait("pending restart", async || {
+            let probe = node.probe().await;
+            (probe.pending_restart == ["shared_buffers"]).then_some(())
+        })
+        .await;
+        tokio::time::timeout(Duration::from_secs(5), node.instance.checkpoint(LONG))
+            .await
+            .unwrap()
+            .unwrap();
+    });
+}
