@@ -1,0 +1,582 @@
+//! The shell: what each action of a decision does, step by step, as its words in [`ha::Action`] say.
+//!
+//! **Invariant:** one action at a time, and only a fence pre-empts it; every store action is a transaction guarded by
+//! the snapshot that was decided on; whether an unanswered one happened is never assumed.
+
+use crate::config::Break;
+use crate::node::{Doing, Health, Life, Names, NodeId, Phase, Purpose, id_of, name_of};
+use crate::store::{Answer, Key, Put, Request, Snapshot, Txn};
+use crate::time::ms;
+use crate::wal::{SYSTEM, lsn};
+use crate::world::{Event, World};
+use ha::quorum::{Applied, Setting, SyncRecord};
+use ha::{
+    Action, Claim, DataDir, Epoch, Initialize, Instant, Job, Leadership, Lineage, NodeName,
+    Published, Timeline, Walsender,
+};
+use std::rc::Rc;
+
+impl World {
+    pub(crate) fn start(&mut self, id: NodeId, action: Action) {
+        let serial = self.new_run();
+        let snapshot = Rc::clone(&self.nodes[id].agent.snapshot);
+        let mut begin = |job, phase| {
+            let action = action.clone();
+            self.nodes[id].agent.doing = Some(Doing {
+                serial,
+                job,
+                action,
+                phase,
+            });
+        };
+        match &action {
+            Action::Fence => {
+                self.nodes[id].agent.doing = None;
+                self.kill(id);
+            }
+            Action::Park => {
+                begin(Job::Park, Phase::Timed);
+                self.nodes[id].disk.upstream = None;
+                self.start_postgres(id);
+                self.watch_postgres(id);
+            }
+            Action::Detach => {
+                begin(Job::Detach, Phase::Timed);
+                self.nodes[id].disk.upstream = None;
+                self.step_after(id, serial, 5, 60);
+            }
+            Action::Bootstrap => {
+                begin(Job::Bootstrap, Phase::Timed);
+                self.nodes[id].disk.data = DataDir::Unfinished;
+                self.step_after(id, serial, 100, 400);
+            }
+            Action::Promote { epoch, setting } => {
+                begin(Job::Promote, Phase::Timed);
+                let (epoch, setting) = (*epoch, setting.clone());
+                self.promote(id, epoch, setting.as_ref());
+            }
+            Action::Apply { record, .. } => {
+                begin(Job::Apply, Phase::Timed);
+                let names = Names::of(record.as_ref().map(SyncRecord::newest));
+                self.nodes[id].agent.applied = None;
+                self.configure(id, names);
+                self.watch_postgres(id);
+            }
+            Action::Open => self.open(id),
+            Action::Drain => {
+                begin(Job::Drain, Phase::Timed);
+                self.drain(id);
+                self.watch_postgres(id);
+            }
+            Action::Stop => {
+                begin(Job::Stop, Phase::Timed);
+                self.kill(id);
+                self.watch_postgres(id);
+            }
+            Action::Follow { epoch, .. } => {
+                begin(Job::Follow, Phase::Asked);
+                self.take_stance(id, serial, *epoch);
+            }
+            Action::Rewind { epoch, .. } => {
+                begin(Job::Rewind, Phase::Asked);
+                self.take_stance(id, serial, *epoch);
+            }
+            Action::Clone { epoch, .. } => {
+                begin(Job::Clone, Phase::Asked);
+                self.take_stance(id, serial, *epoch);
+            }
+            Action::Found
+            | Action::Adopt
+            | Action::Reattach { .. }
+            | Action::Promise(_)
+            | Action::Withdraw { .. }
+            | Action::Claim(_)
+            | Action::Publish { .. }
+            | Action::Record { .. }
+            | Action::Release { .. }
+            | Action::ClearSwitchover { .. }
+            | Action::Leave => {
+                if let Some(txn) = self.transaction(id, &action, &snapshot) {
+                    let job = Job::Other;
+                    let phase = Phase::Asked;
+                    self.nodes[id].agent.doing = Some(Doing {
+                        serial,
+                        job,
+                        action,
+                        phase,
+                    });
+                    self.call(id, Request::Commit(txn), Purpose::Action { serial });
+                }
+            }
+        }
+    }
+
+    /// The store actions, with the guards that [`Action`] names. None: it can't be sent at present.
+    fn transaction(&self, id: NodeId, action: &Action, seen: &Snapshot) -> Option<Txn> {
+        let me = name_of(id);
+        let lease = self.nodes[id].agent.lease_id;
+        let mut txn = Txn::default();
+        match action {
+            Action::Found => {
+                txn.guards = vec![seen.unchanged(Key::Initialize), seen.unchanged(Key::Leader)];
+                txn.guards.push(seen.unchanged(Key::Epoch));
+                let epoch = seen.cluster.current_epoch().next();
+                txn.puts = vec![
+                    Put::Initialize(Initialize::Founding),
+                    Put::Leader(Some(me.clone())),
+                    Put::Epoch(Leadership { epoch, leader: me }),
+                ];
+                txn.lease = Some(lease?);
+            }
+            Action::Adopt => {
+                let epoch = self.nodes[id].agent.lease?.epoch;
+                let lineage = self.nodes[id].disk.note.clone()?;
+                txn = self.founded(&me, epoch, lineage);
+            }
+            Action::Reattach { epoch } => {
+                txn.leads = Some((me.clone(), *epoch));
+                txn.puts = vec![Put::Leader(Some(me))];
+                txn.lease = Some(lease?);
+            }
+            Action::Promise(promise) => {
+                txn.epoch = Some(promise.epoch);
+                if !self.config.is_broken(Break::LateTransactions) {
+                    txn.guards = vec![seen.unchanged(Key::Stance(me.clone()))];
+                }
+                txn.puts = vec![Put::Promise(me, Some(promise.clone()))];
+            }
+            Action::Withdraw { epoch } => {
+                if !self.config.is_broken(Break::WithdrawUnchecked) {
+                    txn.guards = vec![seen.unchanged(Key::Promise(me.clone()))];
+                    let current = seen.cluster.current_epoch();
+                    txn.epoch = (*epoch == current).then_some(current);
+                }
+                txn.puts = vec![Put::Promise(me, None)];
+            }
+            Action::Claim(claim) => txn = self.claim(&me, claim, seen, lease?),
+            Action::Publish { epoch, lineage } => {
+                txn.leads = Some((me, *epoch));
+                let published = Published {
+                    epoch: *epoch,
+                    lineage: lineage.clone(),
+                };
+                txn.puts = vec![Put::Lineage(published)];
+            }
+            Action::Record { epoch, record } => {
+                txn.leads = Some((me, *epoch));
+                txn.guards = vec![seen.unchanged(Key::Sync)];
+                txn.puts = vec![Put::Sync(record.clone())];
+            }
+            Action::Release { epoch, .. } => {
+                txn.leads = Some((me, *epoch));
+                txn.puts = vec![Put::Leader(None)];
+            }
+            Action::ClearSwitchover { .. } => {
+                txn.guards = vec![seen.unchanged(Key::Failover)];
+                txn.puts = vec![Put::Failover(None)];
+            }
+            Action::Leave => {
+                txn.puts = vec![Put::Member(me.clone(), None), Put::Promise(me, None)];
+            }
+            Action::Bootstrap
+            | Action::Park
+            | Action::Detach
+            | Action::Promote { .. }
+            | Action::Apply { .. }
+            | Action::Open
+            | Action::Follow { .. }
+            | Action::Rewind { .. }
+            | Action::Clone { .. }
+            | Action::Drain
+            | Action::Stop
+            | Action::Fence => return None,
+        }
+        Some(txn)
+    }
+
+    fn claim(&self, me: &NodeName, claim: &Claim, seen: &Snapshot, lease: u64) -> Txn {
+        let mut guards = vec![
+            seen.unchanged(Key::Leader),
+            seen.unchanged(Key::Epoch),
+            seen.unchanged(Key::Sync),
+        ];
+        for name in &claim.counted {
+            guards.push(seen.unchanged(Key::Promise(name.clone())));
+        }
+        let mut record = claim.record.clone();
+        if self.config.is_broken(Break::ClaimReplacesRecord) {
+            record = record.map(|record| SyncRecord::of(record.newest().clone()));
+        }
+        let puts = vec![
+            Put::Leader(Some(me.clone())),
+            Put::Epoch(Leadership {
+                epoch: claim.epoch,
+                leader: me.clone(),
+            }),
+            Put::Sync(record),
+        ];
+        Txn {
+            guards,
+            puts,
+            lease: Some(lease),
+            ..Txn::default()
+        }
+    }
+
+    fn founded(&self, me: &NodeName, epoch: Epoch, lineage: Lineage) -> Txn {
+        let alone = SyncRecord::of(Setting::alone(me.clone()));
+        let record = self.config.synchronous().then_some(alone);
+        Txn {
+            leads: Some((me.clone(), epoch)),
+            puts: vec![
+                Put::Initialize(Initialize::Done(SYSTEM)),
+                Put::Sync(record),
+                Put::Lineage(Published { epoch, lineage }),
+            ],
+            ..Txn::default()
+        }
+    }
+
+    /// Before anything is streamed or copied: in one transaction, the epoch is still this one, no promise of mine
+    /// stands in it, and none that I gave up can arrive any more.
+    fn take_stance(&mut self, id: NodeId, serial: u64, epoch: Epoch) {
+        let me = name_of(id);
+        if self.config.is_broken(Break::FollowUnread) {
+            self.follow_on(id, serial);
+            return;
+        }
+        let mut txn = Txn {
+            epoch: Some(epoch),
+            ..Txn::default()
+        };
+        txn.guards = vec![(Key::Promise(me.clone()), 0)];
+        match self.config.broken {
+            Some(Break::LateTransactions) => {}
+            Some(Break::WithdrawUnchecked) => txn.epoch = None,
+            _ => txn.puts = vec![Put::Stance(me)],
+        }
+        self.call(id, Request::Commit(txn), Purpose::Action { serial });
+    }
+
+    pub(crate) fn action_answered(
+        &mut self,
+        id: NodeId,
+        serial: u64,
+        sent: Instant,
+        answer: Option<&Answer>,
+    ) {
+        let Some(doing) = self.nodes[id]
+            .agent
+            .doing
+            .clone()
+            .filter(|doing| doing.serial == serial)
+        else {
+            return;
+        };
+        let committed = match answer {
+            Some(Answer::Committed(revision)) => Some(*revision),
+            Some(Answer::LeaseEnded) => {
+                self.nodes[id].agent.lease_id = None;
+                None
+            }
+            Some(Answer::Refused | Answer::Granted(_) | Answer::Content(_)) | None => None,
+        };
+        let Some(revision) = committed else {
+            self.note_of(id, || {
+                format!("  {:?} came to nothing: {answer:?}", doing.job)
+            });
+            if matches!(doing.action, Action::Bootstrap) {
+                self.kill(id);
+            }
+            self.done(id);
+            return;
+        };
+        self.nodes[id].agent.must_see = revision;
+        match doing.action {
+            Action::Found => {
+                let epoch = self.nodes[id].agent.snapshot.cluster.current_epoch().next();
+                self.extend_lease(id, epoch, sent);
+            }
+            Action::Claim(claim) => self.extend_lease(id, claim.epoch, sent),
+            Action::Reattach { epoch } => self.extend_lease(id, epoch, sent),
+            Action::Release { .. } => {
+                self.nodes[id].agent.lease = None;
+                self.nodes[id].guard = None;
+            }
+            Action::Leave => self.kill_agent(id),
+            Action::Follow { .. } | Action::Rewind { .. } | Action::Clone { .. } => {
+                self.follow_on(id, serial);
+                return;
+            }
+            _ => {}
+        }
+        self.done(id);
+    }
+
+    /// The action is over, one way or the other.
+    fn done(&mut self, id: NodeId) {
+        self.nodes[id].agent.doing = None;
+        self.wake(id);
+    }
+
+    fn step_after(&mut self, id: NodeId, serial: u64, low: u64, high: u64) {
+        let delay = self.rng.between(ms(low), ms(high));
+        let target = self.agent(id);
+        self.after(delay, target, Event::Step(serial));
+    }
+
+    fn watch_postgres(&mut self, id: NodeId) {
+        let run = self.nodes[id].pg.run;
+        if let Some(doing) = &mut self.nodes[id].agent.doing {
+            doing.phase = Phase::Watching { run };
+        }
+        self.wake(id);
+    }
+
+    /// The action that waits for Postgres, if its wait is over.
+    pub(crate) fn finished(&self, id: NodeId) -> Option<u64> {
+        let node = &self.nodes[id];
+        let doing = node.agent.doing.as_ref()?;
+        let Phase::Watching { run } = doing.phase else {
+            return None;
+        };
+        let gone = node.pg.run != run;
+        let over = match doing.job {
+            Job::Park => node.pg.life != Life::Starting,
+            Job::Drain | Job::Stop => node.pg.life == Life::Down || node.pg.life == Life::Orphaned,
+            Job::Promote => gone || node.pg.life != Life::Up || !node.pg.promoting,
+            Job::Apply => {
+                gone || node.primary().is_none_or(|side| {
+                    let read = |names: &Names| *names == side.configured;
+                    read(&side.defined) && side.senders.values().all(|sender| read(&sender.read))
+                })
+            }
+            _ => gone,
+        };
+        over.then_some(doing.serial)
+    }
+
+    /// A wait of the action in flight is over.
+    pub(crate) fn step(&mut self, id: NodeId, serial: u64) {
+        let Some(doing) = self.nodes[id]
+            .agent
+            .doing
+            .clone()
+            .filter(|doing| doing.serial == serial)
+        else {
+            return;
+        };
+        match (&doing.action, doing.phase) {
+            (Action::Detach, _) => self.detach(id),
+            (Action::Bootstrap, Phase::Timed) => {
+                self.bootstrap(id, serial);
+                return;
+            }
+            (Action::Apply { epoch, record }, _) => {
+                let epoch = *epoch;
+                let leader = name_of(id);
+                let record = record
+                    .clone()
+                    .unwrap_or_else(|| SyncRecord::of(Setting::alone(leader)));
+                self.applied(id, epoch, record);
+            }
+            (Action::Promote { .. }, _) => self.expect_standbys(id),
+            (
+                Action::Rewind { lineage, epoch, .. } | Action::Clone { lineage, epoch, .. },
+                Phase::Copying { from, run },
+            ) => self.copied(id, from, run, *epoch, &lineage.clone()),
+            _ => {}
+        }
+        self.done(id);
+    }
+
+    fn bootstrap(&mut self, id: NodeId, serial: u64) {
+        let Some(lease) = self.nodes[id].agent.lease else {
+            self.done(id);
+            return;
+        };
+        let lineage = Lineage::founded(Timeline(1), lease.epoch);
+        self.create_cluster(id, lease.epoch, lineage.clone());
+        if let Some(doing) = &mut self.nodes[id].agent.doing {
+            doing.phase = Phase::Asked;
+        }
+        let txn = self.founded(&name_of(id), lease.epoch, lineage);
+        self.call(id, Request::Commit(txn), Purpose::Action { serial });
+    }
+
+    fn applied(&mut self, id: NodeId, epoch: Epoch, record: SyncRecord) {
+        let node = &mut self.nodes[id];
+        let done = node.primary().is_some_and(|side| side.epoch == epoch);
+        if done
+            && matches!(node.agent.doing, Some(Doing { phase: Phase::Watching { run }, .. }) if run == node.pg.run)
+        {
+            let broken = self.config.is_broken(Break::RecordBeforeBarrier);
+            let barrier = if broken {
+                lsn(0)
+            } else {
+                lsn(node.disk.flushed)
+            };
+            node.agent.applied = Some(Applied {
+                epoch,
+                record,
+                barrier,
+            });
+        }
+    }
+
+    /// Every node of the new setting counts as seen at the promotion: it gets its time to connect.
+    fn expect_standbys(&mut self, id: NodeId) {
+        let local = self.local(id);
+        let agent = &mut self.nodes[id].agent;
+        let record = agent.snapshot.cluster.sync.as_ref();
+        let names = record
+            .map(|record| record.newest().standbys.clone())
+            .unwrap_or_default();
+        let unseen = Walsender {
+            streaming: false,
+            flushed: ha::Lsn::ZERO,
+            seen: local,
+        };
+        agent.standbys = names.into_iter().map(|name| (name, unseen)).collect();
+    }
+
+    fn promote(&mut self, id: NodeId, epoch: Epoch, setting: Option<&Setting>) {
+        let local = self.local(id);
+        let node = &mut self.nodes[id];
+        let lawful = node
+            .agent
+            .lease
+            .is_some_and(|lease| lease.epoch == epoch && local < lease.deadline);
+        let ended = node
+            .standby()
+            .is_some_and(|standby| standby.replayed == node.disk.wal.len());
+        if !lawful || !ended || node.pg.stopped.is_some() {
+            self.note_of(id, || "  the lease is over: not promoted".to_owned());
+            self.done(id);
+            return;
+        }
+        let last = node
+            .disk
+            .wal
+            .last()
+            .map_or(Timeline(0), |record| record.timeline);
+        let highest = node
+            .disk
+            .histories
+            .iter()
+            .max()
+            .copied()
+            .unwrap_or(last)
+            .max(last);
+        let predicted = Timeline(highest.0 + 1);
+        let begins = lsn(node.disk.wal.len());
+        let note = node.disk.note.as_ref();
+        node.disk.note = note.map(|note| note.promoted(predicted, epoch, begins));
+        node.pg.promoting = true;
+        let names = Names::of(setting);
+        self.begin_promotion(id, epoch, predicted, names);
+        self.watch_postgres(id);
+    }
+
+    /// After the stance was taken.
+    fn follow_on(&mut self, id: NodeId, serial: u64) {
+        let Some(doing) = self.nodes[id].agent.doing.clone() else {
+            return;
+        };
+        match doing.action {
+            Action::Follow {
+                leader,
+                epoch,
+                lineage,
+            } => {
+                let node = &mut self.nodes[id];
+                if node.standby().is_some() {
+                    node.disk.note = Some(lineage);
+                    node.disk.upstream = Some((id_of(&leader), epoch));
+                    if let Some(standby) = node.standby_mut() {
+                        standby.broken = None;
+                    }
+                    let target = self.pg(id);
+                    self.after(ms(1), target, Event::Connect);
+                }
+                self.done(id);
+            }
+            Action::Rewind {
+                leader,
+                lineage,
+                epoch,
+            }
+            | Action::Clone {
+                leader,
+                lineage,
+                epoch,
+            } => {
+                self.begin_copy(id, serial, id_of(&leader), epoch, lineage);
+            }
+            _ => self.done(id),
+        }
+    }
+
+    fn begin_copy(
+        &mut self,
+        id: NodeId,
+        serial: u64,
+        from: NodeId,
+        epoch: Epoch,
+        lineage: Lineage,
+    ) {
+        let source = &self.nodes[from];
+        let there = source.primary().is_some_and(|side| side.epoch == epoch)
+            && source.up
+            && !source.frozen
+            && self.net.both_ways(id, from);
+        if !there {
+            self.done(id);
+            return;
+        }
+        let run = source.pg.run;
+        self.kill(id);
+        let clone = matches!(
+            self.nodes[id].agent.doing.as_ref().map(|doing| doing.job),
+            Some(Job::Clone)
+        );
+        let disk = &mut self.nodes[id].disk;
+        disk.data = DataDir::Unfinished;
+        disk.note = Some(lineage);
+        disk.upstream = None;
+        if clone {
+            disk.wal.clear();
+            disk.flushed = 0;
+            disk.histories.clear();
+        }
+        if let Some(doing) = &mut self.nodes[id].agent.doing {
+            doing.phase = Phase::Copying { from, run };
+        }
+        self.step_after(id, serial, 150, 900);
+    }
+
+    fn copied(&mut self, id: NodeId, from: NodeId, run: u64, epoch: Epoch, lineage: &Lineage) {
+        let source = &self.nodes[from];
+        let fine = source.pg.run == run
+            && source.up
+            && !source.frozen
+            && source.primary().is_some()
+            && self.net.both_ways(id, from)
+            && self.nodes[id].pg.life == Life::Down
+            && matches!(self.nodes[id].disk.health, Health::Fine | Health::Slow);
+        if !fine {
+            self.note_of(id, || "  the copy was cut off".to_owned());
+            return;
+        }
+        let wal = source.disk.wal[..source.disk.flushed].to_vec();
+        let histories = source.disk.histories.clone();
+        let disk = &mut self.nodes[id].disk;
+        disk.flushed = wal.len();
+        disk.wal = wal;
+        disk.histories = histories;
+        disk.data = DataDir::Ready(SYSTEM);
+        disk.note = Some(lineage.clone());
+        disk.upstream = Some((from, epoch));
+        self.start_postgres(id);
+    }
+}

@@ -1,0 +1,501 @@
+//! The agent's process: its watch of the store, its beat, and the loop that observes, decides and starts one action.
+//!
+//! **Invariant:** a lease counts from when its request was sent; after a commit nothing is decided before the view has
+//! come as far.
+
+use crate::config::Break;
+use crate::node::{Agent, Call, Health, Life, NodeId, Purpose, Role, id_of, name_of};
+use crate::store::{Answer, Key, Put, Request, Snapshot, Txn};
+use crate::time::{Micros, ms};
+use crate::wal::lsn;
+use crate::world::{Event, Target, World};
+use ha::{
+    Action, Cluster, ClusterView, Contact, DataDir, Decision, Instant, Job, Lease, Member,
+    NodeView, Postgres, Primary, Standby, Storage, Walsender,
+};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// After this a request is given up. It may still arrive.
+const CALL_TIMEOUT: Micros = ms(700);
+
+impl World {
+    pub(crate) fn start_agent(&mut self, id: NodeId) {
+        let run = self.new_run();
+        let local = self.local(id);
+        let node = &mut self.nodes[id];
+        if !node.up || node.agent.alive {
+            return;
+        }
+        let decisions = node.agent.decisions;
+        node.agent = Agent::dead(Rc::new(Snapshot::default()));
+        node.agent.alive = true;
+        node.agent.run = run;
+        node.agent.heard = local;
+        node.agent.decisions = decisions;
+        self.note_of(id, || "agent starts".to_owned());
+        let target = self.agent(id);
+        self.after(ms(1), target, Event::Beat);
+        self.after(ms(2), target, Event::Tick);
+        self.push_view(id, false);
+    }
+
+    pub(crate) fn local(&self, id: NodeId) -> Instant {
+        self.nodes[id].clock.read(self.now)
+    }
+
+    pub(crate) fn wake(&mut self, id: NodeId) {
+        if self.nodes[id].agent.alive && !self.nodes[id].agent.wake_pending {
+            self.nodes[id].agent.wake_pending = true;
+            let soon = self.rng.between(200, 4000);
+            let target = self.agent(id);
+            self.after(soon, target, Event::Wake);
+        }
+    }
+
+    pub(crate) fn on_agent(&mut self, id: NodeId, event: Event) {
+        match event {
+            Event::View(snapshot, quiet) => self.on_view(id, snapshot, quiet),
+            Event::Answer { call, answer } => self.on_answer(id, call, Some(&answer)),
+            Event::CallTimeout(call) => self.on_answer(id, call, None),
+            Event::Tick => self.tick(id),
+            Event::Wake => {
+                self.nodes[id].agent.wake_pending = false;
+                self.think(id);
+            }
+            Event::Beat => self.beat(id),
+            Event::Step(serial) => self.step(id, serial),
+            _ => {}
+        }
+    }
+
+    fn on_view(&mut self, id: NodeId, snapshot: Rc<Snapshot>, quiet: bool) {
+        let local = self.local(id);
+        let me = name_of(id);
+        let agent = &mut self.nodes[id].agent;
+        agent.heard = local;
+        if snapshot.revision <= agent.snapshot.revision {
+            return;
+        }
+        let old = std::mem::replace(&mut agent.snapshot, snapshot);
+        let cluster = &agent.snapshot.cluster;
+        let epoch = cluster.current_epoch();
+        if agent.contact.epoch != epoch
+            || (old.cluster.leader.is_none() && cluster.leader.is_some())
+        {
+            agent.contact = Contact {
+                epoch,
+                since: local,
+                ..Contact::default()
+            };
+        }
+        if agent.snapshot.at(&Key::Status) != old.at(&Key::Status) {
+            agent.contact.beat = Some(local);
+        }
+        agent.vacant_since = match cluster.leader {
+            None => agent.vacant_since.or(Some(local)),
+            Some(_) => None,
+        };
+        let mine = cluster
+            .promises
+            .get(&me)
+            .filter(|promise| promise.epoch == epoch);
+        agent.promised_at = match (mine, agent.promised_at) {
+            (Some(_), Some((known, at))) if known == epoch => Some((known, at)),
+            (Some(_), _) => Some((epoch, local)),
+            (None, _) => None,
+        };
+        if !quiet {
+            self.wake(id);
+        }
+    }
+
+    // The store.
+
+    pub(crate) fn call(&mut self, id: NodeId, request: Request, purpose: Purpose) {
+        let call = self.new_run();
+        let sent = self.local(id);
+        let run = self.nodes[id].agent.run;
+        self.nodes[id]
+            .agent
+            .calls
+            .insert(call, Call { sent, purpose });
+        let store = self.net.store();
+        if self.net.is_open(id, store)
+            && let Some(mut delay) = self.net.store_delay(&mut self.rng)
+        {
+            if self.config.loss > 0 && self.rng.chance(4) {
+                delay += self.rng.between(ms(300), ms(4000));
+            }
+            let event = Event::StoreArrive {
+                from: id,
+                agent: run,
+                call,
+                request,
+            };
+            self.after(delay, Target::World, event);
+        }
+        let timeout = self.nodes[id].clock.span(CALL_TIMEOUT);
+        let target = self.agent(id);
+        self.after(timeout, target, Event::CallTimeout(call));
+    }
+
+    /// No answer: whether it happened is unknown.
+    fn on_answer(&mut self, id: NodeId, call: u64, answer: Option<&Answer>) {
+        let local = self.local(id);
+        let Some(call) = self.nodes[id].agent.calls.remove(&call) else {
+            return;
+        };
+        if answer.is_some() {
+            self.nodes[id].agent.heard = local;
+        }
+        match call.purpose {
+            Purpose::Grant => {
+                if let Some(Answer::Granted(lease)) = answer {
+                    self.nodes[id].agent.lease_id = Some(*lease);
+                    self.announce(id);
+                }
+            }
+            Purpose::Beat { epoch } => self.beat_answered(id, epoch, call.sent, answer),
+            Purpose::Action { serial } => self.action_answered(id, serial, call.sent, answer),
+        }
+    }
+
+    fn beat(&mut self, id: NodeId) {
+        let every = u64::try_from(self.config.settings.beat.as_micros()).unwrap_or(u64::MAX);
+        let next = self.nodes[id].clock.span(every);
+        let target = self.agent(id);
+        self.after(next, target, Event::Beat);
+        self.announce(id);
+    }
+
+    /// The lease's renewal, with the member record, and for the leader its beat: one transaction.
+    fn announce(&mut self, id: NodeId) {
+        let member = self.member(id);
+        let node = &self.nodes[id];
+        let agent = &node.agent;
+        let Some(lease) = agent.lease_id else {
+            if !agent
+                .calls
+                .values()
+                .any(|call| call.purpose == Purpose::Grant)
+            {
+                self.call(id, Request::Grant, Purpose::Grant);
+            }
+            return;
+        };
+        let mut txn = Txn {
+            lease: Some(lease),
+            ..Txn::default()
+        };
+        let known = agent.snapshot.cluster.members.get(&node.name);
+        if known != Some(&member) {
+            txn.puts.push(Put::Member(node.name.clone(), Some(member)));
+        }
+        let epoch = agent.lease.map(|lease| lease.epoch);
+        if let Some(epoch) = epoch {
+            txn.leads = Some((node.name.clone(), epoch));
+            txn.puts.push(Put::Status(lsn(node.disk.flushed)));
+        }
+        self.call(id, Request::Commit(txn), Purpose::Beat { epoch });
+    }
+
+    fn beat_answered(
+        &mut self,
+        id: NodeId,
+        epoch: Option<ha::Epoch>,
+        sent: Instant,
+        answer: Option<&Answer>,
+    ) {
+        match answer {
+            Some(Answer::Committed(_)) => {
+                if let Some(epoch) = epoch {
+                    self.extend_lease(id, epoch, sent);
+                }
+            }
+            Some(Answer::Refused) => self.drop_lease(id, epoch),
+            Some(Answer::LeaseEnded) => {
+                self.nodes[id].agent.lease_id = None;
+                self.drop_lease(id, epoch);
+            }
+            Some(Answer::Granted(_) | Answer::Content(_)) | None => {}
+        }
+    }
+
+    fn drop_lease(&mut self, id: NodeId, epoch: Option<ha::Epoch>) {
+        let agent = &mut self.nodes[id].agent;
+        if agent.lease.is_some_and(|lease| Some(lease.epoch) == epoch) {
+            agent.lease = None;
+            self.note_of(id, || "leadership is lost".to_owned());
+            self.wake(id);
+        }
+    }
+
+    /// The lease that was asked for at `sent`, and the guard's deadline with it.
+    pub(crate) fn extend_lease(&mut self, id: NodeId, epoch: ha::Epoch, sent: Instant) {
+        let counted = match self.config.is_broken(Break::LeaseFromAnswer) {
+            true => self.local(id),
+            false => sent,
+        };
+        let deadline = self.config.settings.deadline(counted);
+        let agent = &mut self.nodes[id].agent;
+        match &mut agent.lease {
+            Some(lease) if lease.epoch == epoch => lease.deadline = lease.deadline.max(deadline),
+            Some(lease) if lease.epoch > epoch => return,
+            Some(_) | None => {
+                agent.lease = Some(Lease { epoch, deadline });
+                self.nodes[id].guard = None;
+            }
+        }
+        let node = &mut self.nodes[id];
+        node.guard = node.guard.max(Some(deadline));
+        let at = node.clock.when(deadline);
+        let target = self.machine(id);
+        self.at(at, target, Event::GuardFire);
+    }
+
+    fn member(&self, id: NodeId) -> Member {
+        let node = &self.nodes[id];
+        let copying = matches!(
+            node.agent.doing.as_ref().map(|doing| doing.job),
+            Some(Job::Clone | Job::Rewind)
+        );
+        let unfit = match () {
+            () if matches!(node.disk.health, Health::Hung | Health::Full) => {
+                Some("its storage fails")
+            }
+            () if copying || !matches!(node.disk.data, DataDir::Ready(_)) => Some("it has no data"),
+            () => None,
+        };
+        Member {
+            host: String::new(),
+            port: 0,
+            api_url: String::new(),
+            state: ha::NodeState::Init,
+            position: ha::Lsn::ZERO,
+            timeline: ha::Timeline(0),
+            unfit: unfit.map(str::to_owned),
+        }
+    }
+
+    // The loop.
+
+    fn tick(&mut self, id: NodeId) {
+        let next = self.rng.between(ms(80), ms(120));
+        let target = self.agent(id);
+        self.after(next, target, Event::Tick);
+        self.probe(id);
+        let store = self.net.store();
+        if self.nodes[id].agent.snapshot.revision < self.store.current.revision
+            && self.net.both_ways(id, store)
+            && self.rng.chance(500)
+        {
+            self.push_view(id, false);
+        }
+        self.think(id);
+    }
+
+    /// The direct question to the leader's agent, which answers for the leadership that it holds.
+    fn probe(&mut self, id: NodeId) {
+        let cluster = &self.nodes[id].agent.snapshot.cluster;
+        let Some(leader) = cluster
+            .leader
+            .as_ref()
+            .map(id_of)
+            .filter(|leader| *leader != id)
+        else {
+            return;
+        };
+        let epoch = cluster.current_epoch();
+        let there = &self.nodes[leader];
+        let holds = there.agent.lease.is_some_and(|lease| lease.epoch == epoch);
+        if holds && there.agent_runs() && self.net.both_ways(id, leader) {
+            let local = self.local(id);
+            self.nodes[id].agent.contact.probe = Some(local);
+        }
+    }
+
+    /// Observe, decide, start what was decided.
+    fn think(&mut self, id: NodeId) {
+        if let Some(serial) = self.finished(id) {
+            self.step(id, serial);
+        }
+        let silent = self.silent_since(id).is_some();
+        let agent = &self.nodes[id].agent;
+        if agent.snapshot.revision < agent.must_see && !silent {
+            return;
+        }
+        self.note_downtime(id);
+        let decision = self.judge(id);
+        let agent = &mut self.nodes[id].agent;
+        agent.decisions += 1;
+        if agent.last_rule != decision.rule || !decision.actions.is_empty() {
+            agent.last_rule = decision.rule;
+            self.note_of(id, || format!("{}: {}", decision.rule, decision.reason));
+        }
+        let busy = self.nodes[id].agent.doing.is_some();
+        if let Some(action) = decision.actions.into_iter().next() {
+            if !busy || action == Action::Fence {
+                self.start(id, action);
+            }
+        }
+    }
+
+    fn silent_since(&self, id: NodeId) -> Option<Instant> {
+        let settings = &self.config.settings;
+        let heard = self.nodes[id].agent.heard;
+        let limit = settings.failure_timeout.max(settings.beat * 4) + Duration::from_millis(300);
+        (self.local(id).since(heard) > limit).then_some(heard)
+    }
+
+    fn note_downtime(&mut self, id: NodeId) {
+        let local = self.local(id);
+        let node = &mut self.nodes[id];
+        match node.pg.life {
+            Life::Up => {
+                node.agent.down_since = None;
+                node.agent.start_failures = 0;
+            }
+            Life::Down | Life::Starting | Life::Orphaned | Life::Dying => {
+                node.agent.down_since = node.agent.down_since.or(Some(local));
+            }
+        }
+    }
+
+    pub(crate) fn judge(&mut self, id: NodeId) -> Decision {
+        let now = self.local(id);
+        let mut me = self.observe(id);
+        let view = match self.silent_since(id) {
+            Some(since) => ClusterView::Silent { since },
+            None => {
+                let mut cluster = self.nodes[id].agent.snapshot.cluster.clone();
+                self.distort(&mut cluster, &mut me);
+                ClusterView::Known(Box::new(cluster))
+            }
+        };
+        ha::decide(&view, &me, now)
+    }
+
+    /// What the agent finds when it looks at its own machine.
+    fn observe(&mut self, id: NodeId) -> NodeView {
+        let postgres = self.observe_postgres(id);
+        let node = &self.nodes[id];
+        let agent = &node.agent;
+        let storage = match node.disk.health {
+            Health::Fine | Health::Slow => Storage::Healthy,
+            Health::Hung | Health::Full => Storage::Failing {
+                since: node.clock.read(node.disk.sick_since),
+                why: format!("{:?}", node.disk.health),
+            },
+        };
+        NodeView {
+            name: node.name.clone(),
+            data: node.disk.data.clone(),
+            postgres,
+            lineage: node.disk.note.clone(),
+            lease: agent.lease,
+            job: agent.doing.as_ref().map(|doing| doing.job),
+            contact: agent.contact,
+            applied: agent.applied.clone(),
+            storage,
+            vacant_since: agent.vacant_since,
+            promised_at: agent.promised_at.map(|(_, at)| at),
+            down_since: agent.down_since,
+            start_failures: agent.start_failures,
+            stream_broken: node.standby().and_then(|standby| standby.broken),
+        }
+    }
+
+    fn observe_postgres(&mut self, id: NodeId) -> Postgres {
+        let local = self.local(id);
+        let node = &self.nodes[id];
+        match node.pg.life {
+            Life::Down => return Postgres::Down { leftovers: 0 },
+            Life::Orphaned | Life::Dying => {
+                let seen = !self.config.is_broken(Break::ReleaseWithBackends);
+                return Postgres::Down {
+                    leftovers: usize::from(seen),
+                };
+            }
+            Life::Starting => return Postgres::Starting,
+            Life::Up => {}
+        }
+        if let Some(stopped) = node.pg.stopped {
+            let since = node.clock.read(stopped);
+            return Postgres::Unresponsive { since };
+        }
+        match &node.pg.role {
+            Role::Standby(side) => {
+                let ended = side.receiver.is_none() && node.disk.upstream.is_none();
+                let all = node.disk.wal.len();
+                let received = if side.streamed { all } else { side.replayed };
+                Postgres::Standby(Standby {
+                    upstream: node
+                        .disk
+                        .upstream
+                        .filter(|_| !side.ghost)
+                        .map(|(up, _)| name_of(up)),
+                    streaming: side.receiver.is_some() && !side.ghost,
+                    received: lsn(received),
+                    replayed: lsn(side.replayed),
+                    end_known: side.ghost || (ended && (side.streamed || side.waiting)),
+                    open: side.open,
+                })
+            }
+            Role::Primary(side) => {
+                let mut seen = node.agent.standbys.clone();
+                for walsender in seen.values_mut() {
+                    walsender.streaming = false;
+                }
+                for (standby, sender) in &side.senders {
+                    let flushed = lsn(sender.flushed);
+                    let walsender = Walsender {
+                        streaming: true,
+                        flushed,
+                        seen: local,
+                    };
+                    seen.insert(name_of(*standby), walsender);
+                }
+                let primary = Primary {
+                    timeline: side.timeline,
+                    flushed: lsn(node.disk.flushed),
+                    standbys: seen.clone(),
+                    open: side.open,
+                };
+                self.nodes[id].agent.standbys = seen;
+                Postgres::Primary(primary)
+            }
+        }
+    }
+
+    /// The breaks that stand in front of the decision.
+    fn distort(&self, cluster: &mut Cluster, me: &mut NodeView) {
+        if self.config.is_broken(Break::ClaimBehind)
+            && let Some(mine) = cluster
+                .promises
+                .get(&me.name)
+                .map(|promise| promise.position)
+        {
+            for promise in cluster.promises.values_mut() {
+                promise.position = mine;
+            }
+        }
+        if self.config.is_broken(Break::NumbersBelieved)
+            && cluster.leader.as_ref() != Some(&me.name)
+            && let (Some(published), Some(mine)) = (&cluster.lineage, &me.lineage)
+        {
+            let believed = mine.branches().iter().map(|branch| {
+                let theirs = published.lineage.branches();
+                let same = theirs
+                    .iter()
+                    .find(|other| other.timeline == branch.timeline);
+                ha::Branch {
+                    epoch: same.map_or(branch.epoch, |other| other.epoch),
+                    ..*branch
+                }
+            });
+            me.lineage =
+                ha::Lineage::from_branches(believed.collect()).or_else(|| me.lineage.clone());
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What a world is like, drawn from its seed; and the deliberate breaks by which the harness is itself tested.
+
+use crate::rng::Rng;
+use crate::time::{Micros, ms};
+use ha::{Settings, SyncMode};
+use std::time::Duration;
+
+/// A rule that is broken on purpose, in the shell or in front of the decision, never in `ha`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// A promise is written while WAL still streams in.
+    PromiseWhileStreaming,
+    /// A promise is taken back without checking the epoch.
+    WithdrawUnchecked,
+    /// The claimant is not the most advanced.
+    ClaimBehind,
+    /// A claim replaces the record instead of joining it.
+    ClaimReplacesRecord,
+    /// The record moves on before the barrier.
+    RecordBeforeBarrier,
+    /// The lease is counted from the answer instead of the request.
+    LeaseFromAnswer,
+    /// The leadership is released while a backend still lives.
+    ReleaseWithBackends,
+    /// The primary opens before a quorum has its end of recovery.
+    OpenEarly,
+    /// A standby follows without the linearizable read.
+    FollowUnread,
+    /// Timeline numbers are believed without their epochs.
+    NumbersBelieved,
+    /// A standby reconnects by itself to the same node's next leadership, before its note names it.
+    StreamAcrossEpochs,
+    /// A transaction that was given up may still arrive after the node has moved on.
+    LateTransactions,
+}
+
+impl Break {
+    /// With the names that the command line knows them by.
+    pub const ALL: [(Self, &'static str); 12] = [
+        (Self::PromiseWhileStreaming, "promise-while-streaming"),
+        (Self::WithdrawUnchecked, "withdraw-unchecked"),
+        (Self::ClaimBehind, "claim-behind"),
+        (Self::ClaimReplacesRecord, "claim-replaces-record"),
+        (Self::RecordBeforeBarrier, "record-before-barrier"),
+        (Self::LeaseFromAnswer, "lease-from-answer"),
+        (Self::ReleaseWithBackends, "release-with-backends"),
+        (Self::OpenEarly, "open-early"),
+        (Self::FollowUnread, "follow-unread"),
+        (Self::NumbersBelieved, "numbers-believed"),
+        (Self::StreamAcrossEpochs, "stream-across-epochs"),
+        (Self::LateTransactions, "late-transactions"),
+    ];
+
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(found, _)| *found)
+    }
+
+    pub fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(known, _)| *known == self)
+            .map_or("", |(_, name)| name)
+    }
+}
+
+/// Which world to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    pub seed: u64,
+    pub broken: Option<Break>,
+    pub trace: bool,
+}
+
+/// The world's fixed properties.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub nodes: usize,
+    /// The store's voters are the nodes (and a witness where their number is even).
+    pub colocated: bool,
+    pub settings: Settings,
+    pub broken: Option<Break>,
+    /// How long faults are injected, after the cluster was founded.
+    pub turmoil: Micros,
+    /// Time between faults, at most.
+    pub fault_gap: Micros,
+    /// Out of a thousand messages to or from the store, lost.
+    pub loss: u64,
+    /// How many records a primary keeps for standbys that are away.
+    pub retention: usize,
+    pub clients: usize,
+    /// Of a thousand promotions, how many are followed by a fault at once.
+    pub double_fault: u64,
+    /// Out of a thousand commits, the first flush is slow.
+    pub slow_flush: u64,
+}
+
+impl Config {
+    pub(crate) fn drawn(options: &Options, rng: &mut Rng) -> Self {
+        let nodes = [2, 3, 3, 3, 3, 4, 5][rng.index(7)];
+        let off = rng.chance(220) || options.broken == Some(Break::LeaseFromAnswer);
+        let fast = rng.chance(500);
+        let settings = Settings {
+            ttl: Duration::from_millis(if fast { 1000 } else { 3000 }),
+            beat: Duration::from_millis(if fast { 150 } else { 250 }),
+            failure_timeout: Duration::from_millis(if fast { 500 } else { 1000 }),
+            sync_mode: match off {
+                true => SyncMode::Off,
+                false if rng.chance(150) => SyncMode::On,
+                false => SyncMode::Quorum,
+            },
+            sync_strict: !off && rng.chance(250),
+            sync_node_count: if nodes > 2 && rng.chance(350) { 2 } else { 1 },
+            sync_relax_after: Duration::from_millis(rng.between(300, 2000)),
+            lag_bytes_max: if rng.chance(300) { 8 << 20 } else { 1 << 30 },
+            primary_start_timeout: Duration::from_secs(5),
+            ..Settings::default()
+        };
+        Self {
+            nodes,
+            colocated: rng.chance(500),
+            settings,
+            broken: options.broken,
+            turmoil: ms(rng.between(6_000, 16_000)),
+            fault_gap: ms(rng.between(300, 3_000)),
+            loss: if rng.chance(500) {
+                rng.between(1, 40)
+            } else {
+                0
+            },
+            retention: if rng.chance(300) { 40 } else { usize::MAX },
+            clients: 2 + rng.index(2),
+            double_fault: if rng.chance(500) { 500 } else { 0 },
+            slow_flush: rng.below(40),
+        }
+    }
+
+    pub(crate) fn is_broken(&self, by: Break) -> bool {
+        self.broken == Some(by)
+    }
+
+    pub(crate) fn synchronous(&self) -> bool {
+        self.settings.sync_mode != SyncMode::Off
+    }
+}

@@ -1,0 +1,461 @@
+//! What goes wrong, drawn from the seed, and how each wrong is righted.
+
+use crate::node::{Health, Life, NodeId, Role, name_of};
+use crate::store::{Put, Request, Txn};
+use crate::time::{Micros, ms};
+use crate::world::{Era, Event, Target, World};
+use ha::Switchover;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    KillPostmaster(NodeId),
+    KillAgent(NodeId),
+    KillBoth(NodeId),
+    LoseMachine(NodeId),
+    PowerLoss,
+    Freeze { id: NodeId, clock_stops: bool },
+    StopAgent(NodeId),
+    StopPostgres(NodeId),
+    Isolate(NodeId),
+    CutFromStore(NodeId),
+    CutFromPeers(NodeId),
+    OneWay(NodeId, usize),
+    StoreOutage,
+    StoreSlow,
+    Sick(NodeId, Health),
+    Switchover,
+    Maintenance(NodeId),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Undo {
+    StartAgent(NodeId),
+    StartMachine(NodeId),
+    Thaw(NodeId),
+    ContinueAgent(NodeId),
+    ContinuePostgres(NodeId),
+    Reconnect(usize),
+    Join(usize, usize),
+    StoreBack,
+    StoreFast,
+    Recover(NodeId),
+    EndMaintenance(NodeId),
+}
+
+impl World {
+    pub(crate) fn next_fault(&mut self) {
+        if self.era != Era::Turmoil {
+            return;
+        }
+        let gap = self.rng.between(ms(20), self.config.fault_gap);
+        self.after(gap, Target::World, Event::NextFault);
+        let fault = self.draw_fault();
+        self.inflict(fault);
+    }
+
+    /// The leader is hit more often than its share.
+    fn victim(&mut self) -> NodeId {
+        let leader = self
+            .store
+            .current
+            .cluster
+            .leader
+            .as_ref()
+            .map(crate::node::id_of);
+        match leader {
+            Some(leader) if self.rng.chance(450) => leader,
+            _ => self.rng.index(self.nodes.len()),
+        }
+    }
+
+    fn draw_fault(&mut self) -> Fault {
+        let id = self.victim();
+        match self.rng.below(100) {
+            0..16 => Fault::KillPostmaster(id),
+            16..21 => Fault::KillAgent(id),
+            21..25 => Fault::KillBoth(id),
+            25..35 => Fault::LoseMachine(id),
+            35..38 => Fault::PowerLoss,
+            38..46 => {
+                let clock_stops = self.config.synchronous() && self.rng.chance(400);
+                Fault::Freeze { id, clock_stops }
+            }
+            46..50 => Fault::StopAgent(id),
+            50..54 => Fault::StopPostgres(id),
+            54..62 => Fault::Isolate(id),
+            62..66 => Fault::CutFromStore(id),
+            66..71 => Fault::CutFromPeers(id),
+            71..77 => Fault::OneWay(id, self.rng.index(self.nodes.len() + 1)),
+            77..79 => Fault::StoreOutage,
+            79..83 => Fault::StoreSlow,
+            83..86 => Fault::Sick(id, Health::Slow),
+            86..88 => Fault::Sick(id, Health::Hung),
+            88..90 => Fault::Sick(id, Health::Full),
+            90..97 => Fault::Switchover,
+            _ => Fault::Maintenance(id),
+        }
+    }
+
+    fn undo_after(&mut self, low: Micros, high: Micros, undo: Undo) {
+        let delay = self.rng.between(low, high);
+        self.after(delay, Target::World, Event::Undo(undo));
+    }
+
+    pub(crate) fn inflict(&mut self, fault: Fault) {
+        self.note(|| format!("FAULT  {fault:?}"));
+        let store = self.net.store();
+        match fault {
+            Fault::KillPostmaster(id) => {
+                let lingering = self.rng.chance(500);
+                self.orphan(id, lingering);
+            }
+            Fault::KillAgent(id) => {
+                self.kill_agent(id);
+                self.undo_after(ms(50), ms(3000), Undo::StartAgent(id));
+            }
+            Fault::KillBoth(id) => {
+                self.kill_agent(id);
+                let lingering = self.rng.chance(500);
+                self.orphan(id, lingering);
+                self.undo_after(ms(50), ms(3000), Undo::StartAgent(id));
+            }
+            Fault::LoseMachine(id) => {
+                self.lose_machine(id);
+                self.undo_after(ms(500), ms(6000), Undo::StartMachine(id));
+            }
+            Fault::PowerLoss => {
+                for id in 0..self.nodes.len() {
+                    self.lose_machine(id);
+                    self.undo_after(ms(300), ms(5000), Undo::StartMachine(id));
+                }
+            }
+            Fault::Freeze { id, clock_stops } => self.freeze(id, clock_stops),
+            Fault::StopAgent(id) => {
+                self.nodes[id].agent.stopped = true;
+                self.undo_after(ms(200), ms(5000), Undo::ContinueAgent(id));
+            }
+            Fault::StopPostgres(id) => {
+                let now = self.now;
+                let pg = &mut self.nodes[id].pg;
+                if pg.life == Life::Up && pg.stopped.is_none() {
+                    pg.stopped = Some(now);
+                    self.undo_after(ms(200), ms(5000), Undo::ContinuePostgres(id));
+                }
+            }
+            Fault::Isolate(id) => {
+                self.cut_off(id, true, true);
+                self.undo_after(ms(300), ms(6000), Undo::Reconnect(id));
+            }
+            Fault::CutFromStore(id) => {
+                self.cut_off(id, true, false);
+                self.undo_after(ms(300), ms(5000), Undo::Reconnect(id));
+            }
+            Fault::CutFromPeers(id) => {
+                self.cut_off(id, false, true);
+                self.undo_after(ms(300), ms(5000), Undo::Reconnect(id));
+            }
+            Fault::OneWay(id, other) => {
+                let (from, to) = if self.rng.chance(500) {
+                    (id, other)
+                } else {
+                    (other, id)
+                };
+                if from != to {
+                    self.net.set(from, to, true);
+                    self.undo_after(ms(300), ms(5000), Undo::Join(from, to));
+                }
+            }
+            Fault::StoreOutage => {
+                self.outage = true;
+                self.settle_store();
+                self.undo_after(ms(300), ms(4000), Undo::StoreBack);
+            }
+            Fault::StoreSlow => {
+                self.net.store_slow = true;
+                self.undo_after(ms(500), ms(4000), Undo::StoreFast);
+            }
+            Fault::Sick(id, health) => self.sicken(id, health),
+            Fault::Switchover => self.order_switchover(),
+            Fault::Maintenance(id) => {
+                self.set_maintenance(id, true);
+                self.undo_after(ms(500), ms(4000), Undo::EndMaintenance(id));
+            }
+        }
+        debug_assert!(store < usize::MAX);
+    }
+
+    pub(crate) fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::StartAgent(id) => self.start_agent(id),
+            Undo::StartMachine(id) => self.start_machine(id),
+            Undo::Thaw(id) => self.thaw(id),
+            Undo::ContinueAgent(id) => {
+                let agent = &mut self.nodes[id].agent;
+                agent.stopped = false;
+                let deferred = std::mem::take(&mut agent.deferred);
+                self.release_deferred(deferred);
+            }
+            Undo::ContinuePostgres(id) => {
+                let pg = &mut self.nodes[id].pg;
+                pg.stopped = None;
+                let deferred = std::mem::take(&mut pg.deferred);
+                self.release_deferred(deferred);
+            }
+            Undo::Reconnect(id) => self.reconnect(id),
+            Undo::Join(from, to) => self.net.set(from, to, false),
+            Undo::StoreBack => {
+                self.outage = false;
+                self.settle_store();
+            }
+            Undo::StoreFast => self.net.store_slow = false,
+            Undo::Recover(id) => self.nodes[id].disk.health = Health::Fine,
+            Undo::EndMaintenance(id) => self.set_maintenance(id, false),
+        }
+    }
+
+    /// A promotion has just ended: the next blow, before anybody has recovered from the last.
+    pub(crate) fn strike_again(&mut self, id: NodeId) {
+        if self.era != Era::Turmoil {
+            return;
+        }
+        let delay = self.rng.below(ms(250));
+        let fault = match self.rng.below(5) {
+            0 => Fault::KillPostmaster(id),
+            1 => Fault::KillBoth(id),
+            2 => Fault::Isolate(id),
+            3 => Fault::LoseMachine(id),
+            _ => Fault::Freeze {
+                id,
+                clock_stops: false,
+            },
+        };
+        self.after(delay, Target::World, Event::Fault(fault));
+    }
+
+    pub(crate) fn kill_agent(&mut self, id: NodeId) {
+        let agent = &mut self.nodes[id].agent;
+        agent.alive = false;
+        agent.stopped = false;
+        agent.deferred.clear();
+        agent.calls.clear();
+        agent.doing = None;
+    }
+
+    fn lose_machine(&mut self, id: NodeId) {
+        if !self.nodes[id].up {
+            return;
+        }
+        self.kill_agent(id);
+        self.lose_postgres(id);
+        let boot = self.new_run();
+        let node = &mut self.nodes[id];
+        node.up = false;
+        node.frozen = false;
+        node.deferred.clear();
+        node.boot = boot;
+        node.guard = None;
+        self.settle_store();
+    }
+
+    fn start_machine(&mut self, id: NodeId) {
+        if self.nodes[id].up {
+            return;
+        }
+        let clock = Self::fresh_clock(&mut self.rng, self.now);
+        let node = &mut self.nodes[id];
+        node.up = true;
+        node.clock = clock;
+        self.settle_store();
+        self.undo_after(ms(50), ms(400), Undo::StartAgent(id));
+    }
+
+    fn freeze(&mut self, id: NodeId, clock_stops: bool) {
+        let now = self.now;
+        let node = &mut self.nodes[id];
+        if !node.up || node.frozen {
+            return;
+        }
+        node.frozen = true;
+        if clock_stops {
+            node.clock.stop(now);
+        }
+        self.settle_store();
+        self.undo_after(ms(200), ms(6000), Undo::Thaw(id));
+    }
+
+    fn thaw(&mut self, id: NodeId) {
+        let now = self.now;
+        let node = &mut self.nodes[id];
+        if !node.frozen {
+            return;
+        }
+        node.frozen = false;
+        node.thawed = now;
+        node.clock.go(now);
+        let guard = node.guard;
+        let deferred = std::mem::take(&mut node.deferred);
+        self.release_deferred(deferred);
+        if let Some(deadline) = guard {
+            let at = self.nodes[id].clock.when(deadline);
+            let target = self.machine(id);
+            self.at(at, target, Event::GuardFire);
+        }
+        self.settle_store();
+    }
+
+    fn cut_off(&mut self, id: NodeId, store: bool, peers: bool) {
+        let places = self.nodes.len();
+        for other in 0..places {
+            if peers && other != id {
+                self.net.set(id, other, true);
+                self.net.set(other, id, true);
+            }
+        }
+        if store {
+            self.net.set(id, places, true);
+            self.net.set(places, id, true);
+        }
+    }
+
+    fn reconnect(&mut self, id: NodeId) {
+        for other in 0..=self.nodes.len() {
+            if other != id {
+                self.net.set(id, other, false);
+                self.net.set(other, id, false);
+            }
+        }
+    }
+
+    fn sicken(&mut self, id: NodeId, health: Health) {
+        let now = self.now;
+        let disk = &mut self.nodes[id].disk;
+        disk.health = health;
+        disk.sick_since = now;
+        self.undo_after(ms(300), ms(5000), Undo::Recover(id));
+    }
+
+    /// What a person orders, straight into the store.
+    fn order(&mut self, put: Put) {
+        let txn = Txn {
+            puts: vec![put],
+            ..Txn::default()
+        };
+        if self.store.up {
+            let before = std::rc::Rc::clone(&self.store.current);
+            self.store.apply(&Request::Commit(txn), self.now);
+            self.check_store(&before);
+            self.broadcast(false);
+        }
+    }
+
+    fn order_switchover(&mut self) {
+        let Some(leader) = self.store.current.cluster.leader.clone() else {
+            return;
+        };
+        let to = self.rng.index(self.nodes.len());
+        let order = Switchover {
+            from: self.rng.chance(700).then_some(leader),
+            to: self.rng.chance(500).then(|| name_of(to)),
+        };
+        if order.from.is_some() || order.to.is_some() {
+            self.order(Put::Failover(Some(order)));
+        }
+    }
+
+    fn set_maintenance(&mut self, id: NodeId, on: bool) {
+        let name = name_of(id);
+        let mut record = self.store.current.cluster.node(&name);
+        if record.maintenance != on {
+            record.maintenance = on;
+            self.order(Put::Node(name, Some(record)));
+        }
+    }
+
+    /// Everything is put right at once.
+    pub(crate) fn heal(&mut self) {
+        self.net.heal();
+        self.outage = false;
+        for id in 0..self.nodes.len() {
+            self.start_machine(id);
+            self.thaw(id);
+            if self.nodes[id].agent.stopped {
+                self.undo(Undo::ContinueAgent(id));
+            }
+            if self.nodes[id].pg.stopped.is_some() {
+                self.undo(Undo::ContinuePostgres(id));
+            }
+            self.nodes[id].disk.health = Health::Fine;
+        }
+        self.net.store_loss = 0;
+        self.settle_store();
+        for id in 0..self.nodes.len() {
+            self.start_agent(id);
+            self.set_maintenance(id, false);
+        }
+    }
+
+    /// Whether the cluster is one again: an open primary, everybody else streaming from it, nothing left over.
+    pub(crate) fn healthy(&self) -> Result<(), String> {
+        let cluster = &self.store.current.cluster;
+        let leader = cluster.leader.as_ref().ok_or("there is no leader")?;
+        let id = crate::node::id_of(leader);
+        let epoch = cluster.current_epoch();
+        let side = self.nodes[id]
+            .primary()
+            .ok_or(format!("{leader} is no primary"))?;
+        if side.epoch != epoch || !side.open {
+            return Err(format!("{leader} is not open in epoch {epoch}"));
+        }
+        for (other, node) in self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != id)
+        {
+            let streams = match &node.pg.role {
+                Role::Standby(side) => side.receiver.is_some_and(|receiver| receiver.from == id),
+                Role::Primary(_) => false,
+            };
+            if !streams || node.pg.life != Life::Up || !side.senders.contains_key(&other) {
+                return Err(format!("{} does not stream from {leader}", node.name));
+            }
+            if node.disk.note.as_ref() != cluster.published_lineage() {
+                return Err(format!("{} has another lineage noted", node.name));
+            }
+            if cluster.promises.contains_key(&node.name) {
+                return Err(format!("{} has a promise left", node.name));
+            }
+        }
+        if cluster.switchover.is_some() {
+            return Err("a switchover is pending".to_owned());
+        }
+        self.protected()
+    }
+
+    fn protected(&self) -> Result<(), String> {
+        if !self.config.synchronous() {
+            return Ok(());
+        }
+        let record = self
+            .store
+            .current
+            .cluster
+            .sync
+            .as_ref()
+            .ok_or("there is no sync record")?;
+        let newest = record.newest();
+        let count = self
+            .config
+            .settings
+            .sync_node_count
+            .min(self.nodes.len() - 1);
+        let enough = newest.needed >= count;
+        if record.is_settled() && enough {
+            return Ok(());
+        }
+        Err(format!(
+            "commits need {newest}, settled: {}",
+            record.is_settled()
+        ))
+    }
+}

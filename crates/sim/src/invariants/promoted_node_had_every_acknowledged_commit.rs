@@ -1,0 +1,30 @@
+//! A node that is promoted has every commit that was acknowledged up to then.
+
+use super::{Broken, Promotion};
+use crate::world::World;
+
+pub(super) fn at_promotion(world: &World, promotion: &Promotion) -> Result<(), Broken> {
+    if !world.config.synchronous() {
+        return Ok(());
+    }
+    let lost = world
+        .ledger
+        .acknowledged
+        .iter()
+        .find(|known| !world.holds(promotion.node, known));
+    match lost {
+        None => Ok(()),
+        Some(known) => Err((
+            "promoted_node_had_every_acknowledged_commit",
+            format!(
+                "{}, promoted in epoch {}, lacks record {}, acknowledged by {} in epoch {} at {} ms",
+                world.nodes[promotion.node].name,
+                promotion.epoch,
+                known.index,
+                world.nodes[known.node].name,
+                known.epoch,
+                known.at / 1000
+            ),
+        )),
+    }
+}

@@ -1,0 +1,72 @@
+//! Who reaches whom, and how fast. The store is one more place, after the nodes.
+
+use crate::rng::Rng;
+use crate::time::{Micros, ms};
+
+/// Directed links between places.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    places: usize,
+    cut: Vec<bool>,
+    /// The store's messages are slow.
+    pub store_slow: bool,
+    /// Of a thousand messages to and from the store, lost.
+    pub store_loss: u64,
+}
+
+impl Network {
+    pub(crate) fn new(nodes: usize, store_loss: u64) -> Self {
+        let places = nodes + 1;
+        Self {
+            places,
+            cut: vec![false; places * places],
+            store_slow: false,
+            store_loss,
+        }
+    }
+
+    pub(crate) fn store(&self) -> usize {
+        self.places - 1
+    }
+
+    pub(crate) fn set(&mut self, from: usize, to: usize, cut: bool) {
+        self.cut[from * self.places + to] = cut;
+    }
+
+    pub(crate) fn is_open(&self, from: usize, to: usize) -> bool {
+        !self.cut[from * self.places + to]
+    }
+
+    pub(crate) fn both_ways(&self, one: usize, other: usize) -> bool {
+        self.is_open(one, other) && self.is_open(other, one)
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut.fill(false);
+        self.store_slow = false;
+    }
+
+    /// How long a message between nodes takes.
+    pub(crate) fn delay(rng: &mut Rng) -> Micros {
+        if rng.chance(10) {
+            rng.between(ms(2), ms(40))
+        } else {
+            rng.between(100, 900)
+        }
+    }
+
+    /// How long a message to or from the store takes; none if it is lost.
+    pub(crate) fn store_delay(&self, rng: &mut Rng) -> Option<Micros> {
+        if rng.chance(self.store_loss) {
+            return None;
+        }
+        if self.store_slow {
+            return Some(rng.between(ms(20), ms(450)));
+        }
+        Some(if rng.chance(20) {
+            rng.between(ms(3), ms(120))
+        } else {
+            rng.between(200, 3000)
+        })
+    }
+}
