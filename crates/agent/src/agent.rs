@@ -15,7 +15,8 @@ use crate::shell::{self, Basis, Report, Shell, ShellError};
 use crate::tenure::Tenure;
 use ha::quorum::Applied;
 use ha::{
-    Action, Cluster, ClusterView, Decision, Epoch, Instant, Job, NodeName, NodeView, Postgres, Storage,
+    Action, Cluster, ClusterView, Decision, Epoch, Instant, Job, NodeName, NodeView, Postgres,
+    Storage,
 };
 use postgres::Instance;
 use std::path::PathBuf;
@@ -111,7 +112,9 @@ pub struct Agent {
 
 impl std::fmt::Debug for Agent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Agent").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Agent")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,7 +175,11 @@ impl Agent {
         let tasks = vec![
             tokio::spawn(observer.run(observed_by)),
             tokio::spawn(keeper.run()),
-            tokio::spawn(watch_storage(options.instance.clone(), storage_by, Arc::clone(&wake))),
+            tokio::spawn(watch_storage(
+                options.instance.clone(),
+                storage_by,
+                Arc::clone(&wake),
+            )),
         ];
         let shell = Shell {
             me: options.name.clone(),
@@ -256,22 +263,36 @@ impl Agent {
             }
         };
         let rest = cluster.settings.loop_wait;
-        let Some(observation) = self.observed.borrow_and_update().clone() else { return rest };
+        let Some(observation) = self.observed.borrow_and_update().clone() else {
+            return rest;
+        };
         let view = self.cluster_view(&snapshot, cluster, at);
         let me = self.node_view(&view, &snapshot, &observation, at);
         let decision = ha::decide(&view, &me, at);
-        self.journal.note(at, &view, &me, &decision);
-        self.announce(&decision, &view);
+        // On an observation from before the last action ended, only what never waits is done.
         let stale = observation.at < self.memory.fresh_from;
-        if !stale {
+        if !stale || decision.actions.first() == Some(&Action::Fence) {
+            self.journal.note(at, &view, &me, &decision);
+            self.announce(&decision, &view);
             self.begin(&decision, &view, &snapshot);
         }
         self.housekeep(&view, &me, at);
         self.tell_keeper(&view, &me, &observation, &decision);
         let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
         self.changing.store(changing, Ordering::Relaxed);
-        self.shown.publish(&view, &snapshot, me, decision, &observation, self.tenure.last_heard());
-        if stale || self.memory.running.is_some() { Duration::from_millis(50) } else { rest }
+        self.shown.publish(
+            &view,
+            &snapshot,
+            me,
+            decision,
+            &observation,
+            self.tenure.last_heard(),
+        );
+        if stale || self.memory.running.is_some() {
+            Duration::from_millis(50)
+        } else {
+            rest
+        }
     }
 
     /// Without an answer for a whole lease, what the store said no longer permits anything.
@@ -279,7 +300,9 @@ impl Agent {
         let heard = self.tenure.last_heard();
         let silent = heard.is_none_or(|heard| at.since(heard) > cluster.settings.ttl);
         if silent || snapshot.revision == 0 && heard.is_none() {
-            return ClusterView::Silent { since: heard.unwrap_or_default() };
+            return ClusterView::Silent {
+                since: heard.unwrap_or_default(),
+            };
         }
         ClusterView::Known(Box::new(cluster))
     }
@@ -300,13 +323,22 @@ impl Agent {
                     _ => ha::Lsn::ZERO,
                 };
                 let beat = status.map(|entry| entry.modified);
-                let contact = self.signs.contact(cluster, beat, received, observation.stream_heard);
-                if cluster.leader.as_ref().is_some_and(|leader| *leader != self.name) {
+                let contact = self
+                    .signs
+                    .contact(cluster, beat, received, observation.stream_heard);
+                if cluster
+                    .leader
+                    .as_ref()
+                    .is_some_and(|leader| *leader != self.name)
+                {
                     self.signs.probe_if_silent(cluster);
                 }
                 contact
             }
-            ClusterView::Silent { .. } => ha::Contact { since: at, ..ha::Contact::default() },
+            ClusterView::Silent { .. } => ha::Contact {
+                since: at,
+                ..ha::Contact::default()
+            },
         };
         let epoch = match view {
             ClusterView::Known(cluster) => cluster.current_epoch(),
@@ -323,7 +355,11 @@ impl Agent {
             applied: self.memory.applied.clone(),
             storage: self.storage.borrow().clone(),
             vacant_since: self.memory.vacant_since,
-            promised_at: self.memory.promised.filter(|(of, _)| *of == epoch).map(|(_, at)| at),
+            promised_at: self
+                .memory
+                .promised
+                .filter(|(of, _)| *of == epoch)
+                .map(|(_, at)| at),
             down_since: self.memory.down_since,
             start_failures: self.memory.start_failures,
             stream_broken: observation.stream_broken,
@@ -357,6 +393,10 @@ impl Agent {
 
     /// Says a new decision once, in the log and in the events.
     fn announce(&mut self, decision: &Decision, view: &ClusterView) {
+        // Waiting for one's own action is no news: the action was.
+        if self.memory.running.is_some() && decision.actions.is_empty() {
+            return;
+        }
         let news = self.memory.last.as_ref().is_none_or(|last| {
             last.rule != decision.rule
                 || last.actions != decision.actions
@@ -375,13 +415,16 @@ impl Agent {
                 ClusterView::Known(cluster) => cluster.current_epoch(),
                 ClusterView::Silent { .. } => Epoch::NONE,
             };
-            self.events.decided(epoch, self.memory.last.as_ref(), decision);
+            self.events
+                .decided(epoch, self.memory.last.as_ref(), decision);
         }
         self.memory.last = Some(decision.clone());
     }
 
     fn begin(&mut self, decision: &Decision, view: &ClusterView, snapshot: &Arc<Snapshot>) {
-        let Some(action) = decision.actions.first().cloned() else { return };
+        let Some(action) = decision.actions.first().cloned() else {
+            return;
+        };
         let fence = matches!(action, Action::Fence);
         let troubled = |(name, _, until): &(&str, u32, Instant)| {
             *name == shell::name(&action) && now() < *until
@@ -401,22 +444,37 @@ impl Agent {
             ClusterView::Known(cluster) => (**cluster).clone(),
             ClusterView::Silent { .. } => Cluster::default(),
         };
-        let job = if fence { Job::Stop } else { shell::job(&action) };
+        let job = if fence {
+            Job::Stop
+        } else {
+            shell::job(&action)
+        };
         if matches!(action, Action::Apply { .. }) {
             self.memory.applied = None;
         }
-        let basis = Basis { snapshot: Arc::clone(snapshot), cluster };
+        let basis = Basis {
+            snapshot: Arc::clone(snapshot),
+            cluster,
+        };
         let (shell, report) = (self.shell.clone(), self.report.clone());
         let task = tokio::spawn(async move {
             let result = shell.act(action.clone(), &basis).await;
-            let _ = report.send(Done { job, action, result });
+            let _ = report.send(Done {
+                job,
+                action,
+                result,
+            });
         });
         self.memory.running = Some(Running { job, task });
     }
 
     fn finish(&mut self, done: Done) {
         // A job that a fence cut off may still report; the fence is what runs now.
-        let current = self.memory.running.as_ref().is_some_and(|running| running.job == done.job);
+        let current = self
+            .memory
+            .running
+            .as_ref()
+            .is_some_and(|running| running.job == done.job);
         if current {
             self.memory.running = None;
         }
@@ -446,7 +504,10 @@ impl Agent {
     }
 
     fn failed(&mut self, action: &Action, error: &ShellError) {
-        if matches!(action, Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap) {
+        if matches!(
+            action,
+            Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap
+        ) {
             self.memory.start_failures += 1;
         }
         match error {
@@ -460,7 +521,11 @@ impl Agent {
             ShellError::Store(_) | ShellError::Postgres(_) | ShellError::Note(_) => {
                 let action = shell::name(action);
                 self.back_off(action);
-                tracing::warn!(action, error = chain(error), "the action failed and is decided anew");
+                tracing::warn!(
+                    action,
+                    error = chain(error),
+                    "the action failed and is decided anew"
+                );
             }
         }
     }
@@ -477,7 +542,9 @@ impl Agent {
 
     /// What is done beside the decisions: replication slots for every other node.
     fn housekeep(&mut self, view: &ClusterView, me: &NodeView, at: Instant) {
-        let ClusterView::Known(cluster) = view else { return };
+        let ClusterView::Known(cluster) = view else {
+            return;
+        };
         if !matches!(me.postgres, Postgres::Primary(_) | Postgres::Standby(_)) {
             return;
         }
@@ -509,14 +576,20 @@ impl Agent {
         observation: &Observation,
         decision: &Decision,
     ) {
-        let ClusterView::Known(cluster) = view else { return };
+        let ClusterView::Known(cluster) = view else {
+            return;
+        };
         let registered = cluster.nodes.contains_key(&self.name);
         let member = registered.then(|| self.shown.member(cluster, me, observation, decision));
         let optime = match &me.postgres {
             Postgres::Primary(primary) => primary.flushed,
             _ => cluster.leader_position,
         };
-        let said = Said { member, optime, settings: cluster.settings.clone() };
+        let said = Said {
+            member,
+            optime,
+            settings: cluster.settings.clone(),
+        };
         self.said.send_if_modified(|last| {
             let changed = last.member != said.member || last.settings != said.settings;
             *last = said;
@@ -533,7 +606,11 @@ impl Agent {
         let cluster = read_cluster(&self.shell.keys, &snapshot).unwrap_or_default();
         let basis = Basis { snapshot, cluster };
         let office = self.tenure.office();
-        let stop = if office.is_some() { Action::Drain } else { Action::Stop };
+        let stop = if office.is_some() {
+            Action::Drain
+        } else {
+            Action::Stop
+        };
         tracing::info!("stopping Postgres");
         if let Err(error) = self.shell.act(stop, &basis).await {
             tracing::warn!(error = chain(&error), "Postgres did not stop in order");
@@ -541,8 +618,16 @@ impl Agent {
         }
         if let Some(office) = office {
             let why = format!("the agent of {} was stopped", self.name);
-            if let Err(error) =
-                self.shell.act(Action::Release { epoch: office.epoch, why }, &basis).await
+            if let Err(error) = self
+                .shell
+                .act(
+                    Action::Release {
+                        epoch: office.epoch,
+                        why,
+                    },
+                    &basis,
+                )
+                .await
             {
                 tracing::warn!(error = chain(&error), "the leadership was not released");
             }
@@ -564,7 +649,9 @@ fn arm(instance: Instance) -> Arm {
 
 /// Whether something is under way that should be looked at often.
 fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision) -> bool {
-    let ClusterView::Known(cluster) = view else { return false };
+    let ClusterView::Known(cluster) = view else {
+        return false;
+    };
     let vacant = cluster.leader.is_none();
     let joint = cluster.sync.as_ref().is_some_and(|sync| !sync.is_settled());
     let mine = cluster.leader.as_ref() == Some(&me.name);

@@ -30,7 +30,10 @@ impl Signs {
     pub fn new(client: reqwest::Client) -> Self {
         Self {
             watched: None,
-            contact: Contact { since: now(), ..Contact::default() },
+            contact: Contact {
+                since: now(),
+                ..Contact::default()
+            },
             beat_revision: None,
             received: Lsn::ZERO,
             probed: Arc::default(),
@@ -50,7 +53,11 @@ impl Signs {
         let at = now();
         let epoch = cluster.current_epoch();
         if self.contact.epoch != epoch || self.watched != cluster.leader {
-            self.contact = Contact { epoch, since: at, ..Contact::default() };
+            self.contact = Contact {
+                epoch,
+                since: at,
+                ..Contact::default()
+            };
             self.watched.clone_from(&cluster.leader);
             self.probed = Arc::default();
             self.received = received;
@@ -64,19 +71,28 @@ impl Signs {
             self.contact.wal = Some(at);
         }
         self.contact.wal = self.contact.wal.max(heard);
-        let probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner).answered;
+        let probed = self
+            .probed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .answered;
         self.contact.probe = self.contact.probe.max(probed);
         self.contact
     }
 
     /// Asks the leader's agent directly, once at a time, when its other signs have been silent for a while.
     pub fn probe_if_silent(&self, cluster: &Cluster) {
-        let Some(member) =
-            self.watched.as_ref().and_then(|leader| cluster.members.get(leader))
+        let Some(member) = self
+            .watched
+            .as_ref()
+            .and_then(|leader| cluster.members.get(leader))
         else {
             return;
         };
-        let others = [self.contact.beat, self.contact.wal].into_iter().flatten().max();
+        let others = [self.contact.beat, self.contact.wal]
+            .into_iter()
+            .flatten()
+            .max();
         let silence = now().since(others.unwrap_or(self.contact.since));
         if silence < cluster.settings.failure_timeout / 2 {
             return;
@@ -115,7 +131,13 @@ mod tests {
 
     #[test]
     fn the_probe_asks_for_liveness() {
-        assert_eq!(liveness("http://10.0.0.1:8008/patroni"), "http://10.0.0.1:8008/liveness");
-        assert_eq!(liveness("http://10.0.0.1:8008"), "http://10.0.0.1:8008/liveness");
+        assert_eq!(
+            liveness("http://10.0.0.1:8008/patroni"),
+            "http://10.0.0.1:8008/liveness"
+        );
+        assert_eq!(
+            liveness("http://10.0.0.1:8008"),
+            "http://10.0.0.1:8008/liveness"
+        );
     }
 }

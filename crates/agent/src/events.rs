@@ -24,15 +24,22 @@ pub struct Events {
 impl Events {
     pub fn new(options: &Options) -> Self {
         let (out, queue) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(write(Arc::clone(&options.store), options.keys.clone(), queue));
-        Self { node: options.name.clone(), out, last: None }
+        tokio::spawn(write(
+            Arc::clone(&options.store),
+            options.keys.clone(),
+            queue,
+        ));
+        Self {
+            node: options.name.clone(),
+            out,
+            last: None,
+        }
     }
 
     /// An event for a decision that changes the node's state or what is wanted of it, or that acts.
     pub fn decided(&mut self, epoch: Epoch, last: Option<&Decision>, decision: &Decision) {
-        let changed = last.is_none_or(|last| {
-            last.state != decision.state || last.assigned != decision.assigned
-        });
+        let changed = last
+            .is_none_or(|last| last.state != decision.state || last.assigned != decision.assigned);
         if changed || !decision.actions.is_empty() {
             let event = Event::of(&self.node, epoch, decision);
             if self.last.as_ref() != Some(&event) {
@@ -44,7 +51,10 @@ impl Events {
     /// More to the last event: what a rewind discarded.
     pub fn detail(&mut self, detail: String) {
         if let Some(last) = self.last.clone() {
-            self.send(Event { reason: detail, ..last });
+            self.send(Event {
+                reason: detail,
+                ..last
+            });
         }
     }
 

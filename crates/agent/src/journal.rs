@@ -45,14 +45,29 @@ pub struct Journal {
 impl Journal {
     pub fn open(state_dir: &Path) -> Self {
         let path = state_dir.join("journal.jsonl");
-        let file = OpenOptions::new().create(true).append(true).open(&path).ok();
-        let bytes = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
-        Self { path, file, bytes, last: String::new() }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .ok();
+        let bytes = file
+            .as_ref()
+            .and_then(|file| file.metadata().ok())
+            .map_or(0, |meta| meta.len());
+        Self {
+            path,
+            file,
+            bytes,
+            last: String::new(),
+        }
     }
 
     /// Keeps the pair if the decision is new. A full disk must not stop the agent: a line is then lost.
     pub fn note(&mut self, now: Instant, view: &ClusterView, me: &NodeView, decision: &Decision) {
-        let head = format!("{}|{:?}|{:?}", decision.rule, decision.actions, decision.state);
+        let head = format!(
+            "{}|{:?}|{:?}",
+            decision.rule, decision.actions, decision.state
+        );
         if head == self.last {
             return;
         }
@@ -64,7 +79,9 @@ impl Journal {
             me: me.clone(),
             decision: serde_json::to_value(decision).unwrap_or_default(),
         };
-        let Ok(mut text) = serde_json::to_vec(&line) else { return };
+        let Ok(mut text) = serde_json::to_vec(&line) else {
+            return;
+        };
         text.push(b'\n');
         if self.bytes + text.len() as u64 > BYTES_MAX {
             self.rotate();
@@ -78,7 +95,11 @@ impl Journal {
 
     fn rotate(&mut self) {
         let _ = std::fs::rename(&self.path, self.path.with_extension("1.jsonl"));
-        self.file = OpenOptions::new().create(true).append(true).open(&self.path).ok();
+        self.file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path)
+            .ok();
         self.bytes = 0;
     }
 }

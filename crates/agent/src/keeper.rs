@@ -37,7 +37,9 @@ pub struct Keeper {
 
 impl std::fmt::Debug for Keeper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keeper").field("me", &self.me).finish_non_exhaustive()
+        f.debug_struct("Keeper")
+            .field("me", &self.me)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,7 +62,11 @@ impl Keeper {
 
     /// In office the next beat is never late; otherwise a changed member key is written soon.
     async fn pause(&mut self, settings: &Settings) {
-        let rest = if self.tenure.office().is_some() { settings.beat } else { settings.ttl / 3 };
+        let rest = if self.tenure.office().is_some() {
+            settings.beat
+        } else {
+            settings.ttl / 3
+        };
         let changed = async {
             let _ = self.said.changed().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -79,7 +85,10 @@ impl Keeper {
             return Ok(session);
         }
         let lease = self.store.grant(settings.ttl).await?;
-        let session = Session { lease, ttl: settings.ttl };
+        let session = Session {
+            lease,
+            ttl: settings.ttl,
+        };
         self.tenure.heard(now());
         if let Some(office) = self.tenure.office()
             && let Err(error) = self.move_office(office, session).await
@@ -94,8 +103,14 @@ impl Keeper {
     /// Hangs the leader key on another lease of mine.
     async fn move_office(&self, office: Office, session: Session) -> Result<(), StoreError> {
         let txn = Txn::new()
-            .when(Guard::Equals { key: self.keys.leader(), value: self.me.to_string() })
-            .when(Guard::Unchanged { key: self.keys.epoch(), modified: office.epoch_revision })
+            .when(Guard::Equals {
+                key: self.keys.leader(),
+                value: self.me.to_string(),
+            })
+            .when(Guard::Unchanged {
+                key: self.keys.epoch(),
+                modified: office.epoch_revision,
+            })
             .put_leased(self.keys.leader(), self.me.as_str(), session.lease);
         match self.store.commit(txn).await? {
             store::Outcome::Committed { .. } => Ok(()),
@@ -111,11 +126,22 @@ impl Keeper {
         office: Office,
         written: &mut Option<(LeaseId, String)>,
     ) {
-        let status = StatusRecord { optime: said.optime };
+        let status = StatusRecord {
+            optime: said.optime,
+        };
         let mut txn = Txn::new()
-            .when(Guard::Equals { key: self.keys.leader(), value: self.me.to_string() })
-            .when(Guard::Unchanged { key: self.keys.epoch(), modified: office.epoch_revision })
-            .put(self.keys.status(), serde_json::to_string(&status).unwrap_or_default())
+            .when(Guard::Equals {
+                key: self.keys.leader(),
+                value: self.me.to_string(),
+            })
+            .when(Guard::Unchanged {
+                key: self.keys.epoch(),
+                modified: office.epoch_revision,
+            })
+            .put(
+                self.keys.status(),
+                serde_json::to_string(&status).unwrap_or_default(),
+            )
             .renew(session.lease);
         let fresh = self.fresh_member(said, session, written);
         if let Some(member) = &fresh {
@@ -134,7 +160,10 @@ impl Keeper {
             }
             Ok(_) => {
                 self.tenure.heard(now());
-                tracing::warn!(epoch = office.epoch.0, "the store no longer has this node as leader");
+                tracing::warn!(
+                    epoch = office.epoch.0,
+                    "the store no longer has this node as leader"
+                );
                 self.end(office);
             }
             Err(StoreError::LeaseEnded(_)) => {
@@ -153,12 +182,7 @@ impl Keeper {
     }
 
     /// Out of office: renew, and write the member key when it changed.
-    async fn stay(
-        &self,
-        said: &Said,
-        session: Session,
-        written: &mut Option<(LeaseId, String)>,
-    ) {
+    async fn stay(&self, said: &Said, session: Session, written: &mut Option<(LeaseId, String)>) {
         let mut txn = Txn::new().renew(session.lease);
         let fresh = self.fresh_member(said, session, written);
         if let Some(member) = &fresh {
@@ -186,7 +210,9 @@ impl Keeper {
         written: &Option<(LeaseId, String)>,
     ) -> Option<String> {
         let member = said.member.as_ref()?;
-        let same = written.as_ref().is_some_and(|(lease, text)| *lease == session.lease && text == member);
+        let same = written
+            .as_ref()
+            .is_some_and(|(lease, text)| *lease == session.lease && text == member);
         (!same).then(|| member.clone())
     }
 }

@@ -37,18 +37,27 @@ impl Note {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(source) => return Err(NoteError::Io { path, source }),
         };
-        Ok(Self { path, current: Mutex::new(current) })
+        Ok(Self {
+            path,
+            current: Mutex::new(current),
+        })
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Lineage, NoteError> {
-        let damaged = |why: String| NoteError::Damaged { path: path.to_owned(), why };
+        let damaged = |why: String| NoteError::Damaged {
+            path: path.to_owned(),
+            why,
+        };
         let branches: Vec<Branch> =
             serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
         Lineage::from_branches(branches).ok_or_else(|| damaged("its branches do not rise".into()))
     }
 
     pub fn read(&self) -> Option<Lineage> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Before data of another history may come in: from here on this node vouches for nothing, until it is told anew.
@@ -56,7 +65,10 @@ impl Note {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match remove(&self.path) {
             Ok(()) => Ok(current.take()),
-            Err(source) => Err(NoteError::Io { path: self.path.clone(), source }),
+            Err(source) => Err(NoteError::Io {
+                path: self.path.clone(),
+                source,
+            }),
         }
     }
 
@@ -66,8 +78,10 @@ impl Note {
             return Ok(());
         }
         let text = serde_json::to_vec(lineage.branches()).unwrap_or_default();
-        replace(&self.path, &text)
-            .map_err(|source| NoteError::Io { path: self.path.clone(), source })?;
+        replace(&self.path, &text).map_err(|source| NoteError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
         *current = Some(lineage.clone());
         Ok(())
     }

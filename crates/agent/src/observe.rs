@@ -108,7 +108,11 @@ impl Observer {
             if out.send(Some(observation)).is_err() {
                 return;
             }
-            let rest = if self.changing.load(Ordering::Relaxed) { CHANGING } else { STEADY };
+            let rest = if self.changing.load(Ordering::Relaxed) {
+                CHANGING
+            } else {
+                STEADY
+            };
             tokio::select! {
                 () = tokio::time::sleep(rest) => {}
                 () = self.poke.notified() => {}
@@ -134,11 +138,11 @@ impl Observer {
             }
             Liveness::Ending { left } => {
                 self.forget();
-                Postgres::Down { leftovers: left.max(1) }
+                Postgres::Down {
+                    leftovers: left.max(1),
+                }
             }
-            Liveness::Up { postmaster, .. } => {
-                self.probe(at, postmaster, &mut observation).await
-            }
+            Liveness::Up { postmaster, .. } => self.probe(at, postmaster, &mut observation).await,
         };
         observation.data = self.data_dir().await;
         observation
@@ -190,7 +194,10 @@ impl Observer {
         open: bool,
     ) -> Standby {
         let replayed = probe.replayed.unwrap_or_default();
-        let streaming = probe.receiver.as_ref().is_some_and(|it| it.status == "streaming");
+        let streaming = probe
+            .receiver
+            .as_ref()
+            .is_some_and(|it| it.status == "streaming");
         let cut_off = upstream.is_none() && !probe.has_upstream && probe.receiver.is_none();
         let waits = matches!(
             probe.startup_wait.as_deref(),
@@ -202,7 +209,10 @@ impl Observer {
             _ if waits && cut_off => Some((at, replayed)),
             _ => None,
         };
-        let waited = waits && self.waiting.is_some_and(|(since, _)| at.since(since) > TWO_RETRIES);
+        let waited = waits
+            && self
+                .waiting
+                .is_some_and(|(since, _)| at.since(since) > TWO_RETRIES);
         let proven = self.streams.are_gone() && probe.received.is_some();
         Standby {
             upstream,
@@ -217,20 +227,38 @@ impl Observer {
     fn primary(&mut self, at: Instant, probe: &Probe, open: bool) -> Primary {
         let mut standbys = BTreeMap::new();
         for row in &probe.standbys {
-            let Ok(name) = NodeName::new(row.application_name.clone()) else { continue };
+            let Ok(name) = NodeName::new(row.application_name.clone()) else {
+                continue;
+            };
             let streaming = row.state.as_deref() == Some("streaming");
             if streaming {
                 self.seen.insert(name.clone(), at);
             }
             let seen = self.seen.get(&name).copied().unwrap_or_default();
             let flushed = row.flushed.unwrap_or_default();
-            standbys.insert(name, Walsender { streaming, flushed, seen });
+            standbys.insert(
+                name,
+                Walsender {
+                    streaming,
+                    flushed,
+                    seen,
+                },
+            );
         }
         for (name, seen) in &self.seen {
-            let gone = Walsender { streaming: false, flushed: Lsn::ZERO, seen: *seen };
+            let gone = Walsender {
+                streaming: false,
+                flushed: Lsn::ZERO,
+                seen: *seen,
+            };
             standbys.entry(name.clone()).or_insert(gone);
         }
-        Primary { timeline: probe.timeline, flushed: probe.flushed, standbys, open }
+        Primary {
+            timeline: probe.timeline,
+            flushed: probe.flushed,
+            standbys,
+            open,
+        }
     }
 
     /// The directory is read again when nothing runs in it; while something does, it stays what it was.
@@ -255,7 +283,8 @@ fn facts(probe: &Probe) -> Facts {
     let started = jiff::Timestamp::try_from(probe.started_at).ok();
     Facts {
         server_version: probe.version,
-        postmaster_start_time: started.map(|at| at.strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string()),
+        postmaster_start_time: started
+            .map(|at| at.strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string()),
         pending_restart: !probe.pending_restart.is_empty(),
         replay_paused: probe.replay_paused,
         replay_timestamp: None,
@@ -265,7 +294,10 @@ fn facts(probe: &Probe) -> Facts {
 }
 
 fn stream_heard(probe: &Probe) -> Option<Instant> {
-    let receiver = probe.receiver.as_ref().filter(|receiver| receiver.status == "streaming")?;
+    let receiver = probe
+        .receiver
+        .as_ref()
+        .filter(|receiver| receiver.status == "streaming")?;
     receiver.message_age.map(|age| now().minus(age))
 }
 
@@ -290,7 +322,10 @@ pub async fn watch_storage(instance: Instance, out: watch::Sender<Storage>, wake
             }
             Err(error) => {
                 let since = *failing.get_or_insert(began);
-                Storage::Failing { since, why: error.to_string() }
+                Storage::Failing {
+                    since,
+                    why: error.to_string(),
+                }
             }
         };
         let changed = out.send_if_modified(|last| {
@@ -301,7 +336,11 @@ pub async fn watch_storage(instance: Instance, out: watch::Sender<Storage>, wake
         if changed {
             wake.notify_one();
         }
-        let rest = if failing.is_some() { WRITE_EVERY / 5 } else { WRITE_EVERY };
+        let rest = if failing.is_some() {
+            WRITE_EVERY / 5
+        } else {
+            WRITE_EVERY
+        };
         tokio::time::sleep(rest).await;
     }
 }

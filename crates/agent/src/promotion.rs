@@ -24,7 +24,10 @@ pub async fn plan(instance: &Instance, limit: Duration) -> Result<Plan, ShellErr
     }
     let wal = instance.options().data_dir.join("pg_wal");
     let newest = newest_history(&wal).max(probe.timeline);
-    Ok(Plan { timeline: Timeline(newest.0 + 1), begins: probe.replayed.unwrap_or_default() })
+    Ok(Plan {
+        timeline: Timeline(newest.0 + 1),
+        begins: probe.replayed.unwrap_or_default(),
+    })
 }
 
 /// Where the new primary's timeline really began.
@@ -33,19 +36,31 @@ pub async fn outcome(instance: &Instance, limit: Duration) -> Result<Plan, Shell
     let history = instance.timeline_history(probe.timeline)?;
     let switch = history.and_then(|history| history.switches.last().map(|last| last.end));
     let begins = switch.ok_or_else(|| {
-        ShellError::NotNow(format!("timeline {} has no history file yet", probe.timeline))
+        ShellError::NotNow(format!(
+            "timeline {} has no history file yet",
+            probe.timeline
+        ))
     })?;
-    Ok(Plan { timeline: probe.timeline, begins })
+    Ok(Plan {
+        timeline: probe.timeline,
+        begins,
+    })
 }
 
 /// The highest number for which there is a history file.
 fn newest_history(wal: &Path) -> Timeline {
-    let Ok(files) = std::fs::read_dir(wal) else { return Timeline(0) };
+    let Ok(files) = std::fs::read_dir(wal) else {
+        return Timeline(0);
+    };
     let number = |name: &str| {
         let hex = name.strip_suffix(".history")?;
-        (hex.len() == 8).then(|| u32::from_str_radix(hex, 16).ok()).flatten()
+        (hex.len() == 8)
+            .then(|| u32::from_str_radix(hex, 16).ok())
+            .flatten()
     };
-    let names = files.flatten().filter_map(|file| number(file.file_name().to_str()?));
+    let names = files
+        .flatten()
+        .filter_map(|file| number(file.file_name().to_str()?));
     Timeline(names.max().unwrap_or(0))
 }
 
@@ -57,7 +72,12 @@ mod tests {
     fn the_next_timeline_comes_after_the_newest_history_file() {
         let dir = std::env::temp_dir().join(format!("standfast-history-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        for name in ["00000002.history", "0000000B.history", "000000020000000000000003", "x.history"] {
+        for name in [
+            "00000002.history",
+            "0000000B.history",
+            "000000020000000000000003",
+            "x.history",
+        ] {
             std::fs::write(dir.join(name), "").unwrap();
         }
         assert_eq!(newest_history(&dir), Timeline(11));

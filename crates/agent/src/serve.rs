@@ -3,9 +3,7 @@
 use crate::agent::Options;
 use crate::clock::now;
 use crate::observe::Observation;
-use ha::{
-    Cluster, ClusterView, DataDir, Decision, Instant, Lsn, NodeView, Postgres, Storage,
-};
+use ha::{Cluster, ClusterView, DataDir, Decision, Instant, Lsn, NodeView, Postgres, Storage};
 use std::sync::Arc;
 use store::Snapshot;
 use store::layout::{MemberExtra, MemberRecord};
@@ -99,10 +97,14 @@ impl Shown {
             served.me = Some(me);
             served.decision = Some(decision);
             served.server_version = facts.server_version;
-            served.postmaster_start_time.clone_from(&facts.postmaster_start_time);
+            served
+                .postmaster_start_time
+                .clone_from(&facts.postmaster_start_time);
             served.store_silent_for = silent;
             served.loop_at = now();
-            served.replayed_timestamp.clone_from(&facts.replay_timestamp);
+            served
+                .replayed_timestamp
+                .clone_from(&facts.replay_timestamp);
             served.replay_paused = facts.replay_paused;
             served.pending_restart = facts.pending_restart;
         });

@@ -11,7 +11,9 @@ use crate::steps::Steps;
 use crate::tenure::{Session, Tenure};
 use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{Action, Claim, Cluster, Epoch, Job, Lineage, NodeName, Promise};
-use postgres::{Access, DataDir, Instance, PostgresError, Replace, Started, Stop, SyncNames, Upstream};
+use postgres::{
+    Access, DataDir, Instance, PostgresError, Replace, Started, Stop, SyncNames, Upstream,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::{ConfigRecord, Keys};
@@ -91,39 +93,55 @@ impl Shell {
             Action::Promote { epoch, setting } => {
                 self.promote(epoch, setting.as_ref()).await.map(none)
             }
-            Action::Publish { epoch, lineage } => {
-                self.step(basis, |steps| steps.publish(epoch, &lineage)).await.map(none)
-            }
-            Action::Record { record, .. } => {
-                self.step(basis, |steps| steps.record(record.as_ref())).await.map(none)
-            }
+            Action::Publish { epoch, lineage } => self
+                .step(basis, |steps| steps.publish(epoch, &lineage))
+                .await
+                .map(none),
+            Action::Record { record, .. } => self
+                .step(basis, |steps| steps.record(record.as_ref()))
+                .await
+                .map(none),
             Action::Apply { epoch, record } => self.apply(epoch, record).await,
             Action::Open => {
                 self.instance.access(Access::Open).await?;
                 Ok(Report::default())
             }
-            Action::Follow { leader, epoch, lineage } => {
-                self.follow(&leader, epoch, &lineage, basis).await.map(none)
-            }
-            Action::Rewind { leader, epoch, lineage } => {
-                self.rewind(&leader, epoch, &lineage, basis).await
-            }
-            Action::Clone { leader, epoch, lineage } => {
-                self.clone_from(&leader, epoch, &lineage, basis).await.map(none)
-            }
+            Action::Follow {
+                leader,
+                epoch,
+                lineage,
+            } => self.follow(&leader, epoch, &lineage, basis).await.map(none),
+            Action::Rewind {
+                leader,
+                epoch,
+                lineage,
+            } => self.rewind(&leader, epoch, &lineage, basis).await,
+            Action::Clone {
+                leader,
+                epoch,
+                lineage,
+            } => self
+                .clone_from(&leader, epoch, &lineage, basis)
+                .await
+                .map(none),
             Action::Drain => self.drain().await.map(none),
             Action::Stop => Ok(self.instance.stop(Stop::Fast, STOP).await.map(none)?),
             Action::Fence => Ok(self.instance.stop(Stop::Immediate, QUICK).await.map(none)?),
             Action::Release { epoch, .. } => self.release(epoch, basis).await.map(none),
-            Action::ClearSwitchover { .. } => {
-                self.step(basis, |steps| steps.clear_switchover()).await.map(none)
-            }
+            Action::ClearSwitchover { .. } => self
+                .step(basis, |steps| steps.clear_switchover())
+                .await
+                .map(none),
             Action::Leave => self.leave(basis).await,
         }
     }
 
     fn steps<'a>(&'a self, basis: &'a Basis) -> Steps<'a> {
-        Steps { keys: &self.keys, me: &self.me, seen: &basis.snapshot }
+        Steps {
+            keys: &self.keys,
+            me: &self.me,
+            seen: &basis.snapshot,
+        }
     }
 
     async fn step(
@@ -149,11 +167,18 @@ impl Shell {
     }
 
     fn session(&self) -> Result<Session, ShellError> {
-        self.tenure.session().ok_or_else(|| ShellError::NotNow("no lease is held yet".to_owned()))
+        self.tenure
+            .session()
+            .ok_or_else(|| ShellError::NotNow("no lease is held yet".to_owned()))
     }
 
     /// Commits what begins a leadership, and arms the guard. The deadline counts from before it was sent.
-    async fn take_office(&self, epoch: Epoch, txn: Txn, session: Session) -> Result<(), ShellError> {
+    async fn take_office(
+        &self,
+        epoch: Epoch,
+        txn: Txn,
+        session: Session,
+    ) -> Result<(), ShellError> {
         let sent = now();
         let revision = self.commit(txn).await?;
         let office = self.tenure.take_office(epoch, revision, session, sent);
@@ -192,14 +217,17 @@ impl Shell {
         let epoch = self.epoch_in_office()?;
         self.instance.init().await?;
         let DataDir::Ready(control) = self.data_dir().await? else {
-            return Err(ShellError::NotNow("initdb left no usable data directory".to_owned()));
+            return Err(ShellError::NotNow(
+                "initdb left no usable data directory".to_owned(),
+            ));
         };
         let lineage = Lineage::founded(control.timeline, epoch);
         self.note.write(&lineage)?;
         self.instance.start_primary(QUICK * 6).await?;
         self.arm_in_office();
         self.instance.ensure_roles(QUICK).await?;
-        self.inaugurate(control.system_id, epoch, &lineage, basis).await
+        self.inaugurate(control.system_id, epoch, &lineage, basis)
+            .await
     }
 
     /// The directory that is there becomes the cluster's first. A server that runs on it is stopped cleanly; it comes
@@ -208,11 +236,14 @@ impl Shell {
         let epoch = self.epoch_in_office()?;
         self.instance.stop(Stop::Fast, STOP).await?;
         let DataDir::Ready(control) = self.data_dir().await? else {
-            return Err(ShellError::NotNow("the data directory is not usable".to_owned()));
+            return Err(ShellError::NotNow(
+                "the data directory is not usable".to_owned(),
+            ));
         };
         let lineage = Lineage::founded(control.end().0, epoch);
         self.note.write(&lineage)?;
-        self.inaugurate(control.system_id, epoch, &lineage, basis).await
+        self.inaugurate(control.system_id, epoch, &lineage, basis)
+            .await
     }
 
     async fn inaugurate(
@@ -236,7 +267,9 @@ impl Shell {
         let read = tokio::task::spawn_blocking(move || instance.data_dir()).await;
         match read {
             Ok(found) => Ok(found?),
-            Err(_) => Err(ShellError::NotNow("the data directory was not read".to_owned())),
+            Err(_) => Err(ShellError::NotNow(
+                "the data directory was not read".to_owned(),
+            )),
         }
     }
 
@@ -247,7 +280,11 @@ impl Shell {
         self.commit(txn).await?;
         // The epoch record was not written by this transaction: its revision is the one that was seen.
         let key = self.keys.epoch();
-        let revision = basis.snapshot.entries.get(&key).map_or(0, |entry| entry.modified);
+        let revision = basis
+            .snapshot
+            .entries
+            .get(&key)
+            .map_or(0, |entry| entry.modified);
         let office = self.tenure.take_office(epoch, revision, session, sent);
         self.arm(epoch, office.deadline);
         Ok(())
@@ -275,13 +312,22 @@ impl Shell {
     async fn detach(&self) -> Result<Report, ShellError> {
         let detached = self.instance.detach(QUICK).await?;
         self.streams.gone();
-        let detail = Some(format!("received {}, replayed {}", detached.received, detached.replayed));
-        Ok(Report { detail, ..Report::default() })
+        let detail = Some(format!(
+            "received {}, replayed {}",
+            detached.received, detached.replayed
+        ));
+        Ok(Report {
+            detail,
+            ..Report::default()
+        })
     }
 
     async fn promise(&self, promise: &Promise, basis: &Basis) -> Result<Report, ShellError> {
         self.step(basis, |steps| steps.promise(promise)).await?;
-        Ok(Report { promised: true, ..Report::default() })
+        Ok(Report {
+            promised: true,
+            ..Report::default()
+        })
     }
 
     async fn claim(&self, claim: &Claim, basis: &Basis) -> Result<(), ShellError> {
@@ -297,18 +343,26 @@ impl Shell {
             .ok_or_else(|| ShellError::NotNow("there is no lineage note".to_owned()))?;
         let plan = promotion::plan(&self.instance, QUICK).await?;
         let office = self.tenure.office().filter(|office| office.epoch == epoch);
-        let office =
-            office.ok_or_else(|| ShellError::NotNow("the leadership has ended meanwhile".to_owned()))?;
-        self.note.write(&old.promoted(plan.timeline, epoch, plan.begins))?;
+        let office = office
+            .ok_or_else(|| ShellError::NotNow("the leadership has ended meanwhile".to_owned()))?;
+        self.note
+            .write(&old.promoted(plan.timeline, epoch, plan.begins))?;
         self.instance.apply_sync(&names(setting), QUICK).await?;
         self.arm(epoch, office.deadline);
         // Asked once more at the last moment: the lease may have ended while files were written.
-        if self.tenure.lease().is_none_or(|lease| lease.epoch != epoch || now() >= lease.deadline) {
-            return Err(ShellError::NotNow("the lease ended before the promotion".to_owned()));
+        if self
+            .tenure
+            .lease()
+            .is_none_or(|lease| lease.epoch != epoch || now() >= lease.deadline)
+        {
+            return Err(ShellError::NotNow(
+                "the lease ended before the promotion".to_owned(),
+            ));
         }
         let took = self.instance.promote(QUICK * 2).await?;
         let real = promotion::outcome(&self.instance, QUICK).await?;
-        self.note.write(&old.promoted(real.timeline, epoch, real.begins))?;
+        self.note
+            .write(&old.promoted(real.timeline, epoch, real.begins))?;
         tracing::info!(timeline = real.timeline.0, begins = %real.begins, ?took, "promoted");
         self.checkpoint_soon();
         Ok(())
@@ -319,7 +373,10 @@ impl Shell {
         let instance = self.instance.clone();
         tokio::spawn(async move {
             if let Err(error) = instance.checkpoint(STOP).await {
-                tracing::warn!(error = crate::agent::chain(&error), "no checkpoint after the promotion");
+                tracing::warn!(
+                    error = crate::agent::chain(&error),
+                    "no checkpoint after the promotion"
+                );
             }
         });
     }
@@ -328,8 +385,15 @@ impl Shell {
         let setting = record.as_ref().map(SyncRecord::newest);
         let applied = self.instance.apply_sync(&names(setting), QUICK).await?;
         let record = record.unwrap_or_else(|| SyncRecord::of(Setting::alone(self.me.clone())));
-        let applied = Applied { epoch, record, barrier: applied.barrier };
-        Ok(Report { applied: Some(applied), ..Report::default() })
+        let applied = Applied {
+            epoch,
+            record,
+            barrier: applied.barrier,
+        };
+        Ok(Report {
+            applied: Some(applied),
+            ..Report::default()
+        })
     }
 
     /// **Invariant:** a promise that stands is never broken by following: the store is asked, linearizably, whether
@@ -339,8 +403,10 @@ impl Shell {
         self.tenure.heard(now());
         let cluster = store::layout::read_cluster(&self.keys, &snapshot)
             .map_err(|unreadable| ShellError::NotNow(unreadable.to_string()))?;
-        let stands =
-            cluster.promises.get(&self.me).is_some_and(|promise| promise.epoch >= epoch);
+        let stands = cluster
+            .promises
+            .get(&self.me)
+            .is_some_and(|promise| promise.epoch >= epoch);
         if stands || cluster.current_epoch() != epoch || cluster.leader.as_ref() != Some(leader) {
             return Err(ShellError::Refused);
         }
@@ -408,7 +474,10 @@ impl Shell {
                 self.start_following(upstream).await?;
                 let detail = summary(&report);
                 tracing::warn!(detail, "WAL that the cluster does not have was discarded");
-                Ok(Report { detail: Some(detail), ..Report::default() })
+                Ok(Report {
+                    detail: Some(detail),
+                    ..Report::default()
+                })
             }
             postgres::Rewound::NotNeeded => {
                 self.note.write(lineage)?;
@@ -418,7 +487,10 @@ impl Shell {
             postgres::Rewound::NeedsClone { why } => {
                 tracing::info!(why, "a rewind is not possible");
                 self.clone_from(leader, epoch, lineage, basis).await?;
-                Ok(Report { detail: Some(format!("cloned instead: {why}")), ..Report::default() })
+                Ok(Report {
+                    detail: Some(format!("cloned instead: {why}")),
+                    ..Report::default()
+                })
             }
         }
     }
@@ -433,12 +505,16 @@ impl Shell {
         let cluster = self.may_follow(leader, epoch).await?;
         let upstream = self.upstream(leader, &cluster)?;
         let ha::Initialize::Done(system) = basis.cluster.initialize else {
-            return Err(ShellError::NotNow("the cluster is not initialized".to_owned()));
+            return Err(ShellError::NotNow(
+                "the cluster is not initialized".to_owned(),
+            ));
         };
         self.instance.stop(Stop::Fast, STOP).await?;
         self.note.forget()?;
         let (progress, _) = tokio::sync::watch::channel(postgres::CloneProgress::default());
-        self.instance.clone_from(&upstream, Replace::Cluster(system), progress).await?;
+        self.instance
+            .clone_from(&upstream, Replace::Cluster(system), progress)
+            .await?;
         self.note.write(lineage)?;
         self.start_following(upstream).await
     }
@@ -451,7 +527,9 @@ impl Shell {
     /// **Invariant:** leadership is released only when no process of the instance is left.
     async fn release(&self, epoch: Epoch, basis: &Basis) -> Result<(), ShellError> {
         if self.instance.liveness() != postgres::Liveness::Down {
-            return Err(ShellError::NotNow("processes of the instance are still there".to_owned()));
+            return Err(ShellError::NotNow(
+                "processes of the instance are still there".to_owned(),
+            ));
         }
         self.tenure.leave_office(epoch);
         self.step(basis, |steps| steps.release()).await
@@ -462,7 +540,10 @@ impl Shell {
         if let Some(session) = self.tenure.session() {
             let _ = self.store.revoke(session.lease).await;
         }
-        Ok(Report { left: true, ..Report::default() })
+        Ok(Report {
+            left: true,
+            ..Report::default()
+        })
     }
 }
 
@@ -520,7 +601,6 @@ pub fn job(action: &Action) -> Job {
         | Action::Leave => Job::Other,
     }
 }
-
 
 /// The action's name for the log.
 pub fn name(action: &Action) -> &'static str {

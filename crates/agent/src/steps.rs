@@ -22,18 +22,29 @@ impl Steps<'_> {
     /// The leader key is mine and the epoch is what was seen.
     fn in_office(&self) -> Txn {
         Txn::new()
-            .when(Guard::Equals { key: self.keys.leader(), value: self.me.to_string() })
+            .when(Guard::Equals {
+                key: self.keys.leader(),
+                value: self.me.to_string(),
+            })
             .when(self.seen.unchanged(&self.keys.epoch()))
     }
 
     pub fn found(&self, epoch: Epoch, session: LeaseId) -> Txn {
         Txn::new()
             .when(self.seen.unchanged(&self.keys.initialize()))
-            .when(Guard::Absent { key: self.keys.leader() })
+            .when(Guard::Absent {
+                key: self.keys.leader(),
+            })
             .when(self.seen.unchanged(&self.keys.epoch()))
             .put(self.keys.initialize(), "")
             .put_leased(self.keys.leader(), self.me.as_str(), session)
-            .put(self.keys.epoch(), json(&EpochRecord { epoch, leader: self.me.clone() }))
+            .put(
+                self.keys.epoch(),
+                json(&EpochRecord {
+                    epoch,
+                    leader: self.me.clone(),
+                }),
+            )
     }
 
     /// The cluster exists from here on.
@@ -47,9 +58,15 @@ impl Steps<'_> {
     ) -> Txn {
         let mut txn = self
             .in_office()
-            .when(Guard::Equals { key: self.keys.initialize(), value: String::new() })
+            .when(Guard::Equals {
+                key: self.keys.initialize(),
+                value: String::new(),
+            })
             .put(self.keys.initialize(), system.to_string())
-            .put(self.keys.lineage(), json(&LineageRecord::new(epoch, lineage)));
+            .put(
+                self.keys.lineage(),
+                json(&LineageRecord::new(epoch, lineage)),
+            );
         if self.seen.value(&self.keys.config()).is_none() {
             txn = txn.put(self.keys.config(), json(config));
         }
@@ -69,7 +86,10 @@ impl Steps<'_> {
     pub fn promise(&self, promise: &Promise) -> Txn {
         Txn::new()
             .when(self.seen.unchanged(&self.keys.epoch()))
-            .put(self.keys.promise(self.me), json(&PromiseRecord::from(promise)))
+            .put(
+                self.keys.promise(self.me),
+                json(&PromiseRecord::from(promise)),
+            )
     }
 
     /// Guarded by the epoch: a promise of this epoch may be taken back only while nobody has claimed on it.
@@ -87,10 +107,15 @@ impl Steps<'_> {
         for name in &claim.counted {
             txn = txn.when(self.seen.unchanged(&self.keys.promise(name)));
         }
-        txn = txn.put_leased(self.keys.leader(), self.me.as_str(), session).put(
-            self.keys.epoch(),
-            json(&EpochRecord { epoch: claim.epoch, leader: self.me.clone() }),
-        );
+        txn = txn
+            .put_leased(self.keys.leader(), self.me.as_str(), session)
+            .put(
+                self.keys.epoch(),
+                json(&EpochRecord {
+                    epoch: claim.epoch,
+                    leader: self.me.clone(),
+                }),
+            );
         if let Some(record) = &claim.record {
             txn = txn.put(self.keys.sync(), json(&SyncValue::from(record)));
         }
@@ -98,11 +123,16 @@ impl Steps<'_> {
     }
 
     pub fn publish(&self, epoch: Epoch, lineage: &Lineage) -> Txn {
-        self.in_office().put(self.keys.lineage(), json(&LineageRecord::new(epoch, lineage)))
+        self.in_office().put(
+            self.keys.lineage(),
+            json(&LineageRecord::new(epoch, lineage)),
+        )
     }
 
     pub fn record(&self, record: Option<&SyncRecord>) -> Txn {
-        let txn = self.in_office().when(self.seen.unchanged(&self.keys.sync()));
+        let txn = self
+            .in_office()
+            .when(self.seen.unchanged(&self.keys.sync()));
         match record {
             Some(record) => txn.put(self.keys.sync(), json(&SyncValue::from(record))),
             None => txn.delete(self.keys.sync()),

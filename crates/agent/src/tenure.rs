@@ -32,7 +32,11 @@ pub struct Session {
 impl Session {
     /// When the holder must be dead, by this lease's own time to live.
     fn deadline(self, sent: Instant) -> Instant {
-        Settings { ttl: self.ttl, ..Settings::default() }.deadline(sent)
+        Settings {
+            ttl: self.ttl,
+            ..Settings::default()
+        }
+        .deadline(sent)
     }
 }
 
@@ -63,7 +67,10 @@ impl Tenure {
     }
 
     pub fn lease(&self) -> Option<Lease> {
-        self.lock().office.map(|office| Lease { epoch: office.epoch, deadline: office.deadline })
+        self.lock().office.map(|office| Lease {
+            epoch: office.epoch,
+            deadline: office.deadline,
+        })
     }
 
     /// Leadership begins: the claim that was sent at `sent` was committed.
@@ -74,7 +81,11 @@ impl Tenure {
         session: Session,
         sent: Instant,
     ) -> Office {
-        let office = Office { epoch, epoch_revision, deadline: session.deadline(sent) };
+        let office = Office {
+            epoch,
+            epoch_revision,
+            deadline: session.deadline(sent),
+        };
         self.lock().office = Some(office);
         office
     }
@@ -82,7 +93,10 @@ impl Tenure {
     /// A renewal of this office, sent at `sent`, was acknowledged. Says the deadline, if the office still holds.
     pub fn renewed(&self, epoch: Epoch, session: Session, sent: Instant) -> Option<Instant> {
         let mut inner = self.lock();
-        let office = inner.office.as_mut().filter(|office| office.epoch == epoch)?;
+        let office = inner
+            .office
+            .as_mut()
+            .filter(|office| office.epoch == epoch)?;
         office.deadline = office.deadline.max(session.deadline(sent));
         Some(office.deadline)
     }

@@ -36,7 +36,12 @@ impl Witness {
         loop {
             // Asks now and then, so that it knows whether it is still part of the majority.
             if now().since(heard) > Duration::from_secs(1)
-                && self.options.store.read(&self.options.keys.leader()).await.is_ok()
+                && self
+                    .options
+                    .store
+                    .read(&self.options.keys.leader())
+                    .await
+                    .is_ok()
             {
                 heard = now();
             }

@@ -1,0 +1,212 @@
+//! Agents with real PostgreSQL on one store in memory: a cluster in one process, without networks and consensus.
+//!
+//! Has a `main` of its own, because the guard is this very program started again.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test with a main of its own"
+)]
+
+use agent::{Agent, Handle, Options};
+use ha::{NodeName, Postgres};
+use postgres::{Instance, Login};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::layout::{ConfigRecord, Keys};
+use store::{MemoryStore, Store};
+use tokio::sync::watch;
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|arg| arg == "guard") {
+        return guard::main(args[2..].to_vec());
+    }
+    if rustix::process::geteuid().is_root() {
+        return as_postgres();
+    }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let passed = runtime.block_on(stories());
+    println!("{} passed, {} failed", u8::from(passed), u8::from(!passed));
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// PostgreSQL refuses root.
+fn as_postgres() -> ExitCode {
+    let status = Command::new("setpriv")
+        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
+        .arg(std::env::current_exe().expect("this program"))
+        .current_dir("/tmp")
+        .env("HOME", "/tmp")
+        .status()
+        .expect("setpriv runs");
+    if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// A node of the cluster, in this process.
+struct Node {
+    name: NodeName,
+    port: u16,
+    instance: Instance,
+    shown: watch::Receiver<Arc<api::Served>>,
+    handle: Handle,
+    task: tokio::task::JoinHandle<agent::Ended>,
+}
+
+async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: u16) -> Node {
+    let name = NodeName::new(name).expect("a plain name");
+    let dir = root.join(name.as_str());
+    let exe = std::env::current_exe().expect("this program");
+    let mut options =
+        postgres::Options::new(name.clone(), dir.join("data"), dir.join("state"), exe);
+    options.guard_args = vec!["guard".into()];
+    options.port = port;
+    options.superuser = Login::new("postgres", "super");
+    options.replication = Login::new("replicator", "rep");
+    options.rewind = Login::new("rewind", "rew");
+    options.pg_hba = vec![
+        "local all all trust".into(),
+        "host all all 127.0.0.1/32 trust".into(),
+    ];
+    options.parameters.insert("fsync".into(), "on".into());
+    let instance = Instance::open(options).expect("an instance");
+    let (served, shown) = watch::channel(Arc::new(api::Served::new("test", name.clone())));
+    let store: Arc<dyn Store> = Arc::new(store.handle());
+    let register = api::v1::Register {
+        name: Some(name.clone()),
+        host: "127.0.0.1".into(),
+        port,
+        api_url: format!("http://127.0.0.1:{}", port + 1000),
+        identity: name.to_string(),
+        priority: None,
+        quorum: None,
+        witness: false,
+    };
+    api::register(store.as_ref(), keys, "test", &register)
+        .await
+        .expect("registered");
+    let (agent, handle) = Agent::start(Options {
+        name: name.clone(),
+        keys: keys.clone(),
+        store,
+        instance: instance.clone(),
+        state_dir: dir.join("state"),
+        host: "127.0.0.1".into(),
+        port,
+        api_url: format!("http://127.0.0.1:{}/patroni", port + 1000),
+        identity: name.to_string(),
+        tags: serde_json::Map::new(),
+        bootstrap: ConfigRecord::default(),
+        served,
+    })
+    .expect("an agent");
+    let task = tokio::spawn(agent.run());
+    Node {
+        name,
+        port,
+        instance,
+        shown,
+        handle,
+        task,
+    }
+}
+
+impl Node {
+    fn state(&self) -> Option<ha::NodeState> {
+        self.shown
+            .borrow()
+            .decision
+            .as_ref()
+            .map(|decision| decision.state)
+    }
+
+    fn is_open_primary(&self) -> bool {
+        let served = self.shown.borrow();
+        matches!(served.me.as_ref().map(|me| &me.postgres), Some(Postgres::Primary(it)) if it.open)
+    }
+
+    fn psql(&self, sql: &str) -> Option<String> {
+        let output = Command::new("psql")
+            .args(["-X", "-At", "-h", "127.0.0.1", "-U", "postgres", "-p"])
+            .arg(self.port.to_string())
+            .args(["-c", sql, "postgres"])
+            .env("PGCONNECT_TIMEOUT", "2")
+            .output()
+            .ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn kill_postmaster(&self) {
+        let pid = std::fs::read_to_string(self.instance.options().data_dir.join("postmaster.pid"))
+            .expect("a pid file");
+        let pid = pid.lines().next().expect("a pid");
+        let _ = Command::new("kill").args(["-9", pid]).status();
+    }
+}
+
+async fn until(what: &str, limit: Duration, condition: impl Fn() -> bool) -> Duration {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("{what}: {:?}", began.elapsed());
+    began.elapsed()
+}
+
+async fn stories() -> bool {
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .init();
+    } else {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .init();
+    }
+    let root: PathBuf = std::env::temp_dir().join(format!("sf-{}", std::process::id()));
+    std::fs::create_dir_all(&root).expect("a directory");
+    let store = MemoryStore::new();
+    let keys = Keys::new("service", "test");
+    let limit = Duration::from_secs(30);
+    let a = start(&root, &store, &keys, "a", 21510).await;
+    until("a founds the cluster", limit, || a.is_open_primary()).await;
+    let b = start(&root, &store, &keys, "b", 21511).await;
+    until("b is a synchronous standby", limit, || {
+        a.state() == Some(ha::NodeState::Primary) && b.state() == Some(ha::NodeState::Standby)
+    })
+    .await;
+    a.psql("CREATE TABLE t (n int)").expect("a table");
+    a.psql("INSERT INTO t VALUES (1)").expect("a row");
+    a.kill_postmaster();
+    until("b leads after a's postmaster was killed", limit, || {
+        b.is_open_primary()
+    })
+    .await;
+    assert_eq!(b.psql("SELECT count(*) FROM t").as_deref(), Some("1"));
+    until("a is a standby again", limit, || {
+        a.state() == Some(ha::NodeState::Standby) && b.state() == Some(ha::NodeState::Primary)
+    })
+    .await;
+    b.psql("INSERT INTO t VALUES (2)").expect("a row");
+    for node in [a, b] {
+        node.handle.stop();
+        let ended = tokio::time::timeout(limit, node.task).await;
+        println!("{} ended: {ended:?}", node.name);
+    }
+    let _ = std::fs::remove_dir_all(&root);
+    true
+}
