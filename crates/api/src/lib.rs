@@ -12,6 +12,7 @@ mod body;
 mod clock;
 mod error;
 pub mod event;
+mod membership;
 mod office;
 mod options;
 mod order;

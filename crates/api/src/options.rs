@@ -23,10 +23,11 @@ pub struct Options {
     pub membership: Option<Arc<dyn Membership>>,
 }
 
-/// What the API asks of the embedded store's membership. Answers at once, from memory.
+/// What the API asks of the embedded store's membership. An adapter over [`store::RaftStore`]; it may take its time:
+/// answers are shown from the last list.
 #[async_trait]
 pub trait Membership: Debug + Send + Sync + 'static {
-    fn members(&self) -> Vec<StoreMember>;
+    async fn members(&self) -> Result<Vec<StoreMember>, String>;
 
     /// Takes a member that is gone for good out of the store's voters and learners.
     async fn remove(&self, name: &str) -> Result<(), String>;

@@ -4,6 +4,7 @@ use crate::auth::{self, Denied};
 use crate::body;
 use crate::clock;
 use crate::error::Refusal;
+use crate::membership::Members;
 use crate::office::Office;
 use crate::options::Options;
 use crate::order::{self, Order};
@@ -36,11 +37,13 @@ pub(crate) struct Context {
     /// Served at this moment.
     pub(crate) connections: AtomicUsize,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) members: Members,
 }
 
 impl Context {
     pub(crate) fn new(options: Options) -> Self {
         Self {
+            members: Members::new(options.membership.clone()),
             options,
             connections: AtomicUsize::new(0),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -129,9 +132,10 @@ fn shown<T: Serialize>(
 }
 
 async fn state(State(context): Shared) -> Answer {
-    let membership = context.options.membership.as_deref();
+    context.members.ready().await;
+    let members = context.members.known();
     shown(&context, |office| {
-        show::state(context.keys(), membership, office)
+        show::state(context.keys(), members, office)
     })
 }
 

@@ -125,12 +125,19 @@ pub(crate) async fn remove(
         let key = keys.node(name);
         let guarded = Txn::new()
             .when(snapshot.unchanged(&key))
-            .when(snapshot.unchanged(&keys.leader()))
-            .when(snapshot.unchanged(&keys.member(name)));
-        let gone = force && !alive && !leads;
+            .when(snapshot.unchanged(&keys.leader()));
+        // A monitor has no Postgres that must be stopped first.
+        let gone = force && !leads && (!alive || entry.witness);
+        if gone {
+            // First, so that the command can be repeated if this fails.
+            leave_store(context, name).await?;
+        }
         let txn = if gone {
-            // Its place in the synchronous setting stays: only the next leader's setting may forget it.
-            guarded.delete(key).delete(keys.promise(name))
+            // Its place in the synchronous setting stays: only a leader's own change may forget it.
+            guarded
+                .when(snapshot.unchanged(&keys.member(name)))
+                .delete(key)
+                .delete(keys.promise(name))
         } else {
             let next = NodeEntry {
                 dropped: true,
@@ -142,7 +149,6 @@ pub(crate) async fn remove(
             continue;
         }
         let message = if gone {
-            leave_store(context, name).await?;
             format!("{name} is no longer part of the cluster")
         } else if alive {
             format!("{name} was asked to leave, and does so when it has stopped")
@@ -164,21 +170,16 @@ pub(crate) async fn remove(
 
 /// Out of the voters too, where the store is ours.
 async fn leave_store(context: &Context, name: &NodeName) -> Result<(), Refusal> {
-    let Some(membership) = &context.options.membership else {
+    let Some(membership) = context.members.source() else {
         return Ok(());
     };
-    if !membership
-        .members()
-        .iter()
-        .any(|member| member.name == name.as_str())
-    {
-        return Ok(());
-    }
-    membership.remove(name.as_str()).await.map_err(|why| {
-        Refusal::new(
-            Code::Unavailable,
-            format!("{name} was removed from the cluster, but not from the store's members: {why}"),
-        )
-        .hint("repeat the command when a majority of the store answers")
+    let left = match membership.members().await {
+        Ok(members) if members.iter().all(|member| member.name != name.as_str()) => Ok(()),
+        Ok(_) => membership.remove(name.as_str()).await,
+        Err(why) => Err(why),
+    };
+    left.map_err(|why| {
+        let error = format!("{name} can't be taken out of the store's members: {why}");
+        Refusal::new(Code::Unavailable, error).hint("a majority of the store must answer")
     })
 }

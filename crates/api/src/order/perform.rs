@@ -19,6 +19,8 @@ use store::{Snapshot, Store, Txn};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const TIMEOUT_MAX: f64 = 3600.0;
+/// How long after an order was cleared its reason may come.
+const REASON_WITHIN: Duration = Duration::from_millis(500);
 
 /// A change of leader as it is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,17 +113,30 @@ pub(crate) async fn perform(context: &Context, order: &Order) -> Result<Outcome,
         at,
     };
     let deadline = at.plus(order.timeout);
+    let mut reason_by = None;
     loop {
         let now = clock::now();
         let snapshot = Arc::clone(&view.borrow_and_update());
-        if snapshot.revision >= ordered.revision
-            && let Some(end) = judge(keys, order, &ordered, &snapshot, now)
-        {
-            return end;
+        let mut wait_until = deadline;
+        match judge(keys, order, &ordered, &snapshot, now) {
+            Progress::Over(end) => return end,
+            Progress::Cleared => {
+                // The reason may be an event that is written just after.
+                let by = *reason_by.get_or_insert_with(|| now.plus(REASON_WITHIN).min(deadline));
+                if now >= by {
+                    return Err(unexplained());
+                }
+                wait_until = by;
+            }
+            Progress::Done(_) | Progress::Open => {}
         }
-        let changed = tokio::time::timeout(deadline.since(now), view.changed());
-        if !matches!(changed.await, Ok(Ok(()))) {
-            return Err(late(store, keys, order, &ordered, &snapshot).await);
+        let changed = tokio::time::timeout(wait_until.since(now), view.changed());
+        match changed.await {
+            Ok(Ok(())) => {}
+            Err(_) if wait_until < deadline => {}
+            Err(_) | Ok(Err(_)) => {
+                return late(store, keys, order, &ordered, &snapshot).await;
+            }
         }
     }
 }
@@ -220,69 +235,92 @@ fn without_leader(order: &Order, cluster: &Cluster) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether it is over: a new leader takes writes, or the order is gone and the old one leads on.
+/// How far an order has come.
+#[derive(Debug)]
+enum Progress {
+    Open,
+    /// Somebody new takes writes; the order itself still stands.
+    Done(Outcome),
+    /// The order is gone, the old leader leads on, and nobody has said why yet.
+    Cleared,
+    Over(Result<Outcome, Refusal>),
+}
+
+/// Whether it is over: a new leader takes writes and has cleared the order, or the old one has and leads on.
 fn judge(
     keys: &Keys,
     order: &Order,
     ordered: &Ordered,
     snapshot: &Snapshot,
     now: Instant,
-) -> Option<Result<Outcome, Refusal>> {
+) -> Progress {
+    if snapshot.revision < ordered.revision {
+        return Progress::Open;
+    }
     let cluster = match read_cluster(keys, snapshot) {
         Ok(cluster) => cluster,
-        Err(unreadable) => return Some(Err(unreadable.into())),
+        Err(unreadable) => return Progress::Over(Err(unreadable.into())),
     };
-    let events = || events_after(keys, snapshot, ordered.events);
-    let epoch = cluster.current_epoch();
-    if let Some(leader) = cluster.leader.as_ref().filter(|_| epoch > ordered.epoch) {
-        let back = ordered.leader.as_ref() == Some(leader);
-        let writes = cluster
-            .members
-            .get(leader)
-            .is_some_and(|member| member.state.is_primary());
-        if !writes {
-            return None;
-        }
-        if back && order.to.as_ref() != Some(leader) {
-            return Some(Err(Refusal::refused(format!(
-                "{leader} has taken the leadership back in epoch {epoch}{}",
-                refusal_of(&events())
-                    .map(|why| format!(": {why}"))
-                    .unwrap_or_default()
-            ))));
-        }
-        let asked = order.to.as_ref().is_none_or(|to| to == leader);
-        let took_ms = millis(now.since(ordered.at));
-        let old = ordered
-            .leader
-            .as_ref()
-            .map_or_else(String::new, |old| format!(" from {old}"));
-        return Some(Ok(Outcome {
-            outcome: if asked {
-                OutcomeKind::Done
-            } else {
-                OutcomeKind::DoneInstead
-            },
-            leader: leader.clone(),
-            epoch,
-            message: format!("{leader} has taken over{old} in epoch {epoch}, in {took_ms} ms"),
-            took_ms,
-            events: events(),
-        }));
-    }
-    // The leader clears an order that it will not carry out.
+    let Some(leader) = &cluster.leader else {
+        return Progress::Open;
+    };
+    let events = events_after(keys, snapshot, ordered.events);
     let cleared = cluster.switchover.is_none();
-    if cleared
-        && cluster.leader.is_some()
-        && cluster.leader == ordered.leader
-        && epoch == ordered.epoch
-    {
-        let why = refusal_of(&events()).unwrap_or_else(|| "the order was withdrawn".to_owned());
-        return Some(Err(
-            Refusal::refused(why).hint("standfast explain says what each node waits for")
-        ));
+    let why = refusal_of(&events);
+    if cluster.current_epoch() == ordered.epoch {
+        return match why {
+            _ if !cleared || ordered.leader.as_ref() != Some(leader) => Progress::Open,
+            Some(why) => Progress::Over(Err(refused(why))),
+            None => Progress::Cleared,
+        };
     }
-    None
+    if !cluster
+        .members
+        .get(leader)
+        .is_some_and(|member| member.state.is_primary())
+    {
+        return Progress::Open;
+    }
+    let epoch = cluster.current_epoch();
+    if ordered.leader.as_ref() == Some(leader) && order.to.as_ref() != Some(leader) {
+        if !cleared {
+            return Progress::Open;
+        }
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        let back = format!("{leader} has taken the leadership back in epoch {epoch}{why}");
+        return Progress::Over(Err(refused(back)));
+    }
+    let asked = order.to.as_ref().is_none_or(|to| to == leader);
+    let took_ms = millis(now.since(ordered.at));
+    let old = ordered
+        .leader
+        .as_ref()
+        .map_or_else(String::new, |old| format!(" from {old}"));
+    let outcome = Outcome {
+        outcome: if asked {
+            OutcomeKind::Done
+        } else {
+            OutcomeKind::DoneInstead
+        },
+        leader: leader.clone(),
+        epoch,
+        message: format!("{leader} has taken over{old} in epoch {epoch}, in {took_ms} ms"),
+        took_ms,
+        events,
+    };
+    if cleared {
+        Progress::Over(Ok(outcome))
+    } else {
+        Progress::Done(outcome)
+    }
+}
+
+fn refused(why: impl Into<String>) -> Refusal {
+    Refusal::refused(why).hint("standfast explain says what each node waits for")
+}
+
+fn unexplained() -> Refusal {
+    refused("the order was withdrawn before it was carried out")
 }
 
 /// What the leader said about an order that it did not carry out.
@@ -301,7 +339,10 @@ async fn late(
     order: &Order,
     ordered: &Ordered,
     snapshot: &Snapshot,
-) -> Refusal {
+) -> Result<Outcome, Refusal> {
+    if let Progress::Done(outcome) = judge(keys, order, ordered, snapshot, clock::now()) {
+        return Ok(outcome);
+    }
     let seconds = order.timeout.as_secs_f64();
     let late = |what: &str| {
         Refusal::new(
@@ -322,10 +363,10 @@ async fn late(
         };
         let txn = Txn::new().when(exactly).delete(keys.failover());
         if let Ok(true) = commit(store, txn).await {
-            return late("nobody had begun it, and the order was withdrawn");
+            return Err(late("nobody had begun it, and the order was withdrawn"));
         }
     }
-    late("it may still be going on").hint("standfast explain says what each node waits for")
+    Err(late("it may still be going on").hint("standfast explain says what each node waits for"))
 }
 
 /// Takes back an order that nobody has begun, a scheduled one too.

@@ -314,8 +314,8 @@ fn health(page: &mut Page, context: &Context, office: &Office<'_>) {
         "1 if the write probe of the data disk fails.",
         failing,
     );
-    if let Some(membership) = &context.options.membership {
-        let members = membership.members();
+    if context.members.source().is_some() {
+        let members = context.members.known();
         let voters = members.iter().filter(|member| member.voter).count();
         page.gauge(
             "standfast_store_voters",

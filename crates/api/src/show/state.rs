@@ -3,7 +3,7 @@
 use super::millis;
 use crate::error::Refusal;
 use crate::office::Office;
-use crate::options::Membership;
+use crate::options::StoreMember;
 use crate::order::entries;
 use crate::v1;
 use ha::{Cluster, Initialize, Lsn, NodeName, NodeState};
@@ -13,13 +13,13 @@ use store::layout::{Keys, MemberRecord, NodeEntry};
 
 pub(crate) fn state(
     keys: &Keys,
-    membership: Option<&dyn Membership>,
+    members: Vec<StoreMember>,
     office: &Office<'_>,
 ) -> Result<v1::State, Refusal> {
     let served = office.served;
     let cluster = super::cluster(office)?;
     let snapshot = &served.snapshot;
-    let store = store_state(membership, office);
+    let store = store_state(members, office);
     let records = entries(keys, snapshot)?;
     let names: BTreeSet<&NodeName> = records.keys().chain(cluster.members.keys()).collect();
     let mut nodes: Vec<v1::Node> = names
@@ -80,8 +80,7 @@ fn sync_text(cluster: &Cluster) -> String {
     }
 }
 
-fn store_state(membership: Option<&dyn Membership>, office: &Office<'_>) -> v1::StoreState {
-    let members = membership.map(Membership::members).unwrap_or_default();
+fn store_state(members: Vec<StoreMember>, office: &Office<'_>) -> v1::StoreState {
     let silent = office
         .served
         .store_silent_for
