@@ -1,1 +1,117 @@
-fn main() {}
+//! The project's own chores: `cargo xtask ci` is everything that CI runs and never writes to the
+//! tree; `cargo xtask fix` does.
+
+mod tests;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "cargo xtask <command>
+  ci        formatting, lints, every test, the end-to-end tests
+  fix       rustfmt, and what clippy can mend
+  test      every test but the end-to-end ones
+  e2e       the end-to-end tests alone; words after it choose tests by name
+  soak N    the end-to-end tests, N times over
+  sim N     N seeded worlds of the simulation
+  bench …   standfast bench failover, release build";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["ci"] => ci(),
+        ["fix"] => fix(),
+        ["test"] => tests::run(&tests::UNIT).and_then(tests::Count::finish),
+        ["e2e", names @ ..] => e2e(names),
+        ["soak", times] => soak(times),
+        ["sim", worlds] => cargo(&["run", "--package", "sim", "--", "--worlds", worlds]),
+        ["bench", rest @ ..] => bench(rest),
+        _ => Err(anyhow!("{USAGE}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tests::say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Lints first: they are fast, and a person who waits wants to know early. But a lint that fails
+/// keeps no test from being run, so that one run shows all there is.
+fn ci() -> Result<()> {
+    let checks = [
+        cargo(&["fmt", "--all", "--check"]),
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "--deny",
+            "warnings",
+        ]),
+    ];
+    let mut count = tests::run(&tests::UNIT)?;
+    count.add(&tests::run(&tests::end_to_end(&[]))?);
+    for check in checks {
+        if let Err(error) = check {
+            tests::say(&format!("{error:#}"));
+            count.fail_a_check();
+        }
+    }
+    count.finish()
+}
+
+fn fix() -> Result<()> {
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--fix",
+        "--allow-dirty",
+        "--allow-staged",
+    ])?;
+    cargo(&["fmt", "--all"])
+}
+
+fn e2e(names: &[&str]) -> Result<()> {
+    tests::run(&tests::end_to_end(names))?.finish()
+}
+
+fn soak(times: &str) -> Result<()> {
+    let times: u32 = times.parse().context("how many times")?;
+    for round in 1..=times {
+        tests::say(&format!("round {round} of {times}"));
+        e2e(&[])?;
+    }
+    Ok(())
+}
+
+fn bench(rest: &[&str]) -> Result<()> {
+    let standfast = [
+        "run",
+        "--release",
+        "--package",
+        "standfast",
+        "--",
+        "bench",
+        "failover",
+    ];
+    cargo(&[&standfast, rest].concat())
+}
+
+fn cargo(arguments: &[&str]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    tests::say(&format!("cargo {}", arguments.join(" ")));
+    let status = Command::new(cargo)
+        .args(arguments)
+        .status()
+        .context("start cargo")?;
+    ensure!(
+        status.success(),
+        "cargo {} failed: {status}",
+        arguments.join(" ")
+    );
+    Ok(())
+}

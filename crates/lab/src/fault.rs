@@ -1,0 +1,164 @@
+//! The faults that `bench` measures and `e2e` tells stories of: what breaks, and how it heals.
+
+use crate::{Cluster, Lab};
+use anyhow::{Context, Result, ensure};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Something that befalls the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `kill -9` of the postmaster.
+    Postmaster,
+    /// Every process killed and the cable pulled.
+    Machine,
+    /// The cable pulled; everything goes on running behind it.
+    Cut,
+    /// Everything stopped with SIGSTOP.
+    Frozen,
+    /// Postgres stopped and its disk filled, so that it can't start again.
+    Disk,
+    /// Not a fault: a person asks for another primary.
+    Switchover,
+}
+
+impl Fault {
+    pub const ALL: [Self; 6] = [
+        Self::Postmaster,
+        Self::Machine,
+        Self::Cut,
+        Self::Frozen,
+        Self::Disk,
+        Self::Switchover,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Postmaster => "postmaster",
+            Self::Machine => "machine",
+            Self::Cut => "cut",
+            Self::Frozen => "frozen",
+            Self::Disk => "disk",
+            Self::Switchover => "switchover",
+        }
+    }
+
+    /// The fault in the words of a report.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Postmaster => "kill -9 of the postmaster",
+            Self::Machine => "primary's machine lost",
+            Self::Cut => "primary cut off by the network",
+            Self::Frozen => "machine frozen, then thawed",
+            Self::Disk => "data disk full, Postgres can't restart",
+            Self::Switchover => "planned switchover",
+        }
+    }
+
+    /// Whether it needs hosts of their own (network namespaces, root).
+    pub fn needs_namespaces(self) -> bool {
+        matches!(self, Self::Cut | Self::Disk)
+    }
+
+    /// Lets it happen to `victim`.
+    pub async fn strike(self, lab: &Lab, cluster: &mut Cluster, victim: &str) -> Result<Fired> {
+        match self {
+            Self::Postmaster => cluster.node(victim)?.kill_postmaster()?,
+            Self::Machine => {
+                // The cable first: a machine that loses power says no goodbye.
+                if let Ok(network) = lab.network() {
+                    network.set_link(victim, false)?;
+                }
+                cluster.node_mut(victim)?.kill_everything()?;
+            }
+            Self::Cut => lab.network()?.set_link(victim, false)?,
+            Self::Frozen => cluster.node(victim)?.host.freeze()?,
+            Self::Disk => fill_and_stop(cluster, victim)?,
+            Self::Switchover => switch_over(cluster, victim).await?,
+        }
+        Ok(Fired {
+            fault: self,
+            victim: victim.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = anyhow::Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|fault| fault.as_str() == text)
+            .with_context(|| {
+                let known: Vec<_> = Self::ALL.iter().map(|fault| fault.as_str()).collect();
+                format!("no fault {text:?}; there are {}", known.join(", "))
+            })
+    }
+}
+
+/// A fault that has happened and waits to be healed.
+#[derive(Debug)]
+#[must_use]
+pub struct Fired {
+    fault: Fault,
+    victim: String,
+}
+
+impl Fired {
+    /// Takes the cause away; nothing more is done for the cluster.
+    pub fn heal(self, lab: &Lab, cluster: &mut Cluster) -> Result<()> {
+        match self.fault {
+            Fault::Postmaster | Fault::Switchover => Ok(()),
+            Fault::Machine => {
+                if let Ok(network) = lab.network() {
+                    network.set_link(&self.victim, true)?;
+                }
+                cluster.node_mut(&self.victim)?.start()
+            }
+            Fault::Cut => lab.network()?.set_link(&self.victim, true),
+            Fault::Frozen => cluster.node(&self.victim)?.host.thaw(),
+            Fault::Disk => {
+                let node = cluster.node(&self.victim)?;
+                let disk = node
+                    .data_dir
+                    .parent()
+                    .context("a data directory has a parent")?;
+                node.host.free_disk(disk)
+            }
+        }
+    }
+}
+
+/// The walkthrough's order: stop it, then take away the room to start again. The disk is filled
+/// first but for a little, so that the agent has no time to start Postgres in between.
+fn fill_and_stop(cluster: &Cluster, victim: &str) -> Result<()> {
+    let node = cluster.node(victim)?;
+    let disk = node
+        .data_dir
+        .parent()
+        .context("a data directory has a parent")?;
+    node.host.fill_disk(disk)?;
+    // A full disk does not stop Postgres by itself; a crash of it makes it need the room.
+    node.kill_postmaster()
+}
+
+async fn switch_over(cluster: &Cluster, victim: &str) -> Result<()> {
+    let body = serde_json::json!({ "leader": victim });
+    let answer = cluster
+        .post(victim, "/switchover", &body, Duration::from_secs(30))
+        .await?;
+    ensure!(
+        answer.status == 200,
+        "/switchover says {}: {}",
+        answer.status,
+        answer.body
+    );
+    Ok(())
+}

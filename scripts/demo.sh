@@ -1,0 +1,24 @@
+#!/bin/sh
+# Runs `standfast demo` in a temporary directory, as an unprivileged user: PostgreSQL refuses root.
+# usage: demo.sh PATH-OF-STANDFAST [options of standfast demo]
+set -eu
+binary=$1
+shift
+if [ "$(id -u)" != 0 ]; then
+    exec "$binary" demo "$@"
+fi
+# The user may not be able to read the tree that we were built in.
+place=$(mktemp -d /tmp/standfast-demo.XXXXXX)
+cp "$binary" "$place/standfast"
+chown -R postgres: "$place"
+chmod 755 "$place" "$place/standfast"
+keep=
+for word in "$@"; do
+    [ "$word" = --keep ] && keep=yes
+done
+code=0
+cd "$place"
+setpriv --reuid=postgres --regid=postgres --init-groups \
+    env HOME="$place" TMPDIR="$place" USER=postgres "$place/standfast" demo "$@" || code=$?
+[ -n "$keep" ] || rm -rf "$place"
+exit "$code"

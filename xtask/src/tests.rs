@@ -1,0 +1,127 @@
+//! Running `cargo test` and adding up what it says, while its lines pass through unchanged.
+//!
+//! **Invariant:** a test binary that ends badly without saying how many tests failed counts as one
+//! failed test; silence is never success.
+
+use anyhow::{Context, Result, ensure};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+/// Words for cargo.
+pub(crate) type Words = Vec<String>;
+
+/// Every test but the end-to-end ones, which need the machine for themselves.
+pub(crate) static UNIT: std::sync::LazyLock<Words> = std::sync::LazyLock::new(|| {
+    words(&[
+        "test",
+        "--locked",
+        "--no-fail-fast",
+        "--workspace",
+        "--exclude",
+        "e2e",
+    ])
+});
+
+/// The end-to-end tests whose names contain one of `names`, or all.
+pub(crate) fn end_to_end(names: &[&str]) -> Words {
+    let mut all = words(&[
+        "test",
+        "--locked",
+        "--no-fail-fast",
+        "--package",
+        "e2e",
+        "--",
+    ]);
+    all.extend(names.iter().map(|name| (*name).to_owned()));
+    all
+}
+
+fn words(words: &[&str]) -> Words {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// What the test runners said, added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+impl Count {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+
+    /// A lint counts like a test that failed.
+    pub(crate) fn fail_a_check(&mut self) {
+        self.failed += 1;
+    }
+
+    /// The last line of a run.
+    pub(crate) fn finish(self) -> Result<()> {
+        say(&format!("{} passed, {} failed", self.passed, self.failed));
+        ensure!(
+            self.failed == 0 && self.passed > 0,
+            "not everything is well"
+        );
+        Ok(())
+    }
+}
+
+/// Runs the tests and counts.
+pub(crate) fn run(arguments: &Words) -> Result<Count> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    say(&format!("cargo {}", arguments.join(" ")));
+    let mut child = Command::new(cargo)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start cargo test")?;
+    let mut count = Count::default();
+    let stdout = child.stdout.take().context("cargo's stdout")?;
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        say(&line);
+        if let Some(said) = summary(&line) {
+            count.add(&said);
+        }
+    }
+    if !child.wait()?.success() && count.failed == 0 {
+        count.failed = 1;
+    }
+    Ok(count)
+}
+
+/// Reads `test result: FAILED. 3 passed; 1 failed; 0 ignored; …`.
+fn summary(line: &str) -> Option<Count> {
+    let rest = line.trim().strip_prefix("test result: ")?;
+    let number = |what: &str| {
+        let before = rest.split(what).next()?;
+        before.split_whitespace().last()?.parse().ok()
+    };
+    Some(Count {
+        passed: number(" passed")?,
+        failed: number(" failed")?,
+    })
+}
+
+/// A line on stdout; a reader that has gone is no reason to stop testing.
+pub(crate) fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+#[cfg(test)]
+mod checks {
+    use super::summary;
+
+    #[test]
+    fn the_summary_of_a_test_binary_is_read() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        let count = summary(line).expect("a summary");
+        assert_eq!((count.passed, count.failed), (12, 3));
+        assert!(summary("test a::b ... ok").is_none());
+    }
+}
