@@ -249,7 +249,9 @@ pub fn wanted_setting(
         .iter()
         .filter(|(name, walsender)| {
             // Others may stream as well: a base backup, an archiver. They are no nodes and never count.
-            let Some(node) = cluster.nodes.get(*name) else { return false };
+            let Some(node) = cluster.nodes.get(*name) else {
+                return false;
+            };
             if !node.quorum || node.maintenance || node.dropped {
                 return false;
             }
@@ -292,6 +294,9 @@ fn ascend(
         .lineage
         .as_ref()
         .is_none_or(|lineage| lineage.newest().epoch >= lease.epoch);
+    if used_up && let Err(missing) = enough_alone(cluster, me) {
+        return Decision::act("others needed", Action::Stop, missing);
+    }
     if used_up {
         return super::race::race(cluster, me, "Postgres was restarted", now);
     }
@@ -357,6 +362,9 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
             format!("Postgres on {} has died", me.name),
         );
     }
+    if let Err(missing) = enough_alone(cluster, me) {
+        return release("others needed", missing);
+    }
     if !matches!(me.data, DataDir::Ready(_)) {
         return release(
             "data lost",
@@ -403,6 +411,17 @@ fn too_long(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Opt
         return Some(Decision::act("start failed", release, why));
     }
     None
+}
+
+/// Whether this node's own promise would do for its next claim. If not, it must let go of the leadership: as long as
+/// the others see a leader, they follow it and promise nothing.
+fn enough_alone(cluster: &Cluster, me: &NodeView) -> Result<(), String> {
+    let Some(record) = &cluster.sync else {
+        return Ok(());
+    };
+    record
+        .accepts(&BTreeSet::from([me.name.clone()]))
+        .map_err(|missing| format!("Postgres on {} has died; {missing}", me.name))
 }
 
 /// Whether the living others could lead without loss, if this node let go.
