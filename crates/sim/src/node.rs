@@ -1,6 +1,6 @@
 //! One machine: its clock, its disk, its Postgres, its guard and its agent.
 
-use crate::store::{Answer, LeaseId, Snapshot};
+use crate::store::{LeaseId, Snapshot};
 use crate::time::{Clock, Micros};
 use crate::wal::Record;
 use crate::world::{Event, Target};
@@ -217,9 +217,6 @@ pub(crate) enum Phase {
     /// Copies from this start of the leader's Postgres.
     Copying { from: NodeId, run: u64 },
 }
-
-/// What an answer means to the action that waits for it.
-pub(crate) type Reply<'a> = Option<&'a Answer>;
 
 impl Node {
     pub(crate) fn new(name: NodeName, clock: Clock, snapshot: Rc<Snapshot>) -> Self {

@@ -23,7 +23,6 @@ pub(crate) enum Key {
     Lineage,
     Failover,
     Status,
-    Config,
     Member(NodeName),
     Node(NodeName),
     Promise(NodeName),

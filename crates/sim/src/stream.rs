@@ -217,7 +217,22 @@ impl World {
         let Some(receiver) = node.standby().and_then(|standby| standby.receiver) else {
             return;
         };
-        if receiver.connection != connection || from != node.disk.wal.len() {
+        if receiver.connection != connection {
+            return;
+        }
+        if from > node.disk.wal.len() {
+            // A connection keeps its order: what comes before is still on its way.
+            let records = records.to_vec();
+            let target = self.pg(id);
+            self.after(
+                ms(1),
+                target,
+                Event::WalArrive {
+                    connection,
+                    from,
+                    records,
+                },
+            );
             return;
         }
         node.disk.wal.extend_from_slice(records);

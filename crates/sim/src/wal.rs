@@ -21,11 +21,6 @@ pub(crate) fn lsn(count: usize) -> Lsn {
     Lsn(count as u64 * RECORD_BYTES)
 }
 
-/// How many records end at or before `lsn`.
-pub(crate) fn count(lsn: Lsn) -> usize {
-    usize::try_from(lsn.0 / RECORD_BYTES).unwrap_or(usize::MAX)
-}
-
 /// The timelines as PostgreSQL's history files tell them: number, and index of the first record.
 pub(crate) fn branches(wal: &[Record]) -> Vec<(Timeline, usize)> {
     let mut found: Vec<(Timeline, usize)> = Vec::new();

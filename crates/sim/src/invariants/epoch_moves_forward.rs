@@ -1,4 +1,6 @@
 //! The epoch rises by one with each claim and never goes back; in one epoch one node is promoted, once.
+//!
+//! A claimant that was slow may be promoted after the next one: it can acknowledge nothing any more.
 
 use super::{Broken, Promotion};
 use crate::store::Snapshot;
@@ -22,17 +24,14 @@ pub(super) fn at_promotion(world: &World, promotion: &Promotion) -> Result<(), B
         .ledger
         .promotions
         .iter()
-        .find(|other| other.epoch >= promotion.epoch);
+        .find(|other| other.epoch == promotion.epoch);
     match same {
         None => Ok(()),
         Some(other) => Err((
             NAME,
             format!(
-                "{} is promoted in epoch {}, {} was in epoch {}",
-                world.nodes[promotion.node].name,
-                promotion.epoch,
-                world.nodes[other.node].name,
-                other.epoch
+                "{} is promoted in epoch {}, and so was {}",
+                world.nodes[promotion.node].name, promotion.epoch, world.nodes[other.node].name,
             ),
         )),
     }
