@@ -83,6 +83,7 @@ impl Handle {
 
 /// One running action, or none.
 struct Running {
+    number: u64,
     job: Job,
     task: JoinHandle<()>,
 }
@@ -119,7 +120,7 @@ impl std::fmt::Debug for Agent {
 }
 
 struct Done {
-    job: Job,
+    number: u64,
     action: Action,
     result: Result<Report, ShellError>,
 }
@@ -128,6 +129,8 @@ struct Done {
 #[derive(Default)]
 struct Memory {
     running: Option<Running>,
+    /// How many actions were begun.
+    begun: u64,
     applied: Option<Applied>,
     vacant_since: Option<Instant>,
     promised: Option<(Epoch, Instant)>,
@@ -190,6 +193,7 @@ impl Agent {
             tenure: Arc::clone(&tenure),
             note,
             streams,
+            roles_missing: Arc::new(AtomicBool::new(false)),
             bootstrap: options.bootstrap.clone(),
         };
         let client = reqwest::Client::builder().no_proxy().build()?;
@@ -457,25 +461,27 @@ impl Agent {
             cluster,
         };
         let (shell, report) = (self.shell.clone(), self.report.clone());
+        self.memory.begun += 1;
+        let number = self.memory.begun;
         let task = tokio::spawn(async move {
             let result = shell.act(action.clone(), &basis).await;
             let _ = report.send(Done {
-                job,
+                number,
                 action,
                 result,
             });
         });
-        self.memory.running = Some(Running { job, task });
+        self.memory.running = Some(Running { number, job, task });
     }
 
     fn finish(&mut self, done: Done) {
-        // A job that a fence cut off may still report; the fence is what runs now.
-        let current = self
+        // An action that a fence cut off may still have reported; the fence is what runs now.
+        if self
             .memory
             .running
             .as_ref()
-            .is_some_and(|running| running.job == done.job);
-        if current {
+            .is_some_and(|running| running.number == done.number)
+        {
             self.memory.running = None;
         }
         self.memory.fresh_from = now();
@@ -548,20 +554,29 @@ impl Agent {
         if !matches!(me.postgres, Postgres::Primary(_) | Postgres::Standby(_)) {
             return;
         }
-        let others: Vec<NodeName> = cluster
+        let standby = matches!(me.postgres, Postgres::Standby(_));
+        let known = |name: &NodeName| {
+            let member = cluster.members.get(name).filter(|_| standby)?;
+            (member.position > ha::Lsn::ZERO).then_some(member.position)
+        };
+        let others: Vec<(NodeName, Option<ha::Lsn>)> = cluster
             .nodes
             .iter()
             .filter(|(name, node)| **name != self.name && !node.dropped)
-            .map(|(name, _)| name.clone())
+            .map(|(name, _)| (name.clone(), known(name)))
             .collect();
-        let due = self.memory.slots.as_ref().is_none_or(|(names, last)| {
-            *names != others || at.since(*last) > Duration::from_secs(10)
+        let names: Vec<NodeName> = others.iter().map(|(name, _)| name.clone()).collect();
+        let due = self.memory.slots.as_ref().is_none_or(|(last_names, last)| {
+            *last_names != names || at.since(*last) > Duration::from_secs(10)
         });
         if due && self.memory.running.is_none() {
-            self.memory.slots = Some((others.clone(), at));
+            self.memory.slots = Some((names, at));
             let instance = self.shell.instance.clone();
             tokio::spawn(async move {
-                let wanted = others.iter().map(|name| (name.slot(), None)).collect();
+                let wanted = others
+                    .iter()
+                    .map(|(name, lsn)| (name.slot(), *lsn))
+                    .collect();
                 if let Err(error) = instance.ensure_slots(&wanted, Duration::from_secs(5)).await {
                     tracing::debug!(error = chain(&error), "replication slots not up to date");
                 }
@@ -659,7 +674,7 @@ fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision) -> bool {
         Postgres::Primary(primary) => !primary.open || (mine && joint),
         Postgres::Standby(standby) => mine || !standby.streaming,
         Postgres::Starting => true,
-        Postgres::Down { .. } => mine || decision.actions.first().is_some(),
+        Postgres::Down { .. } => mine || !decision.actions.is_empty(),
         Postgres::Unresponsive { .. } => false,
     };
     !decision.actions.is_empty() || vacant || unsettled

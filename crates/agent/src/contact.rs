@@ -11,7 +11,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Collects signs of life of the present leader.
 #[derive(Debug)]
-pub struct Signs {
+pub(crate) struct Signs {
     watched: Option<NodeName>,
     contact: Contact,
     beat_revision: Option<Revision>,
@@ -27,7 +27,7 @@ struct Probed {
 }
 
 impl Signs {
-    pub fn new(client: reqwest::Client) -> Self {
+    pub(crate) fn new(client: reqwest::Client) -> Self {
         Self {
             watched: None,
             contact: Contact {
@@ -43,7 +43,7 @@ impl Signs {
 
     /// What is known of the leader's life, with the newest view. `beat` is the revision of its last beat, `received`
     /// the WAL position flushed here and `heard` the last message of the WAL stream.
-    pub fn contact(
+    pub(crate) fn contact(
         &mut self,
         cluster: &Cluster,
         beat: Option<Revision>,
@@ -81,7 +81,7 @@ impl Signs {
     }
 
     /// Asks the leader's agent directly, once at a time, when its other signs have been silent for a while.
-    pub fn probe_if_silent(&self, cluster: &Cluster) {
+    pub(crate) fn probe_if_silent(&self, cluster: &Cluster) {
         let Some(member) = self
             .watched
             .as_ref()

@@ -15,14 +15,14 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// Hands events to a task that writes them.
 #[derive(Debug)]
-pub struct Events {
+pub(crate) struct Events {
     node: NodeName,
     out: mpsc::Sender<Event>,
     last: Option<Event>,
 }
 
 impl Events {
-    pub fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         let (out, queue) = mpsc::channel(WAITING_MAX);
         tokio::spawn(write(
             Arc::clone(&options.store),
@@ -37,7 +37,7 @@ impl Events {
     }
 
     /// An event for a decision that changes the node's state or what is wanted of it, or that acts.
-    pub fn decided(&mut self, epoch: Epoch, last: Option<&Decision>, decision: &Decision) {
+    pub(crate) fn decided(&mut self, epoch: Epoch, last: Option<&Decision>, decision: &Decision) {
         let changed = last
             .is_none_or(|last| last.state != decision.state || last.assigned != decision.assigned);
         if changed || !decision.actions.is_empty() {
@@ -49,7 +49,7 @@ impl Events {
     }
 
     /// More to the last event: what a rewind discarded.
-    pub fn detail(&mut self, detail: String) {
+    pub(crate) fn detail(&mut self, detail: String) {
         if let Some(last) = self.last.clone() {
             self.send(Event {
                 reason: detail,

@@ -35,7 +35,7 @@ impl Line {
 
 /// Appends to `journal.jsonl`, moving it to `journal.1.jsonl` when it is full.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     file: Option<File>,
     bytes: u64,
@@ -43,7 +43,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    pub fn open(state_dir: &Path) -> Self {
+    pub(crate) fn open(state_dir: &Path) -> Self {
         let path = state_dir.join("journal.jsonl");
         let file = OpenOptions::new()
             .create(true)
@@ -63,7 +63,7 @@ impl Journal {
     }
 
     /// Keeps the pair if the decision is new. A full disk must not stop the agent: a line is then lost.
-    pub fn note(&mut self, now: Instant, view: &ClusterView, me: &NodeView, decision: &Decision) {
+    pub(crate) fn note(&mut self, now: Instant, view: &ClusterView, me: &NodeView, decision: &Decision) {
         let head = format!(
             "{}|{:?}|{:?}",
             decision.rule, decision.actions, decision.state

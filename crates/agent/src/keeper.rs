@@ -12,27 +12,27 @@ use tokio::sync::{Notify, watch};
 
 /// What the loop tells the keeper.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Said {
+pub(crate) struct Said {
     /// The member key's value; none until the node is registered.
-    pub member: Option<String>,
+    pub(crate) member: Option<String>,
     /// The primary's flush position.
-    pub optime: Lsn,
-    pub settings: Settings,
+    pub(crate) optime: Lsn,
+    pub(crate) settings: Settings,
 }
 
 /// Moves the guard's deadline forward.
-pub type Arm = Arc<dyn Fn(ha::Epoch, Instant) + Send + Sync>;
+pub(crate) type Arm = Arc<dyn Fn(ha::Epoch, Instant) + Send + Sync>;
 
 /// The parts that the keeper works with.
-pub struct Keeper {
-    pub store: Arc<dyn Store>,
-    pub keys: Keys,
-    pub me: NodeName,
-    pub tenure: Arc<Tenure>,
-    pub said: watch::Receiver<Said>,
-    pub arm: Arm,
+pub(crate) struct Keeper {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Keys,
+    pub(crate) me: NodeName,
+    pub(crate) tenure: Arc<Tenure>,
+    pub(crate) said: watch::Receiver<Said>,
+    pub(crate) arm: Arm,
     /// Wakes the loop when the office has ended.
-    pub wake: Arc<Notify>,
+    pub(crate) wake: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Keeper {
 
 impl Keeper {
     /// Runs until its task is aborted.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut written: Option<(LeaseId, String)> = None;
         loop {
             let said = self.said.borrow_and_update().clone();

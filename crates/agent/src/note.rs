@@ -24,13 +24,13 @@ pub enum NoteError {
 
 /// The note, as it is on disk.
 #[derive(Debug)]
-pub struct Note {
+pub(crate) struct Note {
     path: PathBuf,
     current: Mutex<Option<Lineage>>,
 }
 
 impl Note {
-    pub fn open(state_dir: &Path) -> Result<Self, NoteError> {
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, NoteError> {
         let path = state_dir.join("lineage.json");
         let current = match fs::read(&path) {
             Ok(bytes) => Some(Self::parse(&path, &bytes)?),
@@ -53,7 +53,7 @@ impl Note {
         Lineage::from_branches(branches).ok_or_else(|| damaged("its branches do not rise".into()))
     }
 
-    pub fn read(&self) -> Option<Lineage> {
+    pub(crate) fn read(&self) -> Option<Lineage> {
         self.current
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -61,7 +61,7 @@ impl Note {
     }
 
     /// Before data of another history may come in: from here on this node vouches for nothing, until it is told anew.
-    pub fn forget(&self) -> Result<Option<Lineage>, NoteError> {
+    pub(crate) fn forget(&self) -> Result<Option<Lineage>, NoteError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         match remove(&self.path) {
             Ok(()) => Ok(current.take()),
@@ -72,7 +72,7 @@ impl Note {
         }
     }
 
-    pub fn write(&self, lineage: &Lineage) -> Result<(), NoteError> {
+    pub(crate) fn write(&self, lineage: &Lineage) -> Result<(), NoteError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref() == Some(lineage) {
             return Ok(());

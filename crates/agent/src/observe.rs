@@ -24,32 +24,32 @@ const WRITE: Duration = Duration::from_millis(1500);
 
 /// One look at the instance.
 #[derive(Clone, Debug)]
-pub struct Observation {
+pub(crate) struct Observation {
     /// When the look began.
-    pub at: Instant,
-    pub data: DataDir,
-    pub postgres: Postgres,
-    pub stream_broken: Option<StreamBroken>,
+    pub(crate) at: Instant,
+    pub(crate) data: DataDir,
+    pub(crate) postgres: Postgres,
+    pub(crate) stream_broken: Option<StreamBroken>,
     /// When the WAL stream last brought a message.
-    pub stream_heard: Option<Instant>,
-    pub facts: Facts,
+    pub(crate) stream_heard: Option<Instant>,
+    pub(crate) facts: Facts,
 }
 
 /// What is only shown.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Facts {
-    pub server_version: u32,
-    pub postmaster_start_time: Option<String>,
-    pub pending_restart: bool,
-    pub replay_paused: bool,
-    pub replay_timestamp: Option<String>,
-    pub timeline: ha::Timeline,
-    pub sync_names: String,
+pub(crate) struct Facts {
+    pub(crate) server_version: u32,
+    pub(crate) postmaster_start_time: Option<String>,
+    pub(crate) pending_restart: bool,
+    pub(crate) replay_paused: bool,
+    pub(crate) replay_timestamp: Option<String>,
+    pub(crate) timeline: ha::Timeline,
+    pub(crate) sync_names: String,
 }
 
 /// Looks when poked, when the postmaster dies, and from time to time.
 #[derive(Debug)]
-pub struct Observer {
+pub(crate) struct Observer {
     instance: Instance,
     poke: Arc<Notify>,
     changing: Arc<AtomicBool>,
@@ -64,16 +64,16 @@ pub struct Observer {
 
 /// Whether the WAL receiver is proven to be gone for good; set by the shell that proved it.
 #[derive(Debug, Default)]
-pub struct Streams {
+pub(crate) struct Streams {
     proven_gone: AtomicBool,
 }
 
 impl Streams {
-    pub fn gone(&self) {
+    pub(crate) fn gone(&self) {
         self.proven_gone.store(true, Ordering::SeqCst);
     }
 
-    pub fn may_come(&self) {
+    pub(crate) fn may_come(&self) {
         self.proven_gone.store(false, Ordering::SeqCst);
     }
 
@@ -83,7 +83,7 @@ impl Streams {
 }
 
 impl Observer {
-    pub fn new(
+    pub(crate) fn new(
         instance: Instance,
         poke: Arc<Notify>,
         changing: Arc<AtomicBool>,
@@ -102,7 +102,7 @@ impl Observer {
     }
 
     /// Runs until its task is aborted or nobody listens.
-    pub async fn run(mut self, out: watch::Sender<Option<Observation>>) {
+    pub(crate) async fn run(mut self, out: watch::Sender<Option<Observation>>) {
         loop {
             let observation = self.look().await;
             if out.send(Some(observation)).is_err() {
@@ -311,7 +311,11 @@ fn typed(found: postgres::DataDir) -> DataDir {
 }
 
 /// Asks the disk to write, again and again, in a task of its own: it may hang for ever.
-pub async fn watch_storage(instance: Instance, out: watch::Sender<Storage>, wake: Arc<Notify>) {
+pub(crate) async fn watch_storage(
+    instance: Instance,
+    out: watch::Sender<Storage>,
+    wake: Arc<Notify>,
+) {
     let mut failing: Option<Instant> = None;
     loop {
         let began = now();

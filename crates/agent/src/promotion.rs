@@ -11,13 +11,13 @@ use std::time::Duration;
 
 /// What is about to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    pub timeline: Timeline,
-    pub begins: Lsn,
+pub(crate) struct Plan {
+    pub(crate) timeline: Timeline,
+    pub(crate) begins: Lsn,
 }
 
 /// Reads the numbers of a standby whose WAL is all replayed.
-pub async fn plan(instance: &Instance, limit: Duration) -> Result<Plan, ShellError> {
+pub(crate) async fn plan(instance: &Instance, limit: Duration) -> Result<Plan, ShellError> {
     let probe = instance.probe(limit).await?;
     if !probe.in_recovery {
         return Err(ShellError::NotNow("Postgres is primary already".to_owned()));
@@ -31,7 +31,7 @@ pub async fn plan(instance: &Instance, limit: Duration) -> Result<Plan, ShellErr
 }
 
 /// Where the new primary's timeline really began.
-pub async fn outcome(instance: &Instance, limit: Duration) -> Result<Plan, ShellError> {
+pub(crate) async fn outcome(instance: &Instance, limit: Duration) -> Result<Plan, ShellError> {
     let probe: Probe = instance.probe(limit).await?;
     let history = instance.timeline_history(probe.timeline)?;
     let switch = history.and_then(|history| history.switches.last().map(|last| last.end));

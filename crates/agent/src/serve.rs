@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 /// The parts of the node's picture that do not change.
 #[derive(Debug)]
-pub struct Shown {
+pub(crate) struct Shown {
     host: String,
     port: u16,
     api_url: String,
@@ -21,7 +21,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    pub fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options) -> Self {
         Self {
             host: options.host,
             port: options.port,
@@ -33,7 +33,7 @@ impl Shown {
     }
 
     /// The member key's value.
-    pub fn member(
+    pub(crate) fn member(
         &self,
         cluster: &Cluster,
         me: &NodeView,
@@ -69,7 +69,7 @@ impl Shown {
     }
 
     /// Publishes the picture after a decision.
-    pub fn publish(
+    pub(crate) fn publish(
         &mut self,
         view: &ClusterView,
         snapshot: &Arc<Snapshot>,

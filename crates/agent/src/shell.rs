@@ -15,6 +15,7 @@ use postgres::{
     Access, DataDir, Instance, PostgresError, Replace, Started, Stop, SyncNames, Upstream,
 };
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use store::layout::{ConfigRecord, Keys};
 use store::{Outcome, Revision, Snapshot, Store, StoreError, Txn, View};
@@ -27,7 +28,7 @@ const VIEW: Duration = Duration::from_secs(2);
 
 /// Why an action did not succeed. It is decided again on what is then.
 #[derive(Debug, thiserror::Error)]
-pub enum ShellError {
+pub(crate) enum ShellError {
     #[error("postgres")]
     Postgres(#[from] PostgresError),
     #[error("store")]
@@ -43,42 +44,44 @@ pub enum ShellError {
 
 /// What the loop learns from a finished action.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// Postgres was proven to use this setting.
-    pub applied: Option<Applied>,
+    pub(crate) applied: Option<Applied>,
     /// A promise was acknowledged.
-    pub promised: bool,
+    pub(crate) promised: bool,
     /// Details for the event, such as what a rewind discarded.
-    pub detail: Option<String>,
+    pub(crate) detail: Option<String>,
     /// The node has left the cluster.
-    pub left: bool,
+    pub(crate) left: bool,
 }
 
 /// Everything that actions work with. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Shell {
-    pub me: NodeName,
-    pub keys: Keys,
-    pub store: Arc<dyn Store>,
-    pub view: View,
-    pub instance: Instance,
-    pub tenure: Arc<Tenure>,
-    pub note: Arc<Note>,
-    pub streams: Arc<Streams>,
+pub(crate) struct Shell {
+    pub(crate) me: NodeName,
+    pub(crate) keys: Keys,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) view: View,
+    pub(crate) instance: Instance,
+    pub(crate) tenure: Arc<Tenure>,
+    pub(crate) note: Arc<Note>,
+    pub(crate) streams: Arc<Streams>,
+    /// An adopted directory has none of our roles yet.
+    pub(crate) roles_missing: Arc<AtomicBool>,
     /// The first configuration of a cluster that this node founds.
-    pub bootstrap: ConfigRecord,
+    pub(crate) bootstrap: ConfigRecord,
 }
 
 /// The snapshot that was decided on, and what was read from it.
 #[derive(Clone, Debug)]
-pub struct Basis {
-    pub snapshot: Arc<Snapshot>,
-    pub cluster: Cluster,
+pub(crate) struct Basis {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) cluster: Cluster,
 }
 
 impl Shell {
     /// Does one action to its end.
-    pub async fn act(&self, action: Action, basis: &Basis) -> Result<Report, ShellError> {
+    pub(crate) async fn act(&self, action: Action, basis: &Basis) -> Result<Report, ShellError> {
         let none = |()| Report::default();
         match action {
             Action::Found => self.found(basis).await.map(none),
@@ -242,6 +245,7 @@ impl Shell {
         };
         let lineage = Lineage::founded(control.end().0, epoch);
         self.note.write(&lineage)?;
+        self.roles_missing.store(true, Ordering::SeqCst);
         self.inaugurate(control.system_id, epoch, &lineage, basis)
             .await
     }
@@ -364,6 +368,10 @@ impl Shell {
         self.note
             .write(&old.promoted(real.timeline, epoch, real.begins))?;
         tracing::info!(timeline = real.timeline.0, begins = %real.begins, ?took, "promoted");
+        if self.roles_missing.load(Ordering::SeqCst) {
+            self.instance.ensure_roles(QUICK).await?;
+            self.roles_missing.store(false, Ordering::SeqCst);
+        }
         self.checkpoint_soon();
         Ok(())
     }
@@ -575,7 +583,7 @@ fn names(setting: Option<&Setting>) -> SyncNames {
 }
 
 /// The job that an action is, as the decision sees it.
-pub fn job(action: &Action) -> Job {
+pub(crate) fn job(action: &Action) -> Job {
     match action {
         Action::Bootstrap | Action::Adopt => Job::Bootstrap,
         Action::Park => Job::Park,
@@ -603,7 +611,7 @@ pub fn job(action: &Action) -> Job {
 }
 
 /// The action's name for the log.
-pub fn name(action: &Action) -> &'static str {
+pub(crate) fn name(action: &Action) -> &'static str {
     match action {
         Action::Found => "found",
         Action::Bootstrap => "bootstrap",

@@ -12,10 +12,10 @@ use store::{Guard, LeaseId, Snapshot, Txn};
 
 /// What every step needs: the keys, who we are, and the snapshot that was decided on.
 #[derive(Clone, Copy, Debug)]
-pub struct Steps<'a> {
-    pub keys: &'a Keys,
-    pub me: &'a NodeName,
-    pub seen: &'a Snapshot,
+pub(crate) struct Steps<'a> {
+    pub(crate) keys: &'a Keys,
+    pub(crate) me: &'a NodeName,
+    pub(crate) seen: &'a Snapshot,
 }
 
 impl Steps<'_> {
@@ -29,7 +29,7 @@ impl Steps<'_> {
             .when(self.seen.unchanged(&self.keys.epoch()))
     }
 
-    pub fn found(&self, epoch: Epoch, session: LeaseId) -> Txn {
+    pub(crate) fn found(&self, epoch: Epoch, session: LeaseId) -> Txn {
         Txn::new()
             .when(self.seen.unchanged(&self.keys.initialize()))
             .when(Guard::Absent {
@@ -48,7 +48,7 @@ impl Steps<'_> {
     }
 
     /// The cluster exists from here on.
-    pub fn inaugurate(
+    pub(crate) fn inaugurate(
         &self,
         system: SystemId,
         epoch: Epoch,
@@ -77,13 +77,13 @@ impl Steps<'_> {
         txn
     }
 
-    pub fn reattach(&self, session: LeaseId) -> Txn {
+    pub(crate) fn reattach(&self, session: LeaseId) -> Txn {
         self.in_office()
             .when(self.seen.unchanged(&self.keys.leader()))
             .put_leased(self.keys.leader(), self.me.as_str(), session)
     }
 
-    pub fn promise(&self, promise: &Promise) -> Txn {
+    pub(crate) fn promise(&self, promise: &Promise) -> Txn {
         Txn::new()
             .when(self.seen.unchanged(&self.keys.epoch()))
             .put(
@@ -93,13 +93,13 @@ impl Steps<'_> {
     }
 
     /// Guarded by the epoch: a promise of this epoch may be taken back only while nobody has claimed on it.
-    pub fn withdraw(&self) -> Txn {
+    pub(crate) fn withdraw(&self) -> Txn {
         Txn::new()
             .when(self.seen.unchanged(&self.keys.epoch()))
             .delete(self.keys.promise(self.me))
     }
 
-    pub fn claim(&self, claim: &Claim, session: LeaseId) -> Txn {
+    pub(crate) fn claim(&self, claim: &Claim, session: LeaseId) -> Txn {
         let mut txn = Txn::new()
             .when(self.seen.unchanged(&self.keys.leader()))
             .when(self.seen.unchanged(&self.keys.epoch()))
@@ -122,14 +122,14 @@ impl Steps<'_> {
         txn
     }
 
-    pub fn publish(&self, epoch: Epoch, lineage: &Lineage) -> Txn {
+    pub(crate) fn publish(&self, epoch: Epoch, lineage: &Lineage) -> Txn {
         self.in_office().put(
             self.keys.lineage(),
             json(&LineageRecord::new(epoch, lineage)),
         )
     }
 
-    pub fn record(&self, record: Option<&SyncRecord>) -> Txn {
+    pub(crate) fn record(&self, record: Option<&SyncRecord>) -> Txn {
         let txn = self
             .in_office()
             .when(self.seen.unchanged(&self.keys.sync()));
@@ -139,17 +139,17 @@ impl Steps<'_> {
         }
     }
 
-    pub fn release(&self) -> Txn {
+    pub(crate) fn release(&self) -> Txn {
         self.in_office().delete(self.keys.leader())
     }
 
-    pub fn clear_switchover(&self) -> Txn {
+    pub(crate) fn clear_switchover(&self) -> Txn {
         Txn::new()
             .when(self.seen.unchanged(&self.keys.failover()))
             .put(self.keys.failover(), json(&FailoverRecord::default()))
     }
 
-    pub fn leave(&self) -> Txn {
+    pub(crate) fn leave(&self) -> Txn {
         Txn::new()
             .when(self.seen.unchanged(&self.keys.node(self.me)))
             .delete(self.keys.member(self.me))

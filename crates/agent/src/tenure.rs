@@ -10,7 +10,7 @@ use store::{LeaseId, Revision};
 
 /// The agent's lease and its leadership, if any.
 #[derive(Debug, Default)]
-pub struct Tenure {
+pub(crate) struct Tenure {
     inner: Mutex<Inner>,
 }
 
@@ -23,10 +23,10 @@ struct Inner {
 
 /// The lease that the member key hangs on, and the leader key when this node leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Session {
-    pub lease: LeaseId,
+pub(crate) struct Session {
+    pub(crate) lease: LeaseId,
     /// What the store was asked for; a changed setting counts only from the next lease on.
-    pub ttl: Duration,
+    pub(crate) ttl: Duration,
 }
 
 impl Session {
@@ -42,11 +42,11 @@ impl Session {
 
 /// The leadership of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Office {
-    pub epoch: Epoch,
+pub(crate) struct Office {
+    pub(crate) epoch: Epoch,
     /// The revision at which the epoch record was written: unchanged means nobody claimed since.
-    pub epoch_revision: Revision,
-    pub deadline: Instant,
+    pub(crate) epoch_revision: Revision,
+    pub(crate) deadline: Instant,
 }
 
 impl Tenure {
@@ -54,19 +54,19 @@ impl Tenure {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn session(&self) -> Option<Session> {
+    pub(crate) fn session(&self) -> Option<Session> {
         self.lock().session
     }
 
-    pub fn set_session(&self, session: Option<Session>) {
+    pub(crate) fn set_session(&self, session: Option<Session>) {
         self.lock().session = session;
     }
 
-    pub fn office(&self) -> Option<Office> {
+    pub(crate) fn office(&self) -> Option<Office> {
         self.lock().office
     }
 
-    pub fn lease(&self) -> Option<Lease> {
+    pub(crate) fn lease(&self) -> Option<Lease> {
         self.lock().office.map(|office| Lease {
             epoch: office.epoch,
             deadline: office.deadline,
@@ -74,7 +74,7 @@ impl Tenure {
     }
 
     /// Leadership begins: the claim that was sent at `sent` was committed.
-    pub fn take_office(
+    pub(crate) fn take_office(
         &self,
         epoch: Epoch,
         epoch_revision: Revision,
@@ -91,7 +91,7 @@ impl Tenure {
     }
 
     /// A renewal of this office, sent at `sent`, was acknowledged. Says the deadline, if the office still holds.
-    pub fn renewed(&self, epoch: Epoch, session: Session, sent: Instant) -> Option<Instant> {
+    pub(crate) fn renewed(&self, epoch: Epoch, session: Session, sent: Instant) -> Option<Instant> {
         let mut inner = self.lock();
         let office = inner
             .office
@@ -102,7 +102,7 @@ impl Tenure {
     }
 
     /// Leadership of `epoch` is over, by release or because the store said so.
-    pub fn leave_office(&self, epoch: Epoch) {
+    pub(crate) fn leave_office(&self, epoch: Epoch) {
         let mut inner = self.lock();
         if inner.office.is_some_and(|office| office.epoch == epoch) {
             inner.office = None;
@@ -110,13 +110,13 @@ impl Tenure {
     }
 
     /// The store answered something.
-    pub fn heard(&self, at: Instant) {
+    pub(crate) fn heard(&self, at: Instant) {
         let mut inner = self.lock();
         inner.heard = inner.heard.max(Some(at));
     }
 
     /// When the store last answered.
-    pub fn last_heard(&self) -> Option<Instant> {
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
         self.lock().heard
     }
 }
