@@ -4,7 +4,7 @@ use crate::{Answer, Host, eventually, request};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use std::fs::{self, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,7 +183,7 @@ impl Node {
         let pid: i32 = first
             .parse()
             .with_context(|| format!("{first:?} is no pid"))?;
-        if !Path::new(&format!("/proc/{pid}")).exists() {
+        if !crate::processes::is_alive(pid) {
             bail!("the postmaster {pid} of {} is dead", self.name);
         }
         Ok(pid)

@@ -2,26 +2,33 @@
 
 use anyhow::{Result, bail};
 use std::net::TcpListener;
+use std::sync::{Mutex, PoisonError};
 
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
 
+/// Where the last search of this process ended: what was given away once is not given again,
+/// though its new owner may not have bound it yet.
+static NEXT: Mutex<Option<u16>> = Mutex::new(None);
+
 /// `count` ports in a row that nobody listens on.
 pub fn free_ports(count: u16) -> Result<u16> {
-    // Labs side by side begin at different places; the bind below is what decides.
+    let mut next = NEXT.lock().unwrap_or_else(PoisonError::into_inner);
+    // Processes side by side begin at different places; the bind below is what decides.
     let spread = u16::try_from(std::process::id() % 1_000).unwrap_or(0) * 11;
-    let mut candidate = FIRST + spread % (LAST - FIRST);
+    let mut candidate = next.unwrap_or(FIRST + spread % (LAST - FIRST));
     for _ in 0..2_000 {
+        if candidate + count > LAST {
+            candidate = FIRST;
+        }
         let held: Vec<_> = (candidate..candidate + count)
             .map_while(|port| TcpListener::bind(("127.0.0.1", port)).ok())
             .collect();
         if held.len() == usize::from(count) {
+            *next = Some(candidate + count);
             return Ok(candidate);
         }
         candidate += count;
-        if candidate + count > LAST {
-            candidate = FIRST;
-        }
     }
     bail!("no {count} free ports in a row between {FIRST} and {LAST}")
 }
