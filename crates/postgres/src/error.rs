@@ -41,8 +41,8 @@ pub enum PostgresError {
     Hung { detail: String, after: Duration },
     #[error("no connection slot is free")]
     TooManyConnections,
-    #[error("postgres ended while starting: {log}")]
-    StartFailed { log: String },
+    #[error("postgres has ended by itself: {log}")]
+    Ended { log: String },
     #[error("{doing} not done within {after:?}")]
     Timeout {
         doing: &'static str,

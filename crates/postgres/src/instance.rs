@@ -18,7 +18,7 @@ use crate::sql::{Address, Host, Kept, Link};
 use guard::Guard;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -46,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) slow: tokio::sync::Mutex<Option<Slow>>,
     /// Proven: commits wait for standbys, whichever. Changing the names then need not ask the checkpointer.
     pub(crate) sync_defined: AtomicBool,
+    /// Where in our log the lines of the last start begin.
+    pub(crate) log_begins: AtomicU64,
 }
 
 impl fmt::Debug for Instance {
@@ -103,6 +105,7 @@ impl Instance {
             write_probe: WriteProbe::new(),
             slow: tokio::sync::Mutex::new(None),
             sync_defined: AtomicBool::new(false),
+            log_begins: AtomicU64::new(0),
         };
         Ok(Self {
             inner: Arc::new(inner),

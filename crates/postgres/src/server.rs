@@ -250,7 +250,9 @@ impl Instance {
         self.forget_connections().await;
         self.inner.sync_defined.store(false, Ordering::SeqCst);
         files::remove(&config::private_socket(&paths.state_dir, options.port))?;
-        let log_begins = logfile::rotate(&paths.log);
+        self.inner
+            .log_begins
+            .store(logfile::rotate(&paths.log), Ordering::SeqCst);
         let mut args: Vec<OsString> = vec!["-D".into(), options.data_dir.clone().into()];
         for (name, value) in fixed {
             args.extend(["-c".into(), format!("{name}={value}").into()]);
@@ -276,18 +278,13 @@ impl Instance {
             .guard
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(guard.clone());
-        self.wait_until_accepting(
-            &guard,
-            log_begins,
-            end.saturating_duration_since(Instant::now()),
-        )
-        .await
+        let left = end.saturating_duration_since(Instant::now());
+        self.wait_until_accepting(&guard, left).await
     }
 
     async fn wait_until_accepting(
         &self,
         guard: &Guard,
-        log_begins: u64,
         limit: Duration,
     ) -> Result<Started, PostgresError> {
         let end = Instant::now() + limit;
@@ -298,7 +295,7 @@ impl Instance {
                 || has_exited(guard.postmaster_pidfd());
             if ended {
                 self.wait_until_empty(Duration::from_secs(10)).await?;
-                return Err(self.why_it_ended(log_begins));
+                return Err(self.last_words());
             }
             let pid = status.postmaster.map(|pid| pid.as_raw_nonzero().get());
             let ready = PidFile::read(&options.data_dir)
@@ -325,9 +322,11 @@ impl Instance {
         .is_ok()
     }
 
-    /// What the log and the storage say of a start that has failed.
-    fn why_it_ended(&self, log_begins: u64) -> PostgresError {
+    /// Why an instance that we started has ended by itself, as its log and the storage tell it: the storage's fault,
+    /// or `Ended` with the last lines. Writes to the disk: may take as long as that does.
+    pub fn last_words(&self) -> PostgresError {
         let options = self.options();
+        let log_begins = self.inner.log_begins.load(Ordering::SeqCst);
         let log = logfile::since(&self.inner.paths.log, log_begins, &options.data_dir);
         if let Some(error) = logfile::storage_error(&log) {
             return error;
@@ -335,7 +334,7 @@ impl Instance {
         // The log may be in any language, and a full disk may have swallowed it.
         match crate::health::write_once(&options.data_dir) {
             Err(error) if error.is_storage() => error,
-            _ => PostgresError::StartFailed {
+            _ => PostgresError::Ended {
                 log: logfile::last_lines(&log),
             },
         }

@@ -173,12 +173,28 @@ impl Instance {
         loop {
             let left = limit.saturating_sub(began.elapsed()).max(POLL);
             let sql = "SELECT pg_is_in_recovery()";
-            let rows = self
+            match self
                 .act("look whether it is promoted", sql, &[], left)
-                .await?;
-            let in_recovery = rows.first().and_then(|row| row.try_get::<_, bool>(0).ok());
-            if in_recovery == Some(false) {
-                break;
+                .await
+            {
+                Ok(rows)
+                    if rows
+                        .first()
+                        .is_some_and(|row| row.try_get(0).ok() == Some(false)) =>
+                {
+                    break;
+                }
+                Ok(_) => {}
+                Err(_) if self.postmaster().is_none() => {
+                    self.wait_until_empty(left).await?;
+                    return Err(self.last_words());
+                }
+                // Its sessions end before it does: look again.
+                Err(error) if began.elapsed() >= limit => return Err(error),
+                Err(_) => {
+                    tokio::time::sleep(POLL).await;
+                    continue;
+                }
             }
             if began.elapsed() >= limit {
                 files::remove(&signal_file)?;

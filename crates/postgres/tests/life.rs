@@ -1,4 +1,8 @@
 //! One instance: made, started, asked, opened and closed, restarted as a standby and promoted.
+#![allow(
+    clippy::print_stdout,
+    reason = "figures, for whoever reads the test's output"
+)]
 
 mod support;
 

@@ -1,4 +1,8 @@
 //! Standbys: following by reload, detaching with proof, promotion, and the synchronous setting.
+#![allow(
+    clippy::print_stdout,
+    reason = "figures, for whoever reads the test's output"
+)]
 
 mod support;
 

@@ -1,5 +1,10 @@
 //! Nodes for the tests: real servers on loopback, in directories that go with them.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(
+    clippy::print_stdout,
+    reason = "figures and logs, for whoever reads the test's output"
+)]
+#![allow(unreachable_pub, reason = "a module of tests")]
 
 use ha::NodeName;
 use postgres::{
