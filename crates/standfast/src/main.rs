@@ -1,1 +1,138 @@
-fn main() {}
+//! The binary: flags, configuration, logging, and which command does what.
+//!
+//! **Invariant:** the guard is entered before anything else exists: no thread, no runtime, no open file.
+
+mod cli;
+mod client;
+mod config;
+mod confirm;
+mod create;
+mod exit;
+mod logging;
+mod output;
+mod paths;
+mod pidfile;
+mod privileges;
+mod run;
+mod secret;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use cli::meant::{self, Command, Which};
+use cli::typed::Arguments;
+use config::{Config, Log, LogLevel};
+use exit::ExitCode;
+use paths::Homes;
+use pidfile::PidFile;
+use std::future::Future;
+use std::path::PathBuf;
+
+/// The hidden subcommand behind which the guard stands.
+const GUARD: &str = "guard";
+
+fn main() -> std::process::ExitCode {
+    let mut words = std::env::args_os();
+    if words.nth(1).is_some_and(|word| word == GUARD) {
+        return guard::main(words.collect());
+    }
+    let code = match standfast() {
+        Ok(code) => code,
+        Err(error) => exit::report(&error),
+    };
+    code.into()
+}
+
+fn standfast() -> anyhow::Result<ExitCode> {
+    // clap says itself what is wrong with a command line, and exits with 2.
+    let arguments = Arguments::parse();
+    let user = arguments.common.user.clone();
+    let level = meant::log_level(&arguments.common);
+    let command = meant::mean(arguments)?;
+    if command.becomes_another_user() {
+        privileges::drop_to(&user)?;
+    }
+    let homes = Homes::from_env();
+    let quiet = Log {
+        level: LogLevel::Warn,
+        ..Log::default()
+    };
+    match command {
+        Command::Run(which) => run(&file(which, &homes)?, level, &homes),
+        Command::CreateMonitor(request) => {
+            logging::start(meant::log(quiet, level));
+            let created = create::create_monitor(&request, &homes)?;
+            run_if_asked(&created, level, &homes)
+        }
+        Command::CreatePostgres(request) => {
+            logging::start(meant::log(quiet, level));
+            let created = block_on(create::create_postgres(&request, &homes))?;
+            run_if_asked(&created, level, &homes)
+        }
+        Command::Ask(named, ask) => {
+            logging::start(meant::log(quiet, level));
+            let target = client::Target::find(&named, &homes)?;
+            block_on(client::run(&target, &ask, &homes))
+        }
+        Command::Stop { pgdata, signal } => client::stop(&client::load(&pgdata, &homes)?, signal),
+        Command::Reload { pgdata } => client::reload(&client::load(&pgdata, &homes)?, &homes),
+        Command::CheckConfig(which) => check_config(&file(which, &homes)?, &homes),
+        Command::Version { json } => version(json),
+    }
+}
+
+fn file(which: Which, homes: &Homes) -> anyhow::Result<PathBuf> {
+    match which {
+        Which::File(file) => Ok(file),
+        Which::Pgdata(pgdata) => Ok(client::load(&pgdata, homes)?.file),
+    }
+}
+
+fn run_if_asked(
+    created: &create::Created,
+    level: Option<LogLevel>,
+    homes: &Homes,
+) -> anyhow::Result<ExitCode> {
+    if created.run {
+        run(&created.file, level, homes)
+    } else {
+        Ok(ExitCode::Ok)
+    }
+}
+
+fn run(file: &std::path::Path, level: Option<LogLevel>, homes: &Homes) -> anyhow::Result<ExitCode> {
+    let (config, warnings) = Config::load(file, homes)?;
+    logging::start(meant::log(config.log, level));
+    for warning in warnings {
+        tracing::warn!("{}: {warning}", file.display());
+    }
+    let _only_agent = PidFile::acquire(&config.state_dir)?;
+    run::run(config)
+}
+
+fn check_config(file: &std::path::Path, homes: &Homes) -> anyhow::Result<ExitCode> {
+    let (_, warnings) = Config::load(file, homes)?;
+    for warning in &warnings {
+        output::note(&format!("warning: {}: {warning}", file.display()));
+    }
+    output::line(&format!("{}: ok", file.display()));
+    Ok(ExitCode::Ok)
+}
+
+fn version(json: bool) -> anyhow::Result<ExitCode> {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        output::json(&serde_json::json!({ "standfast": version, "postgresql": "13 to 18" }))?;
+    } else {
+        output::line(&format!("standfast {version}"));
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// For commands: one thread is plenty.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    runtime.block_on(work)
+}

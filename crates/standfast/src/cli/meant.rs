@@ -1,0 +1,541 @@
+//! What a command line means: paths made absolute, addresses read, names checked, defaults filled in.
+//!
+//! **Invariant:** nothing is opened or asked here except the working directory and the name of the user.
+
+use super::monitor_url;
+use super::typed::{
+    self, Arguments, Auth, Create, Disable, Drop, Enable, Get, GetNode, Perform, Set, SetNode,
+    Show, Verb,
+};
+use crate::client::Named;
+use crate::config::{Endpoint, Log, LogLevel, check_host};
+use crate::create::{Access, MonitorRequest, PostgresRequest};
+use crate::exit::Failure;
+use crate::paths::absolute;
+use api::v1::Action;
+use ha::NodeName;
+use rustix::process::Signal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// pg_autoctl's monitors and nodes listen here unless told otherwise.
+const DEFAULT_PORT: u16 = 5432;
+
+/// A command, understood.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    Run(Which),
+    CreateMonitor(MonitorRequest),
+    CreatePostgres(PostgresRequest),
+    Ask(Named, Ask),
+    Stop { pgdata: PathBuf, signal: Signal },
+    Reload { pgdata: PathBuf },
+    CheckConfig(Which),
+    Version { json: bool },
+}
+
+impl Command {
+    /// Whether it must not run as root.
+    pub(crate) fn becomes_another_user(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_) | Self::CreateMonitor(_) | Self::CreatePostgres(_)
+        )
+    }
+}
+
+/// Which configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    File(PathBuf),
+    Pgdata(PathBuf),
+}
+
+/// What a cluster is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Ask {
+    State {
+        json: bool,
+    },
+    Events {
+        count: u32,
+        json: bool,
+    },
+    Uri {
+        which: WhichUri,
+        json: bool,
+    },
+    Settings {
+        json: bool,
+    },
+    StandbyNames {
+        json: bool,
+    },
+    Status {
+        json: bool,
+    },
+    Explain {
+        json: bool,
+    },
+    Perform(PerformOrder),
+    Maintenance(MaintenanceOrder),
+    GetNode {
+        node: Option<NodeName>,
+        property: NodeProperty,
+        json: bool,
+    },
+    SetNode {
+        node: Option<NodeName>,
+        value: NodeValue,
+        json: bool,
+    },
+    DropNode(DropNodeOrder),
+    DropMonitor(DropMonitorOrder),
+    Watch {
+        count: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhichUri {
+    All,
+    Formation,
+    Monitor,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PerformOrder {
+    pub(crate) action: Action,
+    pub(crate) to: Option<NodeName>,
+    pub(crate) wait: Duration,
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MaintenanceOrder {
+    pub(crate) enabled: bool,
+    pub(crate) node: Option<NodeName>,
+    pub(crate) allow_failover: bool,
+    pub(crate) wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NodeProperty {
+    CandidatePriority,
+    ReplicationQuorum,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NodeValue {
+    CandidatePriority(u32),
+    ReplicationQuorum(bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum WhichNode {
+    Own,
+    Named(NodeName),
+    At(Endpoint),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Consent {
+    pub(crate) yes: bool,
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DropNodeOrder {
+    pub(crate) node: WhichNode,
+    pub(crate) destroy: bool,
+    pub(crate) force: bool,
+    pub(crate) consent: Consent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DropMonitorOrder {
+    pub(crate) destroy: bool,
+    pub(crate) consent: Consent,
+}
+
+/// How much the command line wants logged; `None`: as the configuration says.
+pub(crate) fn log_level(common: &typed::Common) -> Option<LogLevel> {
+    if common.quiet {
+        return Some(LogLevel::Error);
+    }
+    match common.verbose {
+        0 => common.log_level,
+        1 => Some(LogLevel::Debug),
+        _ => Some(LogLevel::Trace),
+    }
+}
+
+/// The configured log, unless the command line says otherwise.
+pub(crate) fn log(configured: Log, level: Option<LogLevel>) -> Log {
+    Log {
+        level: level.unwrap_or(configured.level),
+        ..configured
+    }
+}
+
+/// The second step.
+pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
+    Ok(match arguments.verb {
+        Verb::Create(Create::Monitor(typed)) => Command::CreateMonitor(create_monitor(typed)?),
+        Verb::Create(Create::Postgres(typed)) => Command::CreatePostgres(create_postgres(*typed)?),
+        Verb::Run(typed) => Command::Run(which(typed.file, typed.local)?),
+        Verb::Show(show) => self::show(show)?,
+        Verb::Status(table) => ask(table.target, Ask::Status { json: table.json })?,
+        Verb::Explain(table) => ask(table.target, Ask::Explain { json: table.json })?,
+        Verb::Perform(Perform::Failover(args)) => perform(Action::Failover, args)?,
+        Verb::Perform(Perform::Switchover(args)) => perform(Action::Switchover, args)?,
+        Verb::Perform(Perform::Promotion(args)) => perform(Action::Promotion, args)?,
+        Verb::Enable(Enable::Maintenance(args)) => maintenance(true, args)?,
+        Verb::Disable(Disable::Maintenance(args)) => maintenance(false, args)?,
+        Verb::Get(Get::Node(GetNode::CandidatePriority(args))) => {
+            get(args, NodeProperty::CandidatePriority)?
+        }
+        Verb::Get(Get::Node(GetNode::ReplicationQuorum(args))) => {
+            get(args, NodeProperty::ReplicationQuorum)?
+        }
+        Verb::Set(Set::Node(SetNode::CandidatePriority { node, value })) => {
+            set(node, NodeValue::CandidatePriority(value))?
+        }
+        Verb::Set(Set::Node(SetNode::ReplicationQuorum { node, value })) => {
+            set(node, NodeValue::ReplicationQuorum(value))?
+        }
+        Verb::Drop(Drop::Node(args)) => drop_node(args)?,
+        Verb::Drop(Drop::Monitor(args)) => {
+            let consent = Consent {
+                yes: args.consent.yes,
+                dry_run: args.consent.dry_run,
+            };
+            let order = DropMonitorOrder {
+                destroy: args.destroy,
+                consent,
+            };
+            let named = Named {
+                pgdata: Some(pgdata(&args.local)?),
+                ..Named::default()
+            };
+            Command::Ask(named, Ask::DropMonitor(order))
+        }
+        Verb::Watch(args) => ask(args.target, Ask::Watch { count: args.count })?,
+        Verb::Stop(args) => {
+            let signal = match (args.fast, args.immediate) {
+                (_, true) => Signal::QUIT,
+                (true, _) => Signal::INT,
+                (false, false) => Signal::TERM,
+            };
+            Command::Stop {
+                pgdata: pgdata(&args.local)?,
+                signal,
+            }
+        }
+        Verb::Reload(local) => Command::Reload {
+            pgdata: pgdata(&local)?,
+        },
+        Verb::Config(typed::Config::Check { file, local }) => {
+            Command::CheckConfig(which(file, local)?)
+        }
+        Verb::Version(args) => Command::Version { json: args.json },
+    })
+}
+
+fn create_monitor(typed: typed::CreateMonitor) -> Result<MonitorRequest, Failure> {
+    let mut without_effect = owned(typed.tls.without_effect());
+    if let Some(method) = typed
+        .auth
+        .filter(|method| !matches!(method, Auth::Trust | Auth::Skip))
+    {
+        without_effect.push(format!("--auth {} of a monitor", method.word()));
+    }
+    Ok(MonitorRequest {
+        pgdata: pgdata(&typed.local)?,
+        port: typed.pgport.unwrap_or(DEFAULT_PORT),
+        host: typed.hostname,
+        name: node_name(typed.name.as_deref().unwrap_or("monitor"))?,
+        secret_file: typed
+            .secret_file
+            .map(|file| made_absolute(&file))
+            .transpose()?,
+        run: typed.run,
+        without_effect,
+    })
+}
+
+fn create_postgres(typed: typed::CreatePostgres) -> Result<PostgresRequest, Failure> {
+    one_group(typed.group)?;
+    let mut without_effect = owned(typed.tls.without_effect());
+    without_effect.extend(typed.region.map(|_| "--region".to_owned()));
+    without_effect.extend(typed.pghost.map(|_| "--pghost".to_owned()));
+    let Some(monitor) = typed.monitor else {
+        return Err(Failure::usage(
+            "--monitor is missing: the address of any member of the cluster",
+        )
+        .hint("standfast create monitor makes the first one"));
+    };
+    let superuser = typed
+        .username
+        .or_else(user_name)
+        .unwrap_or_else(|| "postgres".to_owned());
+    if superuser.is_empty() || superuser.len() > 63 || superuser.contains(['"', '\n', '\r', '\0']) {
+        return Err(Failure::usage(format!(
+            "--username: {superuser:?} is no role's name"
+        )));
+    }
+    let database = typed.dbname.unwrap_or_else(|| "postgres".to_owned());
+    if database.is_empty() || database.len() > 63 || database.contains(['\n', '\r', '\0']) {
+        return Err(Failure::usage(format!(
+            "--dbname: {database:?} is no database's name"
+        )));
+    }
+    if let Some(rate) = &typed.maximum_backup_rate {
+        check_rate(rate)?;
+    }
+    Ok(PostgresRequest {
+        pgdata: pgdata(&typed.local)?,
+        port: typed.pgport.unwrap_or(DEFAULT_PORT),
+        host: typed.hostname,
+        listen: typed.listen,
+        name: typed.name.as_deref().map(node_name).transpose()?,
+        pgctl: typed.pgctl,
+        monitor: monitor_address(&monitor)?,
+        scope: typed.formation,
+        superuser,
+        database,
+        access: Access {
+            method: typed
+                .auth
+                .filter(|auth| *auth != Auth::Skip)
+                .map(Auth::word),
+            skip: typed.skip_pg_hba || typed.auth == Some(Auth::Skip),
+            lan: typed.pg_hba_lan,
+        },
+        priority: typed.candidate_priority,
+        quorum: typed.replication_quorum,
+        backup_rate: typed.maximum_backup_rate,
+        secret_file: typed
+            .secret_file
+            .map(|file| made_absolute(&file))
+            .transpose()?,
+        run: typed.run,
+        without_effect,
+    })
+}
+
+/// As pg_basebackup takes it: kilobytes a second, or with k or M.
+fn check_rate(rate: &str) -> Result<(), Failure> {
+    let digits = rate.trim_end_matches(['k', 'M']);
+    if !digits.is_empty()
+        && rate.len() - digits.len() <= 1
+        && digits.bytes().all(|b| b.is_ascii_digit())
+    {
+        Ok(())
+    } else {
+        Err(Failure::usage(format!(
+            "--maximum-backup-rate: {rate:?} is no rate such as 100M"
+        )))
+    }
+}
+
+impl Auth {
+    /// As `pg_hba.conf` says it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Trust => "trust",
+            Self::Md5 => "md5",
+            Self::Scram => "scram-sha-256",
+            Self::Cert => "cert",
+            Self::Skip => "skip",
+        }
+    }
+}
+
+fn show(show: Show) -> Result<Command, Failure> {
+    Ok(match show {
+        Show::State(table) => ask(table.target, Ask::State { json: table.json })?,
+        Show::Events(args) => ask(
+            args.target,
+            Ask::Events {
+                count: args.count,
+                json: args.json,
+            },
+        )?,
+        Show::Settings(table) => ask(table.target, Ask::Settings { json: table.json })?,
+        Show::StandbyNames(table) => ask(table.target, Ask::StandbyNames { json: table.json })?,
+        Show::Uri(args) => {
+            let bare = args.monitor.as_deref() == Some("");
+            let mut scope = args.scope;
+            // pg_autoctl's other way to ask for the monitor's string.
+            let monitor_too = scope.formation.as_deref() == Some("monitor");
+            if monitor_too {
+                scope.formation = None;
+            }
+            let which = match (bare || monitor_too, scope.formation.is_some()) {
+                (true, _) => WhichUri::Monitor,
+                (false, true) => WhichUri::Formation,
+                (false, false) => WhichUri::All,
+            };
+            let monitor = args.monitor.filter(|url| !url.is_empty());
+            let target = typed::Target {
+                local: args.local,
+                monitor,
+                scope,
+            };
+            ask(
+                target,
+                Ask::Uri {
+                    which,
+                    json: args.json,
+                },
+            )?
+        }
+    })
+}
+
+fn perform(action: Action, args: typed::PerformArgs) -> Result<Command, Failure> {
+    let order = PerformOrder {
+        action,
+        to: args.name.as_deref().map(node_name).transpose()?,
+        wait: Duration::from_secs(args.wait),
+        dry_run: args.dry_run,
+    };
+    ask(args.target, Ask::Perform(order))
+}
+
+fn maintenance(enabled: bool, args: typed::Maintenance) -> Result<Command, Failure> {
+    let order = MaintenanceOrder {
+        enabled,
+        node: args.name.as_deref().map(node_name).transpose()?,
+        allow_failover: args.allow_failover,
+        wait: Duration::from_secs(args.wait),
+    };
+    ask(args.target, Ask::Maintenance(order))
+}
+
+fn get(args: typed::NodeArgs, property: NodeProperty) -> Result<Command, Failure> {
+    let node = args.name.as_deref().map(node_name).transpose()?;
+    ask(
+        args.target,
+        Ask::GetNode {
+            node,
+            property,
+            json: args.json,
+        },
+    )
+}
+
+fn set(args: typed::NodeArgs, value: NodeValue) -> Result<Command, Failure> {
+    let node = args.name.as_deref().map(node_name).transpose()?;
+    ask(
+        args.target,
+        Ask::SetNode {
+            node,
+            value,
+            json: args.json,
+        },
+    )
+}
+
+fn drop_node(args: typed::DropNode) -> Result<Command, Failure> {
+    let node = match (&args.name, &args.hostname, args.pgport) {
+        (Some(name), _, _) => WhichNode::Named(node_name(name)?),
+        (None, Some(host), Some(port)) => {
+            let host =
+                check_host(host).map_err(|bad| Failure::usage(format!("--hostname: {bad}")))?;
+            WhichNode::At(Endpoint::new(host, port))
+        }
+        _ => WhichNode::Own,
+    };
+    let consent = Consent {
+        yes: args.consent.yes,
+        dry_run: args.consent.dry_run,
+    };
+    let order = DropNodeOrder {
+        node,
+        destroy: args.destroy,
+        force: args.force,
+        consent,
+    };
+    ask(args.target, Ask::DropNode(order))
+}
+
+fn ask(target: typed::Target, ask: Ask) -> Result<Command, Failure> {
+    one_group(target.scope.group)?;
+    let named = Named {
+        pgdata: target
+            .local
+            .pgdata
+            .map(|dir| made_absolute(&dir))
+            .transpose()?,
+        monitor: target
+            .monitor
+            .as_deref()
+            .map_or(Ok(Vec::new()), monitor_address)?,
+        formation: target.scope.formation,
+        secret_file: target
+            .scope
+            .secret_file
+            .map(|file| made_absolute(&file))
+            .transpose()?,
+    };
+    Ok(Command::Ask(named, ask))
+}
+
+fn one_group(group: Option<u32>) -> Result<(), Failure> {
+    match group {
+        None | Some(0) => Ok(()),
+        Some(group) => Err(Failure::unknown(format!(
+            "there is no group {group}, only group 0"
+        ))),
+    }
+}
+
+fn which(file: Option<PathBuf>, local: typed::Local) -> Result<Which, Failure> {
+    match file {
+        Some(file) => Ok(Which::File(made_absolute(&file)?)),
+        None => Ok(Which::Pgdata(pgdata(&local)?)),
+    }
+}
+
+fn pgdata(local: &typed::Local) -> Result<PathBuf, Failure> {
+    let Some(dir) = local
+        .pgdata
+        .as_ref()
+        .filter(|dir| !dir.as_os_str().is_empty())
+    else {
+        return Err(
+            Failure::usage("--pgdata is missing: the node's data directory")
+                .hint("PGDATA in the environment does as well"),
+        );
+    };
+    made_absolute(dir)
+}
+
+fn made_absolute(path: &Path) -> Result<PathBuf, Failure> {
+    absolute(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}
+
+fn monitor_address(text: &str) -> Result<Vec<Endpoint>, Failure> {
+    monitor_url::parse(text).map_err(|bad| {
+        Failure::usage(format!("--monitor: {bad}"))
+            .hint("write HOST:PORT, http://HOST:PORT or postgres://autoctl_node@HOST:PORT/pg_auto_failover")
+    })
+}
+
+fn node_name(text: &str) -> Result<NodeName, Failure> {
+    NodeName::new(text).map_err(|bad| Failure::usage(format!("--name: {bad}")))
+}
+
+/// The superuser of a new instance is named for who creates it, as initdb does.
+fn user_name() -> Option<String> {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let output = std::process::Command::new("id").arg("-un").output().ok()?;
+    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !name.is_empty() && name != uid).then_some(name)
+}
+
+fn owned(words: Vec<&'static str>) -> Vec<String> {
+    words.into_iter().map(str::to_owned).collect()
+}

@@ -1,0 +1,1 @@
+//! Flags as pg_autoctl takes them.

@@ -1,0 +1,529 @@
+//! What was typed. Words and flags are pg_autoctl's where the meaning is pg_autoctl's, those of its 1.0 included.
+
+use crate::config::LogLevel;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Keeps PostgreSQL available by itself
+#[derive(Debug, Parser)]
+#[command(name = "standfast", version, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// How much to log on standard error: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Started as root: the user to run as
+    #[arg(long, global = true, default_value = "postgres", value_name = "USER")]
+    pub(crate) user: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Create a monitor or a Postgres node
+    #[command(subcommand)]
+    Create(Create),
+    /// Run a node: its agent and, beneath it, Postgres
+    Run(Run),
+    /// Show the cluster's state, events, settings and addresses
+    #[command(subcommand)]
+    Show(Show),
+    /// One screen: the cluster, its nodes, and whether this node's agent runs
+    Status(ShowTable),
+    /// For every node: may it lead, and if not, why
+    Explain(ShowTable),
+    /// Change the primary
+    #[command(subcommand)]
+    Perform(Perform),
+    /// Put a node into maintenance
+    #[command(subcommand)]
+    Enable(Enable),
+    /// Take a node out of maintenance
+    #[command(subcommand)]
+    Disable(Disable),
+    /// Print a property of a node
+    #[command(subcommand)]
+    Get(Get),
+    /// Change a property of a node
+    #[command(subcommand)]
+    Set(Set),
+    /// Remove a node or the monitor
+    #[command(subcommand)]
+    Drop(Drop),
+    /// Show state and events, again and again
+    Watch(Watch),
+    /// Stop this node's agent and its Postgres
+    Stop(Stop),
+    /// Make this node's agent read its configuration again
+    Reload(Local),
+    /// Configuration files
+    #[command(subcommand)]
+    Config(Config),
+    /// Print the version
+    Version(Version),
+}
+
+/// Which node's files are meant
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Local {
+    /// The node's data directory
+    #[arg(long, env = "PGDATA", value_name = "DIR")]
+    pub(crate) pgdata: Option<PathBuf>,
+}
+
+/// Whom to ask
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Target {
+    #[command(flatten)]
+    pub(crate) local: Local,
+    /// Any member's address, as HOST:PORT, http://HOST:PORT or pg_autoctl's postgres:// form
+    #[arg(long, env = "PG_AUTOCTL_MONITOR", value_name = "URL")]
+    pub(crate) monitor: Option<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Scope {
+    /// The formation; there is one per cluster
+    #[arg(long, value_name = "NAME")]
+    pub(crate) formation: Option<String>,
+    /// The group; there is only 0
+    #[arg(long, value_name = "N")]
+    pub(crate) group: Option<u32>,
+    /// File of the cluster secret
+    #[arg(long, env = "STANDFAST_SECRET_FILE", value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Create {
+    /// Create a monitor: a voter without Postgres
+    Monitor(CreateMonitor),
+    /// Create a Postgres node
+    Postgres(Box<CreatePostgres>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateMonitor {
+    #[command(flatten)]
+    pub(crate) local: Local,
+    /// The port that the monitor listens on
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    pub(crate) pgport: Option<u16>,
+    /// Under which the nodes reach this machine
+    #[arg(long, alias = "nodename", value_name = "HOST")]
+    pub(crate) hostname: Option<String>,
+    /// The monitor's name among the members
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Accepted for pg_autoctl's sake: members prove themselves by the cluster secret
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) auth: Option<Auth>,
+    /// File of the cluster secret; made if there is none
+    #[arg(long, env = "STANDFAST_SECRET_FILE", value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Run it at once
+    #[arg(long)]
+    pub(crate) run: bool,
+    #[command(flatten)]
+    pub(crate) tls: Tls,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreatePostgres {
+    #[command(flatten)]
+    pub(crate) local: Local,
+    /// The port of Postgres
+    #[arg(long, env = "PGPORT", value_name = "PORT", value_parser = port)]
+    pub(crate) pgport: Option<u16>,
+    /// Where Postgres listens
+    #[arg(long, value_name = "ADDRESSES")]
+    pub(crate) listen: Option<String>,
+    /// Under which clients and the other nodes reach this one
+    #[arg(long, alias = "nodename", value_name = "HOST")]
+    pub(crate) hostname: Option<String>,
+    /// The node's name; node_<id> if none is given
+    #[arg(long, env = "PG_AUTOCTL_NODE_NAME", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// pg_ctl of the Postgres to run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pgctl: Option<PathBuf>,
+    /// The monitor's address, as HOST:PORT, http://HOST:PORT or pg_autoctl's postgres:// form
+    #[arg(long, env = "PG_AUTOCTL_MONITOR", value_name = "URL")]
+    pub(crate) monitor: Option<String>,
+    /// The formation to join
+    #[arg(long, value_name = "NAME")]
+    pub(crate) formation: Option<String>,
+    /// The group to join; there is only 0
+    #[arg(long, value_name = "N")]
+    pub(crate) group: Option<u32>,
+    /// The superuser of the instance
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) username: Option<String>,
+    /// The database that `show uri` names
+    #[arg(long, value_name = "NAME")]
+    pub(crate) dbname: Option<String>,
+    /// How clients prove who they are
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) auth: Option<Auth>,
+    /// Leave pg_hba.conf to its owner
+    #[arg(long)]
+    pub(crate) skip_pg_hba: bool,
+    /// Let clients in from the networks of this machine
+    #[arg(long)]
+    pub(crate) pg_hba_lan: bool,
+    /// 0: never leads; 100: preferred most
+    #[arg(long, env = "PG_AUTOCTL_CANDIDATE_PRIORITY", value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) candidate_priority: u32,
+    /// Whether commits may count on this node
+    #[arg(long, env = "PG_AUTOCTL_REPLICATION_QUORUM", value_name = "BOOL", default_value = "true", value_parser = boolean, action = ArgAction::Set)]
+    pub(crate) replication_quorum: bool,
+    /// Limits the rate of a base backup, such as 100M
+    #[arg(long, value_name = "RATE")]
+    pub(crate) maximum_backup_rate: Option<String>,
+    /// Accepted for pg_autoctl's sake
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) region: Option<String>,
+    /// Accepted for pg_autoctl's sake
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) pghost: Option<String>,
+    /// File of the cluster secret
+    #[arg(long, env = "STANDFAST_SECRET_FILE", value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Run it at once
+    #[arg(long)]
+    pub(crate) run: bool,
+    #[command(flatten)]
+    pub(crate) tls: Tls,
+}
+
+/// pg_autoctl's choices of TLS
+#[derive(Debug, Default, Args)]
+pub(crate) struct Tls {
+    /// Without TLS
+    #[arg(long)]
+    pub(crate) no_ssl: bool,
+    /// Accepted for pg_autoctl's sake, without effect in this version
+    #[arg(long, hide = true)]
+    pub(crate) ssl_self_signed: bool,
+    #[arg(long, hide = true, value_name = "MODE")]
+    pub(crate) ssl_mode: Option<String>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) ssl_ca_file: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) ssl_crl_file: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) server_cert: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub(crate) server_key: Option<PathBuf>,
+}
+
+impl Tls {
+    /// The flags that have no effect.
+    pub(crate) fn without_effect(&self) -> Vec<&'static str> {
+        let given = [
+            ("--ssl-self-signed", self.ssl_self_signed),
+            ("--ssl-mode", self.ssl_mode.is_some()),
+            ("--ssl-ca-file", self.ssl_ca_file.is_some()),
+            ("--ssl-crl-file", self.ssl_crl_file.is_some()),
+            ("--server-cert", self.server_cert.is_some()),
+            ("--server-key", self.server_key.is_some()),
+        ];
+        given
+            .into_iter()
+            .filter(|(_, given)| *given)
+            .map(|(flag, _)| flag)
+            .collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Auth {
+    Trust,
+    Md5,
+    #[value(name = "scram-sha-256", alias = "scram")]
+    Scram,
+    Cert,
+    Skip,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The configuration file, when `create` did not write it
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) local: Local,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Show {
+    /// Every node, what it reports and what is wanted of it
+    State(ShowTable),
+    /// What happened, and why
+    Events(ShowEvents),
+    /// The connection strings
+    Uri(ShowUri),
+    /// Replication settings
+    Settings(ShowTable),
+    /// synchronous_standby_names as it should be
+    StandbyNames(ShowTable),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowTable {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Accepted for pg_autoctl's sake: the node's own API is asked first in any case
+    #[arg(long, hide = true)]
+    pub(crate) local: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowEvents {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// How many, newest last
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: u32,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowUri {
+    #[command(flatten)]
+    pub(crate) local: Local,
+    /// The monitor's own string; with a value, also whom to ask
+    #[arg(long, env = "PG_AUTOCTL_MONITOR", value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    pub(crate) monitor: Option<String>,
+    #[command(flatten)]
+    pub(crate) scope: Scope,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Perform {
+    /// Make another node the primary, the best one
+    Failover(PerformArgs),
+    /// Make another node the primary, in order
+    Switchover(PerformArgs),
+    /// Make this node the primary
+    Promotion(PerformArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PerformArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The node that is to lead
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// How many seconds to wait for the outcome
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) wait: u64,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Enable {
+    /// Postgres of the node is left alone until maintenance is disabled
+    Maintenance(Maintenance),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Disable {
+    /// The node takes part again
+    Maintenance(Maintenance),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Maintenance {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The node; the one of --pgdata if none is given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// A primary hands over first
+    #[arg(long)]
+    pub(crate) allow_failover: bool,
+    /// How many seconds to wait for the outcome
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) wait: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Get {
+    /// A property of a node
+    #[command(subcommand)]
+    Node(GetNode),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GetNode {
+    /// 0: never leads; 100: preferred most
+    CandidatePriority(NodeArgs),
+    /// Whether commits may count on this node
+    ReplicationQuorum(NodeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The node; the one of --pgdata if none is given
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Set {
+    /// A property of a node
+    #[command(subcommand)]
+    Node(SetNode),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SetNode {
+    /// 0: never leads; 100: preferred most
+    CandidatePriority {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
+        value: u32,
+    },
+    /// Whether commits may count on this node
+    ReplicationQuorum {
+        #[command(flatten)]
+        node: NodeArgs,
+        #[arg(value_name = "BOOL", value_parser = boolean, action = ArgAction::Set)]
+        value: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Drop {
+    /// Remove a node from the cluster; its data stay unless --destroy
+    Node(DropNode),
+    /// Remove the monitor of this machine
+    Monitor(DropMonitor),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DropNode {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The node by its name
+    #[arg(long, value_name = "NAME", conflicts_with = "hostname")]
+    pub(crate) name: Option<String>,
+    /// The node by its host, with --pgport
+    #[arg(long, alias = "nodename", value_name = "HOST", requires = "pgport")]
+    pub(crate) hostname: Option<String>,
+    /// The node's port
+    #[arg(long, value_name = "PORT", value_parser = port)]
+    pub(crate) pgport: Option<u16>,
+    /// Remove the data directory too
+    #[arg(long)]
+    pub(crate) destroy: bool,
+    /// Remove a node that can't be reached, at once
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DropMonitor {
+    #[command(flatten)]
+    pub(crate) local: Local,
+    /// Remove its directory too
+    #[arg(long)]
+    pub(crate) destroy: bool,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+}
+
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Consent {
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub(crate) yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// How many events to show
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    #[command(flatten)]
+    pub(crate) local: Local,
+    /// Disconnect clients and stop in order
+    #[arg(long, conflicts_with = "immediate")]
+    pub(crate) fast: bool,
+    /// Stop as a crash would
+    #[arg(long)]
+    pub(crate) immediate: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Check a configuration file and say everything that is wrong with it
+    Check {
+        /// The file; the one that `create` wrote for --pgdata if none is given
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        local: Local,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    crate::config::parse_port(text).map_err(|bad| bad.to_string())
+}
+
+/// As pg_autoctl takes them.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "on" | "yes" | "1" => Ok(true),
+        "false" | "off" | "no" | "0" => Ok(false),
+        _ => Err("neither true nor false".to_owned()),
+    }
+}

@@ -1,0 +1,284 @@
+//! What a node is told before it starts: one YAML file, with Patroni's keys where the meaning is Patroni's.
+//!
+//! **Invariant:** a [`Config`] holds no value that could not work: what is wrong is refused with its line, all at
+//! once, before anything is touched. No password of it has a printable form.
+//!
+//! It is plain data. It does not know the components whose options it becomes.
+
+mod postgres_rules;
+mod problem;
+mod read;
+mod section;
+mod tree;
+mod values;
+mod write;
+
+pub(crate) use problem::{ConfigError, Problem};
+pub(crate) use values::{BadEndpoint, Endpoint, Password, check_host, is_loopback, parse_port};
+pub(crate) use write::{write_file, write_private};
+
+use crate::paths::Homes;
+use ha::NodeName;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use store::layout::ConfigRecord;
+
+/// Larger files are no configuration.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A node's configuration, complete: defaults are filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Where it was read from; read again on SIGHUP.
+    pub(crate) file: PathBuf,
+    /// Name of the cluster.
+    pub(crate) scope: String,
+    /// First part of the store's keys.
+    pub(crate) namespace: String,
+    pub(crate) name: NodeName,
+    /// The node's own files: pid file, identity, journal, caches, the store's log.
+    pub(crate) state_dir: PathBuf,
+    pub(crate) restapi: RestApi,
+    pub(crate) raft: Raft,
+    /// `None`: a monitor, a voter without Postgres.
+    pub(crate) postgresql: Option<Postgresql>,
+    pub(crate) bootstrap: Bootstrap,
+    pub(crate) tags: Tags,
+    pub(crate) log: Log,
+    pub(crate) guard: Guard,
+}
+
+impl Config {
+    /// A monitor: a voter without Postgres.
+    pub(crate) fn is_witness(&self) -> bool {
+        self.postgresql.is_none()
+    }
+
+    /// The address under which other members reach this node's API.
+    pub(crate) fn api_url(&self) -> String {
+        format!("http://{}", self.restapi.connect_address)
+    }
+
+    /// Reads and checks a file. What is odd and harmless comes back beside it.
+    pub(crate) fn load(file: &Path, homes: &Homes) -> Result<(Self, Vec<Problem>), ConfigError> {
+        let text = read_text(file)?;
+        read::read(file, &text, homes)
+    }
+}
+
+/// The REST API. Store peers are served on the same port unless [`Raft::listen`] names another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RestApi {
+    pub(crate) listen: Endpoint,
+    pub(crate) connect_address: Endpoint,
+    /// Basic authentication for the verbs that change something, beside the cluster secret's token.
+    pub(crate) authentication: Option<BasicAuth>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BasicAuth {
+    pub(crate) username: String,
+    pub(crate) password: Password,
+}
+
+/// The embedded store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Raft {
+    /// A port of its own; `None`: shares the REST API's.
+    pub(crate) listen: Option<Endpoint>,
+    /// Under which other members reach this member's store.
+    pub(crate) advertise: Endpoint,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) start: RaftStart,
+    pub(crate) secret_file: PathBuf,
+}
+
+/// How a member without data comes to its cluster. One with data needs none of this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RaftStart {
+    /// Founds a store with itself as the only voter.
+    Found,
+    /// A fixed list of voters that found the store together.
+    Members(BTreeMap<NodeName, Endpoint>),
+    /// Asks one of these to be let in.
+    Join(Vec<Endpoint>),
+}
+
+/// The instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Postgresql {
+    /// `listen_addresses`, comma separated.
+    pub(crate) listen: String,
+    pub(crate) port: u16,
+    /// Under which clients and standbys reach it.
+    pub(crate) connect_address: Endpoint,
+    pub(crate) data_dir: PathBuf,
+    /// Looked for when `None`.
+    pub(crate) bin_dir: Option<PathBuf>,
+    /// Lines of `pg_hba.conf`; none: the data directory's own file.
+    pub(crate) pg_hba: Vec<String>,
+    pub(crate) parameters: BTreeMap<String, String>,
+    pub(crate) superuser: Login,
+    pub(crate) replication: Login,
+    pub(crate) rewind: Login,
+    /// The database that the agent's own connections and `show uri` use.
+    pub(crate) database: String,
+    /// The user's own main configuration file, when it is not in the data directory.
+    pub(crate) custom_conf: Option<PathBuf>,
+    /// More arguments for pg_basebackup.
+    pub(crate) basebackup: Vec<String>,
+}
+
+/// A role; without a password it has the one derived from the cluster secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) username: String,
+    pub(crate) password: Option<Password>,
+}
+
+impl Login {
+    pub(crate) fn new(username: impl Into<String>) -> Self {
+        Self {
+            username: username.into(),
+            password: None,
+        }
+    }
+
+    /// The password of this role in a cluster with this secret.
+    pub(crate) fn password(&self, secret: &crate::secret::ClusterSecret) -> Password {
+        self.password
+            .clone()
+            .unwrap_or_else(|| secret.password_of(&self.username))
+    }
+}
+
+/// What the first node of a new cluster writes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bootstrap {
+    /// The cluster-wide settings; legal by [`ConfigRecord::settings`].
+    pub(crate) dcs: ConfigRecord,
+    /// More arguments for initdb.
+    pub(crate) initdb: Vec<String>,
+}
+
+/// What this node may be used for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Tags {
+    pub(crate) nofailover: bool,
+    pub(crate) failover_priority: Option<u32>,
+    pub(crate) nosync: bool,
+    /// All tags as written, for the member record.
+    pub(crate) all: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Tags {
+    /// pg_auto_failover's candidate priority: 0 never leads, 100 is preferred most.
+    pub(crate) fn priority(&self) -> u32 {
+        match self.failover_priority {
+            Some(priority) => priority.min(100),
+            None if self.nofailover => 0,
+            None => 50,
+        }
+    }
+
+    /// Whether the node's acknowledgement counts.
+    pub(crate) fn quorum(&self) -> bool {
+        !self.nosync
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Log {
+    pub(crate) level: LogLevel,
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl std::str::FromStr for LogLevel {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "error" | "critical" | "fatal" => Ok(Self::Error),
+            "warn" | "warning" => Ok(Self::Warn),
+            "info" => Ok(Self::Info),
+            "debug" => Ok(Self::Debug),
+            "trace" => Ok(Self::Trace),
+            _ => Err(format!(
+                "{text:?} is none of error, warn, info, debug, trace"
+            )),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    #[default]
+    Plain,
+    Json,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Guard {
+    /// A version 2 cgroup in which the guard may create children.
+    pub(crate) cgroup: Option<PathBuf>,
+}
+
+/// The file as text, or the one sentence why not.
+fn read_text(file: &Path) -> Result<String, ConfigError> {
+    use std::io::Read as _;
+    let fail = |what: String| ConfigError::whole(file, what);
+    let metadata =
+        std::fs::metadata(file).map_err(|error| fail(format!("can't be read: {error}")))?;
+    if metadata.is_dir() {
+        return Err(fail("is a directory, not a configuration file".to_owned()));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(fail(format!(
+            "has {} bytes, more than any configuration",
+            metadata.len()
+        )));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| fail(format!("can't be read: {error}")))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(fail("is larger than any configuration".to_owned()));
+    }
+    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
+        return Err(fail("is UTF-16, save it as UTF-8".to_owned()));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let what = "is not UTF-8 here, save the file as UTF-8".to_owned();
+        let problem = Problem {
+            line: line as u64,
+            key: String::new(),
+            what,
+        };
+        ConfigError {
+            file: file.to_owned(),
+            problems: vec![problem],
+        }
+    })?;
+    let text = text
+        .strip_prefix('\u{feff}')
+        .map_or(text.clone(), str::to_owned);
+    if text.trim().is_empty() {
+        return Err(fail("is empty".to_owned()));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! Postgres parameters that a user can't have their way with: those that Standfast sets itself, and those that
+//! would lose acknowledged commits.
+
+use super::section::Section;
+
+/// Set by Standfast; what a file says about them is not used.
+const OURS: &[&str] = &[
+    "archive_cleanup_command",
+    "cluster_name",
+    "config_file",
+    "data_directory",
+    "hba_file",
+    "hot_standby",
+    "ident_file",
+    "listen_addresses",
+    "port",
+    "primary_conninfo",
+    "primary_slot_name",
+    "promote_trigger_file",
+    "recovery_target",
+    "recovery_target_lsn",
+    "recovery_target_name",
+    "recovery_target_time",
+    "recovery_target_timeline",
+    "recovery_target_xid",
+    "restart_after_crash",
+    "synchronous_standby_names",
+    "wal_log_hints",
+    "wal_retrieve_retry_interval",
+];
+
+/// Without these on, a commit that Postgres acknowledged may be gone after a crash.
+const MUST_BE_ON: &[&str] = &["fsync", "full_page_writes"];
+
+pub(super) fn check(parameters: &Section<'_>) {
+    for (name, at) in parameters.pairs() {
+        let value = at.value.to_ascii_lowercase();
+        if name.contains(['\n', '\r', '\0']) || at.value.contains(['\n', '\r', '\0']) {
+            parameters.error(at.line, &name, "must not hold line breaks");
+        } else if OURS.contains(&name.as_str()) {
+            parameters.warning(
+                at.line,
+                &name,
+                "is set by Standfast, this value is not used",
+            );
+        } else if MUST_BE_ON.contains(&name.as_str())
+            && matches!(value.as_str(), "off" | "false" | "no" | "0")
+        {
+            let what = "off would lose acknowledged commits after a crash, remove it";
+            parameters.error(at.line, &name, what);
+        } else if name == "wal_level" && value == "minimal" {
+            let what = "minimal allows no standby, remove it or say replica or logical";
+            parameters.error(at.line, &name, what);
+        } else if name == "synchronous_commit"
+            && matches!(value.as_str(), "off" | "local" | "false" | "no")
+        {
+            let what = "commits acknowledged before a standby has them may be lost in a failover";
+            parameters.warning(at.line, &name, what);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Every complaint about a configuration file, one by one.

@@ -1,0 +1,162 @@
+//! One agent per state directory, and how the command line finds it.
+//!
+//! **Invariant:** who holds the lock of the pid file is the agent; a pid in a file that nobody locks is nobody's, and
+//! no signal is ever sent by a number alone.
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const NAME: &str = "standfast.pid";
+
+/// Held for as long as the agent lives.
+#[derive(Debug)]
+pub(crate) struct PidFile {
+    _locked: File,
+}
+
+/// Why this process can't be the agent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PidFileError {
+    #[error("an agent with this state directory runs already, pid {0}")]
+    Taken(i32),
+    #[error("can't write the pid file in {dir}")]
+    Io { dir: String, source: io::Error },
+}
+
+impl PidFile {
+    /// Makes this process the one agent of the state directory.
+    pub(crate) fn acquire(state_dir: &Path) -> Result<Self, PidFileError> {
+        let failed = |source| PidFileError::Io {
+            dir: state_dir.display().to_string(),
+            source,
+        };
+        let dir = std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir);
+        dir.map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(state_dir.join(NAME))
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(PidFileError::Taken(read_pid(&mut file))),
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        file.set_len(0).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { _locked: file })
+    }
+}
+
+/// The agent of a state directory, while it runs.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) pid: i32,
+    process: OwnedFd,
+    file: File,
+}
+
+/// The running agent, if there is one.
+pub(crate) fn agent(state_dir: &Path) -> io::Result<Option<Agent>> {
+    let mut file = match File::open(state_dir.join(NAME)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if is_free(&file)? {
+        return Ok(None);
+    }
+    let number = read_pid(&mut file);
+    let Some(pid) = Pid::from_raw(number).filter(|_| number > 0) else {
+        return Ok(None);
+    };
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => process,
+        Err(Errno::SRCH) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    // Still locked now that the process is pinned: the number was its holder's all along.
+    if is_free(&file)? {
+        return Ok(None);
+    }
+    Ok(Some(Agent {
+        pid: number,
+        process,
+        file,
+    }))
+}
+
+impl Agent {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.process, signal)?)
+    }
+
+    /// Waits until the agent is gone; false when it is still there after `limit`.
+    pub(crate) fn wait_gone(&self, limit: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + limit;
+        while !is_free(&self.file)? {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(true)
+    }
+}
+
+fn is_free(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {
+            flock(file, FlockOperation::Unlock)?;
+            Ok(true)
+        }
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// 0 when the file holds no number.
+fn read_pid(file: &mut File) -> i32 {
+    let mut text = String::new();
+    let _ = file.rewind();
+    let _ = file.take(32).read_to_string(&mut text);
+    text.trim().parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_agents_can_not_share_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(agent(dir.path()).unwrap().is_none());
+        let held = PidFile::acquire(dir.path()).unwrap();
+        let me = i32::try_from(std::process::id()).unwrap();
+        let taken = PidFile::acquire(dir.path()).unwrap_err();
+        assert!(
+            matches!(taken, PidFileError::Taken(pid) if pid == me),
+            "{taken}"
+        );
+        assert_eq!(agent(dir.path()).unwrap().unwrap().pid, me);
+        drop(held);
+        assert!(
+            agent(dir.path()).unwrap().is_none(),
+            "the number is left, the lock is not"
+        );
+        PidFile::acquire(dir.path()).unwrap();
+    }
+}
