@@ -1,1 +1,28 @@
-//! placeholder
+//! End-to-end stories: whole clusters of real processes, faults, and a client that counts every
+//! acknowledged row. This crate knows how a story is set up, judged and cleared away; the stories
+//! themselves are in `tests/`, a file a family.
+//!
+//! **Invariant:** a story passes only if the ledger found every acknowledged row, no two nodes
+//! acknowledged at once, no agent panicked, no planted secret was logged, and every WARN and ERROR
+//! was announced.
+
+mod binary;
+mod logs;
+mod slot;
+mod world;
+
+pub use logs::Announced;
+pub use world::{World, settle_deadline, spell, story};
+
+/// How the cluster of a story is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// Three nodes with co-located voters, from configuration files.
+    Three,
+    /// The same with a small disk of its own under every data directory.
+    ThreeOnSmallDisks,
+    /// The same with a file system of its own that can be frozen.
+    ThreeOnOwnDisks,
+    /// A monitor and two nodes, by `standfast create`.
+    Pair,
+}

@@ -17,7 +17,7 @@ pub use history::{DualAck, Gap, History, Operation, Outcome};
 use anyhow::{Context, Result};
 use connect::Route;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::Config;
@@ -39,6 +39,9 @@ impl Default for Pace {
         }
     }
 }
+
+/// Ledgers that follow each other write to the same table: no two writers share a number.
+static WRITERS: AtomicU32 = AtomicU32::new(0);
 
 /// Writers at work. They stop when this is dropped.
 #[derive(Debug)]
@@ -73,9 +76,9 @@ impl Ledger {
         let begun = Instant::now();
         let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::new(Tally::default()));
         let writers = (0..writers)
-            .map(|number| {
+            .map(|_| {
                 let writer = writer::Writer {
-                    number,
+                    number: WRITERS.fetch_add(1, Ordering::Relaxed),
                     pace,
                     begun,
                     route: Arc::clone(&route),
@@ -97,7 +100,7 @@ impl Ledger {
 
     /// One more backend that commits in a loop without its client saying a word.
     pub async fn add_busy(&mut self) -> Result<()> {
-        let number = 1_000 + u32::try_from(self.busy.len()).context("few busy backends")?;
+        let number = WRITERS.fetch_add(1, Ordering::Relaxed);
         let busy = Busy::start(&self.route, number, self.begun).await?;
         self.busy.push(busy);
         Ok(())

@@ -1,0 +1,183 @@
+//! Setting up a story, playing it, judging it.
+
+use crate::slot::Slot;
+use crate::{Announced, Topology, binary, logs};
+use anyhow::{Context, Result, bail};
+use lab::{Cluster, Disk, Fault, Lab, Ledger, Place, Shape, Verdict, why_no_namespaces};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A lab with a cluster in it.
+#[derive(Debug)]
+pub struct World<'lab> {
+    pub lab: &'lab mut Lab,
+    pub cluster: Cluster,
+    name: &'static str,
+}
+
+/// How long a cluster may take to become whole again on a loaded test machine.
+pub fn settle_deadline() -> Duration {
+    Duration::from_secs(60)
+}
+
+/// How long freezes and cuts last: 8 s, which is more than two leases, or 40 s with
+/// `STANDFAST_E2E_LONG=1`, which is more than Patroni's.
+pub fn spell() -> Duration {
+    let long = std::env::var_os("STANDFAST_E2E_LONG").is_some_and(|value| value != "0");
+    Duration::from_secs(if long { 40 } else { 8 })
+}
+
+/// Plays a story on a healthy cluster in network namespaces and judges it.
+pub fn story(
+    name: &'static str,
+    topology: Topology,
+    announced: Announced,
+    plot: impl AsyncFnOnce(&mut World<'_>) -> Result<()> + Send + 'static,
+) {
+    if let Some(why) = why_no_namespaces() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must have what {name} needs: {why}"
+        );
+        say(&format!("{name}: not run: {why}"));
+        return;
+    }
+    let played = Slot::take().and_then(|slot| {
+        let lab = Lab::new(Place::Namespaces, &binary::standfast()?)?;
+        Ok((
+            slot,
+            lab.run(async move |lab| play(name, lab, topology, announced, plot).await),
+        ))
+    });
+    let outcome = played.and_then(|(_slot, (lab, outcome))| {
+        drop(lab);
+        outcome
+    });
+    if let Err(error) = outcome {
+        panic!("{name}: {error:#}");
+    }
+}
+
+async fn play(
+    name: &'static str,
+    lab: &mut Lab,
+    topology: Topology,
+    announced: Announced,
+    plot: impl AsyncFnOnce(&mut World<'_>) -> Result<()>,
+) -> Result<()> {
+    let mut cluster = set_up(lab, topology).await?;
+    let begun = match topology {
+        Topology::Pair => cluster.start_data_nodes(),
+        _ => cluster.start_all(),
+    };
+    let mut world = World { lab, cluster, name };
+    let told = match begun.and(world.whole().await) {
+        Ok(_) => plot(&mut world).await,
+        Err(error) => Err(error.context("the cluster never became whole")),
+    };
+    let judged = told.and_then(|()| world.judge_logs(announced));
+    if judged.is_err() {
+        let kept = world.keep_logs()?;
+        return judged.with_context(|| format!("logs in {}", kept.display()));
+    }
+    Ok(())
+}
+
+async fn set_up(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
+    let on = |disk| Shape {
+        disk,
+        ..Shape::default()
+    };
+    match topology {
+        Topology::Three => Cluster::three(lab, &Shape::default()),
+        Topology::ThreeOnSmallDisks => Cluster::three(lab, &on(Disk::Tmpfs { megabytes: 400 })),
+        Topology::ThreeOnOwnDisks => Cluster::three(lab, &on(Disk::Ext4 { megabytes: 500 })),
+        Topology::Pair => Cluster::pair(lab).await,
+    }
+}
+
+impl World<'_> {
+    /// Waits until the cluster is whole; gives the primary's name.
+    pub async fn whole(&self) -> Result<String> {
+        self.cluster.healthy(settle_deadline()).await
+    }
+
+    /// Writers at work, with the first rows acknowledged.
+    pub async fn load(&self, writers: u32) -> Result<Ledger> {
+        let ledger = self.cluster.ledger(writers).await?;
+        ledger.more(50, settle_deadline()).await?;
+        Ok(ledger)
+    }
+
+    /// Lets a fault befall the primary; the cluster must have another primary without help.
+    /// Then the cause is taken away and the cluster must become whole again without help.
+    pub async fn break_and_heal(
+        &mut self,
+        fault: Fault,
+        ledger: &Ledger,
+        spell: Duration,
+    ) -> Result<()> {
+        let old = self.cluster.primary().await?;
+        let begun = tokio::time::Instant::now();
+        let fired = fault.strike(self.lab, &mut self.cluster, &old).await?;
+        self.cluster
+            .another_primary(&old, settle_deadline())
+            .await?;
+        ledger.more(50, settle_deadline()).await?;
+        // The length of the fault is part of the story, not a wait for something.
+        tokio::time::sleep_until(begun + spell).await;
+        fired.heal(self.lab, &mut self.cluster)?;
+        self.whole().await?;
+        ledger.more(50, settle_deadline()).await
+    }
+
+    /// The end of every story: whole again, and nothing acknowledged is missing anywhere.
+    pub async fn reckon(&self, ledger: Ledger) -> Result<Verdict> {
+        self.whole().await?;
+        let verdict = ledger.stop().await?.audit(&self.cluster).await?;
+        say(&format!("{}: {verdict}", self.name));
+        verdict.check()?;
+        Ok(verdict)
+    }
+
+    fn judge_logs(&self, announced: Announced) -> Result<()> {
+        let mut finds = Vec::new();
+        for node in &self.cluster.nodes {
+            finds.extend(logs::finds(&node.name, &node.log(), announced.0));
+            finds.extend(logs::finds(&node.name, &node.postgres_log(), &[""]));
+        }
+        if finds.is_empty() {
+            return Ok(());
+        }
+        let more = finds.len().saturating_sub(20);
+        finds.truncate(20);
+        bail!(
+            "{} finds in the logs ({more} more):\n{}",
+            finds.len(),
+            finds.join("\n")
+        )
+    }
+
+    /// Copies what the nodes have logged to `target/e2e/<story>`.
+    fn keep_logs(&self) -> Result<PathBuf> {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../target/e2e")
+            .join(self.name);
+        std::fs::create_dir_all(&target)?;
+        for node in &self.cluster.nodes {
+            std::fs::write(target.join(format!("{}.log", node.name)), node.log())?;
+            let postgres = target.join(format!("{}.postgres.log", node.name));
+            std::fs::write(postgres, node.postgres_log())?;
+            let processes = format!("{:#?}\n", node.host.processes());
+            std::fs::write(target.join(format!("{}.processes", node.name)), processes)?;
+        }
+        target
+            .canonicalize()
+            .context("the directory that was just made")
+    }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,73 @@
+//! A monitor and two nodes: any one of the three may die, the monitor included.
+
+use anyhow::{Result, ensure};
+use e2e::{Announced, Topology, World, settle_deadline, story};
+use lab::Fault;
+use std::time::Duration;
+
+const FAILOVER: Announced = Announced(&[]);
+
+#[test]
+fn the_monitor_is_lost_and_returns() {
+    story(
+        "the_monitor_is_lost_and_returns",
+        Topology::Pair,
+        FAILOVER,
+        async |world| {
+            let ledger = world.load(4).await?;
+            let primary = world.cluster.primary().await?;
+            let fired = Fault::Machine
+                .strike(world.lab, &mut world.cluster, "m")
+                .await?;
+            ledger.more(200, settle_deadline()).await?;
+            fired.heal(world.lab, &mut world.cluster)?;
+            world.whole().await?;
+            ensure!(
+                world.cluster.primary().await? == primary,
+                "the primary was changed for nothing"
+            );
+            world.reckon(ledger).await.map(drop)
+        },
+    );
+}
+
+async fn survives(world: &mut World<'_>, fault: Fault) -> Result<()> {
+    let ledger = world.load(4).await?;
+    world.break_and_heal(fault, &ledger, Duration::ZERO).await?;
+    world.reckon(ledger).await.map(drop)
+}
+
+#[test]
+fn the_postmaster_of_a_pair_is_killed() {
+    story(
+        "the_postmaster_of_a_pair_is_killed",
+        Topology::Pair,
+        FAILOVER,
+        async |world| survives(world, Fault::Postmaster).await,
+    );
+}
+
+#[test]
+fn a_machine_of_a_pair_is_lost_and_comes_back() {
+    let name = "a_machine_of_a_pair_is_lost_and_comes_back";
+    story(name, Topology::Pair, FAILOVER, async |world| {
+        survives(world, Fault::Machine).await
+    });
+}
+
+#[test]
+fn the_power_of_a_pair_goes_and_comes_back() {
+    story(
+        "the_power_of_a_pair_goes_and_comes_back",
+        Topology::Pair,
+        FAILOVER,
+        async |world| {
+            let ledger = world.load(4).await?;
+            world.cluster.cut_power()?;
+            world.cluster.start_all()?;
+            world.whole().await?;
+            ledger.more(50, settle_deadline()).await?;
+            world.reckon(ledger).await.map(drop)
+        },
+    );
+}
