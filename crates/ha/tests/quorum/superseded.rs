@@ -37,7 +37,7 @@ fn two_changes_of_mind_among_settings_of_up_to_three_standbys_lose_nothing() {
 }
 
 #[test]
-#[ignore = "half a minute"]
+#[ignore = "about a minute"]
 fn three_changes_of_mind_among_settings_of_up_to_three_standbys_lose_nothing() {
     let sum = every_change_of_mind(Rules::OURS, 3, 1, 3);
     sum.assert_safe();
