@@ -271,21 +271,22 @@ impl Instance {
     /// Our private socket; for an instance that somebody else started, the socket that it says it has.
     pub(crate) fn address(&self) -> Result<Address, PostgresError> {
         let options = self.options();
-        let ours = self.is_started_by_us();
-        let host = if ours {
-            Host::Socket(self.inner.paths.socket_dir.clone())
+        let (host, port) = if self.is_started_by_us() {
+            (
+                Host::Socket(self.inner.paths.socket_dir.clone()),
+                options.port,
+            )
         } else {
             let file =
                 process::PidFile::read(&options.data_dir).ok_or(PostgresError::NotRunning)?;
-            if file.socket_dir.is_empty() {
-                Host::Tcp("127.0.0.1".to_owned())
+            // There, peer authentication lets in none but the superuser's namesake.
+            let by_password = self.inner.os_user != options.superuser.user
+                && !options.superuser.password.expose().is_empty();
+            if file.socket_dir.is_empty() || by_password {
+                (Host::Tcp("127.0.0.1".to_owned()), file.port)
             } else {
-                Host::Socket(PathBuf::from(file.socket_dir))
+                (Host::Socket(PathBuf::from(file.socket_dir)), file.port)
             }
-        };
-        let port = match &host {
-            _ if ours => options.port,
-            _ => process::PidFile::read(&options.data_dir).map_or(options.port, |file| file.port),
         };
         Ok(Address {
             host,

@@ -102,12 +102,10 @@ impl Instance {
 
     /// A handle of the postmaster that becomes readable when it dies; `None` when there is none.
     pub fn postmaster_pidfd(&self) -> Option<OwnedFd> {
-        if let Some(fd) = self
-            .guard()
-            .as_ref()
-            .and_then(|guard| guard.postmaster_pidfd())
-        {
-            return fd.try_clone().ok().filter(|fd| !has_exited(Some(fd)));
+        let guard = self.guard();
+        let guarded = guard.as_ref().and_then(|guard| guard.postmaster_pidfd());
+        if let Some(fd) = guarded.filter(|fd| !has_exited(Some(*fd))) {
+            return fd.try_clone().ok();
         }
         let file = process::living_postmaster(&self.options().data_dir)?;
         let fd = pidfd_open(Pid::from_raw(file.pid)?, PidfdFlags::NONBLOCK).ok()?;

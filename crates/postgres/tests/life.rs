@@ -1,7 +1,8 @@
 //! One instance: made, started, asked, opened and closed, restarted as a standby and promoted.
 #![allow(
+    clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "figures, for whoever reads the test's output"
+    reason = "a helper fails as its test does; figures are for whoever reads the output"
 )]
 
 mod support;
@@ -222,5 +223,45 @@ fn parameters_change_by_reload() {
             .await
             .unwrap()
             .unwrap();
+    });
+}
+
+#[test]
+fn what_a_person_starts_and_stops_by_hand_is_seen() {
+    run("what_a_person_starts_and_stops_by_hand_is_seen", async {
+        let node = Node::primary("n1").await;
+        let pg_ctl = |args: &[&str]| {
+            let status = std::process::Command::new(node.instance.binaries().dir.join("pg_ctl"))
+                .arg("-D")
+                .arg(&node.options.data_dir)
+                .args(args)
+                .stdout(std::process::Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success(), "pg_ctl {args:?}");
+        };
+        pg_ctl(&["stop", "-m", "fast"]);
+        node.instance.wait_until_empty(LONG).await.unwrap();
+        // By hand it comes up as a standby: nobody writes to it behind the leader's back.
+        let log = node.options.state_dir.join("by-hand.log");
+        let socket_dir = &node.options.parameters["unix_socket_directories"];
+        let options = format!(
+            "-p {} -k {socket_dir} -h 127.0.0.1 -c max_wal_senders=16",
+            node.options.port
+        );
+        pg_ctl(&["start", "-w", "-o", &options, "-l", log.to_str().unwrap()]);
+        let Liveness::Up { guarded, .. } = node.instance.liveness() else {
+            panic!("not seen")
+        };
+        assert!(!guarded);
+        let probe = node.probe().await;
+        assert!(probe.in_recovery && probe.timeline.0 == 1, "{probe:?}");
+        assert!(node.instance.postmaster_pidfd().is_some());
+        let detached = node.instance.detach(LONG).await.unwrap();
+        assert_eq!(detached.timeline.0, 1);
+        node.stop(Stop::Fast).await;
+        assert_eq!(node.instance.liveness(), Liveness::Down);
+        node.instance.start_standby(None, LONG).await.unwrap();
+        node.stop(Stop::Immediate).await;
     });
 }

@@ -1,8 +1,9 @@
 //! Nodes for the tests: real servers on loopback, in directories that go with them.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 #![allow(
+    clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "figures and logs, for whoever reads the test's output"
+    reason = "a helper fails as its test does; figures are for whoever reads the output"
 )]
 #![allow(unreachable_pub, reason = "a module of tests")]
 
@@ -101,6 +102,8 @@ impl Node {
             guard,
         );
         options.port = free_port();
+        // Another version's programs, to run all of this on.
+        options.bin_dir = std::env::var_os("STANDFAST_TEST_BIN_DIR").map(PathBuf::from);
         options.superuser = Login::new("postgres", PASSWORD);
         options.replication = Login::new("replicator", PASSWORD);
         options.rewind = Login::new("rewind user", PASSWORD);
