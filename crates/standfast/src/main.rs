@@ -105,14 +105,18 @@ fn run(file: &std::path::Path, level: Option<LogLevel>, homes: &Homes) -> anyhow
     for warning in warnings {
         tracing::warn!("{}: {warning}", file.display());
     }
-    let _only_agent = PidFile::acquire(&config.state_dir)?;
-    run::run(config)
+    let pid_file = PidFile::acquire(&config.state_dir)?;
+    run::run(config, pid_file)
 }
 
 fn check_config(file: &std::path::Path, homes: &Homes) -> anyhow::Result<ExitCode> {
-    let (_, warnings) = Config::load(file, homes)?;
+    let (config, warnings) = Config::load(file, homes)?;
     for warning in &warnings {
         output::note(&format!("warning: {}: {warning}", file.display()));
+    }
+    let problems = config.check_machine();
+    if !problems.is_empty() {
+        return Err(config::ConfigError { file: file.to_owned(), problems }.into());
     }
     output::line(&format!("{}: ok", file.display()));
     Ok(ExitCode::Ok)

@@ -1,9 +1,10 @@
-//! The node itself.
+//! `standfast run`: turns a configuration into the running parts of a node.
+//!
+//! **Invariant:** whatever ends the process, Postgres is not primary longer than the lease allows: the guard sees to it.
 
-use crate::config::Config;
-use crate::exit::{ExitCode, Failure};
+mod instance;
+mod life;
+mod membership;
+mod ports;
 
-/// Runs the node until it is told to stop.
-pub(crate) fn run(config: Config) -> anyhow::Result<ExitCode> {
-    Err(Failure::error(format!("the agent of {} is not wired up yet", config.name)).into())
-}
+pub(crate) use life::run;
