@@ -1,10 +1,289 @@
-//! The node itself.
+//! A node's life: from its configuration to its running parts, and to their end in order.
 
-use crate::config::Config;
-use crate::exit::{ExitCode, Failure};
+use super::membership::Members;
+use super::{instance, ports};
+use crate::config::{BasicAuth, Config, Endpoint, RaftStart};
+use crate::exit::ExitCode;
 use crate::pidfile::PidFile;
+use crate::secret::ClusterSecret;
+use agent::{Agent, Ended, Witness, WitnessOptions};
+use anyhow::{Context as _, Result, bail};
+use api::v1::{Code, Register};
+use std::sync::Arc;
+use std::time::Duration;
+use store::layout::Keys;
+use store::{RaftStore, Start, Store};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long the store may take to answer before that is said again.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the node until it is told to stop. `_pid_file` is held for as long as that.
-pub(crate) fn run(config: Config, _pid_file: PidFile) -> anyhow::Result<ExitCode> {
-    Err(Failure::error(format!("the agent of {} is not wired up yet", config.name)).into())
+pub(crate) fn run(config: Config, _pid_file: PidFile) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("can't start")?;
+    runtime.block_on(run_node(config))
+}
+
+/// What every part of the node's life needs.
+struct Life {
+    config: Config,
+    secret: ClusterSecret,
+    identity: String,
+    keys: Keys,
+    raft: RaftStore,
+    store: Arc<dyn Store>,
+}
+
+async fn run_node(config: Config) -> Result<ExitCode> {
+    let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
+    let identity = crate::create::identity(&config.state_dir)?;
+    let ports = ports::Ports::bind(&config).await?;
+    let raft = RaftStore::start(store_options(&config, &secret)).await.context("embedded store")?;
+    let store: Arc<dyn Store> = Arc::new(raft.clone());
+    let keys = Keys::new(&config.namespace, &config.scope);
+    let life = Life { config, secret, identity, keys, raft, store };
+    let (served, shown) = watch::channel(Arc::new(life.first_picture()));
+    let api = api::Api::new(life.api_options(shown));
+    ports.serve(&life.raft, &api);
+    tracing::info!(
+        name = %life.config.name,
+        api = %life.config.api_url(),
+        "started, meeting the store's other members"
+    );
+    let result = tokio::select! {
+        ended = life.lead(served) => ended,
+        failure = life.raft.failed() => {
+            tracing::error!(error = %failure, "the store's member failed: this node can't go on");
+            Err(anyhow::Error::new(failure).context("the store's member failed"))
+        }
+    };
+    life.raft.shutdown().await;
+    result
+}
+
+impl Life {
+    fn first_picture(&self) -> api::Served {
+        let database = self.config.postgresql.as_ref().map(|it| it.database.clone());
+        api::Served {
+            witness: self.config.is_witness(),
+            tags: self.config.tags.all.clone(),
+            database: database.unwrap_or_else(|| "postgres".to_owned()),
+            ..api::Served::new(self.config.scope.clone(), self.config.name.clone())
+        }
+    }
+
+    fn api_options(&self, served: watch::Receiver<Arc<api::Served>>) -> api::Options {
+        api::Options {
+            keys: self.keys.clone(),
+            store: Arc::clone(&self.store),
+            token: token(&self.secret),
+            basic_auth: self.config.restapi.authentication.as_ref().map(basic_auth),
+            served,
+            membership: Some(Arc::new(Members(self.raft.clone()))),
+        }
+    }
+
+    async fn lead(&self, served: watch::Sender<Arc<api::Served>>) -> Result<ExitCode> {
+        let signals = Signals::take()?;
+        if self.config.is_witness() {
+            self.watch_over(served, signals).await
+        } else {
+            self.look_after_postgres(served, signals).await
+        }
+    }
+
+    /// A monitor's life.
+    async fn watch_over(
+        &self,
+        served: watch::Sender<Arc<api::Served>>,
+        mut signals: Signals,
+    ) -> Result<ExitCode> {
+        let witness = Witness::new(WitnessOptions {
+            name: self.config.name.clone(),
+            keys: self.keys.clone(),
+            store: Arc::clone(&self.store),
+            served,
+        });
+        let duty = async {
+            self.register_when_ready().await?;
+            witness.run().await;
+            Ok(ExitCode::Ok)
+        };
+        tokio::select! {
+            () = signals.stop() => Ok(ExitCode::Ok),
+            result = duty => result,
+        }
+    }
+
+    /// A node that is restarted looks after its Postgres at once, whether the store answers or not.
+    async fn look_after_postgres(
+        &self,
+        served: watch::Sender<Arc<api::Served>>,
+        mut signals: Signals,
+    ) -> Result<ExitCode> {
+        let (agent, handle) = Agent::start(self.agent_options(served)?)?;
+        let register = self.register_when_ready();
+        let running = agent.run();
+        tokio::pin!(register, running);
+        let (mut registered, mut stopping) = (false, false);
+        loop {
+            tokio::select! {
+                () = signals.stop(), if !stopping => {
+                    stopping = true;
+                    handle.stop();
+                }
+                result = &mut register, if !registered && !stopping => {
+                    result?;
+                    registered = true;
+                }
+                ended = &mut running => {
+                    if ended == Ended::Dropped {
+                        self.leave_store().await;
+                    }
+                    return Ok(ExitCode::Ok);
+                }
+            }
+        }
+    }
+
+    fn agent_options(&self, served: watch::Sender<Arc<api::Served>>) -> Result<agent::Options> {
+        let config = &self.config;
+        let postgresql = config.postgresql.as_ref().context("no postgresql: section")?;
+        Ok(agent::Options {
+            name: config.name.clone(),
+            keys: self.keys.clone(),
+            store: Arc::clone(&self.store),
+            instance: instance::open(config, postgresql, &self.secret)?,
+            state_dir: config.state_dir.clone(),
+            host: postgresql.connect_address.host.clone(),
+            port: postgresql.connect_address.port,
+            api_url: format!("{}/patroni", config.api_url()),
+            identity: self.identity.clone(),
+            tags: config.tags.all.clone(),
+            bootstrap: config.bootstrap.dcs.clone(),
+            served,
+        })
+    }
+
+    async fn leave_store(&self) {
+        tracing::info!("this node was dropped from the cluster");
+        if let Err(error) = self.raft.remove_member(&self.config.name).await {
+            tracing::warn!(%error, "this node is still a member of the store");
+        }
+    }
+
+    /// Enters the node in the cluster's list, as soon as the store answers.
+    async fn register_when_ready(&self) -> Result<()> {
+        while let Err(error) = self.raft.ready(PATIENCE).await {
+            match error {
+                store::StoreError::Denied(why) => bail!("the store refuses this node: {why}"),
+                error => tracing::info!(%error, "waiting for the store"),
+            }
+        }
+        let asked = self.registration();
+        let mut refused = 0;
+        loop {
+            let scope = &self.config.scope;
+            match api::register(self.store.as_ref(), &self.keys, scope, &asked).await {
+                Ok(registered) => {
+                    tracing::info!(id = registered.id, name = %registered.name, "registered");
+                    return Ok(());
+                }
+                Err(refusal) => {
+                    refused += u32::from(refusal.code != Code::Unavailable);
+                    if refused > 2 {
+                        bail!("{refusal}");
+                    }
+                    tracing::info!(%refusal, "not registered yet");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+
+    /// Tags in the configuration win over what was set by command.
+    fn registration(&self) -> Register {
+        let (config, tags) = (&self.config, &self.config.tags);
+        let postgres = config.postgresql.as_ref().map(|it| &it.connect_address);
+        let address = postgres.unwrap_or(&config.restapi.connect_address);
+        let preferred = tags.nofailover || tags.failover_priority.is_some();
+        Register {
+            name: Some(config.name.clone()),
+            host: address.host.clone(),
+            port: address.port,
+            api_url: config.api_url(),
+            identity: self.identity.clone(),
+            priority: preferred.then(|| tags.priority()),
+            quorum: tags.nosync.then_some(false),
+            witness: config.is_witness(),
+        }
+    }
+}
+
+/// The signals that a node listens to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn take() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Returns when the node is told to stop.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::info!("reload: the configuration is read at the next start");
+                }
+            }
+        }
+    }
+}
+
+/// The API's token is written in hex, as it is sent.
+fn token(secret: &ClusterSecret) -> api::Token {
+    let text = secret.api_token();
+    let digits = text.expose().as_bytes().chunks(2);
+    let pairs = digits.map(|pair| std::str::from_utf8(pair).unwrap_or("00"));
+    let tag: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap_or(0)).collect();
+    api::Token::from_tag(&tag)
+}
+
+fn basic_auth(auth: &BasicAuth) -> api::BasicAuth {
+    api::BasicAuth::new(&auth.username, auth.password.expose())
+}
+
+fn store_options(config: &Config, secret: &ClusterSecret) -> store::Options {
+    let start = match &config.raft.start {
+        RaftStart::Found => Start::Found,
+        RaftStart::Members(members) => Start::Members(
+            members.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
+        ),
+        RaftStart::Join(addresses) => {
+            Start::Join(addresses.iter().map(Endpoint::to_string).collect())
+        }
+    };
+    store::Options::new(
+        config.raft.data_dir.clone(),
+        format!("{}/{}", config.namespace, config.scope),
+        config.name.clone(),
+        config.raft.advertise.to_string(),
+        secret.for_store(),
+        start,
+    )
 }
