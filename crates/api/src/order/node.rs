@@ -116,7 +116,18 @@ pub(crate) async fn remove(
     let (store, keys) = (&*context.options.store, context.keys());
     for _ in 0..TRIES {
         let snapshot = store.read(keys.prefix()).await?;
-        let entry = find(context, &snapshot, name)?;
+        let entry = match find(context, &snapshot, name) {
+            Err(_) if force && leave_store(context, name).await? => {
+                // A removal that was cut off halfway is taken up again.
+                let message = format!("{name} is no longer a member of the store");
+                return Ok(Dropped {
+                    name: name.clone(),
+                    removed: true,
+                    message,
+                });
+            }
+            found => found?,
+        };
         let alive = snapshot.value(&keys.member(name)).is_some();
         let leads = snapshot.value(&keys.leader()) == Some(name.as_str());
         if !force {
@@ -128,10 +139,6 @@ pub(crate) async fn remove(
             .when(snapshot.unchanged(&keys.leader()));
         // A monitor has no Postgres that must be stopped first.
         let gone = force && !leads && (!alive || entry.witness);
-        if gone {
-            // First, so that the command can be repeated if this fails.
-            leave_store(context, name).await?;
-        }
         let txn = if gone {
             // Its place in the synchronous setting stays: only a leader's own change may forget it.
             guarded
@@ -149,6 +156,8 @@ pub(crate) async fn remove(
             continue;
         }
         let message = if gone {
+            // Last: this very process may be the member that goes, and can write nothing after it.
+            leave_store(context, name).await?;
             format!("{name} is no longer part of the cluster")
         } else if alive {
             format!("{name} was asked to leave, and does so when it has stopped")
@@ -168,18 +177,19 @@ pub(crate) async fn remove(
     Err(overtaken())
 }
 
-/// Out of the voters too, where the store is ours.
-async fn leave_store(context: &Context, name: &NodeName) -> Result<(), Refusal> {
+/// Out of the voters too, where the store is ours. Whether it was one of the members.
+async fn leave_store(context: &Context, name: &NodeName) -> Result<bool, Refusal> {
     let Some(membership) = context.members.source() else {
-        return Ok(());
+        return Ok(false);
     };
     let left = match membership.members().await {
-        Ok(members) if members.iter().all(|member| member.name != name.as_str()) => Ok(()),
-        Ok(_) => membership.remove(name.as_str()).await,
+        Ok(members) if members.iter().all(|member| member.name != name.as_str()) => Ok(false),
+        Ok(_) => membership.remove(name.as_str()).await.map(|()| true),
         Err(why) => Err(why),
     };
     left.map_err(|why| {
         let error = format!("{name} can't be taken out of the store's members: {why}");
-        Refusal::new(Code::Unavailable, error).hint("a majority of the store must answer")
+        Refusal::new(Code::Unavailable, error)
+            .hint("repeat the command when a majority of the store answers")
     })
 }

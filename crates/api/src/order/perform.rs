@@ -1,7 +1,7 @@
 //! A planned change of leader: ordered in the store, then watched until it is done or refused.
 //!
 //! **Invariant:** the order names the leader that it was made for, and is written only while that one leads; an order
-//! that is not taken up in time is withdrawn, so that it surprises nobody later.
+//! that is not taken up in time is withdrawn, so that it surprises nobody later (without a time to wait it stands).
 
 use super::{commit, overtaken};
 use crate::clock;
@@ -356,6 +356,9 @@ async fn late(
         cluster.leader.as_ref() == Some(leader)
             && member.is_none_or(|member| member.state.is_primary())
     });
+    if order.timeout.is_zero() {
+        return Err(late("it was ordered and not waited for"));
+    }
     if in_office {
         let exactly = store::Guard::Unchanged {
             key: keys.failover(),

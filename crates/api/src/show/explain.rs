@@ -182,39 +182,34 @@ fn without_leader(
     names: &BTreeSet<&NodeName>,
 ) -> v1::Explain {
     let epoch = cluster.current_epoch();
-    let mut would_win = None;
-    let mut hindrance = None;
+    let mut claims = None;
     let mut nodes = Vec::new();
     for name in names {
+        // Only the node itself knows its turn and its window.
         let me: Option<&NodeView> = office
             .served
             .me
             .as_ref()
             .filter(|_| office.served.name == **name);
-        let verdict = ha::verdict(cluster, name, me, office.now);
         let at = cluster
             .live_promises()
             .get(*name)
             .map(|promise| promise.position);
-        let (may_lead, why, waits_for) = match (verdict, at) {
-            (Verdict::Claims { counted }, at) => {
-                would_win.get_or_insert_with(|| (*name).clone());
-                let at = at.map(|at| format!(" at {at}")).unwrap_or_default();
+        let at = at.map(|at| format!(" at {at}"));
+        let (may_lead, why, waits_for) = match ha::verdict(cluster, name, me, office.now) {
+            Verdict::Claims { counted } => {
+                claims.get_or_insert_with(|| (*name).clone());
+                let at = at.unwrap_or_default();
                 (
                     true,
                     format!("{name}{at} may claim on {} promises", counted.len()),
                     None,
                 )
             }
-            (Verdict::Waits { why }, Some(at)) => {
-                hindrance.get_or_insert_with(|| why.clone());
-                (
-                    false,
-                    format!("{name} has promised at {at}; {why}"),
-                    Some(why),
-                )
-            }
-            (Verdict::Waits { why }, None) => (false, why, Some(absent(cluster, name))),
+            Verdict::Waits { why } => match at {
+                Some(at) => (false, format!("{name} has promised{at}; {why}"), Some(why)),
+                None => (false, why, Some(absent(cluster, name))),
+            },
         };
         nodes.push(v1::ExplainNode {
             name: (*name).clone(),
@@ -223,28 +218,46 @@ fn without_leader(
             waits_for,
         });
     }
-    let would_win = would_win.or_else(|| foremost(cluster));
+    let (would_win, outlook) = outlook(office, cluster, claims);
     let paused = if cluster.settings.paused {
         ", and the cluster is paused"
     } else {
         ""
     };
-    let summary = match (&would_win, hindrance) {
-        (Some(name), None) => format!(
-            "there is no leader{paused}; {name} may claim epoch {}",
-            epoch.next()
-        ),
-        (Some(name), Some(why)) => format!("there is no leader{paused}; {name} is foremost; {why}"),
-        (None, _) => {
-            format!("there is no leader{paused}; nobody has promised for epoch {epoch} yet")
-        }
-    };
+    let summary = format!("there is no leader{paused}; {outlook}");
     v1::Explain {
         epoch,
         leader: None,
         would_win,
         summary,
         nodes,
+    }
+}
+
+/// Who would win as things stand, and what stands in the way.
+fn outlook(
+    office: &Office<'_>,
+    cluster: &Cluster,
+    claims: Option<NodeName>,
+) -> (Option<NodeName>, String) {
+    let next = cluster.current_epoch().next();
+    if let Some(name) = claims {
+        let text = format!("{name} may claim epoch {next}");
+        return (Some(name), text);
+    }
+    let promised: BTreeSet<NodeName> = cluster.live_promises().into_keys().cloned().collect();
+    if promised.is_empty() {
+        return (None, format!("nobody has promised for epoch {next} yet"));
+    }
+    if let Some(Err(missing)) = cluster.sync.as_ref().map(|sync| sync.accepts(&promised)) {
+        return (None, format!("nobody may claim epoch {next}: {missing}"));
+    }
+    match foremost(cluster) {
+        Some(name) => match ha::verdict(cluster, &name, None, office.now) {
+            Verdict::Waits { why } => (Some(name.clone()), format!("{name} is foremost; {why}")),
+            Verdict::Claims { .. } => (Some(name.clone()), format!("{name} is foremost")),
+        },
+        None => (None, "none of those that promised can lead".to_owned()),
     }
 }
 
@@ -256,7 +269,7 @@ fn absent(cluster: &Cluster, name: &NodeName) -> String {
     }
 }
 
-/// The most advanced of those that may lead at all: no proof that it will.
+/// The most advanced of those that can lead at all.
 fn foremost(cluster: &Cluster) -> Option<NodeName> {
     cluster
         .live_promises()

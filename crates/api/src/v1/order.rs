@@ -12,7 +12,8 @@ pub struct Perform {
     /// Who shall lead; the best candidate otherwise. A promotion needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<NodeName>,
-    /// How long to wait for the outcome, in seconds; 60 unless said, 3600 at most.
+    /// How long to wait for the outcome, in seconds; 60 unless said, 3600 at most. An order that is not taken up in
+    /// that time is withdrawn. With 0 it stands, and the answer comes at once as [`super::Code::TimedOut`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<f64>,
     /// Refuse unless the cluster is in this epoch.

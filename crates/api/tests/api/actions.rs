@@ -1,0 +1,121 @@
+//! Who may change something, and what cannot be done.
+
+use crate::world::World;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const UNSAFE: [(Method, &str); 11] = [
+    (Method::POST, "/switchover"),
+    (Method::POST, "/failover"),
+    (Method::DELETE, "/switchover"),
+    (Method::PATCH, "/config"),
+    (Method::PUT, "/config"),
+    (Method::POST, "/api/v1/perform"),
+    (Method::POST, "/api/v1/register"),
+    (Method::POST, "/api/v1/nodes/b"),
+    (Method::DELETE, "/api/v1/nodes/b"),
+    (Method::POST, "/api/v1/nodes/b/maintenance"),
+    (Method::PATCH, "/api/v1/config"),
+];
+
+#[tokio::test]
+async fn nothing_is_changed_without_credentials() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let before = world.value(world.keys.prefix()).await;
+    let revision = server_revision(&world).await;
+    for (method, path) in UNSAFE {
+        for header in [
+            None,
+            Some("Bearer 0000"),
+            Some("Basic YWRtaW46d3Jvbmc="),
+            Some("Bearer"),
+        ] {
+            let mut request = server
+                .client
+                .request(method.clone(), server.url(path))
+                .body("{}");
+            if let Some(header) = header {
+                request = request.header("authorization", header);
+            }
+            let response = request.send().await.expect("an answer");
+            assert_eq!(response.status(), 401, "{method} {path} {header:?}");
+            assert!(response.headers().contains_key("www-authenticate"));
+            let text = response.text().await.expect("a body");
+            assert!(text.contains("\"hint\""), "{text}");
+        }
+    }
+    assert_eq!(server_revision(&world).await, revision);
+    assert_eq!(before, None);
+}
+
+async fn server_revision(world: &World) -> u64 {
+    use store::Store;
+    world
+        .store
+        .read(world.keys.prefix())
+        .await
+        .expect("the store answers")
+        .revision
+}
+
+#[tokio::test]
+async fn the_configured_user_may_do_what_the_token_may() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let response = server
+        .client
+        .patch(server.url("/config"))
+        .header("authorization", "Basic YWRtaW46c2VjcmV0")
+        .body(r#"{"ttl": 4}"#)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), 200);
+}
+
+#[tokio::test]
+async fn a_web_page_elsewhere_cannot_send_orders_of_ours() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let response = server
+        .client
+        .post(server.url("/api/v1/perform"))
+        .header("authorization", "Basic YWRtaW46c2VjcmV0")
+        .header("content-type", "text/plain")
+        .body(r#"{"action":"switchover"}"#)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), 415);
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    for (method, path, status) in [
+        (Method::POST, "/restart", 501),
+        (Method::POST, "/reinitialize", 501),
+        (Method::POST, "/nosuch", 501),
+        (Method::PUT, "/nosuch", 501),
+        (Method::DELETE, "/restart", 404),
+        (Method::DELETE, "/switchover", 404),
+        (Method::TRACE, "/primary", 405),
+        (Method::POST, "/api/v1/state", 405),
+        (Method::PUT, "/api/v1/config", 405),
+        (Method::GET, "/api/v1/nosuch", 404),
+        (Method::GET, "/api/v1/nodes/b", 405),
+    ] {
+        let (found, answer) = server.order(method.clone(), path, Value::Null).await;
+        assert_eq!(found, status, "{method} {path}: {answer}");
+        if path.starts_with("/api/") {
+            assert!(
+                answer["error"].is_string() && answer["code"].is_string(),
+                "{answer}"
+            );
+        }
+    }
+    let (status, answer) = server.order(Method::PATCH, "/config", json!(null)).await;
+    assert_eq!(status, 400, "{answer}");
+}

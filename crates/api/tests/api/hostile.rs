@@ -1,0 +1,227 @@
+//! Bad input: a clear answer or a closed connection, never a panic, and the next one is served.
+
+use crate::world::{Server, World};
+use reqwest::Method;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Sends bytes and reads what comes back until the end, at most ten seconds.
+async fn raw(server: &Server, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server.address).await.expect("connected");
+    // The other side may close before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(Duration::from_secs(10), read)
+        .await
+        .expect("an end within 10 s");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn head_and_options_are_answered_by_the_status_alone() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    // As HAProxy's `option httpchk` asks.
+    for (request, status) in [
+        ("OPTIONS / HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n"),
+        ("OPTIONS /primary HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n"),
+        ("HEAD /primary HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n"),
+        (
+            "HEAD /replica HTTP/1.0\r\n\r\n",
+            "HTTP/1.0 503 Service Unavailable\r\n",
+        ),
+        (
+            "OPTIONS /replica HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 503 Service Unavailable\r\n",
+        ),
+    ] {
+        let answer = raw(&server, request.as_bytes()).await;
+        assert!(answer.starts_with(status), "{request:?}: {answer:?}");
+        assert!(answer.ends_with("\r\n\r\n"), "no body: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn garbage_is_answered_or_closed() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let long_header = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(40_000));
+    let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(300));
+    let cases: [&[u8]; 12] = [
+        b"\r\n\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello\r\n\r\n",
+        b"\x00\x00\x00\x08\x04\xd2\x16\x2f\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\n\r\n",
+        b"GET /%ff%00 HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"POST /api/v1/perform HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"POST /switchover HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+        long_header.as_bytes(),
+        many_headers.as_bytes(),
+    ];
+    for case in cases {
+        let answer = raw(&server, case).await;
+        assert!(!answer.contains(" 200 "), "{case:?}: {answer}");
+        assert_eq!(server.code("/primary").await, 200);
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_and_never_believed() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let deep = "[".repeat(50_000);
+    let wide = format!("{{\"x\":\"{}\"}}", "y".repeat(70_000));
+    for path in [
+        "/api/v1/perform",
+        "/switchover",
+        "/api/v1/register",
+        "/api/v1/nodes/b",
+    ] {
+        for (body, codes) in [
+            (deep.as_str(), [400, 400]),
+            (wide.as_str(), [413, 413]),
+            ("{\"action\":", [400, 400]),
+            ("{\"action\":NaN}", [400, 400]),
+            (
+                "{\"action\":\"switchover\",\"action\":\"switchover\"}",
+                [400, 422],
+            ),
+            ("\u{feff}{}", [400, 400]),
+            (
+                "{\"leader\": 5, \"priority\": \"x\", \"action\": 7}",
+                [400, 400],
+            ),
+        ] {
+            let token = api::Token::derive(crate::world::SECRET).header();
+            let response = server
+                .client
+                .post(server.url(path))
+                .header("authorization", token)
+                .header("content-type", "application/json")
+                .body(body.to_owned())
+                .send()
+                .await
+                .expect("an answer");
+            let status = response.status().as_u16();
+            let start: String = body.chars().take(40).collect();
+            assert!(codes.contains(&status), "{path} {start}: {status}");
+        }
+    }
+    let cut = b"PATCH /config HTTP/1.1\r\nContent-Length: 100\r\n\r\n{\"ttl\":";
+    let mut stream = TcpStream::connect(server.address).await.expect("connected");
+    stream.write_all(cut).await.expect("sent");
+    drop(stream);
+    assert_eq!(server.code("/primary").await, 200);
+}
+
+#[tokio::test]
+async fn a_header_that_trickles_in_is_cut_off() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let began = Instant::now();
+    let answer = raw(&server, b"GET / HTTP/1.1\r\nX-Slow: ").await;
+    let took = began.elapsed();
+    assert!(
+        took > Duration::from_secs(3) && took < Duration::from_secs(8),
+        "{took:?} {answer}"
+    );
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let requests = "GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n".repeat(50)
+        + "GET /replica HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = raw(&server, requests.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 50);
+    assert_eq!(answer.matches("HTTP/1.1 503").count(), 1);
+}
+
+#[tokio::test]
+async fn too_many_connections_are_refused_and_room_comes_back() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let mut held = Vec::new();
+    for _ in 0..256 {
+        held.push(TcpStream::connect(server.address).await.expect("connected"));
+    }
+    crate::world::until("the room is taken", async || {
+        raw_status(&server)
+            .await
+            .is_some_and(|answer| answer.starts_with("HTTP/1.1 503"))
+    })
+    .await;
+    drop(held);
+    crate::world::until("there is room again", async || {
+        raw_status(&server)
+            .await
+            .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    })
+    .await;
+}
+
+/// The first bytes of an answer on a connection of its own.
+async fn raw_status(server: &Server) -> Option<String> {
+    let mut stream = TcpStream::connect(server.address).await.ok()?;
+    let _ = stream
+        .write_all(b"GET /liveness HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await;
+    let mut answer = vec![0; 64];
+    let read = tokio::time::timeout(Duration::from_millis(200), stream.read(&mut answer));
+    let length = read.await.ok()?.ok()?;
+    Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+#[tokio::test]
+async fn streams_leave_room_for_health_checks() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let mut streams = Vec::new();
+    for _ in 0..64 {
+        let response = server.get("/api/v1/events/stream").await;
+        assert_eq!(response.status(), 200);
+        streams.push(response);
+    }
+    assert_eq!(server.code("/api/v1/events/stream").await, 503);
+    assert_eq!(server.code("/primary").await, 200);
+    drop(streams);
+    crate::world::until("a stream is free", async || {
+        server.code("/api/v1/events/stream").await == 200
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unreadable_store_is_an_error_with_its_key() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    world
+        .write(store::Txn::new().put(world.keys.epoch(), "not json"))
+        .await;
+    let (status, answer) = server
+        .order(
+            Method::POST,
+            "/api/v1/perform",
+            serde_json::json!({"action": "switchover"}),
+        )
+        .await;
+    assert_eq!(status, 503);
+    assert!(
+        answer["error"]
+            .as_str()
+            .expect("a sentence")
+            .contains("standfast/epoch"),
+        "{answer}"
+    );
+    let (status, _) = server
+        .order(Method::DELETE, "/api/v1/nodes/a", Value::Null)
+        .await;
+    assert_eq!(status, 503);
+}

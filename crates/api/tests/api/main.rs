@@ -1,0 +1,11 @@
+//! The API over real HTTP on loopback, with a store in memory and published pictures made by hand.
+
+mod actions;
+mod documents;
+mod events;
+mod health;
+mod hostile;
+mod metrics;
+mod nodes;
+mod perform;
+mod world;

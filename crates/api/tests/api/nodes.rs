@@ -1,0 +1,322 @@
+//! Registration, maintenance, settings of a node, departure, configuration.
+
+use crate::world::{World, name, text};
+use api::v1;
+use ha::{NodeState, Postgres};
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use store::Txn;
+use store::layout::NodeEntry;
+
+fn asks(name: Option<&str>, port: u16, identity: &str) -> Value {
+    let mut body = json!({
+        "host": "127.0.0.1", "port": port, "api_url": format!("http://127.0.0.1:{}", port + 1000),
+        "identity": identity,
+    });
+    if let Some(name) = name {
+        body["name"] = json!(name);
+    }
+    body
+}
+
+async fn record(world: &World, node: &str) -> NodeEntry {
+    let text = world
+        .value(&world.keys.node(&name(node)))
+        .await
+        .expect("a record");
+    serde_json::from_str(&text).expect("a node entry")
+}
+
+#[tokio::test]
+async fn registration_gives_numbers_and_names() {
+    let world = World::empty();
+    let server = world.serve("monitor").await;
+    let register = async |body: Value| {
+        let (status, answer) = server.order(Method::POST, "/api/v1/register", body).await;
+        assert_eq!(status, 200, "{answer}");
+        serde_json::from_value::<v1::Registered>(answer).expect("registered")
+    };
+    let mut monitor = asks(None, 6000, "m");
+    monitor["witness"] = json!(true);
+    let monitor = register(monitor).await;
+    assert_eq!((monitor.id, monitor.name.as_str()), (0, "monitor"));
+    let one = register(asks(None, 6010, "one")).await;
+    assert_eq!((one.id, one.name.as_str(), one.known), (1, "node_1", false));
+    let two = register(asks(Some("bob"), 6011, "two")).await;
+    assert_eq!((two.id, two.name.as_str()), (2, "bob"));
+    let again = register(asks(None, 6020, "one")).await;
+    assert_eq!(
+        (again.id, again.name.as_str(), again.known),
+        (1, "node_1", true)
+    );
+    assert_eq!(record(&world, "node_1").await.port, 6020);
+    // A number is not given again.
+    world
+        .write(Txn::new().delete(world.keys.node(&name("bob"))))
+        .await;
+    assert_eq!(register(asks(None, 6012, "three")).await.id, 3);
+}
+
+#[tokio::test]
+async fn nodes_that_register_at_once_get_different_numbers() {
+    let world = World::empty();
+    let server = world.serve("monitor").await;
+    let answers = futures_util::future::join_all((0..4).map(|n| {
+        let body = asks(None, 6010 + n, &format!("installation-{n}"));
+        server.order(Method::POST, "/api/v1/register", body)
+    }))
+    .await;
+    let ids: BTreeSet<u64> = answers
+        .into_iter()
+        .map(|(status, answer)| {
+            assert_eq!(status, 200, "{answer}");
+            answer["id"].as_u64().expect("a number")
+        })
+        .collect();
+    assert_eq!(ids, (1..=4).collect());
+}
+
+#[tokio::test]
+async fn what_is_taken_is_refused_with_a_way_out() {
+    let world = World::three().await;
+    let server = world.serve("monitor").await;
+    let mut dropped = crate::world::entry(3, "c");
+    dropped.dropped = true;
+    world
+        .write(Txn::new().put(world.keys.node(&name("c")), text(&dropped)))
+        .await;
+    for (body, sentence) in [
+        (
+            asks(Some("a"), 6099, "new"),
+            "the name a belongs to another node, at 127.0.0.1:7101",
+        ),
+        (
+            asks(Some("monitor"), 6099, "new"),
+            "the name monitor belongs to another node, at 127.0.0.1:7109",
+        ),
+        (
+            asks(Some("new"), 7101, "new"),
+            "127.0.0.1:7101 is the address of a already",
+        ),
+        (
+            asks(Some("other"), 7101, "installation-of-a"),
+            "this node is registered as a already",
+        ),
+        (
+            asks(None, 7103, "installation-of-c"),
+            "c was dropped and has not left yet",
+        ),
+    ] {
+        let (status, error) = server.refused(Method::POST, "/api/v1/register", body).await;
+        assert_eq!((status, error.error.as_str()), (409, sentence));
+        assert!(error.hint.is_some());
+    }
+    for bad in [
+        asks(Some("a b"), 6099, "new"),
+        asks(Some("__placeholder"), 6099, "new"),
+        asks(Some("x"), 0, "new"),
+        asks(Some("x"), 6099, ""),
+        json!({"host": "x y", "port": 1, "api_url": "http://x", "identity": "i"}),
+        json!({"host": "x", "port": 1, "api_url": "ftp://x", "identity": "i"}),
+        json!({"host": "x", "port": 70000, "api_url": "http://x", "identity": "i"}),
+        json!({"host": "x", "port": 1, "api_url": "http://x", "identity": "i", "priority": 101}),
+        json!({}),
+    ] {
+        let (status, error) = server
+            .refused(Method::POST, "/api/v1/register", bad.clone())
+            .await;
+        assert!(matches!(status, 400 | 422), "{bad}: {status} {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn maintenance_priority_and_quorum_are_written() {
+    let world = World::three().await;
+    let server = world.serve("c").await;
+    let (status, _) = server
+        .order(
+            Method::POST,
+            "/api/v1/nodes/b/maintenance",
+            json!({"enabled": true}),
+        )
+        .await;
+    assert_eq!(status, 200);
+    assert!(record(&world, "b").await.maintenance);
+    let (status, _) = server
+        .order(
+            Method::POST,
+            "/api/v1/nodes/b",
+            json!({"priority": 0, "quorum": false}),
+        )
+        .await;
+    assert_eq!(status, 200);
+    let found = record(&world, "b").await;
+    assert_eq!(
+        (found.priority, found.quorum, found.maintenance),
+        (0, false, true)
+    );
+    for (path, body, status) in [
+        ("/api/v1/nodes/b", json!({"priority": 101}), 422),
+        ("/api/v1/nodes/b", json!({"priority": -1}), 400),
+        ("/api/v1/nodes/b", json!({"prio": 1}), 400),
+        ("/api/v1/nodes/x", json!({"priority": 1}), 404),
+        ("/api/v1/nodes/..%2fleader", json!({"priority": 1}), 404),
+        ("/api/v1/nodes/b%0d%0aX:y", json!({"priority": 1}), 404),
+        ("/api/v1/nodes/x/maintenance", json!({"enabled": true}), 404),
+        (
+            "/api/v1/nodes/b/maintenance",
+            json!({"enabled": "yes"}),
+            400,
+        ),
+        ("/api/v1/nodes/b/maintenance", json!({}), 400),
+    ] {
+        let (found, error) = server.refused(Method::POST, path, body.clone()).await;
+        assert_eq!(found, status, "{path} {body}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_leader_steps_aside_only_for_somebody() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let (status, _) = server
+        .order(
+            Method::POST,
+            "/api/v1/nodes/a/maintenance",
+            json!({"enabled": true}),
+        )
+        .await;
+    assert_eq!(status, 200, "b and c can take over");
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    server.publish(|served| {
+        if let Postgres::Primary(primary) = &mut served.me.as_mut().unwrap().postgres {
+            primary.standbys.clear();
+        }
+    });
+    let path = "/api/v1/nodes/a/maintenance";
+    let (status, error) = server
+        .refused(Method::POST, path, json!({"enabled": true}))
+        .await;
+    assert_eq!(status, 412);
+    assert!(error.error.contains("nobody can take over"), "{error:?}");
+    assert!(!record(&world, "a").await.maintenance);
+    let (status, _) = server
+        .refused(Method::DELETE, "/api/v1/nodes/a", Value::Null)
+        .await;
+    assert_eq!(status, 412);
+    assert!(!record(&world, "a").await.dropped);
+}
+
+#[tokio::test]
+async fn dropping_asks_the_living_to_leave_and_removes_the_dead() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let delete = async |path: &str| server.order(Method::DELETE, path, Value::Null).await;
+    let (status, answer) = delete("/api/v1/nodes/b?force=true").await;
+    assert_eq!(
+        (status, &answer["removed"]),
+        (200, &json!(false)),
+        "{answer}"
+    );
+    assert!(record(&world, "b").await.dropped);
+    // Its member lease ends.
+    world
+        .write(Txn::new().delete(world.keys.member(&name("b"))).put(
+            world.keys.promise(&name("b")),
+            r#"{"epoch":7,"last_epoch":7,"timeline":2,"lsn":1,"priority":50}"#,
+        ))
+        .await;
+    let (status, answer) = delete("/api/v1/nodes/b").await;
+    assert_eq!((status, &answer["removed"]), (200, &json!(false)));
+    let (status, answer) = delete("/api/v1/nodes/b?force").await;
+    assert_eq!(
+        (status, &answer["removed"]),
+        (200, &json!(true)),
+        "{answer}"
+    );
+    assert_eq!(world.value(&world.keys.node(&name("b"))).await, None);
+    assert_eq!(world.value(&world.keys.promise(&name("b"))).await, None);
+    assert!(
+        world
+            .value(&world.keys.sync())
+            .await
+            .expect("a setting")
+            .contains("\"b\"")
+    );
+    assert_eq!(*server.members.removed.lock().expect("not poisoned"), ["b"]);
+    let (status, _) = delete("/api/v1/nodes/b?force=1").await;
+    assert_eq!(status, 404);
+    let (status, _) = delete("/api/v1/nodes/c?force=maybe").await;
+    assert_eq!(status, 400);
+    let (status, answer) = delete("/api/v1/nodes/monitor?force=true").await;
+    assert_eq!(
+        (status, &answer["removed"]),
+        (200, &json!(true)),
+        "{answer}"
+    );
+    // A leader whose lease has not ended is never just removed.
+    world
+        .write(Txn::new().delete(world.keys.member(&name("a"))))
+        .await;
+    let (status, answer) = delete("/api/v1/nodes/a?force=true").await;
+    assert_eq!(
+        (status, &answer["removed"]),
+        (200, &json!(false)),
+        "{answer}"
+    );
+    let state: v1::State = server.document("/api/v1/state").await;
+    assert_eq!(
+        state.nodes[0].state,
+        NodeState::Primary,
+        "the picture is the agent's"
+    );
+}
+
+#[tokio::test]
+async fn the_configuration_is_merged_checked_and_never_half_stored() {
+    let world = World::three().await;
+    let server = world.serve("c").await;
+    for path in ["/api/v1/config", "/config"] {
+        let change =
+            json!({"synchronous_mode": "off", "postgresql": {"parameters": {"work_mem": "8MB"}}});
+        let (status, answer) = server.order(Method::PATCH, path, change).await;
+        assert_eq!(status, 200);
+        assert_eq!(
+            answer,
+            json!({"ttl": 3, "synchronous_mode": "off",
+                   "postgresql": {"parameters": {"max_connections": 50, "work_mem": "8MB"}}})
+        );
+        let (status, _) = server
+            .order(
+                Method::PATCH,
+                path,
+                json!({"synchronous_mode": null, "postgresql": {"parameters": {"work_mem": null}}}),
+            )
+            .await;
+        assert_eq!(status, 200);
+        let before = world.value(&world.keys.config()).await;
+        for bad in [
+            json!({"ttl": 0}),
+            json!({"ttl": -1}),
+            json!({"ttl": 1e99}),
+            json!({"ttl": "30"}),
+            json!({"beat": 2}),
+            json!({"synchronous_mode": "sometimes"}),
+            json!({"pause": 7}),
+        ] {
+            let (status, answer) = server.order(Method::PATCH, path, bad.clone()).await;
+            assert_eq!(status, 422, "{bad}: {answer}");
+            assert_eq!(world.value(&world.keys.config()).await, before);
+        }
+    }
+    let (status, answer) = server
+        .order(Method::PUT, "/config", json!({"ttl": 5}))
+        .await;
+    assert_eq!((status, answer), (200, json!({"ttl": 5})));
+    for body in [json!([1]), json!("x"), json!(null)] {
+        let (status, _) = server.order(Method::PATCH, "/config", body).await;
+        assert_eq!(status, 400);
+    }
+}
