@@ -81,7 +81,7 @@ impl Life {
         api::Options {
             keys: self.keys.clone(),
             store: Arc::clone(&self.store),
-            token: token(&self.secret),
+            token: self.secret.api_token(),
             basic_auth: self.config.restapi.authentication.as_ref().map(basic_auth),
             served,
             membership: Some(Arc::new(Members(self.raft.clone()))),
@@ -253,15 +253,6 @@ impl Signals {
             }
         }
     }
-}
-
-/// The API's token is written in hex, as it is sent.
-fn token(secret: &ClusterSecret) -> api::Token {
-    let text = secret.api_token();
-    let digits = text.expose().as_bytes().chunks(2);
-    let pairs = digits.map(|pair| std::str::from_utf8(pair).unwrap_or("00"));
-    let tag: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap_or(0)).collect();
-    api::Token::from_tag(&tag)
 }
 
 fn basic_auth(auth: &BasicAuth) -> api::BasicAuth {
