@@ -12,7 +12,7 @@ mod slot;
 mod world;
 
 pub use logs::Announced;
-pub use world::{World, settle_deadline, spell, story};
+pub use world::{World, in_a_lab, settle_deadline, spell, story};
 
 /// How the cluster of a story is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,6 +35,16 @@ pub fn story(
     announced: Announced,
     plot: impl AsyncFnOnce(&mut World<'_>) -> Result<()> + Send + 'static,
 ) {
+    in_a_lab(name, async move |lab| {
+        play(name, lab, topology, announced, plot).await
+    });
+}
+
+/// Plays in an empty lab with network namespaces, or says why it can't.
+pub fn in_a_lab(
+    name: &'static str,
+    plot: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
+) {
     if let Some(why) = why_no_namespaces() {
         assert!(
             std::env::var_os("CI").is_none(),
@@ -45,10 +55,7 @@ pub fn story(
     }
     let played = Slot::take().and_then(|slot| {
         let lab = Lab::new(Place::Namespaces, &binary::standfast()?)?;
-        Ok((
-            slot,
-            lab.run(async move |lab| play(name, lab, topology, announced, plot).await),
-        ))
+        Ok((slot, lab.run(plot)))
     });
     let outcome = played.and_then(|(_slot, (lab, outcome))| {
         drop(lab);

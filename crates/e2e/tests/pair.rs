@@ -17,7 +17,7 @@ fn the_monitor_is_lost_and_returns() {
             let ledger = world.load(4).await?;
             let primary = world.cluster.primary().await?;
             let fired = Fault::Machine
-                .strike(world.lab, &mut world.cluster, "m")
+                .strike(world.lab, &mut world.cluster, "monitor")
                 .await?;
             ledger.more(200, settle_deadline()).await?;
             fired.heal(world.lab, &mut world.cluster)?;

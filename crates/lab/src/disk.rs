@@ -21,7 +21,8 @@ pub enum Disk {
 impl Host {
     /// Mounts a disk of its own at `path` (made if absent), inside the host only.
     pub fn mount(&self, disk: Disk, path: &Path) -> Result<()> {
-        fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
+        fs::create_dir_all(self.outside(path))
+            .with_context(|| format!("create {}", path.display()))?;
         match disk {
             Disk::Shared => {}
             Disk::Tmpfs { megabytes } => {

@@ -19,6 +19,7 @@ pub struct Host {
     name: String,
     address: String,
     directory: PathBuf,
+    home: PathBuf,
     identity: Identity,
     pg_bin: PathBuf,
     selection: Selection,
@@ -41,11 +42,12 @@ impl Host {
         pg_bin: PathBuf,
         network: Option<&Network>,
     ) -> Result<Self> {
-        for part in [
-            directory.clone(),
-            directory.join("home"),
-            directory.join("run"),
-        ] {
+        // A machine of its own has a home of its own; on one machine a user has but one.
+        let home = match network {
+            Some(_) => directory.join("home"),
+            None => directory.with_file_name("home"),
+        };
+        for part in [directory.clone(), home.clone(), directory.join("run")] {
             fs::create_dir_all(&part).with_context(|| format!("create {}", part.display()))?;
             fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
             identity.own(&part)?;
@@ -58,6 +60,7 @@ impl Host {
             name: name.to_owned(),
             address: address.to_owned(),
             directory,
+            home,
             identity,
             pg_bin,
             selection,
@@ -75,6 +78,11 @@ impl Host {
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The home of the user on this host.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     pub fn identity(&self) -> &Identity {
@@ -148,16 +156,17 @@ impl Host {
         }
     }
 
+    /// `standfast` lies in the lab's directory, where a person would have it on the PATH.
     fn environment(&self, command: &mut Command) {
-        let home = self.directory.join("home");
         let path = format!(
-            "{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "{}:{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            self.directory.parent().unwrap_or(&self.directory).display(),
             self.pg_bin.display()
         );
         command
             .env_clear()
             .env("PATH", path)
-            .env("HOME", home)
+            .env("HOME", &self.home)
             .env("USER", self.identity.name())
             .env("LC_ALL", "C.UTF-8")
             .env("RUST_BACKTRACE", "1");

@@ -4,6 +4,7 @@ use crate::{Answer, Host, eventually, request};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use std::fs::{self, OpenOptions};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -115,6 +116,8 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            // Ctrl-C at our terminal is not meant for it.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("start the agent of {}", self.name))?;
         self.agent = Some(child);
@@ -268,6 +271,13 @@ impl Node {
             .await
             .with_context(|| format!("{question}: no answer"))??;
         row.try_get(0).with_context(|| question.to_owned())
+    }
+}
+
+impl Node {
+    /// Lets the agent live on when this is dropped.
+    pub fn leave_running(&mut self) {
+        self.agent = None;
     }
 }
 

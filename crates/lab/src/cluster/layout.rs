@@ -69,11 +69,11 @@ impl Cluster {
         })
     }
 
-    /// Two nodes a and b and a monitor m, made by `standfast create`. The monitor is started first,
+    /// Two nodes a and b and a monitor, made by `standfast create`. The monitor is started first,
     /// because `create postgres` registers there; the nodes are not started yet.
     pub async fn pair(lab: &mut Lab) -> Result<Self> {
         let secret = write_secret(lab)?;
-        let monitor = lab.add_host("m", 10)?;
+        let monitor = lab.add_host("monitor", 10)?;
         let hosts = [lab.add_host("a", 11)?, lab.add_host("b", 12)?];
         let first = match lab.place() {
             Place::Namespaces => 6000,
@@ -265,7 +265,7 @@ fn created_node(
 
 /// `create` chooses the port of the REST interface; its configuration file says which.
 fn api_of_created(node: &Node) -> Result<String> {
-    let home = node.host.directory().join("home/.config/standfast");
+    let home = node.host.home().join(".config/standfast");
     let text = find_configuration(&home, &node.data_dir).with_context(|| {
         format!(
             "no configuration file for {} in {}",

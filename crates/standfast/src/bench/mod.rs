@@ -1,0 +1,199 @@
+//! `standfast bench failover`: faults × topology, each repeated, with what a client saw of them.
+//! The method is documented in `docs/benchmarks.md`.
+//!
+//! **Invariant:** every run is audited like an end-to-end test; a figure of a run that lost a row
+//! is printed with the loss beside it, and the exit code says so.
+
+mod machine;
+mod report;
+
+use crate::exit::ExitCode;
+use crate::output;
+use anyhow::{Context, Result, bail};
+use lab::{Cluster, Disk, Fault, Lab, Place, Shape, why_no_namespaces};
+use report::{Cell, Report, Sample};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How the nodes are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Topology {
+    /// Three nodes, co-located voters.
+    Three,
+    /// A monitor and two nodes.
+    Pair,
+}
+
+impl Topology {
+    pub(crate) const ALL: [Self; 2] = [Self::Three, Self::Pair];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Three => "three nodes",
+            Self::Pair => "monitor + 2",
+        }
+    }
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
+pub(crate) enum Bench {
+    /// Faults of the primary: write gap, errors, acknowledged rows lost
+    Failover(Options),
+}
+
+/// What to measure.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub(crate) struct Options {
+    /// Which faults, separated by commas; all unless given:
+    /// postmaster, machine, cut, frozen, disk, switchover
+    #[arg(long, value_delimiter = ',', value_name = "FAULT")]
+    pub(crate) faults: Vec<Fault>,
+    /// Which topologies, separated by commas; all unless given
+    #[arg(long, value_delimiter = ',', value_name = "TOPOLOGY")]
+    pub(crate) topologies: Vec<Topology>,
+    /// How many times each
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// How long cuts and freezes last, in seconds
+    #[arg(long, default_value_t = 40, value_name = "SECONDS")]
+    pub(crate) spell: u64,
+    /// A JSON document instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where PostgreSQL's programs lie; found by itself otherwise
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pg_bin: Option<PathBuf>,
+}
+
+/// `chosen`, or all there are.
+fn or_all<T: Copy>(chosen: &[T], all: &[T]) -> Vec<T> {
+    if chosen.is_empty() {
+        all.to_vec()
+    } else {
+        chosen.to_vec()
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Measures what was asked for.
+pub(crate) fn run(bench: &Bench) -> Result<ExitCode> {
+    match bench {
+        Bench::Failover(options) => failover(options),
+    }
+}
+
+/// Runs every fault on every topology, and prints the figures.
+fn failover(options: &Options) -> Result<ExitCode> {
+    let place = match why_no_namespaces() {
+        None => Place::Namespaces,
+        Some(why) => {
+            output::note(&format!(
+                "{why}: all nodes on loopback, without cut cables and full disks"
+            ));
+            Place::Loopback
+        }
+    };
+    let mut cells = Vec::new();
+    for topology in or_all(&options.topologies, &Topology::ALL) {
+        for fault in or_all(&options.faults, &Fault::ALL) {
+            if fault.needs_namespaces() && place == Place::Loopback {
+                output::note(&format!("left out, it needs root: {}", fault.describe()));
+                continue;
+            }
+            if fault == Fault::Disk && topology == Topology::Pair {
+                output::note("left out, measured on three nodes only: a full disk");
+                continue;
+            }
+            cells.push(measure(options, place, topology, fault)?);
+        }
+    }
+    if cells.is_empty() {
+        bail!("nothing could be measured here");
+    }
+    let report = Report::new(machine::describe(), cells);
+    if options.json {
+        output::json(&report)?;
+    } else {
+        output::print(&report.table());
+    }
+    Ok(if report.kept() {
+        ExitCode::Ok
+    } else {
+        ExitCode::Error
+    })
+}
+
+/// All runs of one fault, on one cluster that becomes whole again in between.
+fn measure(options: &Options, place: Place, topology: Topology, fault: Fault) -> Result<Cell> {
+    output::note(&format!(
+        "{} × {} on {} …",
+        fault.describe(),
+        options.runs,
+        topology.as_str()
+    ));
+    let own = std::env::current_exe().context("where this program lies")?;
+    let lab = Lab::within(place, &own, &std::env::temp_dir(), options.pg_bin.clone())?;
+    let (runs, spell) = (options.runs, Duration::from_secs(options.spell));
+    let (lab, samples) = lab.run(async move |lab| {
+        let mut cluster = set_up(lab, topology, fault).await?;
+        let mut samples = Vec::new();
+        for run in 1..=runs {
+            let sample = once(lab, &mut cluster, fault, spell).await;
+            let sample = sample.with_context(|| format!("run {run} of {runs}"))?;
+            output::note(&format!("  {run}: {sample}"));
+            samples.push(sample);
+        }
+        Ok(samples)
+    });
+    drop(lab);
+    let samples = samples.with_context(|| format!("measure: {}", fault.describe()))?;
+    Ok(Cell::new(topology, fault, samples))
+}
+
+async fn set_up(lab: &mut Lab, topology: Topology, fault: Fault) -> Result<Cluster> {
+    let mut cluster = match topology {
+        Topology::Pair => Cluster::pair(lab).await?,
+        Topology::Three => {
+            let disk = match fault {
+                Fault::Disk => Disk::Tmpfs { megabytes: 400 },
+                _ => Disk::Shared,
+            };
+            Cluster::three(
+                lab,
+                &Shape {
+                    disk,
+                    ..Shape::default()
+                },
+            )?
+        }
+    };
+    match topology {
+        Topology::Pair => cluster.start_data_nodes()?,
+        Topology::Three => cluster.start_all()?,
+    }
+    cluster.healthy(PATIENCE).await?;
+    Ok(cluster)
+}
+
+/// Load, fault, another primary, heal, whole again, audit.
+async fn once(lab: &Lab, cluster: &mut Cluster, fault: Fault, spell: Duration) -> Result<Sample> {
+    let ledger = cluster.ledger(1).await?;
+    ledger.more(100, PATIENCE).await?;
+    let old = cluster.primary().await?;
+    let begun = Instant::now();
+    let fired = fault.strike(lab, cluster, &old).await?;
+    cluster.another_primary(&old, PATIENCE).await?;
+    ledger.more(100, PATIENCE).await?;
+    if matches!(fault, Fault::Cut | Fault::Frozen) {
+        tokio::time::sleep(spell.saturating_sub(begun.elapsed())).await;
+    }
+    let healed = Instant::now();
+    fired.heal(lab, cluster)?;
+    cluster.healthy(PATIENCE).await?;
+    let whole = healed.elapsed();
+    ledger.more(100, PATIENCE).await?;
+    let verdict = ledger.stop().await?.audit(cluster).await?;
+    Ok(Sample::new(&verdict, whole))
+}
