@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing here says "primary" after the lease's deadline, however old the published picture is.
 
+use crate::clock;
 use crate::served::Served;
 use ha::{Cluster, Instant, Lease, Lsn, NodeName, Postgres, Primary, Standby, SyncMode};
 use std::time::Duration;
@@ -118,9 +119,15 @@ impl<'a> Office<'a> {
         self.now.since(self.served.loop_at)
     }
 
-    /// How long ago the store was last heard of.
-    pub(crate) fn store_silence(&self) -> Duration {
-        self.served.store_silent_for.unwrap_or_default() + self.age()
+    /// How long ago the store was last heard of; `None` before the first contact.
+    pub(crate) fn store_silence(&self) -> Option<Duration> {
+        self.cluster()?;
+        Some(self.served.store_silent_for.unwrap_or_default() + self.age())
+    }
+
+    /// When the store was last heard of, in seconds since 1970; 0 before the first contact.
+    pub(crate) fn store_seen(&self) -> u64 {
+        self.store_silence().map_or(0, clock::epoch_seconds)
     }
 
     /// Where the primary is, by the leader key.

@@ -11,7 +11,7 @@ use crate::order::{self, Order};
 use crate::patroni;
 use crate::served::Served;
 use crate::show;
-use crate::v1::{Code, Maintenance, NodeSettings, Perform, Register};
+use crate::v1::{Code, Index, Maintenance, NodeSettings, Perform, Register};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -84,6 +84,7 @@ type Answer = Result<Response, Refusal>;
 
 pub(crate) fn router(context: Arc<Context>) -> Router {
     let ours = Router::new()
+        .route("/", get(index))
         .route("/state", get(state))
         .route("/events", get(events))
         .route("/events/stream", get(stream))
@@ -101,6 +102,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method);
     Router::new()
+        .route("/api/v1/", get(index))
         .nest("/api/v1", ours)
         .fallback(patroni)
         .with_state(context)
@@ -113,7 +115,7 @@ async fn patroni(State(context): Shared, request: Request) -> Response {
 
 async fn unknown(uri: Uri) -> Refusal {
     Refusal::new(Code::NotFound, format!("there is no {}", uri.path()))
-        .hint("the paths are described in docs/reference/rest.md")
+        .hint("GET /api/v1 lists what there is")
 }
 
 async fn wrong_method(request: Request) -> Refusal {
@@ -129,6 +131,10 @@ fn shown<T: Serialize>(
     let served = context.served();
     let document = make(&Office::new(&served, clock::now()))?;
     Ok(body::json(StatusCode::OK, &document))
+}
+
+async fn index() -> Answer {
+    done(&Index::current())
 }
 
 async fn state(State(context): Shared) -> Answer {

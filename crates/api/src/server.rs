@@ -20,6 +20,8 @@ use tokio::task::JoinSet;
 const CONNECTIONS_MAX: usize = 256;
 /// How long a request's header may take to arrive; an idle connection ends after it too.
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long sent bytes may stay unacknowledged.
+const SEND_DEADLINE_MS: u32 = 10_000;
 /// The longest header.
 const HEADER_LENGTH_MAX: usize = 16 << 10;
 /// A connection older than this is ended after its present answer, streams included: whoever wants more comes back.
@@ -60,6 +62,8 @@ impl Api {
     async fn serve(&self, stream: TcpStream) {
         // A small answer shall not wait for an acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
+        // Who takes no answers is gone, or means harm; without it a few could hold all the room.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, SEND_DEADLINE_MS);
         let service = TowerToHyperService::new(self.router.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

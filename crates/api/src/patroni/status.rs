@@ -1,6 +1,5 @@
 //! The status document.
 
-use crate::clock;
 use crate::office::{Office, SyncRole};
 use crate::patroni::health::replication_state;
 use crate::served::ReplicationRow;
@@ -128,7 +127,7 @@ pub(super) fn document<'a>(office: &Office<'a>) -> Status<'a> {
         },
         pause: cluster.is_some_and(|cluster| cluster.settings.paused),
         cluster_unlocked: cluster.is_none_or(|cluster| cluster.leader.is_none()),
-        dcs_last_seen: clock::epoch_seconds(office.store_silence()),
+        dcs_last_seen: office.store_seen(),
         tags: &served.tags,
         database_system_identifier: served.system_id.map(|id| id.to_string()),
         pending_restart: served.pending_restart,

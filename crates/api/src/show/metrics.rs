@@ -1,6 +1,5 @@
 //! `/metrics`: Patroni's names as they are, and `standfast_*` beside them.
 
-use crate::clock;
 use crate::event::last_number;
 use crate::office::{Office, SyncRole};
 use crate::patroni;
@@ -184,7 +183,7 @@ fn patronis(page: &mut Page, office: &Office<'_>) {
     page.gauge(
         "patroni_dcs_last_seen",
         "Epoch seconds of the last contact with the store.",
-        clock::epoch_seconds(office.store_silence()),
+        office.store_seen(),
     );
     page.flag(
         "patroni_pending_restart",
@@ -274,12 +273,12 @@ fn health(page: &mut Page, context: &Context, office: &Office<'_>) {
     page.gauge(
         "standfast_store_silence_seconds",
         "Since the store was last heard of.",
-        seconds(office.store_silence()),
+        seconds(office.store_silence().unwrap_or_default()),
     );
     page.flag(
         "standfast_store_reachable",
         "1 if the store answers.",
-        served.store_silent_for.is_none(),
+        served.cluster.is_some() && served.store_silent_for.is_none(),
     );
     page.gauge(
         "standfast_loop_age_seconds",

@@ -82,11 +82,10 @@ fn sync_text(cluster: &Cluster) -> String {
 
 fn store_state(members: Vec<StoreMember>, office: &Office<'_>) -> v1::StoreState {
     let silent = office
-        .served
-        .store_silent_for
-        .map(|_| millis(office.store_silence()));
+        .store_silence()
+        .filter(|_| office.served.store_silent_for.is_some());
     v1::StoreState {
-        silent_ms: silent,
+        silent_ms: silent.map(millis),
         leader: members
             .iter()
             .find(|member| member.leader)

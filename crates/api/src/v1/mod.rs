@@ -3,10 +3,12 @@
 //! **Invariant:** these are promises to programs: fields are added, never renamed, and readers ignore what they do not
 //! know. LSNs are text as Postgres prints them, spans of time are seconds or milliseconds as their names say.
 
+mod index;
 mod order;
 mod show;
 mod state;
 
+pub use index::{Index, PathLine};
 pub use order::{
     Action, Dropped, Maintenance, NodeSettings, Outcome, OutcomeKind, Perform, Register, Registered,
 };

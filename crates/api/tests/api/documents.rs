@@ -532,3 +532,28 @@ async fn explain_without_a_leader_counts_the_promises() {
         b may not lead: b has promised at 0/4045948 on timeline 2 of epoch 7; a acknowledged commits alone, only it may lead without data loss | a acknowledged commits alone, only it may lead without data loss
         c may not lead: c has promised at 0/4045000 on timeline 2 of epoch 7; a acknowledged commits alone, only it may lead without data loss | a acknowledged commits alone, only it may lead without data loss"#]].assert_eq(&explained(&explain));
 }
+
+#[tokio::test]
+async fn the_index_lists_what_there_is() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    assert_eq!(server.code("/api/v1/").await, 200);
+    let index: v1::Index = server.document("/api/v1").await;
+    for line in index.paths {
+        let method = line.method.parse().expect("a method");
+        // Without credentials, so that nothing is done.
+        let path = line.path.replace("{name}", "b");
+        let response = server
+            .client
+            .request(method, server.url(&path))
+            .send()
+            .await;
+        let status = response.expect("an answer").status().as_u16();
+        assert_eq!(
+            status,
+            if line.authorized { 401 } else { 200 },
+            "{} {path}",
+            line.method
+        );
+    }
+}

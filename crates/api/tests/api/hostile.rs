@@ -225,3 +225,61 @@ async fn an_unreadable_store_is_an_error_with_its_key() {
         .await;
     assert_eq!(status, 503);
 }
+
+#[tokio::test]
+async fn an_idle_connection_ends() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let began = Instant::now();
+    let answer = raw(&server, b"GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let took = began.elapsed();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
+/// A request mutated in a few places, the same for the same seed.
+fn mutated(seed: u64) -> Vec<u8> {
+    const REQUESTS: [&str; 4] = [
+        "GET /replica?lag=16MB&tag_x=%41 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        "POST /switchover HTTP/1.1\r\nAuthorization: Basic YWRtaW46c2VjcmV0\r\nContent-Length: 14\r\nConnection: close\r\n\r\n{\"leader\":\"x\"}",
+        "PATCH /api/v1/config HTTP/1.1\r\nAuthorization: Basic YWRtaW46c2VjcmV0\r\nContent-Type: application/json\r\nContent-Length: 9\r\nConnection: close\r\n\r\n{\"ttl\":5}",
+        "GET /api/v1/events/stream?after=x HTTP/1.0\r\nLast-Event-ID: 99999999999999999999\r\n\r\n",
+    ];
+    let mut state = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+    let mut next = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).expect("31 bits") % below
+    };
+    let mut bytes = REQUESTS[next(REQUESTS.len())].as_bytes().to_vec();
+    for _ in 0..1 + next(6) {
+        let at = next(bytes.len().max(1));
+        match next(4) {
+            _ if bytes.is_empty() => break,
+            0 => bytes[at] = u8::try_from(next(256)).expect("a byte"),
+            1 => drop(bytes.remove(at)),
+            2 => bytes.insert(at, u8::try_from(next(256)).expect("a byte")),
+            _ => bytes.truncate(at.max(1)),
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn mutated_requests_break_nothing() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    for seed in 0..400 {
+        let mut stream = TcpStream::connect(server.address).await.expect("connected");
+        let _ = stream.write_all(&mutated(seed)).await;
+        let mut answer = [0; 32];
+        let read = tokio::time::timeout(Duration::from_millis(10), stream.read(&mut answer));
+        if let Ok(Ok(length)) = read.await
+            && length > 0
+        {
+            assert!(answer.starts_with(b"HTTP/1."), "seed {seed}: {answer:?}");
+        }
+    }
+    assert_eq!(server.code("/primary").await, 200);
+}
