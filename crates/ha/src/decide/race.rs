@@ -121,7 +121,7 @@ fn elect(
     }
     let counted: BTreeSet<NodeName> = promises.keys().map(|name| (*name).clone()).collect();
     match &cluster.sync {
-        Some(record) => record
+        Some(record) => in_doubt(cluster, record, &promises)
             .accepts(&counted)
             .map_err(|missing| missing.to_string())?,
         None => window(cluster, name, me, &counted, mine, now)?,
@@ -135,6 +135,31 @@ fn elect(
     }
     turn(cluster, name, me, &promises, now)?;
     Ok(counted)
+}
+
+/// The settings under which a commit may have been acknowledged that the most advanced promise does not have.
+///
+/// Whoever has WAL of the current epoch has all that its leader began with, and that leader was elected on promises
+/// that met every older setting. So only the present leader's own settings are still to be met. Without this, two
+/// nodes whose copies of the data are cut off while they join a new leader would keep that leader from ever leading
+/// again, though it has everything.
+fn in_doubt(
+    cluster: &Cluster,
+    record: &SyncRecord,
+    promises: &BTreeMap<&NodeName, &Promise>,
+) -> SyncRecord {
+    let Some(present) = &cluster.epoch else {
+        return record.clone();
+    };
+    let from_present = |promise: &&Promise| promise.position.epoch == present.epoch;
+    if !promises.values().any(from_present) {
+        return record.clone();
+    }
+    let settings = record.settings().iter();
+    let own = settings
+        .filter(|setting| setting.leader == present.leader)
+        .cloned();
+    SyncRecord::from_settings(own.collect()).unwrap_or_else(|| record.clone())
 }
 
 fn behind(
