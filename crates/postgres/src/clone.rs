@@ -19,6 +19,10 @@ use tokio::sync::watch;
 
 const ASK: Duration = Duration::from_secs(5);
 
+/// What our tools call themselves. It is no node name, so that a base backup's WAL stream is never a synchronous
+/// standby: with a slot it reports what it flushed, of a copy that may never be finished.
+const TOOL: &str = "standfast tool";
+
 /// How far a clone is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CloneProgress {
@@ -178,7 +182,7 @@ impl Instance {
         let options = self.options();
         let passfile = self.inner.paths.tool_passfile.display().to_string();
         let mut text =
-            config::upstream_conninfo(&options, upstream, user, &passfile, options.node.as_str());
+            config::upstream_conninfo(&options, upstream, user, &passfile, TOOL);
         if let Some(database) = database {
             text.push(' ');
             text.push_str(&crate::quote::conninfo_pair("dbname", database));

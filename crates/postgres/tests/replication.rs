@@ -276,3 +276,118 @@ fn slots_are_kept_on_every_node() {
         standby.instance.access(Access::Closed).await.unwrap();
     });
 }
+
+/// Stops a process in its tracks for as long as this lives.
+struct Frozen(rustix::process::Pid);
+
+impl Frozen {
+    fn new(pid: i32) -> Self {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+#[test]
+fn who_has_not_read_the_setting_is_waited_for() {
+    run("who_has_not_read_the_setting_is_waited_for", async {
+        let primary = Node::primary("a").await;
+        let standby = Node::standby("b", &primary).await;
+        let limit = Duration::from_millis(600);
+        let absent = SyncNames::any(1, [NodeName::new("absent").unwrap()]);
+        let pid = |sql: &'static str| {
+            let rows = primary.sql(sql);
+            async move { rows.await[0].parse::<i32>().unwrap() }
+        };
+        // The checkpointer decides whether commits wait at all.
+        let sql = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'";
+        let frozen = Frozen::new(pid(sql).await);
+        let applied = primary.instance.apply_sync(&absent, limit).await;
+        assert!(
+            matches!(applied, Err(PostgresError::Timeout { .. })),
+            "{applied:?}"
+        );
+        drop(frozen);
+        primary
+            .instance
+            .apply_sync(&Node::any_one(&[&standby]), LONG)
+            .await
+            .unwrap();
+        // A walsender counts by what it has read.
+        let frozen = Frozen::new(pid("SELECT pid FROM pg_stat_replication").await);
+        let applied = primary.instance.apply_sync(&absent, limit).await;
+        assert!(
+            matches!(applied, Err(PostgresError::Timeout { .. })),
+            "{applied:?}"
+        );
+        drop(frozen);
+        primary.instance.apply_sync(&absent, LONG).await.unwrap();
+    });
+}
+
+#[test]
+fn a_receiver_that_can_not_be_ended_is_not_called_gone() {
+    run(
+        "a_receiver_that_can_not_be_ended_is_not_called_gone",
+        async {
+            let primary = Node::primary("a").await;
+            let standby = Node::standby("b", &primary).await;
+            let frozen = Frozen::new(standby.probe().await.receiver.unwrap().pid);
+            let detached = standby.instance.detach(Duration::from_millis(600)).await;
+            assert!(
+                matches!(detached, Err(PostgresError::Timeout { .. })),
+                "{detached:?}"
+            );
+            drop(frozen);
+            let detached = standby.instance.detach(LONG).await.unwrap();
+            primary.insert(1).await;
+            assert_eq!(standby.probe().await.flushed, detached.received);
+            // A standby that has never streamed, and one that restarts detached, know their end by waiting.
+            standby.stop(postgres::Stop::Fast).await;
+            standby.instance.start_standby(None, LONG).await.unwrap();
+            let again = standby.instance.detach(LONG).await.unwrap();
+            assert!(!again.end_known);
+            let end = standby.instance.end_of_wal(LONG).await.unwrap();
+            assert_eq!(
+                (end.lsn, end.timeline),
+                (detached.replayed, detached.timeline)
+            );
+        },
+    );
+}
+
+#[test]
+fn a_paused_replay_is_not_the_end_of_the_wal() {
+    run("a_paused_replay_is_not_the_end_of_the_wal", async {
+        let primary = Node::primary("a").await;
+        let standby = Node::standby("b", &primary).await;
+        standby.sql("SELECT pg_wal_replay_pause()").await;
+        wait("paused", async || {
+            standby.probe().await.replay_paused.then_some(())
+        })
+        .await;
+        primary.insert(1).await;
+        wait("received", async || {
+            let probe = standby.probe().await;
+            (probe.received > probe.replayed).then_some(())
+        })
+        .await;
+        let detached = standby.instance.detach(LONG).await.unwrap();
+        assert!(!detached.end_known && detached.received > detached.replayed);
+        let end = standby
+            .instance
+            .end_of_wal(Duration::from_millis(600))
+            .await;
+        assert!(matches!(end, Err(PostgresError::Timeout { .. })), "{end:?}");
+        standby.sql("SELECT pg_wal_replay_resume()").await;
+        let end = standby.instance.end_of_wal(LONG).await.unwrap();
+        assert_eq!(end.lsn, detached.received);
+        assert_eq!(standby.count().await, 1);
+    });
+}
