@@ -91,6 +91,7 @@ struct Running {
 /// The agent of one node.
 pub struct Agent {
     name: NodeName,
+    started: Instant,
     shell: Shell,
     view: View,
     tenure: Arc<Tenure>,
@@ -180,6 +181,7 @@ impl Agent {
             tokio::spawn(keeper.run()),
             tokio::spawn(watch_storage(
                 options.instance.clone(),
+                Arc::clone(&streams),
                 storage_by,
                 Arc::clone(&wake),
             )),
@@ -199,6 +201,7 @@ impl Agent {
         let client = reqwest::Client::builder().no_proxy().build()?;
         let agent = Self {
             name: options.name.clone(),
+            started: now(),
             shell,
             view,
             tenure,
@@ -270,12 +273,14 @@ impl Agent {
         let Some(observation) = self.observed.borrow_and_update().clone() else {
             return rest;
         };
-        let view = self.cluster_view(&snapshot, cluster, at);
+        let view = self.cluster_view(cluster, at);
         let me = self.node_view(&view, &snapshot, &observation, at);
         let decision = ha::decide(&view, &me, at);
         // On an observation from before the last action ended, only what never waits is done.
         let stale = observation.at < self.memory.fresh_from;
-        if !stale || decision.actions.first() == Some(&Action::Fence) {
+        let urgent = matches!(me.postgres, Postgres::Primary(_))
+            && decision.actions.first() == Some(&Action::Fence);
+        if !stale || urgent {
             self.journal.note(at, &view, &me, &decision);
             self.announce(&decision, &view);
             self.begin(&decision, &view, &snapshot);
@@ -300,12 +305,12 @@ impl Agent {
     }
 
     /// Without an answer for a whole lease, what the store said no longer permits anything.
-    fn cluster_view(&self, snapshot: &Snapshot, cluster: Cluster, at: Instant) -> ClusterView {
+    fn cluster_view(&self, cluster: Cluster, at: Instant) -> ClusterView {
         let heard = self.tenure.last_heard();
         let silent = heard.is_none_or(|heard| at.since(heard) > cluster.settings.ttl);
-        if silent || snapshot.revision == 0 && heard.is_none() {
+        if silent {
             return ClusterView::Silent {
-                since: heard.unwrap_or_default(),
+                since: heard.unwrap_or(self.started),
             };
         }
         ClusterView::Known(Box::new(cluster))

@@ -63,7 +63,13 @@ impl Journal {
     }
 
     /// Keeps the pair if the decision is new. A full disk must not stop the agent: a line is then lost.
-    pub(crate) fn note(&mut self, now: Instant, view: &ClusterView, me: &NodeView, decision: &Decision) {
+    pub(crate) fn note(
+        &mut self,
+        now: Instant,
+        view: &ClusterView,
+        me: &NodeView,
+        decision: &Decision,
+    ) {
         let head = format!(
             "{}|{:?}|{:?}",
             decision.rule, decision.actions, decision.state

@@ -66,6 +66,8 @@ pub(crate) struct Observer {
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     proven_gone: AtomicBool,
+    /// Whether there is a data directory whose disk can be asked to write.
+    has_data: AtomicBool,
 }
 
 impl Streams {
@@ -75,6 +77,10 @@ impl Streams {
 
     pub(crate) fn may_come(&self) {
         self.proven_gone.store(false, Ordering::SeqCst);
+    }
+
+    fn has_data(&self) -> bool {
+        self.has_data.load(Ordering::SeqCst)
     }
 
     fn are_gone(&self) -> bool {
@@ -145,6 +151,8 @@ impl Observer {
             Liveness::Up { postmaster, .. } => self.probe(at, postmaster, &mut observation).await,
         };
         observation.data = self.data_dir().await;
+        let there = matches!(observation.data, DataDir::Ready(_));
+        self.streams.has_data.store(there, Ordering::SeqCst);
         observation
     }
 
@@ -313,14 +321,20 @@ fn typed(found: postgres::DataDir) -> DataDir {
 /// Asks the disk to write, again and again, in a task of its own: it may hang for ever.
 pub(crate) async fn watch_storage(
     instance: Instance,
+    streams: Arc<Streams>,
     out: watch::Sender<Storage>,
     wake: Arc<Notify>,
 ) {
     let mut failing: Option<Instant> = None;
     loop {
         let began = now();
-        let storage = match instance.probe_write(WRITE).await {
-            Ok(_) => {
+        let asked = if streams.has_data() {
+            instance.probe_write(WRITE).await.map(drop)
+        } else {
+            Ok(())
+        };
+        let storage = match asked {
+            Ok(()) => {
                 failing = None;
                 Storage::Healthy
             }

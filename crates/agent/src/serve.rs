@@ -83,7 +83,9 @@ impl Shown {
                 self.cluster = Some((**cluster).clone());
                 None
             }
-            ClusterView::Silent { .. } => Some(now().since(heard.unwrap_or_default())),
+            ClusterView::Silent { .. } => {
+                Some(heard.map_or(std::time::Duration::MAX, |heard| now().since(heard)))
+            }
         };
         let facts = &observation.facts;
         self.out.send_modify(|served| {

@@ -30,7 +30,7 @@ pub(crate) fn start(log: Log) {
         let quieter = if log.level == LogLevel::Trace {
             level
         } else {
-            LevelFilter::WARN.min(level)
+            quietest(library).min(level)
         };
         targets = targets.with_target(*library, quieter);
     }
@@ -52,6 +52,15 @@ pub(crate) fn start(log: Log) {
                 .try_init()
         }
     };
+}
+
+/// openraft warns of messages that it rightly drops, at every election and change of membership.
+fn quietest(library: &str) -> LevelFilter {
+    if library == "openraft" {
+        LevelFilter::ERROR
+    } else {
+        LevelFilter::WARN
+    }
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

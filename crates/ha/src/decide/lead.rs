@@ -87,6 +87,11 @@ fn preside(
     if let Some(decision) = protect(cluster, me, primary, epoch, now) {
         return decision;
     }
+    if let Some(promise) = cluster.promises.get(&me.name) {
+        let epoch = promise.epoch;
+        let reason = format!("the promise of epoch {epoch} has served its purpose");
+        return Decision::act("withdraw", Action::Withdraw { epoch }, reason);
+    }
     if !primary.open {
         return open(cluster, me, primary, epoch);
     }

@@ -30,12 +30,7 @@ pub fn decide(view: &ClusterView, me: &NodeView, now: Instant) -> Decision {
 fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     let mine = cluster.leader.as_ref() == Some(&me.name);
     if mine && me.lease.is_none() && is_my_epoch(cluster, me) {
-        let epoch = cluster.current_epoch();
-        return Decision::act(
-            "reattach",
-            Action::Reattach { epoch },
-            format!("the agent restarted, the leadership of epoch {epoch} is still mine"),
-        );
+        return reattach(cluster, me);
     }
     if let Some(fence) = unlawful_primary(cluster, me, now) {
         return fence;
@@ -67,6 +62,19 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
         ),
         None => race::race(cluster, me, "there is no leader", now),
     }
+}
+
+/// The leader key is mine, but no lease of this agent's carries it: the agent restarted, or is just letting go.
+fn reattach(cluster: &Cluster, me: &NodeView) -> Decision {
+    if let Some(job) = me.job {
+        return Decision::wait("job", format!("waiting for {}", job_name(job)));
+    }
+    let epoch = cluster.current_epoch();
+    Decision::act(
+        "reattach",
+        Action::Reattach { epoch },
+        format!("the agent restarted, the leadership of epoch {epoch} is still mine"),
+    )
 }
 
 /// Without the store nothing new is permitted; a standby goes on, a primary until its lease ends.
