@@ -12,6 +12,7 @@ mod member;
 mod membership;
 mod network;
 mod options;
+mod recover;
 mod start;
 mod store;
 #[cfg(test)]

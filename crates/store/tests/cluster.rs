@@ -416,3 +416,72 @@ async fn a_name_belongs_to_one_live_member() {
     assert!(matches!(error, Err(StoreError::Denied(_))));
     store.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_member_goes_on_after_a_majority_is_lost_for_good() {
+    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    put(cluster.member(0), "/kept").await;
+    let nowhere = Start::Join(vec![]);
+    // Not while it runs, and not while the others are there.
+    let error = RaftStore::recover(&cluster.options(0, nowhere.clone()))
+        .await
+        .expect_err("running");
+    assert!(error.to_string().contains("in use"), "{error}");
+    cluster.stop(0).await;
+    let error = RaftStore::recover(&cluster.options(0, nowhere.clone()))
+        .await
+        .expect_err("refused");
+    assert!(matches!(error, StoreError::Denied(_)), "{error}");
+    // Nor while one of them is: with this one that is a majority.
+    cluster.stop(1).await;
+    eventually("it is refused, and with a hint", || async {
+        let options = cluster.options(0, Start::Join(vec![]));
+        let error = RaftStore::recover(&options).await.expect_err("refused");
+        assert!(matches!(error, StoreError::Denied(_)), "{error}");
+        error.to_string().contains("start this member instead")
+    })
+    .await;
+
+    cluster.stop(2).await;
+    RaftStore::recover(&cluster.options(0, nowhere.clone()))
+        .await
+        .expect("recovered");
+    cluster.start(0, nowhere.clone()).await;
+    cluster.member(0).ready(PATIENCE).await.expect("alone");
+    assert_eq!(
+        voters(&cluster.member(0).members().await.expect("members")),
+        ["a"]
+    );
+    put(cluster.member(0), "/after").await;
+    assert_eq!(all(cluster.member(0)).await, ["/after", "/kept"]);
+
+    // One left behind finds out, and joins with an empty directory.
+    cluster.start(1, nowhere).await;
+    let failed = tokio::time::timeout(PATIENCE, cluster.member(1).failed()).await;
+    assert!(
+        failed
+            .expect("it finds out")
+            .to_string()
+            .contains("no longer a member")
+    );
+    cluster.stop(1).await;
+    std::fs::remove_dir_all(&cluster.places[1].directory).expect("wiped");
+    cluster
+        .start(1, Start::Join(vec![cluster.places[0].address.clone()]))
+        .await;
+    cluster.member(1).ready(PATIENCE).await.expect("joined");
+    assert_eq!(all(cluster.member(1)).await, ["/after", "/kept"]);
+    // And it may start again later.
+    cluster.stop(0).await;
+    cluster.start(0, Start::Join(vec![])).await;
+    cluster.member(0).ready(PATIENCE).await.expect("as it was");
+}
+
+#[tokio::test]
+async fn what_never_was_in_a_cluster_is_not_recovered() {
+    let cluster = Cluster::planned(&["a"]);
+    let error = RaftStore::recover(&cluster.options(0, Start::Found))
+        .await
+        .expect_err("nothing");
+    assert!(matches!(error, StoreError::Denied(_)), "{error}");
+}

@@ -224,18 +224,15 @@ async fn look_for_removal(member: &Member) {
     );
     let limit = member.options.timing.request_timeout;
     for (id, peer) in membership.nodes().filter(|(id, _)| **id != member.id) {
+        let peer = member.reachable(peer);
         let asked = member
             .pool
             .call_within(limit, &peer.address, None, Request::Status)
             .await;
+        tracing::debug!(asked = id, answer = ?asked, "asked whether this is still a member");
         let Ok(Response::Status(status)) = asked else {
             continue;
         };
-        tracing::debug!(
-            asked = id,
-            settled = status.settled,
-            "asked whether I am a member"
-        );
         if forgets(&status, mine, member.id) {
             member.fail(format!(
                 "{} is no longer a member of the store: move {} away to let it join anew",
@@ -250,5 +247,6 @@ async fn look_for_removal(member: &Member) {
 /// Whether `status` comes from a working cluster that went on without `id`.
 fn forgets(status: &Status, mine: (u64, u64), id: NodeId) -> bool {
     let theirs = (status.generation, status.membership_index);
-    status.settled && theirs > mine && status.members.iter().all(|member| member.id != id)
+    // The same place if the entry that removed this member reached it too.
+    status.settled && theirs >= mine && status.members.iter().all(|member| member.id != id)
 }

@@ -38,7 +38,7 @@ struct Memory {
 }
 
 impl LogStore {
-    pub(crate) fn new(disk: Arc<Disk>, contents: &Contents) -> io::Result<Self> {
+    pub(crate) fn new(disk: Arc<Disk>, contents: &Contents, id: NodeId) -> io::Result<Self> {
         let purged: Option<LogId> = stored(contents, PURGED)?.flatten();
         let mut entries = BTreeMap::new();
         for (index, bytes) in &contents.log {
@@ -46,7 +46,7 @@ impl LogStore {
         }
         let memory = Memory {
             entries,
-            vote: stored(contents, VOTE)?,
+            vote: stored(contents, VOTE)?.map(|vote| restarted(vote, id)),
             committed: stored(contents, COMMITTED)?.flatten(),
             committed_is_written: true,
             purged,
@@ -64,6 +64,17 @@ impl LogStore {
 
     pub(crate) fn last_vote(&self) -> Option<Vote> {
         lock(&self.memory).vote
+    }
+}
+
+/// A leader does not go on as one after a restart; it asks for votes again.
+///
+/// openraft would let it go on within its term, and then serve reads at the commit mark that it finds on
+/// its disk, which lags behind what was acknowledged before.
+fn restarted(vote: Vote, id: NodeId) -> Vote {
+    match vote.leader_id().voted_for() {
+        Some(candidate) if candidate == id => Vote::new(vote.leader_id().term, id),
+        _ => vote,
     }
 }
 
@@ -202,5 +213,22 @@ impl RaftLogStorage<Types> for LogStore {
             .write(changes)
             .await
             .map_err(|error| logs_failed(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_asks_for_votes_again_after_a_restart() {
+        let (me, other) = (7, 8);
+        assert_eq!(restarted(Vote::new_committed(3, me), me), Vote::new(3, me));
+        assert_eq!(restarted(Vote::new(3, me), me), Vote::new(3, me));
+        // What it promised to others stays promised.
+        assert_eq!(
+            restarted(Vote::new_committed(3, other), me),
+            Vote::new_committed(3, other)
+        );
     }
 }

@@ -5,7 +5,7 @@
 use super::directory::Directory;
 use super::log::LogStore;
 use super::machine::Machine;
-use super::network::{Contacts, Network};
+use super::network::{AddressBook, Contacts, Network};
 use super::options::Options;
 use super::types::{NodeId, Peer, Raft, StoredMembership, Vote};
 use crate::kv::{Snapshot, StoreError};
@@ -36,6 +36,7 @@ pub(crate) struct Member {
     pub(crate) machine: Machine,
     pub(crate) pool: Arc<Pool>,
     pub(crate) contacts: Arc<Contacts>,
+    book: AddressBook,
     pub(crate) door: Door,
     /// When the leader was last heard of.
     led: Mutex<Option<Instant>>,
@@ -79,11 +80,13 @@ impl Member {
         });
         let pool = Arc::new(Pool::new(Arc::clone(&identity)));
         let contacts = Arc::new(Contacts::default());
-        let log = LogStore::new(Arc::clone(&disk), &contents)?;
+        let log = LogStore::new(Arc::clone(&disk), &contents, id)?;
         let machine = Machine::new(disk, &contents)?;
+        let book = AddressBook::of(&options.start);
         let network = Network {
             pool: Arc::clone(&pool),
             contacts: Arc::clone(&contacts),
+            book: book.clone(),
         };
         let config = options.raft_config().validate().map_err(io::Error::other)?;
         let raft = Raft::new(id, Arc::new(config), network, log, machine.clone())
@@ -96,6 +99,7 @@ impl Member {
             machine,
             pool,
             contacts,
+            book,
             door: Door::new(identity),
             led: Mutex::default(),
             leads: Mutex::default(),
@@ -116,13 +120,21 @@ impl Member {
         Arc::clone(&self.raft.metrics().borrow().membership_config)
     }
 
+    /// A peer with the address at which to look for it.
+    pub(crate) fn reachable(&self, peer: &Peer) -> Peer {
+        Peer {
+            address: self.book.address(peer).to_owned(),
+            ..peer.clone()
+        }
+    }
+
     pub(crate) fn leader(&self) -> Leader {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         match metrics.current_leader {
             Some(id) if id == self.id => Leader::Me,
             Some(id) => match metrics.membership_config.membership().get_node(&id) {
-                Some(peer) => Leader::Other(id, peer.clone()),
+                Some(peer) => Leader::Other(id, self.reachable(peer)),
                 None => Leader::Nobody,
             },
             None => Leader::Nobody,
@@ -148,7 +160,7 @@ impl Member {
         let (leads, alone, acknowledged) = {
             let metrics = metrics.borrow();
             let leads = metrics.state == ServerState::Leader;
-            let alone = metrics.membership_config.voter_ids().count() == 1;
+            let alone = metrics.membership_config.voter_ids().eq([self.id]);
             (leads, alone, metrics.millis_since_quorum_ack)
         };
         if !leads {

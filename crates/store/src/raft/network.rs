@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** an answer counts only when it comes from the member that was asked for.
 
+use super::options::Start;
 use super::types::{NodeId, Peer, Types};
 use crate::lock;
 use crate::peer::connection::CallError;
@@ -36,6 +37,29 @@ impl Contacts {
 pub(crate) struct Network {
     pub(crate) pool: Arc<Pool>,
     pub(crate) contacts: Arc<Contacts>,
+    pub(crate) book: AddressBook,
+}
+
+/// Addresses by name from this member's own configuration. They are younger than those in the log when
+/// several members have moved at once, and could not tell each other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AddressBook(Arc<BTreeMap<String, String>>);
+
+impl AddressBook {
+    pub(crate) fn of(start: &Start) -> Self {
+        let list = match start {
+            Start::Members(list) => list.clone(),
+            Start::Found | Start::Join(_) => BTreeMap::new(),
+        };
+        let plain = list
+            .into_iter()
+            .map(|(name, address)| (name.into(), address));
+        Self(Arc::new(plain.collect()))
+    }
+
+    pub(crate) fn address<'a>(&'a self, peer: &'a Peer) -> &'a str {
+        self.0.get(&peer.name).unwrap_or(&peer.address)
+    }
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -46,7 +70,7 @@ impl RaftNetworkFactory<Types> for Network {
             pool: Arc::clone(&self.pool),
             contacts: Arc::clone(&self.contacts),
             target,
-            address: peer.address.clone(),
+            address: self.book.address(peer).to_owned(),
         }
     }
 }

@@ -67,8 +67,14 @@ impl RaftStore {
         let path = options.directory.display().to_string();
         let failed = |error: std::io::Error| StoreError::Fatal(format!("{path}: {error}"));
         let directory = Directory::open(&options.directory).await.map_err(failed)?;
-        let member = Member::start(options, directory).await.map_err(failed)?;
-        let member = Arc::new(member);
+        Self::in_directory(options, directory).await
+    }
+
+    /// As [`RaftStore::start`], in a directory that is open already.
+    pub(super) async fn in_directory(options: Options, directory: Directory) -> Result<Self> {
+        let path = options.directory.display().to_string();
+        let failed = |error: std::io::Error| StoreError::Fatal(format!("{path}: {error}"));
+        let member = Arc::new(Member::start(options, directory).await.map_err(failed)?);
         let tasks = vec![
             tokio::spawn(start::run(Arc::clone(&member))).abort_handle(),
             tokio::spawn(expiry::run(Arc::clone(&member))).abort_handle(),
@@ -80,6 +86,13 @@ impl RaftStore {
                 tasks: Mutex::new(tasks),
             }),
         })
+    }
+
+    /// After the permanent loss of a majority: makes the stopped member in `options.directory` the only
+    /// one of its cluster, with all that it knows. Refused while a majority of the voters can still
+    /// answer. The others must come back with empty directories.
+    pub async fn recover(options: &Options) -> Result<()> {
+        super::recover::recover(options).await
     }
 
     fn member(&self) -> &Arc<Member> {

@@ -1,6 +1,7 @@
 //! Tests of the storage underneath Raft: openraft's own, crashes, growth.
 
 mod crash;
+mod full;
 mod growth;
 mod suite;
 
@@ -30,7 +31,7 @@ fn open(database: redb::Database) -> io::Result<(LogStore, Machine)> {
     let (disk, contents) = Disk::start(database, None)?;
     let disk = Arc::new(disk);
     Ok((
-        LogStore::new(Arc::clone(&disk), &contents)?,
+        LogStore::new(Arc::clone(&disk), &contents, 0)?,
         Machine::new(disk, &contents)?,
     ))
 }

@@ -32,6 +32,18 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: 
     }
 }
 
+/// With STORE_TEST_LOG set, a failing test can be followed.
+fn log() {
+    if std::env::var_os("STORE_TEST_LOG").is_some() {
+        let max = tracing_subscriber::filter::LevelFilter::DEBUG;
+        // The first test of a process has done it for all.
+        let _ = tracing_subscriber::fmt()
+            .with_max_level(max)
+            .with_ansi(false)
+            .try_init();
+    }
+}
+
 /// A place for a member: a directory and an address that stay the same over restarts.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -66,6 +78,7 @@ fn free_port() -> u16 {
 
 impl Cluster {
     pub(crate) fn planned(names: &[&str]) -> Self {
+        log();
         let home = tempfile::tempdir().expect("a directory");
         let place = |text: &&str| Place {
             name: name(text),
