@@ -35,12 +35,19 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it must not run as root.
+    /// Whether it touches a node's files, or runs Postgres: neither is root's business.
     pub(crate) fn becomes_another_user(&self) -> bool {
-        matches!(
-            self,
-            Self::Run(_) | Self::CreateMonitor(_) | Self::CreatePostgres(_)
-        )
+        match self {
+            Self::Run(_)
+            | Self::CreateMonitor(_)
+            | Self::CreatePostgres(_)
+            | Self::Stop { .. }
+            | Self::Reload { .. }
+            | Self::CheckConfig(Which::Pgdata(_)) => true,
+            Self::Ask(named, _) => named.pgdata.is_some(),
+            // What is left writes nothing of a node's, or sees to its users itself.
+            _ => false,
+        }
     }
 }
 
@@ -181,7 +188,7 @@ pub(crate) fn log(configured: Log, level: Option<LogLevel>) -> Log {
 /// The second step.
 pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
     Ok(match arguments.verb {
-        Verb::Create(Create::Monitor(typed)) => Command::CreateMonitor(create_monitor(typed)?),
+        Verb::Create(Create::Monitor(typed)) => Command::CreateMonitor(create_monitor(*typed)?),
         Verb::Create(Create::Postgres(typed)) => Command::CreatePostgres(create_postgres(*typed)?),
         Verb::Run(typed) => Command::Run(which(typed.file, typed.local)?),
         Verb::Show(show) => self::show(show)?,

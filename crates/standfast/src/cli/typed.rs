@@ -111,7 +111,7 @@ pub(crate) struct Scope {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Create {
     /// Create a monitor: a voter without Postgres
-    Monitor(CreateMonitor),
+    Monitor(Box<CreateMonitor>),
     /// Create a Postgres node
     Postgres(Box<CreatePostgres>),
 }

@@ -63,7 +63,7 @@ fn node_id(event: &EventRecord, state: &State) -> u64 {
 fn time(rfc3339: &str) -> String {
     let text = rfc3339.replacen('T', " ", 1);
     text.strip_suffix('Z')
-        .map_or(text.clone(), |bare| format!("{bare}+00"))
+        .map_or_else(|| text.clone(), |bare| format!("{bare}+00"))
 }
 
 fn document(event: &EventRecord, state: &State) -> Value {

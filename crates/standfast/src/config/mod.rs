@@ -5,6 +5,7 @@
 //!
 //! It is plain data. It does not know the components whose options it becomes.
 
+mod machine;
 mod postgres_rules;
 mod problem;
 mod read;
@@ -62,7 +63,24 @@ impl Config {
     /// Reads and checks a file. What is odd and harmless comes back beside it.
     pub(crate) fn load(file: &Path, homes: &Homes) -> Result<(Self, Vec<Problem>), ConfigError> {
         let text = read_text(file)?;
-        read::read(file, &text, homes)
+        let (config, mut warnings) = read::read(file, &text, homes)?;
+        warnings.extend(machine::readable_passwords(&config));
+        Ok((config, warnings))
+    }
+
+    /// What stands in the way on this machine, as far as looking without touching tells.
+    pub(crate) fn check_machine(&self) -> Vec<Problem> {
+        machine::check(self)
+    }
+
+    /// Whether the file itself holds a password.
+    fn holds_passwords(&self) -> bool {
+        let logins = self
+            .postgresql
+            .iter()
+            .flat_map(|pg| [&pg.superuser, &pg.replication, &pg.rewind]);
+        self.restapi.authentication.is_some()
+            || logins.into_iter().any(|login| login.password.is_some())
     }
 }
 
@@ -137,13 +155,6 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    pub(crate) fn new(username: impl Into<String>) -> Self {
-        Self {
-            username: username.into(),
-            password: None,
-        }
-    }
-
     /// The password of this role in a cluster with this secret.
     pub(crate) fn password(&self, secret: &crate::secret::ClusterSecret) -> Password {
         self.password
@@ -273,7 +284,7 @@ fn read_text(file: &Path) -> Result<String, ConfigError> {
     })?;
     let text = text
         .strip_prefix('\u{feff}')
-        .map_or(text.clone(), str::to_owned);
+        .map_or_else(|| text.clone(), str::to_owned);
     if text.trim().is_empty() {
         return Err(fail("is empty".to_owned()));
     }

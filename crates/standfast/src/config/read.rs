@@ -61,6 +61,12 @@ pub(super) fn read(
             problems: vec![problem],
         }
     })?;
+    if !matches!(tree.node, tree::Node::Map(_)) {
+        return Err(ConfigError::whole(
+            file,
+            "is not a mapping of keys to values",
+        ));
+    }
     let findings = Findings::default();
     let config = config(file, &Section::root(&tree, &findings), homes);
     let mut errors = findings.errors.into_inner();
@@ -117,16 +123,14 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     guard_section.finish(&[]);
     root.finish(&["ctl", "watchdog", "citus", "kubernetes", "proxy"]);
     if witness && postgresql.is_some() {
-        root.error(
-            0,
+        root.refuse(
             "witness",
             "a witness has no Postgres: remove the key or the section postgresql",
         );
     }
     for other in ["etcd", "etcd3", "consul", "zookeeper", "exhibitor"] {
         if root.is_present(other) {
-            root.error(
-                0,
+            root.refuse(
                 other,
                 "this store is not supported in this version, use store.raft",
             );
@@ -189,7 +193,7 @@ fn state_dir(
     if postgresql.is_some_and(|pg| dir.starts_with(&pg.data_dir)) {
         let what =
             "must not lie inside postgresql.data_dir: a full data disk would silence the agent";
-        root.error(0, "state_dir", what);
+        root.refuse("state_dir", what);
     }
     dir
 }
@@ -261,7 +265,7 @@ fn connected(
     match connect {
         Some(connect) if connect.is_any() => {
             let what = "must name one address of this machine that the others can reach";
-            section.error(0, "connect_address", what);
+            section.refuse("connect_address", what);
             None
         }
         Some(connect) => Some(connect),
@@ -293,7 +297,7 @@ fn raft(
     store.finish(&["memory"]);
     let advertise = match (advertise, &listen) {
         (Some(advertise), _) if advertise.is_any() => {
-            section.error(0, "advertise", "must name one address of this machine");
+            section.refuse("advertise", "must name one address of this machine");
             return None;
         }
         (Some(advertise), _) => advertise,
@@ -394,12 +398,9 @@ fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql> {
     authentication.finish(&[]);
     let parameters = {
         let parameters = section.section("parameters");
-        postgres_rules::check(&parameters);
-        parameters
-            .pairs()
-            .into_iter()
-            .map(|(key, at)| (key, at.value))
-            .collect()
+        let pairs = parameters.pairs();
+        postgres_rules::check(&parameters, &pairs);
+        pairs.into_iter().map(|(key, at)| (key, at.value)).collect()
     };
     let pg_hba = section
         .texts("pg_hba")
@@ -488,8 +489,7 @@ fn data_dir(section: &Section<'_>) -> Option<PathBuf> {
         return None;
     };
     if dir.parent().is_none() {
-        section.error(
-            0,
+        section.refuse(
             "data_dir",
             "is the root directory, name one of Postgres's own",
         );
@@ -552,7 +552,8 @@ fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
         record.0.insert(entry.key.clone(), entry.value.to_json());
     }
     let postgresql = dcs.section("postgresql");
-    postgres_rules::check(&postgresql.section("parameters"));
+    let parameters = postgresql.section("parameters");
+    postgres_rules::check(&parameters, &parameters.pairs());
     if !record.0.contains_key("synchronous_mode") {
         // Patroni's meaning of the absent key; every file that we write names it.
         record.0.insert("synchronous_mode".to_owned(), false.into());
@@ -567,7 +568,7 @@ fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
             .entries()
             .iter()
             .find(|entry| entry.key == bad.key)
-            .map_or(dcs.line(), |entry| entry.line);
+            .map_or_else(|| dcs.line(), |entry| entry.line);
         dcs.error(line, &bad.key, bad.why);
         return None;
     }

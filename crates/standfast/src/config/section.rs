@@ -42,10 +42,7 @@ impl<'t> Section<'t> {
         };
         match &tree.node {
             Node::Map(entries) => Self { entries, ..section },
-            _ => {
-                section.error(0, "", "is not a mapping of keys to values");
-                section
-            }
+            _ => section,
         }
     }
 
@@ -263,6 +260,16 @@ impl<'t> Section<'t> {
         self.findings.errors.borrow_mut().push(problem);
     }
 
+    /// A complaint about a key that is there.
+    pub(super) fn refuse(&self, key: &str, what: impl Into<String>) {
+        let line = self
+            .entries
+            .iter()
+            .find(|entry| entry.key == key)
+            .map_or(self.line, |entry| entry.line);
+        self.error(line, key, what);
+    }
+
     pub(super) fn warning(&self, line: u64, key: &str, what: impl Into<String>) {
         let problem = Problem {
             line,
@@ -326,8 +333,8 @@ fn distance(a: &str, b: &str) -> usize {
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;
     }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
+    for (j, cell) in rows[0].iter_mut().enumerate() {
+        *cell = j;
     }
     for i in 1..=a.len() {
         for j in 1..=b.len() {

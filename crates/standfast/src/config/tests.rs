@@ -1,1 +1,576 @@
 //! Every complaint about a configuration file, one by one.
+
+use super::*;
+use expect_test::{Expect, expect};
+use std::os::unix::fs::PermissionsExt as _;
+
+const NODE: &str = "\
+scope: demo
+name: a
+restapi:
+  listen: 127.0.0.1:8008
+store:
+  raft:
+    join: [127.0.0.1:6000]
+bootstrap:
+  dcs:
+    synchronous_mode: quorum
+postgresql:
+  listen: 127.0.0.1:5432
+  data_dir: /srv/a
+";
+
+fn homes() -> Homes {
+    Homes {
+        config: "/home/c".into(),
+        state: "/home/s".into(),
+    }
+}
+
+fn load(text: &[u8]) -> Result<(Config, Vec<Problem>), ConfigError> {
+    load_with_mode(text, 0o600)
+}
+
+fn load_with_mode(text: &[u8], mode: u32) -> Result<(Config, Vec<Problem>), ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("standfast.yml");
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    Config::load(&file, &homes()).map_err(|error| ConfigError {
+        file: "f.yml".into(),
+        ..error
+    })
+}
+
+fn sound(text: &str) -> Config {
+    let (config, warnings) = load(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    config
+}
+
+/// `from` in the sound file becomes `to`.
+fn altered(from: &str, to: &str) -> String {
+    assert!(NODE.contains(from), "{from:?}");
+    NODE.replace(from, to)
+}
+
+fn check_error(text: &str, expected: Expect) {
+    expected.assert_eq(&load(text.as_bytes()).unwrap_err().to_string());
+}
+
+fn check_warning(text: &str, expected: Expect) {
+    let (_, warnings) = load(text.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let lines: Vec<String> = warnings.iter().map(Problem::to_string).collect();
+    expected.assert_eq(&lines.join("\n"));
+}
+
+#[test]
+fn a_small_file_is_complete() {
+    let config = sound(NODE);
+    let pg = config.postgresql.as_ref().unwrap();
+    assert_eq!(
+        (config.scope.as_str(), config.namespace.as_str()),
+        ("demo", "service")
+    );
+    assert_eq!(config.state_dir, Path::new("/home/s/srv/a"));
+    assert_eq!(config.raft.data_dir, Path::new("/home/s/srv/a/raft"));
+    assert_eq!(config.raft.secret_file, Path::new("/home/c/secret"));
+    assert_eq!(config.raft.advertise.to_string(), "127.0.0.1:8008");
+    assert_eq!(config.raft.listen, None);
+    assert_eq!(config.api_url(), "http://127.0.0.1:8008");
+    assert_eq!((pg.listen.as_str(), pg.port), ("127.0.0.1", 5432));
+    assert_eq!(pg.replication.username, "replicator");
+    assert_eq!((config.tags.priority(), config.tags.quorum()), (50, true));
+    assert!(!config.is_witness());
+}
+
+#[test]
+fn a_file_of_patroni_is_understood() {
+    let config = sound(
+        r#"
+scope: batman
+namespace: /service/
+name: postgresql0
+restapi:
+  listen: 0.0.0.0:8008
+  connect_address: 10.0.0.1:8008
+  authentication: { username: admin, password: hush }
+store:
+  raft:
+    members: { postgresql0: 10.0.0.1:2380, b: 10.0.0.2:2380, c: 10.0.0.3:2380 }
+    listen: 0.0.0.0:2380
+    advertise: 10.0.0.1:2380
+bootstrap:
+  dcs:
+    ttl: 30
+    loop_wait: 10
+    retry_timeout: 10
+    maximum_lag_on_failover: 1048576
+    synchronous_mode: on
+    postgresql:
+      use_pg_rewind: true
+      parameters: { max_connections: 100 }
+  initdb:
+  - encoding: UTF8
+  - data-checksums
+postgresql:
+  listen: "*:5432"
+  connect_address: 10.0.0.1:5432
+  data_dir: /data/patroni/
+  bin_dir: /usr/lib/postgresql/15/bin
+  authentication:
+    replication: { username: repl, password: rep-pass }
+    superuser: { username: postgres, password: zalando }
+  pg_hba:
+  - host all all 0.0.0.0/0 md5
+  parameters:
+    unix_socket_directories: '..'
+    jit: off
+    work_mem: 16MB
+    random_page_cost: 1.1
+tags:
+  nofailover: yes
+  nosync: false
+  noloadbalance: false
+log: { level: WARNING, type: json }
+"#,
+    );
+    let pg = config.postgresql.as_ref().unwrap();
+    assert_eq!(config.namespace, "service");
+    assert_eq!(
+        config.bootstrap.initdb,
+        ["--encoding=UTF8", "--data-checksums"]
+    );
+    assert_eq!(config.bootstrap.dcs.settings().unwrap().ttl.as_secs(), 30);
+    assert_eq!(pg.data_dir, Path::new("/data/patroni"));
+    assert_eq!(pg.parameters["jit"], "off");
+    assert_eq!(pg.parameters["random_page_cost"], "1.1");
+    assert_eq!(pg.listen, "*");
+    assert_eq!(
+        (config.tags.priority(), config.log.level),
+        (0, LogLevel::Warn)
+    );
+    assert!(matches!(&config.raft.start, RaftStart::Members(listed) if listed.len() == 3));
+    let printed = format!("{config:?}");
+    for secret in ["hush", "rep-pass", "zalando"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+}
+
+#[test]
+fn a_file_that_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let absent = Config::load(&dir.path().join("absent.yml"), &homes()).unwrap_err();
+    assert!(
+        absent
+            .to_string()
+            .ends_with("absent.yml: can't be read: No such file or directory (os error 2)")
+    );
+    let directory = Config::load(dir.path(), &homes()).unwrap_err();
+    assert!(
+        directory
+            .to_string()
+            .ends_with("is a directory, not a configuration file")
+    );
+    let large = load(&vec![b'#'; 2 << 20]).unwrap_err();
+    assert!(
+        large.to_string().contains("more than any configuration"),
+        "{large}"
+    );
+    check_error("", expect!["f.yml: is empty"]);
+    check_error(" \n\n", expect!["f.yml: is empty"]);
+    check_error(
+        "- a\n- b\n",
+        expect!["f.yml: is not a mapping of keys to values"],
+    );
+    check_error(
+        "just words\n",
+        expect!["f.yml: is not a mapping of keys to values"],
+    );
+}
+
+#[test]
+fn encodings() {
+    let with_bom = [b"\xEF\xBB\xBF".as_slice(), NODE.as_bytes()].concat();
+    load(&with_bom).unwrap();
+    let utf16: Vec<u8> = "\u{feff}scope: x"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let check = |bytes: &[u8], expected: Expect| {
+        expected.assert_eq(&load(bytes).unwrap_err().to_string());
+    };
+    check(&utf16, expect!["f.yml: is UTF-16, save it as UTF-8"]);
+    check(
+        b"scope: x\nname: \xFF\n",
+        expect!["f.yml: line 2: is not UTF-8 here, save the file as UTF-8"],
+    );
+}
+
+#[test]
+fn yaml_that_is_broken() {
+    check_error(
+        &format!("{NODE}scope: again\n"),
+        expect!["f.yml: line 14: duplicate mapping key: scope"],
+    );
+    check_error(
+        "scope: [1, 2\nname: x\n",
+        expect!["f.yml: line 2: illegal placement of ':' indicator"],
+    );
+    check_error(
+        "scope: x\n\tname: y\n",
+        expect!["f.yml: line 1: while scanning a plain scalar, found a tab"],
+    );
+    check_error(
+        "scope: *nobody\n",
+        expect!["f.yml: line 1: alias references unknown anchor"],
+    );
+}
+
+#[test]
+fn unknown_keys_name_their_line_and_the_nearest_key() {
+    check_warning(
+        &altered(
+            "synchronous_mode: quorum",
+            "synchronous_mode: quorum\n    synchonous_node_count: 1",
+        ),
+        expect![
+            "line 11: bootstrap.dcs.synchonous_node_count: unknown key, did you mean `synchronous_node_count`?"
+        ],
+    );
+    check_warning(
+        &altered(
+            "scope: demo",
+            "scope: demo\nnamspace: x\nwatchdog: {}\ncolour: blue",
+        ),
+        expect![[r#"
+        line 2: namspace: unknown key, did you mean `namespace`?
+        line 3: watchdog: has no effect in this version
+        line 4: colour: unknown key, it has no effect"#]],
+    );
+    check_warning(
+        &altered(
+            "  data_dir: /srv/a",
+            "  data_dir: /srv/a\n  data-dir: /srv/b\n  use_slots: true",
+        ),
+        expect![[r#"
+        line 14: postgresql.data-dir: unknown key, did you mean `data_dir`?
+        line 15: postgresql.use_slots: has no effect in this version"#]],
+    );
+}
+
+#[test]
+fn an_absent_synchronous_mode_is_patronis_and_said_so() {
+    let text = altered("    synchronous_mode: quorum", "    ttl: 3");
+    check_warning(
+        &text,
+        expect![
+            "line 9: bootstrap.dcs.synchronous_mode: not set, so commits are asynchronous, as Patroni has it; `quorum` protects them"
+        ],
+    );
+    let (config, _) = load(text.as_bytes()).unwrap();
+    assert_eq!(
+        config.bootstrap.dcs.settings().unwrap().sync_mode,
+        ha::SyncMode::Off
+    );
+}
+
+#[test]
+fn wrong_types_and_missing_keys_are_all_said_at_once() {
+    check_error(
+        "name: yes\npostgresql: 5\nstore: {}\ntags: { nofailover: perhaps }\n",
+        expect![[r#"
+        f.yml: line 1: scope: is missing: the name of the cluster
+        f.yml: line 1: name: true is not a text; quote it if you mean it as one
+        f.yml: line 1: postgresql: is missing: the instance, or `witness: true` for a monitor
+        f.yml: line 1: restapi.listen: is missing: HOST:PORT of the REST API, such as 127.0.0.1:8008
+        f.yml: line 2: postgresql: 5 is not a mapping of keys to values
+        f.yml: line 4: tags.nofailover: "perhaps" is not true or false"#]],
+    );
+}
+
+#[test]
+fn settings_that_can_not_work() {
+    for (setting, expected) in [
+        (
+            "ttl: 0",
+            expect!["f.yml: line 11: bootstrap.dcs.ttl: must be at least 1 second"],
+        ),
+        (
+            "ttl: -1",
+            expect!["f.yml: line 11: bootstrap.dcs.ttl: -1 is not a number of seconds"],
+        ),
+        (
+            "ttl: 1e99",
+            expect!["f.yml: line 11: bootstrap.dcs.ttl: 1e+99 is not a number of seconds"],
+        ),
+        (
+            "ttl: .inf",
+            expect![[r#"f.yml: line 11: bootstrap.dcs.ttl: ".inf" is not a number of seconds"#]],
+        ),
+        (
+            "ttl: '30'",
+            expect![[r#"f.yml: line 11: bootstrap.dcs.ttl: "30" is not a number of seconds"#]],
+        ),
+        (
+            "ttl: 30s",
+            expect![[r#"f.yml: line 11: bootstrap.dcs.ttl: "30s" is not a number of seconds"#]],
+        ),
+        (
+            "ttl: 2\n    beat: 1",
+            expect![
+                "f.yml: line 12: bootstrap.dcs.beat: must be at most a third of ttl, so that one lost beat is no failover"
+            ],
+        ),
+        (
+            "failure_timeout: 0.1",
+            expect!["f.yml: line 11: bootstrap.dcs.failure_timeout: must be at least two beats"],
+        ),
+        (
+            "maximum_lag_on_failover: -5",
+            expect![
+                "f.yml: line 11: bootstrap.dcs.maximum_lag_on_failover: -5 is not a whole number"
+            ],
+        ),
+        (
+            "synchronous_node_count: many",
+            expect![[
+                r#"f.yml: line 11: bootstrap.dcs.synchronous_node_count: "many" is not a whole number"#
+            ]],
+        ),
+    ] {
+        check_error(
+            &altered(
+                "synchronous_mode: quorum",
+                &format!("synchronous_mode: quorum\n    {setting}"),
+            ),
+            expected,
+        );
+    }
+    check_error(
+        &altered("quorum", "quorrum"),
+        expect![[
+            r#"f.yml: line 10: bootstrap.dcs.synchronous_mode: "quorrum" is none of quorum, on, off"#
+        ]],
+    );
+}
+
+#[test]
+fn addresses() {
+    for (listen, expected) in [
+        (
+            "127.0.0.1:0",
+            expect![[
+                r#"f.yml: line 4: restapi.listen: port "0" is not a number between 1 and 65535"#
+            ]],
+        ),
+        (
+            "127.0.0.1:70000",
+            expect![[
+                r#"f.yml: line 4: restapi.listen: port "70000" is not a number between 1 and 65535"#
+            ]],
+        ),
+        (
+            "127.0.0.1",
+            expect![[r#"f.yml: line 4: restapi.listen: "127.0.0.1" has no port, write HOST:PORT"#]],
+        ),
+        (
+            "::1:8008",
+            expect![
+                "f.yml: line 4: restapi.listen: an IPv6 address stands in brackets, as in [::1]:5432"
+            ],
+        ),
+        (
+            "0.0.0.0:8008",
+            expect![
+                "f.yml: line 3: restapi.connect_address: is missing: the address under which the others reach this node, as HOST:PORT"
+            ],
+        ),
+        (
+            "host=x options='-c a=b':8008",
+            expect![[
+                r#"f.yml: line 4: restapi.listen: "host=x options='-c a=b'" is not a host name or address"#
+            ]],
+        ),
+    ] {
+        check_error(
+            &altered(
+                "  listen: 127.0.0.1:8008",
+                &format!("  listen: \"{listen}\""),
+            ),
+            expected,
+        );
+    }
+    check_error(
+        &altered("listen: 127.0.0.1:5432", "listen: 127.0.0.1:99999"),
+        expect![[
+            r#"f.yml: line 12: postgresql.listen: port "99999" is not a number between 1 and 65535"#
+        ]],
+    );
+    check_error(
+        &altered("listen: 127.0.0.1:5432", "listen: '*:5432'"),
+        expect![
+            "f.yml: line 11: postgresql.connect_address: is missing: the address under which the others reach this node, as HOST:PORT"
+        ],
+    );
+    check_error(
+        &altered("join: [127.0.0.1:6000]", "join: [nowhere]"),
+        expect![[r#"f.yml: line 7: store.raft.join: "nowhere" has no port, write HOST:PORT"#]],
+    );
+    check_error(
+        &altered("join: [127.0.0.1:6000]", "members: {a: 'x:1', b: 'y:1'}"),
+        expect!["f.yml: line 7: store.raft.members: 2 voters: it must be one, three or five"],
+    );
+    check_error(
+        &altered(
+            "join: [127.0.0.1:6000]",
+            "members: {a: 'x:1'}\n    join: [127.0.0.1:6000]",
+        ),
+        expect![
+            "f.yml: line 7: store.raft.members: either a fixed list of members or join, not both"
+        ],
+    );
+}
+
+#[test]
+fn names_stay_plain() {
+    let long = "x".repeat(300);
+    for name in [
+        "'a\"b'",
+        "'a,b'",
+        "'*'",
+        "\"a\\nb\"",
+        "__placeholder",
+        "''",
+        long.as_str(),
+    ] {
+        let error = load(altered("name: a", &format!("name: {name}")).as_bytes()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("f.yml: line 2: name: node name "),
+            "{error}"
+        );
+    }
+    check_error(
+        &altered("scope: demo", "scope: a/b"),
+        expect!["f.yml: line 1: scope: must be 1 to 63 of `a-z A-Z 0-9 _ . -`"],
+    );
+    check_error(
+        &altered("name: a", "name: on"),
+        expect!["f.yml: line 2: name: true is not a text; quote it if you mean it as one"],
+    );
+}
+
+#[test]
+fn directories() {
+    check_error(
+        &altered("/srv/a", "srv/a"),
+        expect![[
+            r#"f.yml: line 13: postgresql.data_dir: "srv/a" is relative, write an absolute path"#
+        ]],
+    );
+    check_error(
+        &altered("/srv/a", "/"),
+        expect![
+            "f.yml: line 13: postgresql.data_dir: is the root directory, name one of Postgres's own"
+        ],
+    );
+    check_error(
+        &altered("scope: demo", "scope: demo\nstate_dir: /srv/a/state"),
+        expect![
+            "f.yml: line 2: state_dir: must not lie inside postgresql.data_dir: a full data disk would silence the agent"
+        ],
+    );
+}
+
+#[test]
+fn parameters_that_are_ours_or_lose_commits() {
+    let with = |line: &str| format!("{NODE}  parameters:\n    {line}\n");
+    check_warning(
+        &with("synchronous_standby_names: x"),
+        expect![
+            "line 15: postgresql.parameters.synchronous_standby_names: is set by Standfast, this value is not used"
+        ],
+    );
+    check_warning(
+        &with("restart_after_crash: on"),
+        expect![
+            "line 15: postgresql.parameters.restart_after_crash: is set by Standfast, this value is not used"
+        ],
+    );
+    check_warning(
+        &with("hot_standby: off"),
+        expect![
+            "line 15: postgresql.parameters.hot_standby: is set by Standfast, this value is not used"
+        ],
+    );
+    check_warning(
+        &with("synchronous_commit: local"),
+        expect![
+            "line 15: postgresql.parameters.synchronous_commit: commits acknowledged before a standby has them may be lost in a failover"
+        ],
+    );
+    check_error(
+        &with("fsync: off"),
+        expect![
+            "f.yml: line 15: postgresql.parameters.fsync: off would lose acknowledged commits after a crash, remove it"
+        ],
+    );
+    check_error(
+        &with("wal_level: minimal"),
+        expect![
+            "f.yml: line 15: postgresql.parameters.wal_level: minimal allows no standby, remove it or say replica or logical"
+        ],
+    );
+    check_error(
+        &with("work_mem: [1]"),
+        expect!["f.yml: line 15: postgresql.parameters.work_mem: a list is not a single value"],
+    );
+    check_error(
+        &with("work_mem: \"1\\n2\""),
+        expect!["f.yml: line 15: postgresql.parameters.work_mem: must not hold line breaks"],
+    );
+}
+
+#[test]
+fn stores_and_witnesses() {
+    check_error(
+        &format!("{NODE}etcd3: {{hosts: ['a:2379']}}\n"),
+        expect![
+            "f.yml: line 14: etcd3: this store is not supported in this version, use store.raft"
+        ],
+    );
+    check_error(
+        &format!("{NODE}witness: true\n"),
+        expect![
+            "f.yml: line 14: witness: a witness has no Postgres: remove the key or the section postgresql"
+        ],
+    );
+    let monitor = "scope: d\nname: m\nwitness: true\nrestapi: {listen: '127.0.0.1:6000'}\nbootstrap: {dcs: {synchronous_mode: quorum}}\n";
+    assert!(sound(monitor).is_witness());
+    assert_eq!(sound(monitor).raft.start, RaftStart::Found);
+}
+
+#[test]
+fn a_password_of_the_wrong_type_is_not_repeated() {
+    let text =
+        format!("{NODE}  authentication:\n    superuser: {{password: [planted-password]}}\n");
+    let error = load(text.as_bytes()).unwrap_err().to_string();
+    assert!(
+        error.contains("password") && !error.contains("planted"),
+        "{error}"
+    );
+}
+
+#[test]
+fn passwords_that_others_can_read_are_warned_of() {
+    let text = format!("{NODE}  authentication:\n    superuser: {{password: hush}}\n");
+    let (_, warnings) = load_with_mode(text.as_bytes(), 0o644).unwrap();
+    assert!(
+        warnings
+            .iter()
+            .any(|warning| warning.what.contains("chmod 600")),
+        "{warnings:?}"
+    );
+}

@@ -48,6 +48,7 @@ pub(super) fn parse(text: &str) -> Result<Tree, Malformed> {
         legacy_octal_numbers: true,
         strict_booleans: false,
         with_snippet: false,
+        non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
     };
     if let Some(budget) = options.budget.as_mut() {
         budget.max_events = 50_000;
@@ -66,7 +67,12 @@ pub(super) fn parse(text: &str) -> Result<Tree, Malformed> {
 /// The library appends the place to its sentences; ours stands in front.
 fn without_place(message: &str) -> String {
     let first = message.lines().next().unwrap_or(message);
-    let cut = first.find(" at line ").unwrap_or(first.len());
+    // Nor is advice to the program's author of use to the user.
+    let cut = [" at line ", ", set "]
+        .iter()
+        .filter_map(|mark| first.find(mark))
+        .min();
+    let cut = cut.unwrap_or(first.len());
     let sentence = first[..cut]
         .strip_prefix("error: ")
         .unwrap_or(&first[..cut]);

@@ -31,11 +31,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether the host is the machine's own loopback by its name.
-    pub(crate) fn is_loopback(&self) -> bool {
-        is_loopback(&self.host)
-    }
-
     /// Whether the host means every address of the machine.
     pub(crate) fn is_any(&self) -> bool {
         matches!(self.host.as_str(), "*" | "0.0.0.0" | "::")

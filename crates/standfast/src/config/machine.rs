@@ -1,0 +1,131 @@
+//! What a configuration needs of this machine: looked at, never touched.
+
+use super::{Config, Problem, RestApi};
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Everything that would keep the node from starting here.
+pub(super) fn check(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut add = |key: &str, what: Option<String>| {
+        problems.extend(what.map(|what| Problem {
+            line: 0,
+            key: key.to_owned(),
+            what,
+        }));
+    };
+    add("store.raft.secret_file", secret(&config.raft.secret_file));
+    add("restapi.listen", address(&config.restapi));
+    if let Some(pg) = &config.postgresql {
+        add("postgresql.data_dir", data_dir(&pg.data_dir));
+        let programs = postgres_programs(pg.bin_dir.as_deref());
+        add("postgresql.bin_dir", programs);
+    }
+    problems
+}
+
+/// A file with passwords is its owner's alone.
+pub(super) fn readable_passwords(config: &Config) -> Option<Problem> {
+    let mode = std::fs::metadata(&config.file).ok()?.mode();
+    if mode & 0o077 == 0 || !config.holds_passwords() {
+        return None;
+    }
+    let what = format!(
+        "holds passwords and others may read it (mode {:04o}), chmod 600 it",
+        mode & 0o777
+    );
+    Some(Problem {
+        line: 0,
+        key: String::new(),
+        what,
+    })
+}
+
+fn secret(file: &Path) -> Option<String> {
+    let error = store::Secret::read(file).err()?;
+    let cause =
+        std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+    Some(format!("{error}{cause}"))
+}
+
+/// Whether the address is this machine's. That its port is taken may be our own doing.
+fn address(restapi: &RestApi) -> Option<String> {
+    match TcpListener::bind((restapi.listen.host.as_str(), 0)) {
+        Ok(_) => None,
+        Err(error) => Some(format!("can't listen on {}: {error}", restapi.listen.host)),
+    }
+}
+
+fn data_dir(dir: &Path) -> Option<String> {
+    let metadata = match std::fs::symlink_metadata(dir) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(format!("can't be looked at: {error}")),
+    };
+    if metadata.is_symlink() {
+        let real = std::fs::canonicalize(dir).unwrap_or_default();
+        return Some(format!(
+            "is a symbolic link, name {} instead",
+            real.display()
+        ));
+    }
+    if !metadata.is_dir() {
+        return Some("is not a directory".to_owned());
+    }
+    let me = rustix::process::geteuid();
+    if !me.is_root() && metadata.uid() != me.as_raw() {
+        let (owner, me) = (metadata.uid(), me.as_raw());
+        return Some(format!("belongs to user {owner}, not to us, user {me}"));
+    }
+    let filled = match std::fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) => return Some(format!("can't be read: {error}")),
+    };
+    if filled && !dir.join("PG_VERSION").exists() {
+        return Some("is not empty and holds no PostgreSQL cluster; name another one".to_owned());
+    }
+    if filled && metadata.mode() & 0o027 != 0 {
+        let mode = metadata.mode() & 0o777;
+        return Some(format!(
+            "has mode {mode:04o}, PostgreSQL wants 0700 or 0750"
+        ));
+    }
+    None
+}
+
+fn postgres_programs(bin_dir: Option<&Path>) -> Option<String> {
+    postgres::Binaries::find(bin_dir, None)
+        .err()
+        .map(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_data_directory_that_can_not_be_used_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        assert_eq!(data_dir(&at("absent")), None);
+        std::fs::create_dir(at("empty")).unwrap();
+        assert_eq!(data_dir(&at("empty")), None);
+        std::fs::create_dir(at("foreign")).unwrap();
+        std::fs::write(at("foreign/letter.txt"), "dear").unwrap();
+        assert!(
+            data_dir(&at("foreign"))
+                .unwrap()
+                .contains("no PostgreSQL cluster")
+        );
+        std::os::unix::fs::symlink(at("empty"), at("link")).unwrap();
+        assert!(data_dir(&at("link")).unwrap().contains("symbolic link"));
+        std::fs::write(at("file"), "").unwrap();
+        assert!(data_dir(&at("file")).unwrap().contains("not a directory"));
+        std::fs::create_dir(at("open")).unwrap();
+        std::fs::write(at("open/PG_VERSION"), "15\n").unwrap();
+        std::fs::set_permissions(at("open"), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(data_dir(&at("open")).unwrap().contains("0777"));
+    }
+}
