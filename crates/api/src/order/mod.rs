@@ -4,6 +4,7 @@
 
 mod config;
 mod node;
+mod outcome;
 mod perform;
 mod register;
 

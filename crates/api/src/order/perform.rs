@@ -3,15 +3,16 @@
 //! **Invariant:** the order names the leader that it was made for, and is written only while that one leads; an order
 //! that is not taken up in time is withdrawn, so that it surprises nobody later (without a time to wait it stands).
 
+use super::outcome::{Ordered, Progress, judge, late, unexplained};
 use super::{commit, overtaken};
 use crate::clock;
 use crate::error::Refusal;
-use crate::event::{events_after, last_number, to_text};
+use crate::event::{last_number, to_text};
 use crate::office::Office;
 use crate::router::Context;
-use crate::show::{millis, seen_by_leader};
+use crate::show::seen_by_leader;
 use crate::v1::{Action, Code, Outcome, OutcomeKind, Perform};
-use ha::{Cluster, Epoch, Instant, NodeName};
+use ha::{Cluster, Epoch, NodeName};
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::{FailoverRecord, Keys, read_cluster};
@@ -58,18 +59,6 @@ impl Order {
             epoch: asked.epoch,
         })
     }
-}
-
-/// Where things stood when the order was written.
-#[derive(Debug)]
-struct Ordered {
-    leader: Option<NodeName>,
-    epoch: Epoch,
-    /// The last event before it.
-    events: u64,
-    /// The revision of the order itself, to withdraw exactly it.
-    revision: u64,
-    at: Instant,
 }
 
 /// Orders the change and waits for its outcome.
@@ -233,143 +222,6 @@ fn without_leader(order: &Order, cluster: &Cluster) -> Result<(), Refusal> {
         )));
     }
     Ok(())
-}
-
-/// How far an order has come.
-#[derive(Debug)]
-enum Progress {
-    Open,
-    /// Somebody new takes writes; the order itself still stands.
-    Done(Outcome),
-    /// The order is gone, the old leader leads on, and nobody has said why yet.
-    Cleared,
-    Over(Result<Outcome, Refusal>),
-}
-
-/// Whether it is over: a new leader takes writes and has cleared the order, or the old one has and leads on.
-fn judge(
-    keys: &Keys,
-    order: &Order,
-    ordered: &Ordered,
-    snapshot: &Snapshot,
-    now: Instant,
-) -> Progress {
-    if snapshot.revision < ordered.revision {
-        return Progress::Open;
-    }
-    let cluster = match read_cluster(keys, snapshot) {
-        Ok(cluster) => cluster,
-        Err(unreadable) => return Progress::Over(Err(unreadable.into())),
-    };
-    let Some(leader) = &cluster.leader else {
-        return Progress::Open;
-    };
-    let events = events_after(keys, snapshot, ordered.events);
-    let cleared = cluster.switchover.is_none();
-    let why = refusal_of(&events);
-    if cluster.current_epoch() == ordered.epoch {
-        return match why {
-            _ if !cleared || ordered.leader.as_ref() != Some(leader) => Progress::Open,
-            Some(why) => Progress::Over(Err(refused(why))),
-            None => Progress::Cleared,
-        };
-    }
-    if !cluster
-        .members
-        .get(leader)
-        .is_some_and(|member| member.state.is_primary())
-    {
-        return Progress::Open;
-    }
-    let epoch = cluster.current_epoch();
-    if ordered.leader.as_ref() == Some(leader) && order.to.as_ref() != Some(leader) {
-        if !cleared {
-            return Progress::Open;
-        }
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        let back = format!("{leader} has taken the leadership back in epoch {epoch}{why}");
-        return Progress::Over(Err(refused(back)));
-    }
-    let asked = order.to.as_ref().is_none_or(|to| to == leader);
-    let took_ms = millis(now.since(ordered.at));
-    let old = ordered
-        .leader
-        .as_ref()
-        .map_or_else(String::new, |old| format!(" from {old}"));
-    let outcome = Outcome {
-        outcome: if asked {
-            OutcomeKind::Done
-        } else {
-            OutcomeKind::DoneInstead
-        },
-        leader: leader.clone(),
-        epoch,
-        message: format!("{leader} has taken over{old} in epoch {epoch}, in {took_ms} ms"),
-        took_ms,
-        events,
-    };
-    if cleared {
-        Progress::Over(Ok(outcome))
-    } else {
-        Progress::Done(outcome)
-    }
-}
-
-fn refused(why: impl Into<String>) -> Refusal {
-    Refusal::refused(why).hint("standfast explain says what each node waits for")
-}
-
-fn unexplained() -> Refusal {
-    refused("the order was withdrawn before it was carried out")
-}
-
-/// What the leader said about an order that it did not carry out.
-fn refusal_of(events: &[store::layout::EventRecord]) -> Option<String> {
-    let event = events
-        .iter()
-        .rev()
-        .find(|event| event.rule == "switchover refused")?;
-    Some(event.reason.trim_start_matches("refused: ").to_owned())
-}
-
-/// The time is over. An order that was not taken up is withdrawn.
-async fn late(
-    store: &dyn Store,
-    keys: &Keys,
-    order: &Order,
-    ordered: &Ordered,
-    snapshot: &Snapshot,
-) -> Result<Outcome, Refusal> {
-    if let Progress::Done(outcome) = judge(keys, order, ordered, snapshot, clock::now()) {
-        return Ok(outcome);
-    }
-    let seconds = order.timeout.as_secs_f64();
-    let late = |what: &str| {
-        Refusal::new(
-            Code::TimedOut,
-            format!("the change of leader was not done within {seconds} s; {what}"),
-        )
-    };
-    let cluster = read_cluster(keys, snapshot).unwrap_or_default();
-    let in_office = ordered.leader.as_ref().is_none_or(|leader| {
-        let member = cluster.members.get(leader);
-        cluster.leader.as_ref() == Some(leader)
-            && member.is_none_or(|member| member.state.is_primary())
-    });
-    if order.timeout.is_zero() {
-        return Err(late("it was ordered and not waited for"));
-    }
-    if in_office {
-        let exactly = store::Guard::Unchanged {
-            key: keys.failover(),
-            modified: ordered.revision,
-        };
-        let txn = Txn::new().when(exactly).delete(keys.failover());
-        if let Ok(true) = commit(store, txn).await {
-            return Err(late("nobody had begun it, and the order was withdrawn"));
-        }
-    }
-    Err(late("it may still be going on").hint("standfast explain says what each node waits for"))
 }
 
 /// Takes back an order that nobody has begun, a scheduled one too.
