@@ -16,7 +16,7 @@ use crate::tenure::Tenure;
 use ha::quorum::Applied;
 use ha::{
     Action, Cluster, ClusterView, Decision, Epoch, Instant, Job, NodeName, NodeView, Postgres,
-    Storage,
+    Storage, Walsender,
 };
 use postgres::Instance;
 use std::path::PathBuf;
@@ -27,6 +27,9 @@ use store::layout::{ConfigRecord, Keys, read_cluster};
 use store::{Snapshot, Store, View};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+
+/// A kill that takes longer than this is stuck in the kernel.
+const UNKILLABLE: Duration = Duration::from_secs(1);
 
 /// What the agent is made of.
 #[derive(Debug)]
@@ -136,11 +139,12 @@ struct Memory {
     vacant_since: Option<Instant>,
     promised: Option<(Epoch, Instant)>,
     down_since: Option<Instant>,
+    primary_since: Option<Instant>,
     start_failures: u32,
     /// Observations from before this moment are out of date.
     fresh_from: Instant,
     last: Option<Decision>,
-    slots: Option<(Vec<NodeName>, Instant)>,
+    slots: Option<(Vec<String>, Instant)>,
     /// The action that failed last, how often in a row, and until when it is not tried again.
     trouble: Option<(&'static str, u32, Instant)>,
     left: bool,
@@ -276,6 +280,7 @@ impl Agent {
         let view = self.cluster_view(cluster, at);
         let me = self.node_view(&view, &snapshot, &observation, at);
         let decision = ha::decide(&view, &me, at);
+        self.give_up_on_the_unkillable(&me, at);
         // On an observation from before the last action ended, only what never waits is done.
         let stale = observation.at < self.memory.fresh_from;
         let urgent = matches!(me.postgres, Postgres::Primary(_))
@@ -356,7 +361,7 @@ impl Agent {
         NodeView {
             name: self.name.clone(),
             data: observation.data.clone(),
-            postgres: observation.postgres.clone(),
+            postgres: self.with_absent_standbys(view, &observation.postgres, at),
             lineage: self.shell.note.read(),
             lease: self.tenure.lease(),
             job: self.memory.running.as_ref().map(|running| running.job),
@@ -373,6 +378,32 @@ impl Agent {
             start_failures: self.memory.start_failures,
             stream_broken: observation.stream_broken,
         }
+    }
+
+    /// A new primary gives the standbys of its setting the time to come: each counts as seen when it was promoted.
+    fn with_absent_standbys(
+        &mut self,
+        view: &ClusterView,
+        postgres: &Postgres,
+        at: Instant,
+    ) -> Postgres {
+        let (Postgres::Primary(primary), ClusterView::Known(cluster)) = (postgres, view) else {
+            self.memory.primary_since = None;
+            return postgres.clone();
+        };
+        let since = *self.memory.primary_since.get_or_insert(at);
+        let mut primary = primary.clone();
+        let named = cluster.sync.iter().flat_map(|sync| &sync.newest().standbys);
+        for name in named {
+            let absent = Walsender {
+                streaming: false,
+                flushed: ha::Lsn::ZERO,
+                seen: since,
+            };
+            let walsender = primary.standbys.entry(name.clone()).or_insert(absent);
+            walsender.seen = walsender.seen.max(since);
+        }
+        Postgres::Primary(primary)
     }
 
     fn remember(&mut self, view: &ClusterView, observation: &Observation, at: Instant) {
@@ -541,6 +572,24 @@ impl Agent {
         }
     }
 
+    /// Processes in an uninterruptible wait (a dead disk) outlive every kill. The office then ends by its lease: it is
+    /// no longer renewed, and not released either while they live.
+    fn give_up_on_the_unkillable(&mut self, me: &NodeView, at: Instant) {
+        let stuck = matches!(me.postgres, Postgres::Down { leftovers } if leftovers > 0);
+        let long = self
+            .memory
+            .down_since
+            .is_some_and(|since| at.since(since) > UNKILLABLE);
+        if let (true, Some(lease)) = (stuck && long, me.lease) {
+            tracing::warn!(
+                epoch = lease.epoch.0,
+                "processes can't be killed: the lease is left to end"
+            );
+            self.tenure.leave_office(lease.epoch);
+            self.tenure.set_session(None);
+        }
+    }
+
     /// What failed is not tried again at once: 0.2 s, doubling to 5 s.
     fn back_off(&mut self, action: &'static str) {
         let times = match self.memory.trouble {
@@ -559,18 +608,11 @@ impl Agent {
         if !matches!(me.postgres, Postgres::Primary(_) | Postgres::Standby(_)) {
             return;
         }
-        let standby = matches!(me.postgres, Postgres::Standby(_));
-        let known = |name: &NodeName| {
-            let member = cluster.members.get(name).filter(|_| standby)?;
-            (member.position > ha::Lsn::ZERO).then_some(member.position)
-        };
-        let others: Vec<(NodeName, Option<ha::Lsn>)> = cluster
-            .nodes
-            .iter()
-            .filter(|(name, node)| **name != self.name && !node.dropped)
-            .map(|(name, _)| (name.clone(), known(name)))
-            .collect();
-        let names: Vec<NodeName> = others.iter().map(|(name, _)| name.clone()).collect();
+        let office = matches!(me.postgres, Postgres::Primary(_))
+            .then_some(me.lease)
+            .flatten();
+        let wanted = shell::slots(&self.name, cluster, office.map(|lease| lease.epoch));
+        let names: Vec<String> = wanted.keys().cloned().collect();
         let due = self.memory.slots.as_ref().is_none_or(|(last_names, last)| {
             *last_names != names || at.since(*last) > Duration::from_secs(10)
         });
@@ -578,10 +620,6 @@ impl Agent {
             self.memory.slots = Some((names, at));
             let instance = self.shell.instance.clone();
             tokio::spawn(async move {
-                let wanted = others
-                    .iter()
-                    .map(|(name, lsn)| (name.slot(), *lsn))
-                    .collect();
                 if let Err(error) = instance.ensure_slots(&wanted, Duration::from_secs(5)).await {
                     tracing::debug!(error = chain(&error), "replication slots not up to date");
                 }

@@ -10,10 +10,11 @@ use crate::promotion;
 use crate::steps::Steps;
 use crate::tenure::{Session, Tenure};
 use ha::quorum::{Applied, Setting, SyncRecord};
-use ha::{Action, Claim, Cluster, Epoch, Job, Lineage, NodeName, Promise};
+use ha::{Action, Claim, Cluster, Epoch, Job, Lineage, Lsn, NodeName, Promise};
 use postgres::{
     Access, DataDir, Instance, PostgresError, Replace, Started, Stop, SyncNames, Upstream,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -94,7 +95,7 @@ impl Shell {
             Action::Withdraw { .. } => self.step(basis, |steps| steps.withdraw()).await.map(none),
             Action::Claim(claim) => self.claim(&claim, basis).await.map(none),
             Action::Promote { epoch, setting } => {
-                self.promote(epoch, setting.as_ref()).await.map(none)
+                self.promote(epoch, setting.as_ref(), basis).await.map(none)
             }
             Action::Publish { epoch, lineage } => self
                 .step(basis, |steps| steps.publish(epoch, &lineage))
@@ -228,6 +229,7 @@ impl Shell {
         self.note.write(&lineage)?;
         self.instance.start_primary(QUICK * 6).await?;
         self.arm_in_office();
+        self.instance.serve_streams(true).await?;
         self.instance.ensure_roles(QUICK).await?;
         self.inaugurate(control.system_id, epoch, &lineage, basis)
             .await
@@ -296,6 +298,7 @@ impl Shell {
 
     async fn park(&self) -> Result<(), ShellError> {
         self.streams.may_come();
+        self.instance.serve_streams(false).await?;
         self.started(self.instance.start_standby(None, START).await?);
         Ok(())
     }
@@ -340,7 +343,12 @@ impl Shell {
         self.take_office(claim.epoch, txn, session).await
     }
 
-    async fn promote(&self, epoch: Epoch, setting: Option<&Setting>) -> Result<(), ShellError> {
+    async fn promote(
+        &self,
+        epoch: Epoch,
+        setting: Option<&Setting>,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
         let old = self
             .note
             .read()
@@ -367,6 +375,10 @@ impl Shell {
         let real = promotion::outcome(&self.instance, QUICK).await?;
         self.note
             .write(&old.promoted(real.timeline, epoch, real.begins))?;
+        // Followers may come from here on, by slots of this epoch only.
+        self.instance.serve_streams(true).await?;
+        let slots = slots(&self.me, &basis.cluster, Some(epoch));
+        self.instance.ensure_slots(&slots, QUICK).await?;
         tracing::info!(timeline = real.timeline.0, begins = %real.begins, ?took, "promoted");
         if self.roles_missing.load(Ordering::SeqCst) {
             self.instance.ensure_roles(QUICK).await?;
@@ -404,24 +416,28 @@ impl Shell {
         })
     }
 
-    /// **Invariant:** a promise that stands is never broken by following: the store is asked, linearizably, whether
-    /// the epoch is still this one and no promise of mine stands in it.
-    async fn may_follow(&self, leader: &NodeName, epoch: Epoch) -> Result<Cluster, ShellError> {
-        let snapshot = self.store.read(self.keys.prefix()).await?;
-        self.tenure.heard(now());
-        let cluster = store::layout::read_cluster(&self.keys, &snapshot)
-            .map_err(|unreadable| ShellError::NotNow(unreadable.to_string()))?;
-        let stands = cluster
-            .promises
-            .get(&self.me)
-            .is_some_and(|promise| promise.epoch >= epoch);
-        if stands || cluster.current_epoch() != epoch || cluster.leader.as_ref() != Some(leader) {
+    /// **Invariant:** a promise that stands, or is still on its way, is never broken by following.
+    async fn take_stance(
+        &self,
+        leader: &NodeName,
+        epoch: Epoch,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        if basis.cluster.current_epoch() != epoch {
             return Err(ShellError::Refused);
         }
-        Ok(cluster)
+        self.step(basis, |steps| steps.follow(leader, epoch))
+            .await?;
+        self.instance.serve_streams(false).await?;
+        Ok(())
     }
 
-    fn upstream(&self, leader: &NodeName, cluster: &Cluster) -> Result<Upstream, ShellError> {
+    fn upstream(
+        &self,
+        leader: &NodeName,
+        epoch: Epoch,
+        cluster: &Cluster,
+    ) -> Result<Upstream, ShellError> {
         let member = cluster.members.get(leader);
         let member =
             member.ok_or_else(|| ShellError::NotNow(format!("{leader} has no member key")))?;
@@ -429,7 +445,7 @@ impl Shell {
             name: leader.clone(),
             host: member.host.clone(),
             port: member.port,
-            slot: Some(self.me.slot()),
+            slot: Some(self.me.slot_of_epoch(epoch)),
         })
     }
 
@@ -438,10 +454,10 @@ impl Shell {
         leader: &NodeName,
         epoch: Epoch,
         lineage: &Lineage,
-        _basis: &Basis,
+        basis: &Basis,
     ) -> Result<(), ShellError> {
-        let cluster = self.may_follow(leader, epoch).await?;
-        let upstream = self.upstream(leader, &cluster)?;
+        self.take_stance(leader, epoch, basis).await?;
+        let upstream = self.upstream(leader, epoch, &basis.cluster)?;
         self.note.write(lineage)?;
         self.disarm();
         self.streams.may_come();
@@ -462,8 +478,8 @@ impl Shell {
         lineage: &Lineage,
         basis: &Basis,
     ) -> Result<Report, ShellError> {
-        let cluster = self.may_follow(leader, epoch).await?;
-        let upstream = self.upstream(leader, &cluster)?;
+        self.take_stance(leader, epoch, basis).await?;
+        let upstream = self.upstream(leader, epoch, &basis.cluster)?;
         self.instance.stop(Stop::Fast, STOP).await?;
         let old = self.note.forget()?;
         let rewound = match self.instance.rewind_from(&upstream).await {
@@ -510,8 +526,8 @@ impl Shell {
         lineage: &Lineage,
         basis: &Basis,
     ) -> Result<(), ShellError> {
-        let cluster = self.may_follow(leader, epoch).await?;
-        let upstream = self.upstream(leader, &cluster)?;
+        self.take_stance(leader, epoch, basis).await?;
+        let upstream = self.upstream(leader, epoch, &basis.cluster)?;
         let ha::Initialize::Done(system) = basis.cluster.initialize else {
             return Err(ShellError::NotNow(
                 "the cluster is not initialized".to_owned(),
@@ -570,6 +586,28 @@ fn summary(report: &postgres::RewindReport) -> String {
         discarded.first_commit.as_deref().unwrap_or("-"),
         discarded.last_commit.as_deref().unwrap_or("-"),
     )
+}
+
+/// The slots that a node holds: for every other node one that keeps the WAL which that node still lacks, wherever it
+/// will stream from next, and on the leader the one that it streams by in this epoch.
+pub(crate) fn slots(
+    me: &NodeName,
+    cluster: &Cluster,
+    in_office: Option<Epoch>,
+) -> BTreeMap<String, Option<Lsn>> {
+    let mut slots = BTreeMap::new();
+    for (name, _) in cluster
+        .nodes
+        .iter()
+        .filter(|(name, node)| *name != me && !node.dropped)
+    {
+        let position = cluster.members.get(name).map(|member| member.position);
+        slots.insert(name.slot(), position.filter(|lsn| *lsn > Lsn::ZERO));
+        if let Some(epoch) = in_office {
+            slots.insert(name.slot_of_epoch(epoch), None);
+        }
+    }
+    slots
 }
 
 /// The names that Postgres is to wait for.

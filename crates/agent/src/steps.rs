@@ -86,9 +86,31 @@ impl Steps<'_> {
     pub(crate) fn promise(&self, promise: &Promise) -> Txn {
         Txn::new()
             .when(self.seen.unchanged(&self.keys.epoch()))
+            .when(self.seen.unchanged(&self.keys.stance(self.me)))
             .put(
                 self.keys.promise(self.me),
                 json(&PromiseRecord::from(promise)),
+            )
+    }
+
+    /// Before anything is taken from `leader`: it still leads this epoch, no promise of mine stands in it, and none
+    /// that is still on its way can come to stand, because each is guarded by the stance that it saw.
+    pub(crate) fn follow(&self, leader: &NodeName, epoch: Epoch) -> Txn {
+        Txn::new()
+            .when(Guard::Equals {
+                key: self.keys.leader(),
+                value: leader.to_string(),
+            })
+            .when(self.seen.unchanged(&self.keys.epoch()))
+            .when(Guard::Absent {
+                key: self.keys.promise(self.me),
+            })
+            .put(
+                self.keys.stance(self.me),
+                json(&EpochRecord {
+                    epoch,
+                    leader: leader.clone(),
+                }),
             )
     }
 
@@ -154,6 +176,7 @@ impl Steps<'_> {
             .when(self.seen.unchanged(&self.keys.node(self.me)))
             .delete(self.keys.member(self.me))
             .delete(self.keys.promise(self.me))
+            .delete(self.keys.stance(self.me))
             .delete(self.keys.node(self.me))
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A node's name: 1 to 63 characters of `a-z A-Z 0-9 _ . -`, beginning with a letter or digit.
+/// A node's name: 1 to 48 characters of `a-z A-Z 0-9 _ . -`, beginning with a letter or digit.
 /// The name becomes an `application_name`, a key of the store and a file name, so it stays plain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -13,7 +13,7 @@ pub struct NodeName(String);
 
 /// Why a text is no node name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("node name {0:?} is not 1 to 63 of `a-z A-Z 0-9 _ . -` beginning with a letter or digit")]
+#[error("node name {0:?} is not 1 to 48 of `a-z A-Z 0-9 _ . -` beginning with a letter or digit")]
 pub struct BadNodeName(pub String);
 
 impl NodeName {
@@ -24,7 +24,7 @@ impl NodeName {
             .chars()
             .next()
             .is_some_and(|c| c.is_ascii_alphanumeric());
-        if begins && text.len() <= 63 && text.chars().all(plain) {
+        if begins && text.len() <= 48 && text.chars().all(plain) {
             Ok(Self(text))
         } else {
             Err(BadNodeName(text))
@@ -38,6 +38,12 @@ impl NodeName {
     /// The physical replication slot of this node, by Patroni's rule: lower case, `-` and `.` become `_`.
     pub fn slot(&self) -> String {
         self.0.to_ascii_lowercase().replace(['-', '.'], "_")
+    }
+
+    /// The slot that this node streams by from the leader of `epoch`. A new leadership of the same node has none of
+    /// that name, so a WAL receiver that comes back by itself is refused until its agent has followed anew.
+    pub fn slot_of_epoch(&self, epoch: Epoch) -> String {
+        format!("{}_e{epoch}", self.slot())
     }
 }
 

@@ -181,8 +181,7 @@ impl Instance {
     ) -> String {
         let options = self.options();
         let passfile = self.inner.paths.tool_passfile.display().to_string();
-        let mut text =
-            config::upstream_conninfo(&options, upstream, user, &passfile, TOOL);
+        let mut text = config::upstream_conninfo(&options, upstream, user, &passfile, TOOL);
         if let Some(database) = database {
             text.push(' ');
             text.push_str(&crate::quote::conninfo_pair("dbname", database));

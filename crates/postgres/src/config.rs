@@ -23,6 +23,9 @@ pub(crate) struct Settings {
     pub(crate) upstream: Option<Upstream>,
     pub(crate) sync: SyncNames,
     pub(crate) access: Access,
+    /// Nobody may stream from this instance: it is no primary in office.
+    #[serde(default)]
+    pub(crate) streams_to_nobody: bool,
     /// What a standby must not go below, as its control file had it at the last start.
     #[serde(default)]
     pub(crate) floors: BTreeMap<String, u64>,

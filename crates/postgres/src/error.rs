@@ -39,6 +39,8 @@ pub enum PostgresError {
     ReadOnly { detail: String },
     #[error("storage did not answer within {after:?}: {detail}")]
     Hung { detail: String, after: Duration },
+    #[error("postgres is starting or stopping and takes no connections")]
+    NotAccepting,
     #[error("no connection slot is free")]
     TooManyConnections,
     #[error("postgres has ended by itself: {log}")]
@@ -93,6 +95,7 @@ impl PostgresError {
             self,
             Self::Timeout { .. }
                 | Self::Connect { .. }
+                | Self::NotAccepting
                 | Self::TooManyConnections
                 | Self::Leftovers { .. }
         )

@@ -17,7 +17,11 @@ use std::fmt::Write as _;
 const MAP: &str = "standfast";
 
 /// The text of our `pg_hba.conf`.
-pub(crate) fn hba_text(options: &Options, access: Access) -> Result<String, PostgresError> {
+pub(crate) fn hba_text(
+    options: &Options,
+    access: Access,
+    streams_to_nobody: bool,
+) -> Result<String, PostgresError> {
     let superuser = hba(&options.superuser.user);
     let replication = hba(&options.replication.user);
     let rewind = hba(&options.rewind.user);
@@ -29,7 +33,12 @@ pub(crate) fn hba_text(options: &Options, access: Access) -> Result<String, Post
     add(format!("local all {superuser} peer map={MAP}"));
     add(format!("local replication {superuser} peer map={MAP}"));
     add(format!("local replication {replication} scram-sha-256"));
-    add(format!("host replication {replication} all scram-sha-256"));
+    let how = if streams_to_nobody {
+        "reject"
+    } else {
+        "scram-sha-256"
+    };
+    add(format!("host replication {replication} all {how}"));
     add(format!("local {database} {rewind} scram-sha-256"));
     add(format!("host {database} {rewind} all scram-sha-256"));
     match access {
@@ -121,12 +130,12 @@ mod tests {
             local replication all reject
             host replication all all reject
         "#]]
-        .assert_eq(&hba_text(&options(), Access::Closed).unwrap());
+        .assert_eq(&hba_text(&options(), Access::Closed, false).unwrap());
     }
 
     #[test]
     fn open_keeps_the_users_lines_below_ours() {
-        let text = hba_text(&options(), Access::Open).unwrap();
+        let text = hba_text(&options(), Access::Open, false).unwrap();
         assert!(
             text.ends_with("host all all 10.0.0.0/8 scram-sha-256\n"),
             "{text}"

@@ -48,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) sync_defined: AtomicBool,
     /// Where in our log the lines of the last start begin.
     pub(crate) log_begins: AtomicU64,
+    /// And those since it was last told whom to follow.
+    pub(crate) followed_at: AtomicU64,
 }
 
 impl fmt::Debug for Instance {
@@ -106,6 +108,7 @@ impl Instance {
             slow: tokio::sync::Mutex::new(None),
             sync_defined: AtomicBool::new(false),
             log_begins: AtomicU64::new(0),
+            followed_at: AtomicU64::new(0),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -170,6 +173,25 @@ impl Instance {
         self.change(|settings| settings.access = access).await
     }
 
+    /// Ends every session but our own.
+    pub async fn disconnect_clients(&self, limit: Duration) -> Result<(), PostgresError> {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
+             AND NOT (application_name = 'standfast' AND client_addr IS NULL)";
+        self.act("end the clients' sessions", sql, &[], limit)
+            .await
+            .map(drop)
+    }
+
+    /// Whether others may stream from this instance. New connections only; those that are open stay open.
+    ///
+    /// A standby's WAL receiver comes back by itself, a tenth of a second after its upstream was restarted. Unless it
+    /// is refused it takes WAL that its agent has not noted yet.
+    pub async fn serve_streams(&self, serve: bool) -> Result<(), PostgresError> {
+        self.change(|settings| settings.streams_to_nobody = !serve)
+            .await
+    }
+
     /// What is configured now (which is not yet what every process of Postgres has read).
     pub async fn settings(&self) -> (Option<Upstream>, SyncNames, Access) {
         let settings = self.inner.settings.lock().await.clone();
@@ -206,7 +228,7 @@ impl Instance {
             }
             None => files::remove_durably(&paths.stream_passfile)?,
         }
-        let hba = hba::hba_text(&options, settings.access)?;
+        let hba = hba::hba_text(&options, settings.access, settings.streams_to_nobody)?;
         let ident = hba::ident_text(&options, &self.inner.os_user)?;
         let fixed = config::fixed_parameters(&options, &self.sockets(), &settings.floors);
         let config = config::config_text(&options, settings, &fixed, self.inner.binaries.major);

@@ -54,6 +54,7 @@ pub use discarded::Discarded;
 pub use error::PostgresError;
 pub use identify::Identity;
 pub use instance::Instance;
+pub use logfile::StreamTrouble;
 pub use options::{Access, Options, Replace, SyncNames, Upstream};
 pub use probe::{Probe, Receiver, Walsender};
 pub use rewind::{RewindReport, Rewound};

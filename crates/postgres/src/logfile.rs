@@ -23,6 +23,10 @@ pub(crate) fn rotate(log: &Path) -> u64 {
     }
 }
 
+pub(crate) fn size(log: &Path) -> u64 {
+    std::fs::metadata(log).map_or(0, |m| m.len())
+}
+
 /// What was logged since `begins`, with the end of the file that the logging collector writes, if it does.
 pub(crate) fn since(log: &Path, begins: u64, data_dir: &Path) -> String {
     let tail = |path: &Path, begins: u64| {
@@ -62,6 +66,50 @@ pub(crate) fn storage_error(log: &str) -> Option<PostgresError> {
     })
 }
 
+/// Why a standby can't stream, as its own log tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamTrouble {
+    /// The upstream no longer has the WAL: only a clone helps.
+    WalRemoved,
+    /// Our history is not the upstream's: rewind or clone.
+    Diverged,
+    /// The upstream belongs to another cluster.
+    WrongSystem,
+    /// The slot that we were told to use is not there.
+    NoSlot,
+    /// The upstream does not let us in.
+    Refused,
+}
+
+/// The last trouble since streaming last began.
+pub(crate) fn stream_trouble(log: &str) -> Option<StreamTrouble> {
+    let telling = |line: &str| {
+        let has = |text: &str| line.contains(text);
+        if has("started streaming WAL") || has("restarted WAL streaming") {
+            return Some(None);
+        }
+        let trouble = if has("requested WAL segment") && has("has already been removed") {
+            StreamTrouble::WalRemoved
+        } else if has("forked off current database system timeline")
+            || has("is behind recovery timeline")
+            || has("is not in this server's history")
+            || has("is ahead of the WAL flush position of this server")
+        {
+            StreamTrouble::Diverged
+        } else if has("database system identifier differs") {
+            StreamTrouble::WrongSystem
+        } else if has("replication slot") && has("does not exist") {
+            StreamTrouble::NoSlot
+        } else if has("password authentication failed") || has("no pg_hba.conf entry") {
+            StreamTrouble::Refused
+        } else {
+            return None;
+        };
+        Some(Some(trouble))
+    };
+    log.lines().rev().find_map(telling).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +127,20 @@ mod tests {
             Some(PostgresError::ReadOnly { .. })
         ));
         assert!(storage_error("FATAL:  database files are incompatible with server\n").is_none());
+    }
+
+    #[test]
+    fn trouble_counts_from_the_last_stream_on() {
+        let removed = "FATAL:  could not receive data from WAL stream: ERROR:  requested WAL segment 0001 has already been removed\n";
+        assert_eq!(stream_trouble(removed), Some(StreamTrouble::WalRemoved));
+        let mended = format!(
+            "{removed}LOG:  started streaming WAL from primary at 0/3000000 on timeline 1\n"
+        );
+        assert_eq!(stream_trouble(&mended), None);
+        let slot = format!(
+            "{mended}FATAL:  could not start WAL streaming: ERROR:  replication slot \"b\" does not exist\nx\n"
+        );
+        assert_eq!(stream_trouble(&slot), Some(StreamTrouble::NoSlot));
     }
 
     #[test]

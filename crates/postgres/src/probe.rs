@@ -8,6 +8,7 @@ use crate::config;
 use crate::error::PostgresError;
 use crate::identify::{Identifier, Identity};
 use crate::instance::Instance;
+use crate::process::PidFile;
 use ha::{Lsn, Timeline};
 use serde::{Deserialize, Deserializer};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -126,14 +127,21 @@ const SLOW_SQL: &str = "SELECT coalesce(bool_or(name = 'default_transaction_read
    WHERE pending_restart OR name = 'default_transaction_read_only'";
 
 impl Instance {
-    /// Asks the instance about itself, on a connection that nothing else uses.
+    /// Asks the instance about itself, on a connection that nothing else uses. `NotAccepting` while it starts or
+    /// replays up to where it is consistent.
     pub async fn probe(&self, limit: Duration) -> Result<Probe, PostgresError> {
         let end = Instant::now() + limit;
-        let rows = self
-            .inner
-            .probe_link
+        let link = &self.inner.probe_link;
+        let rows = match link
             .prepared(|| self.address(), "probe the instance", SQL, limit)
-            .await?;
+            .await
+        {
+            // Before it listens there is no one to say so.
+            Err(PostgresError::Connect { .. }) if self.is_starting() => {
+                return Err(PostgresError::NotAccepting);
+            }
+            rows => rows?,
+        };
         let row = rows.first().ok_or_else(|| bad("no row"))?;
         let mut probe = read(row)?;
         if probe.in_recovery {
@@ -146,6 +154,12 @@ impl Instance {
         self.add_slow(&mut probe, left).await?;
         probe.overridden = autoconf::overrides(&self.options().data_dir)?;
         Ok(probe)
+    }
+
+    /// The postmaster lives and has not yet said that it takes connections.
+    fn is_starting(&self) -> bool {
+        let file = PidFile::read(&self.options().data_dir);
+        self.postmaster().is_some() && !file.is_some_and(|file| file.is_ready())
     }
 
     async fn add_slow(&self, probe: &mut Probe, limit: Duration) -> Result<(), PostgresError> {

@@ -248,9 +248,9 @@ impl Instance {
         self.forget_connections().await;
         self.inner.sync_defined.store(false, Ordering::SeqCst);
         files::remove(&config::private_socket(&paths.state_dir, options.port))?;
-        self.inner
-            .log_begins
-            .store(logfile::rotate(&paths.log), Ordering::SeqCst);
+        let log_begins = logfile::rotate(&paths.log);
+        self.inner.log_begins.store(log_begins, Ordering::SeqCst);
+        self.inner.followed_at.store(log_begins, Ordering::SeqCst);
         let mut args: Vec<OsString> = vec!["-D".into(), options.data_dir.clone().into()];
         for (name, value) in fixed {
             args.extend(["-c".into(), format!("{name}={value}").into()]);

@@ -88,14 +88,14 @@ impl Link {
     }
 
     async fn open_unlimited(address: &Address, limit: Duration) -> Result<Self, PostgresError> {
-        let failed = |source: tokio_postgres::Error| {
-            if source.code() == Some(&tokio_postgres::error::SqlState::TOO_MANY_CONNECTIONS) {
-                return PostgresError::TooManyConnections;
-            }
-            PostgresError::Connect {
+        use tokio_postgres::error::SqlState;
+        let failed = |source: tokio_postgres::Error| match source.code() {
+            Some(&SqlState::TOO_MANY_CONNECTIONS) => PostgresError::TooManyConnections,
+            Some(&SqlState::CANNOT_CONNECT_NOW) => PostgresError::NotAccepting,
+            _ => PostgresError::Connect {
                 to: address.text(),
                 source,
-            }
+            },
         };
         let (client, connection) = Box::pin(address.config(limit).connect(NoTls))
             .await

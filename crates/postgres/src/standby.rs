@@ -5,11 +5,13 @@
 use crate::error::PostgresError;
 use crate::files;
 use crate::instance::Instance;
+use crate::logfile::{self, StreamTrouble};
 use crate::options::Upstream;
 use crate::probe::Probe;
 use crate::process;
 use ha::{Lsn, Timeline};
 use rustix::process::{Pid, Signal, kill_process};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// `wal_retrieve_retry_interval` as we set it.
@@ -44,8 +46,19 @@ pub struct EndOfWal {
 impl Instance {
     /// Streams from `upstream` from now on, by reload: sessions stay.
     pub async fn follow(&self, upstream: Upstream) -> Result<(), PostgresError> {
+        self.inner
+            .followed_at
+            .store(logfile::size(&self.inner.paths.log), Ordering::SeqCst);
         self.change(|settings| settings.upstream = Some(upstream))
             .await
+    }
+
+    /// Why it does not stream, as far as Postgres has said so since it was told whom to follow (or was started). For a
+    /// server that logs in another language than English there is no answer.
+    pub fn stream_trouble(&self) -> Option<StreamTrouble> {
+        let begins = self.inner.followed_at.load(Ordering::SeqCst);
+        let data_dir = &self.options().data_dir;
+        logfile::stream_trouble(&logfile::since(&self.inner.paths.log, begins, data_dir))
     }
 
     /// Stops the WAL receiver so that it is gone and cannot come back, and says where the standby stands then.

@@ -69,6 +69,13 @@ fn reattach(cluster: &Cluster, me: &NodeView) -> Decision {
     if let Some(job) = me.job {
         return Decision::wait("job", format!("waiting for {}", job_name(job)));
     }
+    if let Postgres::Down { leftovers } = me.postgres
+        && leftovers > 0
+    {
+        // Given up because its processes can't be killed: the lease must run out.
+        let reason = format!("{leftovers} processes of the former primary can't be killed yet");
+        return Decision::act("leftovers", Action::Fence, reason);
+    }
     let epoch = cluster.current_epoch();
     Decision::act(
         "reattach",

@@ -87,6 +87,10 @@ impl Keys {
     pub fn promise(&self, name: &NodeName) -> String {
         self.key(&format!("standfast/promises/{name}"))
     }
+    /// Whom a node follows, written before it begins to: a promise that was on its way meanwhile is refused.
+    pub fn stance(&self, name: &NodeName) -> String {
+        self.key(&format!("standfast/stances/{name}"))
+    }
     pub fn events(&self) -> String {
         self.key("standfast/events/")
     }
