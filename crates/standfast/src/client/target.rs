@@ -106,7 +106,7 @@ impl Target {
             .nodes
             .iter()
             .filter_map(|node| node.api_url.strip_prefix("http://"))
-            .map(|address| address.trim_end_matches('/').to_owned())
+            .filter_map(|address| address.split('/').next().map(str::to_owned))
             .collect();
         let known: Vec<String> = self.known.iter().map(Endpoint::to_string).collect();
         if members.iter().all(|member| known.contains(member)) {
