@@ -47,6 +47,20 @@ pub(crate) async fn run(member: Arc<Member>) {
 
 /// One step towards the membership that should be.
 async fn tend(member: &Member) {
+    let (name, address) = (
+        member.options.name.to_string(),
+        member.options.address.clone(),
+    );
+    // The leader itself may have moved.
+    if member
+        .membership()
+        .membership()
+        .get_node(&member.id)
+        .is_some()
+        && let Err(refusal) = member.let_in(member.id, name, address).await
+    {
+        tracing::debug!(?refusal, "the leader's own address is not committed");
+    }
     let membership = member.membership();
     let joint = membership.membership().get_joint_config();
     let (change, reason) = if let [_, target] = joint.as_slice() {
@@ -66,8 +80,8 @@ async fn tend(member: &Member) {
 }
 
 fn observe(member: &Member) -> Vec<Observed> {
-    let metrics = member.raft.metrics();
-    let metrics = metrics.borrow();
+    // A copy: while it is borrowed, openraft waits to write it, and a second look at it here would wait for openraft.
+    let metrics = member.raft.metrics().borrow().clone();
     let membership = metrics.membership_config.membership();
     let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
     let last = metrics.last_log_index.unwrap_or(0);
