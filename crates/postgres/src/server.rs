@@ -232,6 +232,7 @@ impl Instance {
             );
         }
         remove_strangers_pid_file(&options.data_dir)?;
+        remove_our_socket_locks(&options.data_dir, options.port, &self.sockets())?;
         let fixed = {
             let mut settings = self.inner.settings.lock().await;
             let mut changed = settings.clone();
@@ -425,6 +426,20 @@ fn remove_strangers_pid_file(data_dir: &Path) -> Result<(), PostgresError> {
             "postmaster.pid names a process that is not its; removed"
         );
         files::remove_durably(&data_dir.join("postmaster.pid"))?;
+    }
+    Ok(())
+}
+
+/// A socket's lock file that an earlier postmaster of this very directory left behind: nothing of it runs any more, but
+/// its number may be a zombie's by now, or somebody else's, and PostgreSQL would refuse to start.
+fn remove_our_socket_locks(data_dir: &Path, port: u16, dirs: &[PathBuf]) -> Result<(), PostgresError> {
+    for dir in dirs {
+        let lock = dir.join(format!(".s.PGSQL.{port}.lock"));
+        let text = files::read_text(&lock).ok().flatten().unwrap_or_default();
+        if text.lines().nth(1).map(Path::new) == Some(data_dir) {
+            tracing::debug!(lock = %lock.display(), "removed the lock of an earlier postmaster");
+            files::remove(&lock)?;
+        }
     }
     Ok(())
 }

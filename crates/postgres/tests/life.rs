@@ -146,6 +146,8 @@ fn closed_lets_nobody_in() {
         node.sql("SELECT 1").await;
         assert!(node.try_client("rewind user", Some(PASSWORD)).await.is_ok());
         assert!(node.try_client("postgres", Some(PASSWORD)).await.is_err());
+        node.instance.disconnect_clients(LONG).await.unwrap();
+        wait("ended", async || open.is_closed().then_some(())).await;
         node.instance.access(Access::Open).await.unwrap();
         wait("open", async || node.try_client("app", None).await.ok()).await;
         // A start begins closed.

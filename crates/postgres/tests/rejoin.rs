@@ -7,7 +7,9 @@
 
 mod support;
 
-use postgres::{CloneProgress, DataDir, PostgresError, Replace, Rewound, Stop, Work};
+use postgres::{
+    CloneProgress, DataDir, PostgresError, Replace, Rewound, Stop, StreamTrouble, Work,
+};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -176,7 +178,16 @@ fn a_diverged_primary_is_rewound_and_tells_what_it_discards() {
                 matches!(refused, Err(PostgresError::Refused(_))),
                 "{refused:?}"
             );
-            old.instance.start_standby(None, LONG).await.unwrap();
+            // Told to follow as it is, it says why it can't.
+            old.instance
+                .start_standby(Some(new.upstream()), LONG)
+                .await
+                .unwrap();
+            wait("diverged", async || {
+                (old.instance.stream_trouble() == Some(StreamTrouble::Diverged)).then_some(())
+            })
+            .await;
+            old.instance.detach(LONG).await.unwrap();
             old.instance.end_of_wal(LONG).await.unwrap();
             old.stop(Stop::Fast).await;
 
