@@ -1,5 +1,7 @@
 //! How clusters come about, change, lose members and go on.
 
+#![allow(clippy::print_stdout, reason = "figures for who looks")]
+
 mod common;
 
 use common::{CLUSTER, Cluster, PATIENCE, eventually, name, secret, voters};

@@ -2,6 +2,8 @@
 //!
 //! The test starts itself again as a child, which holds the members and counts upwards in the store.
 
+#![allow(clippy::print_stdout, reason = "the child speaks to its parent")]
+
 mod common;
 
 use common::{Cluster, PATIENCE};

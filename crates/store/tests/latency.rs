@@ -1,5 +1,7 @@
 //! What a call costs on loopback. Figures are printed with `--nocapture`; the bounds are generous.
 
+#![allow(clippy::print_stdout, reason = "figures for who looks")]
+
 mod common;
 
 use common::Cluster;

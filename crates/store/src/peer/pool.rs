@@ -92,6 +92,14 @@ impl Pool {
             .map_err(|_| CallError::Lost(format!("no answer from {address} in time")))?
     }
 
+    /// Whether the last attempt to connect to `address` failed.
+    pub(crate) fn is_failing(&self, address: &str) -> bool {
+        let lines = lock(&self.lines);
+        let state = lines.get(address).map(|line| line.state.borrow().clone());
+        // Dialling again after a failure is no success yet, but a fair chance.
+        matches!(state, Some(State::Failed(_)))
+    }
+
     /// Closes everything.
     pub(crate) fn close(&self) {
         lock(&self.lines).clear();

@@ -7,7 +7,9 @@
 use super::disk::{Contents, Disk};
 use super::lease::LeaseTimes;
 use super::log::{put, stored};
-use super::types::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, Types};
+use super::types::{
+    Entry, LogId, NodeId, Peer, SnapshotMeta, StorageError, StoredMembership, Types,
+};
 use crate::clock;
 use crate::kv::{Snapshot, View};
 use crate::lock;
@@ -86,6 +88,15 @@ impl Machine {
     pub(crate) fn look<T>(&self, ask: impl FnOnce(&State, &LeaseTimes) -> T) -> T {
         let applied = lock(&self.shared.applied);
         ask(&applied.state, &applied.times)
+    }
+
+    /// A member as the membership in force has it.
+    pub(crate) fn peer(&self, id: NodeId) -> Option<Peer> {
+        lock(&self.shared.applied)
+            .membership
+            .membership()
+            .get_node(&id)
+            .cloned()
     }
 
     /// Ends when a lease was granted, renewed or ended since the last call.

@@ -87,6 +87,7 @@ impl Member {
             pool: Arc::clone(&pool),
             contacts: Arc::clone(&contacts),
             book: book.clone(),
+            machine: machine.clone(),
         };
         let config = options.raft_config().validate().map_err(io::Error::other)?;
         let raft = Raft::new(id, Arc::new(config), network, log, machine.clone())
@@ -123,7 +124,7 @@ impl Member {
     /// A peer with the address at which to look for it.
     pub(crate) fn reachable(&self, peer: &Peer) -> Peer {
         Peer {
-            address: self.book.address(peer).to_owned(),
+            address: self.book.address(peer, &self.pool).to_owned(),
             ..peer.clone()
         }
     }

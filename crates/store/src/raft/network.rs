@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** an answer counts only when it comes from the member that was asked for.
 
+use super::machine::Machine;
 use super::options::Start;
 use super::types::{NodeId, Peer, Types};
 use crate::lock;
@@ -38,10 +39,12 @@ pub(crate) struct Network {
     pub(crate) pool: Arc<Pool>,
     pub(crate) contacts: Arc<Contacts>,
     pub(crate) book: AddressBook,
+    /// Knows the membership that is in force.
+    pub(crate) machine: Machine,
 }
 
-/// Addresses by name from this member's own configuration. They are younger than those in the log when
-/// several members have moved at once, and could not tell each other.
+/// Addresses by name from this member's own configuration, for when nobody is at the one in the log:
+/// members that have all moved at once could not tell each other.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddressBook(Arc<BTreeMap<String, String>>);
 
@@ -57,8 +60,11 @@ impl AddressBook {
         Self(Arc::new(plain.collect()))
     }
 
-    pub(crate) fn address<'a>(&'a self, peer: &'a Peer) -> &'a str {
-        self.0.get(&peer.name).unwrap_or(&peer.address)
+    pub(crate) fn address<'a>(&'a self, peer: &'a Peer, pool: &Pool) -> &'a str {
+        match self.0.get(&peer.name) {
+            Some(other) if pool.is_failing(&peer.address) && !pool.is_failing(other) => other,
+            _ => &peer.address,
+        }
     }
 }
 
@@ -70,7 +76,9 @@ impl RaftNetworkFactory<Types> for Network {
             pool: Arc::clone(&self.pool),
             contacts: Arc::clone(&self.contacts),
             target,
-            address: self.book.address(peer).to_owned(),
+            peer: peer.clone(),
+            book: self.book.clone(),
+            machine: self.machine.clone(),
         }
     }
 }
@@ -80,7 +88,9 @@ pub(crate) struct Client {
     pool: Arc<Pool>,
     contacts: Arc<Contacts>,
     target: NodeId,
-    address: String,
+    peer: Peer,
+    book: AddressBook,
+    machine: Machine,
 }
 
 type Error<E> = RPCError<NodeId, Peer, RaftError<NodeId, E>>;
@@ -90,9 +100,14 @@ impl Client {
     where
         E: std::error::Error,
     {
+        // openraft keeps a client for as long as it leads; its peer may move meanwhile.
+        let moved = self.machine.peer(self.target);
+        let address = self
+            .book
+            .address(moved.as_ref().unwrap_or(&self.peer), &self.pool);
         match self
             .pool
-            .call(&self.address, Some(self.target), request, body)
+            .call(address, Some(self.target), request, body)
             .await
         {
             Ok(response) => {
