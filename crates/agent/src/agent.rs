@@ -530,7 +530,10 @@ impl Agent {
 
     fn succeeded(&mut self, action: &Action, report: Report) {
         self.memory.left |= report.left;
-        self.memory.trouble = None;
+        // Only its own success ends an action's trouble: between two starts that fail a fence succeeds each time.
+        if self.memory.trouble.is_some_and(|(name, _, _)| name == shell::name(action)) {
+            self.memory.trouble = None;
+        }
         if let Some(applied) = report.applied {
             self.memory.applied = Some(applied);
         }
@@ -575,7 +578,8 @@ impl Agent {
     /// Processes in an uninterruptible wait (a dead disk) outlive every kill. The office then ends by its lease: it is
     /// no longer renewed, and not released either while they live.
     fn give_up_on_the_unkillable(&mut self, me: &NodeView, at: Instant) {
-        let stuck = matches!(me.postgres, Postgres::Down { leftovers } if leftovers > 0);
+        let killing = matches!(me.job, None | Some(Job::Stop));
+        let stuck = killing && matches!(me.postgres, Postgres::Down { leftovers } if leftovers > 0);
         let long = self
             .memory
             .down_since

@@ -54,10 +54,11 @@ pub(crate) fn start(log: Log) {
     };
 }
 
-/// openraft warns of messages that it rightly drops, at every election and change of membership.
+/// openraft reports, as errors, every message to a peer that is away, and warns of those that it rightly drops. What a
+/// person must know of it our store says itself, once.
 fn quietest(library: &str) -> LevelFilter {
     if library == "openraft" {
-        LevelFilter::ERROR
+        LevelFilter::OFF
     } else {
         LevelFilter::WARN
     }
