@@ -4,6 +4,38 @@
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Announced(pub &'static [&'static str]);
 
+impl Announced {
+    /// What a deposed primary may say: that it is, and what it threw away.
+    pub const FAILOVER: Self = Self(&[
+        "the store no longer has this node as leader",
+        "WAL that the cluster does not have was discarded",
+    ]);
+
+    /// The same where everything was killed and started again.
+    pub const POWER: Self = Self(&[
+        "the store no longer has this node as leader",
+        "WAL that the cluster does not have was discarded",
+        "postmaster.pid names a process that is not its; removed",
+    ]);
+
+    /// The same where what is tried may fail, and is tried again.
+    pub const TROUBLE: Self = Self(&[
+        "the store no longer has this node as leader",
+        "WAL that the cluster does not have was discarded",
+        "postmaster.pid names a process that is not its; removed",
+        "the action failed and is decided anew",
+    ]);
+}
+
+/// What the Raft library says whenever a peer is silent for a moment.
+const EVERYWHERE: [&str; 5] = [
+    "RPCError err=",
+    "timeout error=timeout after",
+    "while requesting vote",
+    "timeout while confirming leadership",
+    "append-entries timeout",
+];
+
 /// What begins every password and secret of the lab.
 const PLANTED: &str = "planted-";
 
@@ -28,7 +60,10 @@ fn complaint(line: &str, announced: &[&str]) -> Option<&'static str> {
         .split_whitespace()
         .take(4)
         .any(|word| matches!(word, "WARN" | "ERROR"));
-    let known = announced.iter().any(|part| line.contains(part));
+    let known = announced
+        .iter()
+        .chain(&EVERYWHERE)
+        .any(|part| line.contains(part));
     (loud && !known).then_some("not announced")
 }
 

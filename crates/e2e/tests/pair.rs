@@ -5,14 +5,12 @@ use e2e::{Announced, Topology, World, settle_deadline, story};
 use lab::Fault;
 use std::time::Duration;
 
-const FAILOVER: Announced = Announced(&[]);
-
 #[test]
 fn the_monitor_is_lost_and_returns() {
     story(
         "the_monitor_is_lost_and_returns",
         Topology::Pair,
-        FAILOVER,
+        Announced::POWER,
         async |world| {
             let ledger = world.load(4).await?;
             let primary = world.cluster.primary().await?;
@@ -42,7 +40,7 @@ fn the_postmaster_of_a_pair_is_killed() {
     story(
         "the_postmaster_of_a_pair_is_killed",
         Topology::Pair,
-        FAILOVER,
+        Announced::POWER,
         async |world| survives(world, Fault::Postmaster).await,
     );
 }
@@ -50,7 +48,7 @@ fn the_postmaster_of_a_pair_is_killed() {
 #[test]
 fn a_machine_of_a_pair_is_lost_and_comes_back() {
     let name = "a_machine_of_a_pair_is_lost_and_comes_back";
-    story(name, Topology::Pair, FAILOVER, async |world| {
+    story(name, Topology::Pair, Announced::POWER, async |world| {
         survives(world, Fault::Machine).await
     });
 }
@@ -60,7 +58,7 @@ fn the_power_of_a_pair_goes_and_comes_back() {
     story(
         "the_power_of_a_pair_goes_and_comes_back",
         Topology::Pair,
-        FAILOVER,
+        Announced::POWER,
         async |world| {
             let ledger = world.load(4).await?;
             world.cluster.cut_power()?;

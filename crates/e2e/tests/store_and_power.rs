@@ -4,12 +4,10 @@ use anyhow::Result;
 use e2e::{Announced, Topology, World, settle_deadline, story};
 use lab::Node;
 
-const OUTAGE: Announced = Announced(&[]);
-
 #[test]
 fn the_store_loses_its_majority_and_gets_it_back() {
     let name = "the_store_loses_its_majority_and_gets_it_back";
-    story(name, Topology::Three, OUTAGE, async |world| {
+    story(name, Topology::Three, Announced::POWER, async |world| {
         let ledger = world.load(4).await?;
         let primary = world.cluster.primary().await?;
         let standbys = world.cluster.standbys().await?;
@@ -34,7 +32,7 @@ fn every_cable_is_pulled_and_put_back() {
     story(
         "every_cable_is_pulled_and_put_back",
         Topology::Three,
-        OUTAGE,
+        Announced::POWER,
         async |world| {
             let ledger = world.load(4).await?;
             let primary = world.cluster.primary().await?;
@@ -59,7 +57,7 @@ fn the_primary_is_not_heard_but_hears() {
     story(
         "the_primary_is_not_heard_but_hears",
         Topology::Three,
-        OUTAGE,
+        Announced::POWER,
         async |world| {
             let ledger = world.load(4).await?;
             let primary = world.cluster.primary().await?;
@@ -85,7 +83,7 @@ fn the_power_goes_and_comes_back() {
     story(
         "the_power_goes_and_comes_back",
         Topology::Three,
-        OUTAGE,
+        Announced::POWER,
         async |world| {
             let ledger = world.load(4).await?;
             world.cluster.cut_power()?;
@@ -114,7 +112,7 @@ fn after_the_power_loss_any_order_will_do() {
     story(
         "after_the_power_loss_any_order_will_do",
         Topology::Three,
-        OUTAGE,
+        Announced::POWER,
         async |world| {
             let orders = [
                 ["n1", "n2", "n3"],

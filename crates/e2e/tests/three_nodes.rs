@@ -6,9 +6,6 @@ use lab::Fault;
 use rustix::process::Signal;
 use std::time::Duration;
 
-/// What nodes may say aloud when a primary goes.
-const FAILOVER: Announced = Announced(&[]);
-
 /// One fault of the primary under load, healed after `spell`.
 async fn survives(world: &mut World<'_>, fault: Fault, spell: Duration) -> Result<()> {
     let ledger = world.load(4).await?;
@@ -21,7 +18,7 @@ fn the_postmaster_is_killed() {
     story(
         "the_postmaster_is_killed",
         Topology::Three,
-        FAILOVER,
+        Announced::FAILOVER,
         async |world| survives(world, Fault::Postmaster, Duration::ZERO).await,
     );
 }
@@ -31,7 +28,7 @@ fn the_machine_is_lost_and_comes_back() {
     story(
         "the_machine_is_lost_and_comes_back",
         Topology::Three,
-        FAILOVER,
+        Announced::POWER,
         async |world| survives(world, Fault::Machine, Duration::ZERO).await,
     );
 }
@@ -41,7 +38,7 @@ fn the_primary_is_cut_off_and_comes_back() {
     story(
         "the_primary_is_cut_off_and_comes_back",
         Topology::Three,
-        FAILOVER,
+        Announced::FAILOVER,
         async |world| survives(world, Fault::Cut, spell()).await,
     );
 }
@@ -51,7 +48,7 @@ fn the_machine_freezes_and_thaws() {
     story(
         "the_machine_freezes_and_thaws",
         Topology::Three,
-        FAILOVER,
+        Announced::FAILOVER,
         async |world| survives(world, Fault::Frozen, spell()).await,
     );
 }
@@ -61,7 +58,7 @@ fn a_person_switches_over() {
     story(
         "a_person_switches_over",
         Topology::Three,
-        FAILOVER,
+        Announced::FAILOVER,
         async |world| survives(world, Fault::Switchover, Duration::ZERO).await,
     );
 }
@@ -71,7 +68,7 @@ fn the_data_disk_is_full() {
     story(
         "the_data_disk_is_full",
         Topology::ThreeOnSmallDisks,
-        FAILOVER,
+        Announced::TROUBLE,
         async |world| survives(world, Fault::Disk, Duration::ZERO).await,
     );
 }
@@ -81,7 +78,7 @@ fn the_data_disk_hangs() {
     story(
         "the_data_disk_hangs",
         Topology::ThreeOnOwnDisks,
-        FAILOVER,
+        Announced::TROUBLE,
         async |world| {
             let ledger = world.load(4).await?;
             let old = world.cluster.primary().await?;
@@ -102,7 +99,7 @@ fn the_data_disk_hangs() {
 #[test]
 fn a_busy_backend_is_not_taken_for_a_dead_postgres() {
     let name = "a_busy_backend_is_not_taken_for_a_dead_postgres";
-    story(name, Topology::Three, FAILOVER, async |world| {
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
         let mut ledger = world.load(2).await?;
         ledger.add_busy().await?;
         ledger.more(50, settle_deadline()).await?;
@@ -116,7 +113,7 @@ fn a_busy_backend_is_not_taken_for_a_dead_postgres() {
 #[test]
 fn the_agent_of_the_primary_is_killed_and_restarted() {
     let name = "the_agent_of_the_primary_is_killed_and_restarted";
-    story(name, Topology::Three, FAILOVER, async |world| {
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
         let ledger = world.load(4).await?;
         let old = world.cluster.primary().await?;
         world.cluster.node_mut(&old)?.kill_agent()?;
@@ -133,7 +130,7 @@ fn the_agent_of_the_primary_is_killed_and_restarted() {
 #[test]
 fn the_agent_is_restarted_at_once_and_nobody_notices() {
     let name = "the_agent_is_restarted_at_once_and_nobody_notices";
-    story(name, Topology::Three, FAILOVER, async |world| {
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
         let ledger = world.load(4).await?;
         let old = world.cluster.primary().await?;
         let node = world.cluster.node_mut(&old)?;
@@ -150,7 +147,7 @@ fn the_agent_of_the_primary_is_stopped() {
     story(
         "the_agent_of_the_primary_is_stopped",
         Topology::Three,
-        FAILOVER,
+        Announced::FAILOVER,
         async |world| {
             let ledger = world.load(4).await?;
             let old = world.cluster.primary().await?;
@@ -177,7 +174,7 @@ fn a_standby_is_lost_and_comes_back() {
     story(
         "a_standby_is_lost_and_comes_back",
         Topology::Three,
-        FAILOVER,
+        Announced::POWER,
         async |world| {
             let ledger = world.load(4).await?;
             let primary = world.cluster.primary().await?;
@@ -203,7 +200,7 @@ fn a_second_failure_follows_the_promotion() {
     story(
         "a_second_failure_follows_the_promotion",
         Topology::Three,
-        FAILOVER,
+        Announced::TROUBLE,
         async |world| {
             let ledger = world.load(4).await?;
             let first = world.cluster.primary().await?;

@@ -193,6 +193,14 @@ impl Host {
         self.selection.signal_all(Signal::CONT).map(drop)
     }
 
+    /// Lets every hung disk of the host go on; a process that waits for one can't even be killed.
+    pub(crate) fn resume_disks(&self) {
+        if let Some(inside) = &self.inside {
+            let pid = i32::try_from(inside.holder.id()).unwrap_or_default();
+            crate::disk::thaw_frozen_by(pid);
+        }
+    }
+
     /// A signal to one process of this host.
     pub fn signal(&self, pid: i32, signal: Signal) -> Result<()> {
         crate::processes::signal_if(pid, signal, || {
@@ -203,10 +211,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if let Some(inside) = &self.inside {
-            let pid = i32::try_from(inside.holder.id()).unwrap_or_default();
-            crate::disk::thaw_frozen_by(pid);
-        }
+        self.resume_disks();
         let _ = self.kill_everything();
         if let Some(inside) = &mut self.inside {
             let _ = inside.holder.kill();
@@ -219,8 +224,10 @@ impl Inside {
     fn open(network: &Network, name: &str) -> Result<Self> {
         let bridge = network::path_of(&network.bridge());
         // The holder stands in the bridge's network, so that killing the host spares it.
-        let script =
-            "mount -t tmpfs -o mode=1777 tmpfs /dev/shm && echo ready && exec sleep infinity";
+        // Two machines share neither memory segments nor Debian's directory of sockets.
+        let script = "mount -t tmpfs -o mode=1777 tmpfs /dev/shm && mkdir -p /run/postgresql \
+            && mount -t tmpfs -o mode=1777 tmpfs /run/postgresql \
+            && echo ready && exec sleep infinity";
         let mut holder = Command::new("nsenter")
             .arg(format!("--net={}", bridge.display()))
             .args([

@@ -284,6 +284,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(mut child) = self.agent.take() {
+            self.host.resume_disks();
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -84,11 +84,14 @@ impl Selection {
     /// (a frozen file system) is waited for until `deadline`.
     pub fn kill_all(&self, deadline: Duration) -> Result<()> {
         let end = Instant::now() + deadline;
+        let mut killed = BTreeSet::new();
         loop {
             let left = self.processes();
             if left.is_empty() {
+                wait_until_reaped(&killed);
                 return Ok(());
             }
+            killed.extend(left.iter().map(|process| process.pid));
             if Instant::now() > end {
                 bail!("not dead after {deadline:?}: {left:?}");
             }
@@ -98,6 +101,26 @@ impl Selection {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// After a power cut there are no zombies. Those of our own children stay until they are waited
+/// for, and whoever reaps the others may take its time: so this waits a little, not for ever.
+fn wait_until_reaped(killed: &BTreeSet<i32>) {
+    let own = std::process::id().to_string();
+    let foreign = |pid: &&i32| parent(**pid).is_some_and(|parent| parent != own);
+    let end = Instant::now() + Duration::from_secs(2);
+    while killed.iter().filter(foreign).count() > 0 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn parent(pid: i32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?
+        .1
+        .split(' ')
+        .nth(1)
+        .map(str::to_owned)
 }
 
 /// Sends a signal to `pid` if it still is the one that `still_meant` knows.

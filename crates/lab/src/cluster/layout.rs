@@ -254,6 +254,7 @@ fn created_node(
         &pg_ctl,
         "--auth",
         "trust",
+        "--pg-hba-lan",
         "--username",
         "postgres",
         "--monitor",
