@@ -2,11 +2,13 @@
 //!
 //! **Invariant:** the guard is entered before anything else exists: no thread, no runtime, no open file.
 
+mod bench;
 mod cli;
 mod client;
 mod config;
 mod confirm;
 mod create;
+mod demo;
 mod exit;
 mod logging;
 mod output;
@@ -75,6 +77,8 @@ fn standfast() -> anyhow::Result<ExitCode> {
         }
         Command::Stop { pgdata, signal } => client::stop(&client::load(&pgdata, &homes)?, signal),
         Command::Reload { pgdata } => client::reload(&client::load(&pgdata, &homes)?, &homes),
+        Command::Demo(options) => block_on(demo::run(options)),
+        Command::Bench(what) => bench::run(&what),
         Command::CheckConfig(which) => check_config(&file(which, &homes)?, &homes),
         Command::Version { json } => version(json),
     }
@@ -116,7 +120,11 @@ fn check_config(file: &std::path::Path, homes: &Homes) -> anyhow::Result<ExitCod
     }
     let problems = config.check_machine();
     if !problems.is_empty() {
-        return Err(config::ConfigError { file: file.to_owned(), problems }.into());
+        return Err(config::ConfigError {
+            file: file.to_owned(),
+            problems,
+        }
+        .into());
     }
     output::line(&format!("{}: ok", file.display()));
     Ok(ExitCode::Ok)

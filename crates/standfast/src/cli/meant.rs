@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Stop { pgdata: PathBuf, signal: Signal },
     Reload { pgdata: PathBuf },
     CheckConfig(Which),
+    Demo(crate::demo::Options),
+    Bench(crate::bench::Bench),
     Version { json: bool },
 }
 
@@ -245,6 +247,8 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
         Verb::Config(typed::Config::Check { file, local }) => {
             Command::CheckConfig(which(file, local)?)
         }
+        Verb::Demo(options) => Command::Demo(options),
+        Verb::Bench(what) => Command::Bench(what),
         Verb::Version(args) => Command::Version { json: args.json },
     })
 }

@@ -71,6 +71,11 @@ pub(crate) enum Verb {
     /// Configuration files
     #[command(subcommand)]
     Config(Config),
+    /// Watch a cluster on this machine lose its primary and repair itself
+    Demo(crate::demo::Options),
+    /// Measure what clients see of faults
+    #[command(subcommand)]
+    Bench(crate::bench::Bench),
     /// Print the version
     Version(Version),
 }
