@@ -69,17 +69,26 @@ pub enum AgentError {
     Http(#[from] reqwest::Error),
 }
 
+/// How an agent is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopOrder {
+    /// A leader hands over: checkpoint, clean stop, standbys get everything.
+    InOrder,
+    /// Postgres is killed, as by a crash; the leadership is let go once nothing of it is left.
+    AtOnce,
+}
+
 /// Asks a running agent for something.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Option<StopOrder>>,
     wake: Arc<Notify>,
 }
 
 impl Handle {
-    /// Hands over, stops Postgres, ends.
-    pub fn stop(&self) {
-        self.stop.send_replace(true);
+    /// Stops Postgres and ends.
+    pub fn stop(&self, how: StopOrder) {
+        self.stop.send_replace(Some(how));
         self.wake.notify_one();
     }
 }
@@ -103,7 +112,7 @@ pub struct Agent {
     poke: Arc<Notify>,
     changing: Arc<AtomicBool>,
     wake: Arc<Notify>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Option<StopOrder>>,
     said: watch::Sender<Said>,
     done: mpsc::UnboundedReceiver<Done>,
     report: mpsc::UnboundedSender<Done>,
@@ -161,7 +170,7 @@ impl Agent {
         let changing = Arc::new(AtomicBool::new(true));
         let (said, said_to) = watch::channel(Said::default());
         let (report, done) = mpsc::unbounded_channel();
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(None);
         let (observed_by, observed) = watch::channel(None);
         let (storage_by, storage) = watch::channel(Storage::Healthy);
         let observer = Observer::new(
@@ -234,8 +243,9 @@ impl Agent {
             if self.memory.left {
                 break Ended::Dropped;
             }
-            if *self.stop.borrow() {
-                self.hand_over_and_stop().await;
+            let order = *self.stop.borrow();
+            if let Some(how) = order {
+                self.hand_over_and_stop(how).await;
                 break Ended::Stopped;
             }
             let rest = self.turn();
@@ -531,7 +541,11 @@ impl Agent {
     fn succeeded(&mut self, action: &Action, report: Report) {
         self.memory.left |= report.left;
         // Only its own success ends an action's trouble: between two starts that fail a fence succeeds each time.
-        if self.memory.trouble.is_some_and(|(name, _, _)| name == shell::name(action)) {
+        if self
+            .memory
+            .trouble
+            .is_some_and(|(name, _, _)| name == shell::name(action))
+        {
             self.memory.trouble = None;
         }
         if let Some(applied) = report.applied {
@@ -660,7 +674,7 @@ impl Agent {
     }
 
     /// Stops in order: a leader hands over first, its standbys get everything.
-    async fn hand_over_and_stop(&mut self) {
+    async fn hand_over_and_stop(&mut self, how: StopOrder) {
         if let Some(running) = self.memory.running.take() {
             running.task.abort();
         }
@@ -668,10 +682,10 @@ impl Agent {
         let cluster = read_cluster(&self.shell.keys, &snapshot).unwrap_or_default();
         let basis = Basis { snapshot, cluster };
         let office = self.tenure.office();
-        let stop = if office.is_some() {
-            Action::Drain
-        } else {
-            Action::Stop
+        let stop = match how {
+            StopOrder::AtOnce => Action::Fence,
+            StopOrder::InOrder if office.is_some() => Action::Drain,
+            StopOrder::InOrder => Action::Stop,
         };
         tracing::info!("stopping Postgres");
         if let Err(error) = self.shell.act(stop, &basis).await {

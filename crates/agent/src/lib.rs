@@ -18,7 +18,7 @@ mod steps;
 mod tenure;
 mod witness;
 
-pub use agent::{Agent, AgentError, Ended, Handle, Options};
+pub use agent::{Agent, AgentError, Ended, Handle, Options, StopOrder};
 pub use clock::now;
 pub use journal::Line;
 pub use note::NoteError;

@@ -4,7 +4,7 @@ use crate::clock::now;
 use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
 };
-use postgres::{Access, Instance, Liveness, Probe};
+use postgres::{Access, Instance, Liveness, Probe, StreamTrouble};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +16,9 @@ const STEADY: Duration = Duration::from_millis(250);
 const CHANGING: Duration = Duration::from_millis(15);
 /// A probe that takes longer has not been answered.
 const PROBE: Duration = Duration::from_millis(900);
+/// A stream that has not come about after this is looked into.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(2);
+const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// Twice `wal_retrieve_retry_interval`.
 const TWO_RETRIES: Duration = Duration::from_millis(200);
 /// How often the disk is asked to write, and how long it may take.
@@ -58,6 +61,9 @@ pub(crate) struct Observer {
     answered: Option<(i32, Instant)>,
     data: Option<DataDir>,
     seen: BTreeMap<NodeName, Instant>,
+    /// Since when it should stream and does not.
+    unconnected: Option<Instant>,
+    repaired: Option<Instant>,
     /// Since when the startup process was seen waiting for more WAL, at which position.
     waiting: Option<(Instant, Lsn)>,
 }
@@ -104,6 +110,8 @@ impl Observer {
             data: None,
             seen: BTreeMap::new(),
             waiting: None,
+            unconnected: None,
+            repaired: None,
         }
     }
 
@@ -177,11 +185,57 @@ impl Observer {
         observation.facts = facts(&probe);
         let (upstream, _, access) = self.instance.settings().await;
         let open = access == Access::Open;
+        if !probe.overridden.is_empty() {
+            self.repair(at);
+        }
         if probe.in_recovery {
             observation.stream_heard = stream_heard(&probe);
+            observation.stream_broken = self.stream_broken(at, &probe);
             Postgres::Standby(self.standby(at, &probe, upstream.map(|up| up.name), open))
         } else {
             Postgres::Primary(self.primary(at, &probe, open))
+        }
+    }
+
+    /// ALTER SYSTEM has set what is ours to set.
+    fn repair(&mut self, at: Instant) {
+        if self
+            .repaired
+            .is_some_and(|last| at.since(last) < REPAIR_EVERY)
+        {
+            return;
+        }
+        self.repaired = Some(at);
+        let instance = self.instance.clone();
+        tokio::spawn(async move {
+            if let Err(error) = instance.repair_overrides().await {
+                tracing::warn!(
+                    error = crate::agent::chain(&error),
+                    "an override was not removed"
+                );
+            }
+        });
+    }
+
+    /// What Postgres says of a stream that does not come about; its log is read only after a while.
+    fn stream_broken(&mut self, at: Instant, probe: &Probe) -> Option<StreamBroken> {
+        let streaming = probe
+            .receiver
+            .as_ref()
+            .is_some_and(|it| it.status == "streaming");
+        if streaming || !probe.has_upstream {
+            self.unconnected = None;
+            return None;
+        }
+        let since = *self.unconnected.get_or_insert(at);
+        if at.since(since) < CONNECTS_WITHIN {
+            return None;
+        }
+        match self.instance.stream_trouble() {
+            Some(StreamTrouble::WalRemoved) => Some(StreamBroken::WalRemoved),
+            Some(StreamTrouble::Diverged) => Some(StreamBroken::Diverged),
+            Some(StreamTrouble::WrongSystem | StreamTrouble::NoSlot | StreamTrouble::Refused)
+            | None => None,
         }
     }
 

@@ -203,7 +203,7 @@ async fn stories() -> bool {
     .await;
     b.psql("INSERT INTO t VALUES (2)").expect("a row");
     for node in [a, b] {
-        node.handle.stop();
+        node.handle.stop(agent::StopOrder::InOrder);
         let ended = tokio::time::timeout(limit, node.task).await;
         println!("{} ended: {ended:?}", node.name);
     }

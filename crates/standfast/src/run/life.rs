@@ -4,9 +4,10 @@ use super::membership::Members;
 use super::{instance, ports};
 use crate::config::{BasicAuth, Config, Endpoint, RaftStart};
 use crate::exit::ExitCode;
+use crate::paths::Homes;
 use crate::pidfile::PidFile;
 use crate::secret::ClusterSecret;
-use agent::{Agent, Ended, Witness, WitnessOptions};
+use agent::{Agent, Ended, StopOrder, Witness, WitnessOptions};
 use anyhow::{Context as _, Result, bail};
 use api::v1::{Code, Register};
 use std::sync::Arc;
@@ -115,7 +116,7 @@ impl Life {
             Ok(ExitCode::Ok)
         };
         tokio::select! {
-            () = signals.stop() => Ok(ExitCode::Ok),
+            () = signals.end() => Ok(ExitCode::Ok),
             result = duty => result,
         }
     }
@@ -126,17 +127,22 @@ impl Life {
         served: watch::Sender<Arc<api::Served>>,
         mut signals: Signals,
     ) -> Result<ExitCode> {
-        let (agent, handle) = Agent::start(self.agent_options(served)?)?;
+        let options = self.agent_options(served)?;
+        let instance = options.instance.clone();
+        let (agent, handle) = Agent::start(options)?;
         let register = self.register_when_ready();
         let running = agent.run();
         tokio::pin!(register, running);
         let (mut registered, mut stopping) = (false, false);
         loop {
             tokio::select! {
-                () = signals.stop(), if !stopping => {
-                    stopping = true;
-                    handle.stop();
-                }
+                asked = signals.next() => match asked {
+                    Asked::Stop(how) => {
+                        stopping = true;
+                        handle.stop(how);
+                    }
+                    Asked::Reload => self.reload(&instance).await,
+                },
                 result = &mut register, if !registered && !stopping => {
                     result?;
                     registered = true;
@@ -168,6 +174,25 @@ impl Life {
             bootstrap: config.bootstrap.dcs.clone(),
             served,
         })
+    }
+
+    /// Reads the configuration again. What can change while the node runs is taken; a broken file changes nothing.
+    async fn reload(&self, instance: &::postgres::Instance) {
+        let loaded = Config::load(&self.config.file, &Homes::from_env());
+        let postgresql = match loaded {
+            Ok((config, _)) => config.postgresql,
+            Err(error) => {
+                tracing::error!(%error, "the configuration can't be read, the old one stays in force");
+                return;
+            }
+        };
+        let Some(new) = postgresql else { return };
+        match instance.configure(new.parameters, new.pg_hba).await {
+            Ok(()) => tracing::info!(
+                "reloaded: postgresql.parameters and postgresql.pg_hba; the rest counts from the next start"
+            ),
+            Err(error) => tracing::error!(%error, "the reloaded configuration was not taken"),
+        }
     }
 
     async fn leave_store(&self) {
@@ -230,6 +255,13 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    quit: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop(StopOrder),
+    Reload,
 }
 
 impl Signals {
@@ -238,20 +270,22 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
         })
     }
 
-    /// Returns when the node is told to stop.
-    async fn stop(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    tracing::info!("reload: the configuration is read at the next start");
-                }
-            }
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop(StopOrder::InOrder),
+            _ = self.interrupt.recv() => Asked::Stop(StopOrder::InOrder),
+            _ = self.quit.recv() => Asked::Stop(StopOrder::AtOnce),
+            _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+
+    /// Returns when the node is told to stop. A monitor has nothing to reload.
+    async fn end(&mut self) {
+        while !matches!(self.next().await, Asked::Stop(_)) {}
     }
 }
 
