@@ -208,15 +208,15 @@ impl Member {
 
     /// Why this member cannot go on, if it can't.
     pub(crate) fn failure(&self) -> Result<(), StoreError> {
-        if self.failure.borrow().is_none()
-            && let Err(fatal) = &self.raft.metrics().borrow().running_state
-        {
-            self.fail(fatal.to_string());
+        // Copies: a guard on a channel held while it is written to would wait for itself.
+        let known = self.failure.borrow().clone();
+        if let Some(why) = known {
+            return Err(StoreError::Fatal(why));
         }
-        match &*self.failure.borrow() {
-            None => Ok(()),
-            Some(why) => Err(StoreError::Fatal(why.clone())),
-        }
+        let fatal = self.raft.metrics().borrow().running_state.clone().err();
+        let Some(fatal) = fatal else { return Ok(()) };
+        self.fail(fatal.to_string());
+        Err(StoreError::Fatal(fatal.to_string()))
     }
 
     /// Ends when this member cannot go on.
