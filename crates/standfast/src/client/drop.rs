@@ -61,7 +61,8 @@ pub(super) async fn node(
         crate::output::line(&format!("would {what}"));
         return Ok(ExitCode::Ok);
     }
-    if data_dir.is_some() {
+    if let (Some(dir), Some(own)) = (data_dir, own) {
+        refuse_foreign(dir, &own.state_dir)?;
         confirm(&what, order.consent.yes)?;
     }
     if known {
@@ -121,11 +122,7 @@ pub(super) async fn monitor(
     let Some(config) = target.config.as_ref().filter(|config| config.is_witness()) else {
         return Err(Failure::usage("--pgdata is not a monitor's directory").into());
     };
-    let dir = config
-        .raft
-        .data_dir
-        .parent()
-        .unwrap_or(&config.raft.data_dir);
+    let dir = config.raft.data_dir.as_path();
     let mut what = format!("remove the monitor {}", config.name);
     if order.destroy {
         what += &format!(" and everything in {}", dir.display());
@@ -148,6 +145,10 @@ pub(super) async fn monitor(
         Err(error) => note(&format!("warning: the cluster was not told: {error:#}")),
     }
     clean_up(config, order.destroy.then_some(dir), homes)?;
+    if let Some(pgdata) = dir.parent().filter(|_| order.destroy) {
+        // Made by `create`; whatever else is in it is not ours.
+        let _ = std::fs::remove_dir(pgdata);
+    }
     note(&format!("dropped {}", config.name));
     Ok(ExitCode::Ok)
 }
@@ -161,13 +162,9 @@ fn clean_up(config: &Config, destroy: Option<&Path>, homes: &Homes) -> anyhow::R
         refuse_busy(dir)?;
         remove_tree(dir)?;
     }
-    if holds_other_nodes(&config.state_dir) {
-        note(&format!(
-            "kept {}: other nodes have their files below it",
-            config.state_dir.display()
-        ));
-    } else {
-        remove_tree(&config.state_dir)?;
+    match may_remove_state(&config.state_dir, homes) {
+        Ok(()) => remove_tree(&config.state_dir)?,
+        Err(why) => note(&format!("kept {}: {why}", config.state_dir.display())),
     }
     remove_file(&config.file)?;
     // Directories that only led to this file.
@@ -179,6 +176,32 @@ fn clean_up(config: &Config, destroy: Option<&Path>, homes: &Homes) -> anyhow::R
             break;
         }
         dir = empty.parent();
+    }
+    Ok(())
+}
+
+/// Only a cluster's directory is destroyed, or what is left of one whose making was cut off.
+fn refuse_foreign(dir: &Path, state_dir: &Path) -> Result<(), Failure> {
+    let filled = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+    let unfinished = state_dir.join("postgres/unfinished.json").exists();
+    if !filled || unfinished || dir.join("PG_VERSION").is_file() {
+        return Ok(());
+    }
+    let what = format!(
+        "{} holds no PostgreSQL cluster, so it is not removed",
+        dir.display()
+    );
+    Err(Failure::refused(what).hint("drop the node without --destroy"))
+}
+
+/// Whether the whole state directory is one that `create` chose, for this node alone. A path that was written into the
+/// file by hand may be anything.
+fn may_remove_state(state_dir: &Path, homes: &Homes) -> Result<(), &'static str> {
+    if state_dir == homes.state || !state_dir.starts_with(&homes.state) {
+        return Err("it was not chosen by `create`, remove it by hand");
+    }
+    if holds_other_nodes(state_dir) {
+        return Err("other nodes have their files below it");
     }
     Ok(())
 }
@@ -222,5 +245,51 @@ fn remove_file(file: &Path) -> anyhow::Result<()> {
             Err(error).with_context(|| format!("can't remove {}", file.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cluster_is_destroyed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, state) = (dir.path().join("data"), dir.path().join("state"));
+        assert_eq!(refuse_foreign(&data, &state), Ok(()), "absent");
+        std::fs::create_dir(&data).unwrap();
+        assert_eq!(refuse_foreign(&data, &state), Ok(()), "empty");
+        std::fs::write(data.join("letter.txt"), "dear").unwrap();
+        assert_eq!(
+            refuse_foreign(&data, &state).unwrap_err().code,
+            ExitCode::Refused
+        );
+        std::fs::create_dir_all(state.join("postgres")).unwrap();
+        std::fs::write(state.join("postgres/unfinished.json"), "{}").unwrap();
+        assert_eq!(
+            refuse_foreign(&data, &state),
+            Ok(()),
+            "a clone that was cut off"
+        );
+        std::fs::remove_dir_all(&state).unwrap();
+        std::fs::write(data.join("PG_VERSION"), "15\n").unwrap();
+        assert_eq!(refuse_foreign(&data, &state), Ok(()), "a cluster");
+    }
+
+    #[test]
+    fn a_state_directory_chosen_by_hand_or_shared_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = Homes {
+            config: dir.path().join("c"),
+            state: dir.path().join("s"),
+        };
+        let own = homes.state.join("srv/a");
+        std::fs::create_dir_all(own.join("postgres/socket")).unwrap();
+        assert_eq!(may_remove_state(&own, &homes), Ok(()));
+        assert!(may_remove_state(Path::new("/var/lib"), &homes).is_err());
+        assert!(may_remove_state(&homes.state, &homes).is_err());
+        std::fs::create_dir_all(own.join("below")).unwrap();
+        std::fs::write(own.join("below/identity"), "x").unwrap();
+        assert!(may_remove_state(&own, &homes).is_err());
     }
 }

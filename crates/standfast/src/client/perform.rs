@@ -23,6 +23,8 @@ const COLUMNS: &[Column] = &[
 ];
 /// How often the cluster is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the outcome of a change is watched after the change itself.
+const SETTLE: Duration = Duration::from_secs(10);
 /// How much longer than it may take an answer may be under way.
 const UNDER_WAY: Duration = Duration::from_secs(5);
 
@@ -81,10 +83,9 @@ async fn change(
     loop {
         tokio::select! {
             outcome = &mut ordered => {
-                if let Ok(state) = target.state().await {
-                    seen.print_changes(&state);
-                }
-                return outcome;
+                let outcome = outcome?;
+                watch_settle(target, &mut seen, wait.min(SETTLE)).await;
+                return Ok(outcome);
             }
             () = tokio::time::sleep(LOOK) => {
                 if let Ok(state) = target.state().await {
@@ -92,6 +93,28 @@ async fn change(
                 }
             }
         }
+    }
+}
+
+/// Goes on looking until the new primary is protected again, as pg_autoctl does: then the next order can be given.
+/// That it takes longer is no failure of this one.
+async fn watch_settle(target: &Target, seen: &mut Seen, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Ok(state) = target.state().await {
+            seen.print_changes(&state);
+            let leads = |node: &&Node| state.leader.as_ref() == Some(&node.name);
+            let leader = state.nodes.iter().find(leads);
+            if leader
+                .is_some_and(|node| matches!(node.state, NodeState::Primary | NodeState::Single))
+            {
+                return;
+            }
+        }
+        if Instant::now() >= deadline {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

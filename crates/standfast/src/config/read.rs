@@ -670,5 +670,12 @@ fn absolute_path(section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
         );
         return None;
     }
+    if path
+        .components()
+        .any(|part| part == std::path::Component::ParentDir)
+    {
+        section.error(text.line, key, "holds `..`, write the path that is meant");
+        return None;
+    }
     Some(path.components().collect())
 }

@@ -471,6 +471,10 @@ fn directories() {
         ]],
     );
     check_error(
+        &altered("/srv/a", "/srv/../etc"),
+        expect!["f.yml: line 13: postgresql.data_dir: holds `..`, write the path that is meant"],
+    );
+    check_error(
         &altered("/srv/a", "/"),
         expect![
             "f.yml: line 13: postgresql.data_dir: is the root directory, name one of Postgres's own"
