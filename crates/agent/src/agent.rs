@@ -274,6 +274,7 @@ impl Agent {
     /// Looks once, decides once, starts at most one action. Returns how long to rest without an event.
     fn turn(&mut self) -> Duration {
         let at = now();
+        self.tenure.turned(at);
         let snapshot = Arc::clone(&self.view.borrow_and_update());
         let cluster = match read_cluster(&self.shell.keys, &snapshot) {
             Ok(cluster) => cluster,

@@ -10,6 +10,9 @@ use store::layout::{Keys, StatusRecord};
 use store::{Guard, LeaseId, Store, StoreError, Txn};
 use tokio::sync::{Notify, watch};
 
+/// A loop that has not turned for so long hangs; it turns at least once a second.
+const LOOP_HANGS: Duration = Duration::from_secs(3);
+
 /// What the loop tells the keeper.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Said {
@@ -51,6 +54,12 @@ impl Keeper {
             let said = self.said.borrow_and_update().clone();
             match self.session(&said.settings).await {
                 Ok(session) => match self.tenure.office() {
+                    Some(office) if self.loop_hangs() => {
+                        tracing::warn!(
+                            epoch = office.epoch.0,
+                            "the agent's loop hangs: the lease is not renewed"
+                        );
+                    }
                     Some(office) => self.beat(&said, session, office, &mut written).await,
                     None => self.stay(&said, session, &mut written).await,
                 },
@@ -58,6 +67,13 @@ impl Keeper {
             }
             self.pause(&said.settings).await;
         }
+    }
+
+    /// Whoever renews for a loop that hangs keeps a leadership that nobody exercises.
+    fn loop_hangs(&self) -> bool {
+        self.tenure
+            .last_turn()
+            .is_some_and(|last| now().since(last) > LOOP_HANGS)
     }
 
     /// In office the next beat is never late; otherwise a changed member key is written soon.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 /// How often the instance is looked at while it is steady, and while it is changing.
 const STEADY: Duration = Duration::from_millis(250);
@@ -21,6 +22,8 @@ const CONNECTS_WITHIN: Duration = Duration::from_secs(2);
 const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// Twice `wal_retrieve_retry_interval`.
 const TWO_RETRIES: Duration = Duration::from_millis(200);
+/// A data directory that is not read after this is on a disk that hangs.
+const READ: Duration = Duration::from_secs(1);
 /// How often the disk is asked to write, and how long it may take.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 const WRITE: Duration = Duration::from_millis(1500);
@@ -60,6 +63,8 @@ pub(crate) struct Observer {
     /// When which postmaster last answered.
     answered: Option<(i32, Instant)>,
     data: Option<DataDir>,
+    last_data: DataDir,
+    reading: Option<JoinHandle<Result<postgres::DataDir, postgres::PostgresError>>>,
     seen: BTreeMap<NodeName, Instant>,
     /// Since when it should stream and does not.
     unconnected: Option<Instant>,
@@ -108,6 +113,8 @@ impl Observer {
             streams,
             answered: None,
             data: None,
+            last_data: DataDir::Empty,
+            reading: None,
             seen: BTreeMap::new(),
             waiting: None,
             unconnected: None,
@@ -323,13 +330,21 @@ impl Observer {
         }
     }
 
-    /// The directory is read again when nothing runs in it; while something does, it stays what it was.
+    /// The directory is read again when nothing runs in it; while something does, it stays what it was. A disk that
+    /// hangs must not hang the observer: until it answers, the directory is what it was last.
     async fn data_dir(&mut self) -> DataDir {
         if let Some(data) = &self.data {
             return data.clone();
         }
         let instance = self.instance.clone();
-        let found = match tokio::task::spawn_blocking(move || instance.data_dir()).await {
+        let reading = self
+            .reading
+            .get_or_insert_with(|| tokio::task::spawn_blocking(move || instance.data_dir()));
+        let Ok(read) = tokio::time::timeout(READ, reading).await else {
+            return self.last_data.clone();
+        };
+        self.reading = None;
+        let found = match read {
             Ok(Ok(found)) => typed(found),
             Ok(Err(error)) => DataDir::Unusable(error.to_string()),
             Err(_) => DataDir::Unusable("it could not be read".to_owned()),
@@ -337,6 +352,7 @@ impl Observer {
         if matches!(found, DataDir::Ready(_)) && self.instance.liveness() != Liveness::Down {
             self.data = Some(found.clone());
         }
+        self.last_data = found.clone();
         found
     }
 }

@@ -19,6 +19,7 @@ struct Inner {
     session: Option<Session>,
     office: Option<Office>,
     heard: Option<Instant>,
+    turned: Option<Instant>,
 }
 
 /// The lease that the member key hangs on, and the leader key when this node leads.
@@ -113,6 +114,16 @@ impl Tenure {
     pub(crate) fn heard(&self, at: Instant) {
         let mut inner = self.lock();
         inner.heard = inner.heard.max(Some(at));
+    }
+
+    /// The loop has looked and decided.
+    pub(crate) fn turned(&self, at: Instant) {
+        self.lock().turned = Some(at);
+    }
+
+    /// When the loop last decided.
+    pub(crate) fn last_turn(&self) -> Option<Instant> {
+        self.lock().turned
     }
 
     /// When the store last answered.

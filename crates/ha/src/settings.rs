@@ -40,7 +40,7 @@ pub struct Settings {
     pub election_window: Duration,
     /// How long a crashed primary may take to come back where nobody can take over.
     pub primary_start_timeout: Duration,
-    /// How long storage may fail, or Postgres not answer, before the primary gives up its leadership.
+    /// How long Postgres may not answer before it is taken for hung. A busy machine is no hung Postgres.
     pub hang_timeout: Duration,
     /// No automatic failover, start or stop.
     pub paused: bool,
@@ -60,7 +60,7 @@ impl Default for Settings {
             lag_bytes_max: 1 << 20,
             election_window: Duration::from_millis(300),
             primary_start_timeout: Duration::from_secs(60),
-            hang_timeout: Duration::from_millis(900),
+            hang_timeout: Duration::from_secs(3),
             paused: false,
         }
     }

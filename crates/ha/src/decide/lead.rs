@@ -11,9 +11,13 @@ use crate::view::{
     Cluster, DataDir, Lease, NodeView, Postgres, Primary, Standby, Storage, Switchover,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// A standby whose flush position is within this of the primary's may be named in the setting.
 const JOINS_WITHIN: u64 = 16 << 20;
+
+/// Storage that failed twice in a row fails; the probe itself waits longer for a disk that hangs.
+const STORAGE_FAILS_FOR: Duration = Duration::from_millis(250);
 
 pub(super) fn lead(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     let Some(lease) = me.lease else {
@@ -460,7 +464,7 @@ fn give_up(cluster: &Cluster, me: &NodeView, primary: &Primary, now: Instant) ->
     let Storage::Failing { since, why } = &me.storage else {
         return None;
     };
-    if !primary.open || now.since(*since) < cluster.settings.hang_timeout {
+    if !primary.open || now.since(*since) < STORAGE_FAILS_FOR {
         return None;
     }
     can_take_over(cluster, me).ok()?;
