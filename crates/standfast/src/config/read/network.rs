@@ -1,0 +1,161 @@
+//! `restapi` and `store`: how a node is reached, and how it finds the others.
+
+use super::places::{absolute_path, connected, endpoint};
+use crate::config::section::Section;
+use crate::config::values::Endpoint;
+use crate::config::{BasicAuth, Password, Raft, RaftStart, RestApi};
+use crate::paths::Homes;
+use ha::NodeName;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub(super) fn restapi(root: &Section<'_>) -> Option<RestApi> {
+    let section = root.section("restapi");
+    let listen = endpoint(&section, "listen");
+    let connect = endpoint(&section, "connect_address");
+    let authentication = {
+        let auth = section.section("authentication");
+        let username = auth.text("username");
+        let password = auth.text("password");
+        auth.finish(&[]);
+        match (username, password) {
+            (Some(username), Some(password)) => Some(BasicAuth {
+                username: username.value,
+                password: Password::new(password.value),
+            }),
+            (None, None) => None,
+            (Some(_), None) => {
+                auth.missing("password", "a user name without one would let nobody in");
+                None
+            }
+            (None, Some(_)) => {
+                auth.missing("username", "a password belongs to one");
+                None
+            }
+        }
+    };
+    section.finish(&[
+        "certfile",
+        "keyfile",
+        "keyfile_password",
+        "cafile",
+        "ciphers",
+        "verify_client",
+        "allowlist",
+        "allowlist_include_members",
+        "http_extra_headers",
+        "https_extra_headers",
+        "request_queue_size",
+        "server_tokens",
+    ]);
+    let listen = match listen {
+        Some(listen) => listen,
+        None if section.is_present("listen") => return None,
+        None => {
+            section.missing(
+                "listen",
+                "HOST:PORT of the REST API, such as 127.0.0.1:8008",
+            );
+            return None;
+        }
+    };
+    let connect_address = connected(&section, connect, &listen)?;
+    Some(RestApi {
+        listen,
+        connect_address,
+        authentication,
+    })
+}
+
+pub(super) fn raft(
+    root: &Section<'_>,
+    restapi: Option<&RestApi>,
+    state_dir: &Path,
+    homes: &Homes,
+) -> Option<Raft> {
+    let store = root.section("store");
+    let section = store.section("raft");
+    let listen = endpoint(&section, "listen");
+    let advertise = endpoint(&section, "advertise");
+    let data_dir = absolute_path(&section, "data_dir").unwrap_or_else(|| state_dir.join("raft"));
+    let secret_file = absolute_path(&section, "secret_file").unwrap_or_else(|| homes.secret_file());
+    let members = section.section("members");
+    let start = start(&section, &members);
+    section.finish(&[]);
+    store.finish(&["memory"]);
+    let advertise = match (advertise, &listen) {
+        (Some(advertise), _) if advertise.is_any() => {
+            section.refuse("advertise", "must name one address of this machine");
+            return None;
+        }
+        (Some(advertise), _) => advertise,
+        (None, Some(listen)) if listen.is_any() => {
+            section.missing(
+                "advertise",
+                "the address under which the other members reach this one",
+            );
+            return None;
+        }
+        (None, Some(listen)) => listen.clone(),
+        (None, None) => restapi?.connect_address.clone(),
+    };
+    Some(Raft {
+        listen,
+        advertise,
+        data_dir,
+        start: start?,
+        secret_file,
+    })
+}
+
+fn start(section: &Section<'_>, members: &Section<'_>) -> Option<RaftStart> {
+    let mut listed = BTreeMap::new();
+    let mut sound = true;
+    for (name, address) in members.pairs() {
+        match (
+            NodeName::new(name.clone()),
+            address.value.parse::<Endpoint>(),
+        ) {
+            (Ok(node), Ok(endpoint)) => {
+                listed.insert(node, endpoint);
+            }
+            (Err(bad), _) => {
+                members.error(address.line, &name, bad.to_string());
+                sound = false;
+            }
+            (_, Err(bad)) => {
+                members.error(address.line, &name, bad.to_string());
+                sound = false;
+            }
+        }
+    }
+    let mut join = Vec::new();
+    for address in section.texts("join") {
+        match address.value.parse() {
+            Ok(endpoint) => join.push(endpoint),
+            Err(bad) => {
+                section.error(address.line, "join", format!("{bad}"));
+                sound = false;
+            }
+        }
+    }
+    match (listed.is_empty(), join.is_empty()) {
+        _ if !sound => None,
+        (false, false) => {
+            section.error(
+                members.line(),
+                "members",
+                "either a fixed list of members or join, not both",
+            );
+            None
+        }
+        (false, true) if listed.len() % 2 == 0 || listed.len() > 5 => {
+            let what = format!("{} voters: it must be one, three or five", listed.len());
+            section.error(members.line(), "members", what);
+            None
+        }
+        (false, true) => Some(RaftStart::Members(listed)),
+        (true, false) => Some(RaftStart::Join(join)),
+        (true, true) => Some(RaftStart::Found),
+    }
+}

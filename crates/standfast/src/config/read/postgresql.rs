@@ -1,0 +1,171 @@
+//! `postgresql`: the instance.
+
+use super::places::{absolute_path, connected, endpoint};
+use crate::config::section::{At, Section};
+use crate::config::values::{Endpoint, check_host, split_port};
+use crate::config::{Login, Password, Postgresql, postgres_rules};
+use std::path::PathBuf;
+
+pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql> {
+    let section = root.section("postgresql");
+    if section.is_empty() {
+        if !witness {
+            root.missing(
+                "postgresql",
+                "the instance, or `witness: true` for a monitor",
+            );
+        }
+        return None;
+    }
+    let listen = section
+        .text("listen")
+        .and_then(|text| pg_listen(&section, &text));
+    if listen.is_none() && !section.is_present("listen") {
+        section.missing("listen", "HOST:PORT of Postgres, such as 127.0.0.1:5432");
+    }
+    let connect = endpoint(&section, "connect_address");
+    let data_dir = data_dir(&section);
+    let authentication = section.section("authentication");
+    let superuser = login(&authentication, "superuser", "postgres");
+    let replication = login(&authentication, "replication", "replicator");
+    let rewind = login(&authentication, "rewind", "rewind");
+    authentication.finish(&[]);
+    let parameters = {
+        let parameters = section.section("parameters");
+        let pairs = parameters.pairs();
+        postgres_rules::check(&parameters, &pairs);
+        pairs.into_iter().map(|(key, at)| (key, at.value)).collect()
+    };
+    let pg_hba = section
+        .texts("pg_hba")
+        .into_iter()
+        .map(|at| at.value)
+        .collect();
+    let database = section
+        .text("database")
+        .map_or_else(|| "postgres".to_owned(), |at| at.value);
+    let bin_dir = absolute_path(&section, "bin_dir");
+    let custom_conf = absolute_path(&section, "custom_conf");
+    let basebackup = section.options("basebackup");
+    section.finish(&[
+        "config_dir",
+        "pgpass",
+        "use_slots",
+        "use_unix_socket",
+        "use_unix_socket_repl",
+        "use_pg_rewind",
+        "remove_data_directory_on_rewind_failure",
+        "remove_data_directory_on_diverged_timelines",
+        "callbacks",
+        "create_replica_methods",
+        "recovery_conf",
+        "pg_ident",
+        "pg_ctl_timeout",
+        "proxy_address",
+        "before_stop",
+        "pre_promote",
+        "bin_name",
+    ]);
+    let (listen, port) = listen?;
+    let first = listen.split(',').next().unwrap_or_default().to_owned();
+    let as_endpoint = match first.as_str() {
+        "" | "*" => Endpoint::new("0.0.0.0", port),
+        host => Endpoint::new(host, port),
+    };
+    let connect_address = connected(&section, connect, &as_endpoint)?;
+    Some(Postgresql {
+        listen,
+        port,
+        connect_address,
+        data_dir: data_dir?,
+        bin_dir,
+        pg_hba,
+        parameters,
+        superuser: superuser?,
+        replication: replication?,
+        rewind: rewind?,
+        database,
+        custom_conf,
+        basebackup,
+    })
+}
+
+/// Patroni's `listen`: `HOSTS:PORT`, the hosts separated by commas.
+fn pg_listen(section: &Section<'_>, text: &At<String>) -> Option<(String, u16)> {
+    let (hosts, port) = match split_port(&text.value) {
+        Ok(split) => split,
+        Err(bad) => {
+            section.error(text.line, "listen", bad.to_string());
+            return None;
+        }
+    };
+    let mut listed = Vec::new();
+    for host in hosts.split(',').map(str::trim) {
+        match host {
+            "" | "*" => listed.push("*".to_owned()),
+            host => match check_host(host) {
+                Ok(host) => listed.push(host),
+                Err(bad) => {
+                    section.error(text.line, "listen", bad.to_string());
+                    return None;
+                }
+            },
+        }
+    }
+    Some((listed.join(","), port))
+}
+
+fn data_dir(section: &Section<'_>) -> Option<PathBuf> {
+    let Some(dir) = absolute_path(section, "data_dir") else {
+        if !section.is_present("data_dir") {
+            section.missing("data_dir", "the absolute path of the data directory");
+        }
+        return None;
+    };
+    if dir.parent().is_none() {
+        section.refuse(
+            "data_dir",
+            "is the root directory, name one of Postgres's own",
+        );
+        return None;
+    }
+    Some(dir)
+}
+
+fn login(authentication: &Section<'_>, key: &'static str, default: &str) -> Option<Login> {
+    let section = authentication.section(key);
+    let username = section.text("username");
+    let password = section.text("password");
+    section.finish(&[
+        "sslmode",
+        "sslkey",
+        "sslcert",
+        "sslrootcert",
+        "sslpassword",
+        "sslcrl",
+        "gssencmode",
+        "channel_binding",
+    ]);
+    let name = username.as_ref().map_or(default, |at| at.value.as_str());
+    if name.is_empty() || name.len() > 63 || name.contains(['"', '\n', '\r', '\0']) {
+        let line = username.as_ref().map_or(0, |at| at.line);
+        section.error(
+            line,
+            "username",
+            "must be 1 to 63 characters without quotes or line breaks",
+        );
+        return None;
+    }
+    if let Some(password) = password
+        .as_ref()
+        .filter(|at| at.value.contains(['\n', '\r', '\0']))
+    {
+        section.error(password.line, "password", "must not hold line breaks");
+        return None;
+    }
+    let password = password.map(|at| Password::new(at.value));
+    Some(Login {
+        username: name.to_owned(),
+        password,
+    })
+}
