@@ -16,6 +16,7 @@ mod paths;
 mod pidfile;
 mod privileges;
 mod run;
+mod replay;
 mod secret;
 
 use anyhow::Context as _;
@@ -80,6 +81,12 @@ fn standfast() -> anyhow::Result<ExitCode> {
         Command::Demo(options) => block_on(demo::run(options)),
         Command::Bench(what) => bench::run(&what),
         Command::CheckConfig(which) => check_config(&file(which, &homes)?, &homes),
+        Command::Replay(journal) => replay::replay(&journal),
+        Command::RecoverStore { pgdata, yes } => {
+            let config = client::load(&pgdata, &homes)?;
+            let pid_file = PidFile::acquire(&config.state_dir)?;
+            block_on(run::recover_store(&config, pid_file, yes))
+        }
         Command::Version { json } => version(json),
     }
 }

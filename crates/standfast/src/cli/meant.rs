@@ -33,6 +33,8 @@ pub(crate) enum Command {
     CheckConfig(Which),
     Demo(crate::demo::Options),
     Bench(crate::bench::Bench),
+    Replay(PathBuf),
+    RecoverStore { pgdata: PathBuf, yes: bool },
     Version { json: bool },
 }
 
@@ -45,6 +47,7 @@ impl Command {
             | Self::CreatePostgres(_)
             | Self::Stop { .. }
             | Self::Reload { .. }
+            | Self::RecoverStore { .. }
             | Self::CheckConfig(Which::Pgdata(_)) => true,
             Self::Ask(named, _) => named.pgdata.is_some(),
             // What is left writes nothing of a node's, or sees to its users itself.
@@ -249,6 +252,12 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
         }
         Verb::Demo(options) => Command::Demo(options),
         Verb::Bench(what) => Command::Bench(what),
+        Verb::Debug(typed::Debug::Replay { file }) => Command::Replay(absolute(&file).map_err(|error| {
+            Failure::error(format!("can't make {} absolute: {error}", file.display()))
+        })?),
+        Verb::Store(typed::Store::Recover { local, yes }) => {
+            Command::RecoverStore { pgdata: pgdata(&local)?, yes }
+        }
         Verb::Version(args) => Command::Version { json: args.json },
     })
 }

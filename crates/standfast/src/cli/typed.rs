@@ -76,8 +76,35 @@ pub(crate) enum Verb {
     /// Measure what clients see of faults
     #[command(subcommand)]
     Bench(crate::bench::Bench),
+    /// Look into what a node has decided
+    #[command(subcommand)]
+    Debug(Debug),
+    /// Repair the embedded store
+    #[command(subcommand)]
+    Store(Store),
     /// Print the version
     Version(Version),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Debug {
+    /// Decide again what a node's journal has recorded, and show what is decided differently now
+    Replay {
+        /// A journal.jsonl of a node's state directory
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Go on with this node's member alone, after a majority is lost for good; the agent must be stopped
+    Recover {
+        #[command(flatten)]
+        local: Local,
+        /// Do it: what only the lost members knew is lost
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Which node's files are meant

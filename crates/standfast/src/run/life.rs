@@ -3,7 +3,7 @@
 use super::membership::Members;
 use super::{instance, ports};
 use crate::config::{BasicAuth, Config, Endpoint, RaftStart};
-use crate::exit::ExitCode;
+use crate::exit::{ExitCode, Failure};
 use crate::paths::Homes;
 use crate::pidfile::PidFile;
 use crate::secret::ClusterSecret;
@@ -28,6 +28,26 @@ pub(crate) fn run(config: Config, _pid_file: PidFile) -> Result<ExitCode> {
         .build()
         .context("can't start")?;
     runtime.block_on(run_node(config))
+}
+
+/// Makes this node's store member the only one of its cluster, after a majority is gone for good.
+pub(crate) async fn recover_store(
+    config: &Config,
+    _pid_file: PidFile,
+    yes: bool,
+) -> Result<ExitCode> {
+    if !yes {
+        return Err(Failure::refused(format!(
+            "the store of {} would go on from this member alone; what only the lost members knew is lost",
+            config.scope
+        ))
+        .hint("if they are gone for good, repeat this with --yes; they must come back with empty store directories")
+        .into());
+    }
+    let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
+    RaftStore::recover(&store_options(config, &secret)).await.context("embedded store")?;
+    crate::output::line(&format!("the store of {} goes on from {} alone", config.scope, config.name));
+    Ok(ExitCode::Ok)
 }
 
 /// What every part of the node's life needs.

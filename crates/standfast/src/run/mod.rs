@@ -7,4 +7,4 @@ mod life;
 mod membership;
 mod ports;
 
-pub(crate) use life::run;
+pub(crate) use life::{recover_store, run};
