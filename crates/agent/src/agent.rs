@@ -29,7 +29,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// A kill that takes longer than this is stuck in the kernel.
-const UNKILLABLE: Duration = Duration::from_secs(1);
+const UNKILLABLE: Duration = Duration::from_millis(500);
 
 /// What the agent is made of.
 #[derive(Debug)]

@@ -103,7 +103,7 @@ impl Signs {
         }
         probed.running = true;
         drop(probed);
-        let url = liveness(&member.api_url);
+        let url = leadership(&member.api_url);
         let client = self.client.clone();
         let shared = Arc::clone(&self.probed);
         tokio::spawn(async move {
@@ -119,10 +119,11 @@ impl Signs {
     }
 }
 
-/// Members publish `http://host:port/patroni`.
-fn liveness(api_url: &str) -> String {
+/// Members publish `http://host:port/patroni`. Asked is whether it still leads: an agent that has given up on a hung
+/// disk is alive and no leader any more.
+fn leadership(api_url: &str) -> String {
     let base = api_url.strip_suffix("/patroni").unwrap_or(api_url);
-    format!("{}/liveness", base.trim_end_matches('/'))
+    format!("{}/leader", base.trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -130,14 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_probe_asks_for_liveness() {
+    fn the_probe_asks_whether_it_leads() {
         assert_eq!(
-            liveness("http://10.0.0.1:8008/patroni"),
-            "http://10.0.0.1:8008/liveness"
+            leadership("http://10.0.0.1:8008/patroni"),
+            "http://10.0.0.1:8008/leader"
         );
         assert_eq!(
-            liveness("http://10.0.0.1:8008"),
-            "http://10.0.0.1:8008/liveness"
+            leadership("http://10.0.0.1:8008"),
+            "http://10.0.0.1:8008/leader"
         );
     }
 }

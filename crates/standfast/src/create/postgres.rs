@@ -408,7 +408,6 @@ impl NewNode<'_> {
             "store": { "raft": { "join": join, "secret_file": path_value(secret_file)? } },
             "bootstrap": { "dcs": first_settings() },
             "postgresql": postgresql,
-            "tags": { "failover_priority": request.priority, "nosync": !request.quorum },
         });
         match values {
             Value::Object(map) => Ok(map),
