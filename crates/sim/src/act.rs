@@ -291,7 +291,13 @@ impl World {
             self.done(id);
             return;
         };
-        self.nodes[id].agent.must_see = revision;
+        let agent = &mut self.nodes[id].agent;
+        if self.config.is_broken(Break::WithdrawUnchecked) {
+            agent.forgot = matches!(doing.action, Action::Withdraw { .. });
+        }
+        if !agent.forgot {
+            agent.must_see = revision;
+        }
         match doing.action {
             Action::Found => {
                 let epoch = self.nodes[id].agent.snapshot.cluster.current_epoch().next();

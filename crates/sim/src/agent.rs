@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// After this a request is given up. It may still arrive.
-const CALL_TIMEOUT: Micros = ms(700);
+const CALL_TIMEOUT: Micros = ms(1000);
 
 impl World {
     pub(crate) fn start_agent(&mut self, id: NodeId) {
@@ -122,9 +122,9 @@ impl World {
             .insert(call, Call { sent, purpose });
         let store = self.net.store();
         if self.net.is_open(id, store)
-            && let Some(mut delay) = self.net.store_delay(&mut self.rng)
+            && let Some(mut delay) = self.net.store_delay(&mut self.rng, id)
         {
-            if self.config.loss > 0 && self.rng.chance(4) {
+            if self.net.store_loss > 0 && self.rng.chance(10) {
                 delay += self.rng.between(ms(300), ms(4000));
             }
             let event = Event::StoreArrive {
@@ -470,6 +470,9 @@ impl World {
 
     /// The breaks that stand in front of the decision.
     fn distort(&self, cluster: &mut Cluster, me: &mut NodeView) {
+        if self.nodes[id_of(&me.name)].agent.forgot {
+            cluster.promises.remove(&me.name);
+        }
         if self.config.is_broken(Break::ClaimBehind)
             && let Some(mine) = cluster
                 .promises

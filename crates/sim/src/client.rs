@@ -10,7 +10,7 @@ const WAITING_MAX: usize = 6;
 
 impl World {
     pub(crate) fn on_client(&mut self, client: usize) {
-        let pause = self.rng.between(ms(10), ms(90));
+        let pause = self.rng.between(ms(4), ms(50));
         self.after(pause, Target::World, Event::Client(client));
         if self.era == Era::Settling {
             return;

@@ -1,5 +1,6 @@
 //! What a world is like, drawn from its seed; and the deliberate breaks by which the harness is itself tested.
 
+use crate::fault::Kind;
 use crate::rng::Rng;
 use crate::time::{Micros, ms};
 use ha::{Settings, SyncMode};
@@ -66,6 +67,39 @@ impl Break {
     }
 }
 
+/// Many worlds have only a few kinds of fault. A break gets those that are needed to see it, and no others.
+fn weights(broken: Option<Break>, rng: &mut Rng) -> Vec<u64> {
+    let kinds: &[Kind] = match broken {
+        Some(Break::WithdrawUnchecked | Break::FollowUnread | Break::LateTransactions) => &[
+            Kind::Freeze,
+            Kind::StoreLossy,
+            Kind::ViewLag,
+            Kind::StopAgent,
+            Kind::OneWay,
+        ],
+        Some(Break::LeaseFromAnswer) => &[
+            Kind::StoreSlow,
+            Kind::CutFromStore,
+            Kind::Isolate,
+            Kind::StoreLossy,
+        ],
+        Some(Break::ReleaseWithBackends | Break::StreamAcrossEpochs) => &[
+            Kind::KillPostmaster,
+            Kind::KillBoth,
+            Kind::KillAgent,
+            Kind::Switchover,
+        ],
+        _ => &[],
+    };
+    Kind::ALL
+        .iter()
+        .map(|(kind, weight)| match kinds {
+            [] => weight * [0, 0, 1, 1, 3][rng.index(5)],
+            kinds => u64::from(kinds.contains(kind)) * 5,
+        })
+        .collect()
+}
+
 /// Which world to run.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -84,6 +118,8 @@ pub(crate) struct Config {
     pub broken: Option<Break>,
     /// How long faults are injected, after the cluster was founded.
     pub turmoil: Micros,
+    /// How often each kind of fault comes; many kinds not at all, so that the others meet each other.
+    pub weights: Vec<u64>,
     /// Time between faults, at most.
     pub fault_gap: Micros,
     /// Out of a thousand messages to or from the store, lost.
@@ -100,7 +136,11 @@ pub(crate) struct Config {
 impl Config {
     pub(crate) fn drawn(options: &Options, rng: &mut Rng) -> Self {
         let nodes = [2, 3, 3, 3, 3, 4, 5][rng.index(7)];
-        let off = rng.chance(220) || options.broken == Some(Break::LeaseFromAnswer);
+        let off = rng.chance(220)
+            || matches!(
+                options.broken,
+                Some(Break::LeaseFromAnswer | Break::ReleaseWithBackends)
+            );
         let fast = rng.chance(500);
         let settings = Settings {
             ttl: Duration::from_millis(if fast { 1000 } else { 3000 }),
@@ -124,7 +164,8 @@ impl Config {
             settings,
             broken: options.broken,
             turmoil: ms(rng.between(6_000, 16_000)),
-            fault_gap: ms(rng.between(300, 3_000)),
+            weights: weights(options.broken, rng),
+            fault_gap: ms(rng.between(200, 2_500)),
             loss: if rng.chance(500) {
                 rng.between(1, 40)
             } else {

@@ -21,7 +21,9 @@ pub(crate) enum Fault {
     CutFromPeers(NodeId),
     OneWay(NodeId, usize),
     StoreOutage,
-    StoreSlow,
+    StoreSlow(NodeId),
+    StoreLossy,
+    ViewLag(NodeId),
     Sick(NodeId, Health),
     Switchover,
     Maintenance(NodeId),
@@ -37,9 +39,60 @@ pub(crate) enum Undo {
     Reconnect(usize),
     Join(usize, usize),
     StoreBack,
-    StoreFast,
+    StoreFast(NodeId),
+    StoreSound,
+    ViewCurrent(NodeId),
     Recover(NodeId),
     EndMaintenance(NodeId),
+}
+
+/// What kind of fault, before it is drawn whom it hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    KillPostmaster,
+    KillAgent,
+    KillBoth,
+    LoseMachine,
+    PowerLoss,
+    Freeze,
+    StopAgent,
+    StopPostgres,
+    Isolate,
+    CutFromStore,
+    CutFromPeers,
+    OneWay,
+    StoreOutage,
+    StoreSlow,
+    StoreLossy,
+    ViewLag,
+    Sick,
+    Switchover,
+    Maintenance,
+}
+
+impl Kind {
+    /// With how often each comes.
+    pub(crate) const ALL: [(Self, u64); 19] = [
+        (Self::KillPostmaster, 16),
+        (Self::KillAgent, 5),
+        (Self::KillBoth, 4),
+        (Self::LoseMachine, 10),
+        (Self::PowerLoss, 3),
+        (Self::Freeze, 8),
+        (Self::StopAgent, 4),
+        (Self::StopPostgres, 4),
+        (Self::Isolate, 8),
+        (Self::CutFromStore, 5),
+        (Self::CutFromPeers, 5),
+        (Self::OneWay, 6),
+        (Self::StoreOutage, 2),
+        (Self::StoreSlow, 4),
+        (Self::StoreLossy, 3),
+        (Self::ViewLag, 5),
+        (Self::Sick, 7),
+        (Self::Switchover, 7),
+        (Self::Maintenance, 3),
+    ];
 }
 
 impl World {
@@ -70,29 +123,42 @@ impl World {
 
     fn draw_fault(&mut self) -> Fault {
         let id = self.victim();
-        match self.rng.below(100) {
-            0..16 => Fault::KillPostmaster(id),
-            16..21 => Fault::KillAgent(id),
-            21..25 => Fault::KillBoth(id),
-            25..35 => Fault::LoseMachine(id),
-            35..38 => Fault::PowerLoss,
-            38..46 => {
+        let total: u64 = self.config.weights.iter().sum();
+        let mut drawn = self.rng.below(total);
+        let mut found = Kind::KillPostmaster;
+        for ((kind, _), weight) in Kind::ALL.iter().zip(&self.config.weights) {
+            if drawn < *weight {
+                found = *kind;
+                break;
+            }
+            drawn -= weight;
+        }
+        match found {
+            Kind::KillPostmaster => Fault::KillPostmaster(id),
+            Kind::KillAgent => Fault::KillAgent(id),
+            Kind::KillBoth => Fault::KillBoth(id),
+            Kind::LoseMachine => Fault::LoseMachine(id),
+            Kind::PowerLoss => Fault::PowerLoss,
+            Kind::Freeze => {
                 let clock_stops = self.config.synchronous() && self.rng.chance(400);
                 Fault::Freeze { id, clock_stops }
             }
-            46..50 => Fault::StopAgent(id),
-            50..54 => Fault::StopPostgres(id),
-            54..62 => Fault::Isolate(id),
-            62..66 => Fault::CutFromStore(id),
-            66..71 => Fault::CutFromPeers(id),
-            71..77 => Fault::OneWay(id, self.rng.index(self.nodes.len() + 1)),
-            77..79 => Fault::StoreOutage,
-            79..83 => Fault::StoreSlow,
-            83..86 => Fault::Sick(id, Health::Slow),
-            86..88 => Fault::Sick(id, Health::Hung),
-            88..90 => Fault::Sick(id, Health::Full),
-            90..97 => Fault::Switchover,
-            _ => Fault::Maintenance(id),
+            Kind::StopAgent => Fault::StopAgent(id),
+            Kind::StopPostgres => Fault::StopPostgres(id),
+            Kind::Isolate => Fault::Isolate(id),
+            Kind::CutFromStore => Fault::CutFromStore(id),
+            Kind::CutFromPeers => Fault::CutFromPeers(id),
+            Kind::OneWay => Fault::OneWay(id, self.rng.index(self.nodes.len() + 1)),
+            Kind::StoreOutage => Fault::StoreOutage,
+            Kind::StoreSlow => Fault::StoreSlow(id),
+            Kind::StoreLossy => Fault::StoreLossy,
+            Kind::ViewLag => Fault::ViewLag(self.rng.index(self.nodes.len())),
+            Kind::Sick => {
+                let health = [Health::Slow, Health::Hung, Health::Full][self.rng.index(3)];
+                Fault::Sick(id, health)
+            }
+            Kind::Switchover => Fault::Switchover,
+            Kind::Maintenance => Fault::Maintenance(id),
         }
     }
 
@@ -103,7 +169,6 @@ impl World {
 
     pub(crate) fn inflict(&mut self, fault: Fault) {
         self.note(|| format!("FAULT  {fault:?}"));
-        let store = self.net.store();
         match fault {
             Fault::KillPostmaster(id) => {
                 let lingering = self.rng.chance(500);
@@ -170,9 +235,17 @@ impl World {
                 self.settle_store();
                 self.undo_after(ms(300), ms(4000), Undo::StoreBack);
             }
-            Fault::StoreSlow => {
-                self.net.store_slow = true;
-                self.undo_after(ms(500), ms(4000), Undo::StoreFast);
+            Fault::StoreSlow(id) => {
+                self.net.set_slow(id, true);
+                self.undo_after(ms(500), ms(4000), Undo::StoreFast(id));
+            }
+            Fault::StoreLossy => {
+                self.net.store_loss = 250;
+                self.undo_after(ms(500), ms(4000), Undo::StoreSound);
+            }
+            Fault::ViewLag(id) => {
+                self.net.set_lagging(id, true);
+                self.undo_after(ms(500), ms(6000), Undo::ViewCurrent(id));
             }
             Fault::Sick(id, health) => self.sicken(id, health),
             Fault::Switchover => self.order_switchover(),
@@ -181,7 +254,6 @@ impl World {
                 self.undo_after(ms(500), ms(4000), Undo::EndMaintenance(id));
             }
         }
-        debug_assert!(store < usize::MAX);
     }
 
     pub(crate) fn undo(&mut self, undo: Undo) {
@@ -207,7 +279,10 @@ impl World {
                 self.outage = false;
                 self.settle_store();
             }
-            Undo::StoreFast => self.net.store_slow = false,
+            Undo::StoreFast(id) => self.net.set_slow(id, false),
+            Undo::StoreSound if self.era == Era::Turmoil => self.net.store_loss = self.config.loss,
+            Undo::StoreSound => {}
+            Undo::ViewCurrent(id) => self.net.set_lagging(id, false),
             Undo::Recover(id) => self.nodes[id].disk.health = Health::Fine,
             Undo::EndMaintenance(id) => self.set_maintenance(id, false),
         }
@@ -280,7 +355,12 @@ impl World {
             node.clock.stop(now);
         }
         self.settle_store();
-        self.undo_after(ms(200), ms(6000), Undo::Thaw(id));
+        let longest = if self.rng.chance(500) {
+            ms(1500)
+        } else {
+            ms(6000)
+        };
+        self.undo_after(ms(200), longest, Undo::Thaw(id));
     }
 
     fn thaw(&mut self, id: NodeId) {
@@ -386,7 +466,6 @@ impl World {
             }
             self.nodes[id].disk.health = Health::Fine;
         }
-        self.net.store_loss = 0;
         self.settle_store();
         for id in 0..self.nodes.len() {
             self.start_agent(id);

@@ -8,8 +8,10 @@ use crate::time::{Micros, ms};
 pub(crate) struct Network {
     places: usize,
     cut: Vec<bool>,
-    /// The store's messages are slow.
-    pub store_slow: bool,
+    /// Nodes whose messages to and from the store are slow.
+    slow: Vec<bool>,
+    /// Nodes whose watch of the store lags.
+    lagging: Vec<bool>,
     /// Of a thousand messages to and from the store, lost.
     pub store_loss: u64,
 }
@@ -20,7 +22,8 @@ impl Network {
         Self {
             places,
             cut: vec![false; places * places],
-            store_slow: false,
+            slow: vec![false; nodes],
+            lagging: vec![false; nodes],
             store_loss,
         }
     }
@@ -43,7 +46,27 @@ impl Network {
 
     pub(crate) fn heal(&mut self) {
         self.cut.fill(false);
-        self.store_slow = false;
+        self.slow.fill(false);
+        self.lagging.fill(false);
+        self.store_loss = 0;
+    }
+
+    pub(crate) fn set_slow(&mut self, node: usize, slow: bool) {
+        self.slow[node] = slow;
+    }
+
+    pub(crate) fn set_lagging(&mut self, node: usize, lagging: bool) {
+        self.lagging[node] = lagging;
+    }
+
+    /// How long a change of the store takes to be seen; none if the watch loses it.
+    pub(crate) fn view_delay(&self, rng: &mut Rng, node: usize) -> Option<Micros> {
+        let late = if self.lagging[node] {
+            rng.between(0, ms(1200))
+        } else {
+            0
+        };
+        self.store_delay(rng, node).map(|delay| delay + late)
     }
 
     /// How long a message between nodes takes.
@@ -56,12 +79,12 @@ impl Network {
     }
 
     /// How long a message to or from the store takes; none if it is lost.
-    pub(crate) fn store_delay(&self, rng: &mut Rng) -> Option<Micros> {
+    pub(crate) fn store_delay(&self, rng: &mut Rng, node: usize) -> Option<Micros> {
         if rng.chance(self.store_loss) {
             return None;
         }
-        if self.store_slow {
-            return Some(rng.between(ms(20), ms(450)));
+        if self.slow[node] {
+            return Some(rng.between(ms(20), ms(900)));
         }
         Some(if rng.chance(20) {
             rng.between(ms(3), ms(120))

@@ -175,6 +175,8 @@ pub(crate) struct Agent {
     pub contact: Contact,
     pub vacant_since: Option<Instant>,
     pub promised_at: Option<(Epoch, Instant)>,
+    /// A broken withdrawal: the promise counts as gone before the view says so.
+    pub forgot: bool,
     pub down_since: Option<Instant>,
     pub start_failures: u32,
     pub applied: Option<Applied>,
@@ -310,6 +312,7 @@ impl Agent {
             contact: Contact::default(),
             vacant_since: None,
             promised_at: None,
+            forgot: false,
             down_since: None,
             start_failures: 0,
             applied: None,

@@ -70,6 +70,7 @@ impl World {
                 self.sender_ends(id, standby, connection);
             }
             Event::ReceiverTimeout { connection } => self.receiver_ends(id, connection),
+            Event::BackendsLeave => self.kill(id),
             Event::ShutDown => self.shut_down(id),
             Event::DrainLimit => self.kill(id),
             _ => {}
@@ -202,6 +203,8 @@ impl World {
         let target = self.pg(id);
         let delay = self.rng.between(ms(1), ms(20));
         self.after(delay, target, Event::SendersGone);
+        let last = self.rng.between(ms(300), ms(6000));
+        self.after(last, target, Event::BackendsLeave);
         self.wake(id);
     }
 

@@ -237,6 +237,9 @@ impl World {
         }
         node.disk.wal.extend_from_slice(records);
         node.agent.contact.wal = Some(local);
+        if !records.is_empty() {
+            self.note_received(id);
+        }
         self.flush_soon(id);
     }
 
@@ -272,7 +275,8 @@ impl World {
             let mut positions: Vec<usize> = side
                 .senders
                 .iter()
-                .filter(|(name, _)| read.names.contains(*name))
+                // Each walsender holds itself for synchronous by what *it* has read.
+                .filter(|(name, sender)| sender.read.names.contains(*name))
                 .map(|(_, sender)| sender.flushed)
                 .collect();
             positions.sort_unstable_by(|a, b| b.cmp(a));

@@ -99,6 +99,7 @@ pub(crate) enum Event {
         predicted: ha::Timeline,
     },
     SendersGone,
+    BackendsLeave,
     SenderTimeout {
         standby: NodeId,
         connection: u64,
@@ -413,7 +414,7 @@ impl World {
         }
         let store = self.net.store();
         if self.net.is_open(store, from)
-            && let Some(delay) = self.net.store_delay(&mut self.rng)
+            && let Some(delay) = self.net.store_delay(&mut self.rng, from)
         {
             self.after(
                 delay,
@@ -435,7 +436,7 @@ impl World {
         if self.store.up
             && self.nodes[id].agent.alive
             && self.net.is_open(store, id)
-            && let Some(delay) = self.net.store_delay(&mut self.rng)
+            && let Some(delay) = self.net.view_delay(&mut self.rng, id)
         {
             let snapshot = Rc::clone(&self.store.current);
             let target = self.agent(id);

@@ -5,6 +5,8 @@
 mod acknowledged_commits_survive;
 mod epoch_moves_forward;
 mod one_acknowledging_primary;
+mod promised_nodes_receive_nothing;
+mod promises_tell_the_truth;
 mod promoted_node_had_every_acknowledged_commit;
 mod timelines_never_fork_unseen;
 mod visible_commits_survive;
@@ -161,6 +163,11 @@ impl World {
 
     pub(crate) fn check_store(&mut self, before: &Snapshot) {
         self.check(epoch_moves_forward::at_transaction, before);
+        self.check(promises_tell_the_truth::at_transaction, before);
+    }
+
+    pub(crate) fn note_received(&mut self, id: NodeId) {
+        self.check(promised_nodes_receive_nothing::at_arrival, &id);
     }
 
     pub(crate) fn check_end(&mut self) {

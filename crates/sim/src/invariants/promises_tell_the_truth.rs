@@ -1,0 +1,31 @@
+//! A promise names the node's last record: its position, and the leadership that really wrote it.
+
+use super::Broken;
+use crate::node::id_of;
+use crate::store::Snapshot;
+use crate::wal::lsn;
+use crate::world::World;
+
+pub(super) fn at_transaction(world: &World, before: &Snapshot) -> Result<(), Broken> {
+    for (name, promise) in &world.store.current.cluster.promises {
+        if before.cluster.promises.get(name) == Some(promise) {
+            continue;
+        }
+        let node = &world.nodes[id_of(name)];
+        let Some(last) = node.disk.wal.last() else {
+            continue;
+        };
+        let position = promise.position;
+        let true_end = lsn(node.disk.wal.len());
+        if position.lsn != true_end || position.epoch != last.epoch {
+            return Err((
+                "promises_tell_the_truth",
+                format!(
+                    "{name} promises at {position}, its last record ends at {true_end} and was written in epoch {}",
+                    last.epoch
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
