@@ -24,6 +24,7 @@ impl Announced {
         "WAL that the cluster does not have was discarded",
         "postmaster.pid names a process that is not its; removed",
         "the action failed and is decided anew",
+        "processes can't be killed: the lease is left to end",
     ]);
 }
 

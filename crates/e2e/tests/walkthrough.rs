@@ -233,8 +233,16 @@ fn the_walkthrough_works_word_for_word() {
                 ("node_2", "primary", "primary"),
             ];
             person.sees(&back).await?;
-            let count = person.types("psql -p 6010 -Atc 'select count(*) from bar;'")?;
-            ensure!(count.trim() == "1000000", "{count}");
+            eventually(
+                "A has replayed what it missed",
+                settle_deadline(),
+                async || {
+                    let count = person.types("psql -p 6010 -Atc 'select count(*) from bar;'")?;
+                    ensure!(count.trim() == "1000000", "{count}");
+                    Ok(())
+                },
+            )
+            .await?;
             anyhow::Ok(())
         };
         let told = story.await;
