@@ -10,13 +10,14 @@ mod confirm;
 mod create;
 mod demo;
 mod exit;
+mod incidents;
 mod logging;
 mod output;
 mod paths;
 mod pidfile;
 mod privileges;
-mod run;
 mod replay;
+mod run;
 mod secret;
 
 use anyhow::Context as _;

@@ -8,8 +8,10 @@ mod machine;
 mod report;
 
 use crate::exit::ExitCode;
+use crate::incidents;
 use crate::output;
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use lab::{Cluster, Disk, Fault, Lab, Place, Shape, why_no_namespaces};
 use report::{Cell, Report, Sample};
 use std::path::PathBuf;
@@ -61,6 +63,9 @@ pub(crate) struct Options {
     /// A JSON document instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+    /// Say on standard error what the nodes did after each fault, and when
+    #[arg(long)]
+    pub(crate) timeline: bool,
     /// Where PostgreSQL's programs lie; found by itself otherwise
     #[arg(long, value_name = "DIR")]
     pub(crate) pg_bin: Option<PathBuf>,
@@ -135,12 +140,17 @@ fn measure(options: &Options, place: Place, topology: Topology, fault: Fault) ->
     ));
     let own = std::env::current_exe().context("where this program lies")?;
     let lab = Lab::within(place, &own, &std::env::temp_dir(), options.pg_bin.clone())?;
-    let (runs, spell) = (options.runs, Duration::from_secs(options.spell));
+    let plan = Plan {
+        fault,
+        spell: Duration::from_secs(options.spell),
+        timeline: options.timeline,
+    };
+    let runs = options.runs;
     let (lab, samples) = lab.run(async move |lab| {
         let mut cluster = set_up(lab, topology, fault).await?;
         let mut samples = Vec::new();
         for run in 1..=runs {
-            let sample = once(lab, &mut cluster, fault, spell).await;
+            let sample = once(lab, &mut cluster, &plan).await;
             let sample = sample.with_context(|| format!("run {run} of {runs}"))?;
             output::note(&format!("  {run}: {sample}"));
             samples.push(sample);
@@ -177,17 +187,30 @@ async fn set_up(lab: &mut Lab, topology: Topology, fault: Fault) -> Result<Clust
     Ok(cluster)
 }
 
+/// What happens in each run of a cell.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    fault: Fault,
+    spell: Duration,
+    timeline: bool,
+}
+
 /// Load, fault, another primary, heal, whole again, audit.
-async fn once(lab: &Lab, cluster: &mut Cluster, fault: Fault, spell: Duration) -> Result<Sample> {
+async fn once(lab: &Lab, cluster: &mut Cluster, plan: &Plan) -> Result<Sample> {
     let ledger = cluster.ledger(1).await?;
     ledger.more(100, PATIENCE).await?;
     let old = cluster.primary().await?;
-    let begun = Instant::now();
-    let fired = fault.strike(lab, cluster, &old).await?;
+    let (begun, wall) = (Instant::now(), Timestamp::now());
+    let fired = plan.fault.strike(lab, cluster, &old).await?;
     cluster.another_primary(&old, PATIENCE).await?;
     ledger.more(100, PATIENCE).await?;
-    if matches!(fault, Fault::Cut | Fault::Frozen) {
-        tokio::time::sleep(spell.saturating_sub(begun.elapsed())).await;
+    if matches!(plan.fault, Fault::Cut | Fault::Frozen) {
+        tokio::time::sleep(plan.spell.saturating_sub(begun.elapsed())).await;
+    }
+    if plan.timeline {
+        for (at, what) in incidents::after(cluster, wall, i64::MAX).await {
+            output::note(&format!("    {at:>+6} ms  {what}"));
+        }
     }
     let healed = Instant::now();
     fired.heal(lab, cluster)?;

@@ -2,12 +2,15 @@
 
 use super::PATIENCE;
 use super::screen::Screen;
+use crate::incidents;
 use anyhow::Result;
 use jiff::Timestamp;
 use lab::ledger::{History, Outcome};
 use lab::{Cluster, Ledger};
 use std::time::Duration;
-use store::layout::EventRecord;
+
+/// Events later than this belong to another act.
+const EVENTS: i64 = 20_000;
 
 /// The moment at which a node was killed.
 #[derive(Debug)]
@@ -76,33 +79,10 @@ pub(super) async fn timeline(screen: &Screen, fall: &Fall, cluster: &Cluster, hi
             "the client sees its first error".to_owned(),
         ));
     }
-    moments.extend(events(fall, cluster).await);
+    let events = incidents::after(cluster, fall.wall, EVENTS).await;
+    moments.extend(events.into_iter().map(|(at, what)| (i128::from(at), what)));
     moments.sort();
     for (at, what) in moments {
         screen.moment(at, &what);
     }
-}
-
-/// The cluster's own events of the first seconds after the kill.
-async fn events(fall: &Fall, cluster: &Cluster) -> Vec<(i128, String)> {
-    for node in cluster.nodes.iter().rev() {
-        let Ok(answer) = node.get("/api/v1/events?count=100").await else {
-            continue;
-        };
-        let Ok(events) = serde_json::from_str::<Vec<EventRecord>>(&answer.body) else {
-            continue;
-        };
-        return events
-            .iter()
-            .filter_map(|event| {
-                let at: Timestamp = event.time.parse().ok()?;
-                let after = at.as_millisecond() - fall.wall.as_millisecond();
-                let text = format!("{}: {}", event.node, event.reason);
-                (0..20_000)
-                    .contains(&after)
-                    .then(|| (i128::from(after), text))
-            })
-            .collect();
-    }
-    Vec::new()
 }
