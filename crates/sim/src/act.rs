@@ -241,7 +241,10 @@ impl World {
     /// stands in it, and none that I gave up can arrive any more.
     fn take_stance(&mut self, id: NodeId, serial: u64, epoch: Epoch) {
         let me = name_of(id);
-        if self.config.is_broken(Break::FollowUnread) {
+        if matches!(
+            self.config.broken,
+            Some(Break::FollowUnread | Break::WithdrawUnchecked)
+        ) {
             self.follow_on(id, serial);
             return;
         }
@@ -252,7 +255,6 @@ impl World {
         txn.guards = vec![(Key::Promise(me.clone()), 0)];
         match self.config.broken {
             Some(Break::LateTransactions) => {}
-            Some(Break::WithdrawUnchecked) => txn.epoch = None,
             _ => txn.puts = vec![Put::Stance(me)],
         }
         self.call(id, Request::Commit(txn), Purpose::Action { serial });
@@ -279,7 +281,7 @@ impl World {
                 self.nodes[id].agent.lease_id = None;
                 None
             }
-            Some(Answer::Refused | Answer::Granted(_) | Answer::Content(_)) | None => None,
+            Some(Answer::Refused | Answer::Granted(_)) | None => None,
         };
         let Some(revision) = committed else {
             self.note_of(id, || {

@@ -6,7 +6,7 @@
 use crate::config::Break;
 use crate::node::{Agent, Call, Health, Life, NodeId, Purpose, Role, id_of, name_of};
 use crate::store::{Answer, Key, Put, Request, Snapshot, Txn};
-use crate::time::{Micros, ms};
+use crate::time::ms;
 use crate::wal::lsn;
 use crate::world::{Event, Target, World};
 use ha::{
@@ -15,9 +15,6 @@ use ha::{
 };
 use std::rc::Rc;
 use std::time::Duration;
-
-/// After this a request is given up. It may still arrive.
-const CALL_TIMEOUT: Micros = ms(1000);
 
 impl World {
     pub(crate) fn start_agent(&mut self, id: NodeId) {
@@ -122,9 +119,9 @@ impl World {
             .insert(call, Call { sent, purpose });
         let store = self.net.store();
         if self.net.is_open(id, store)
-            && let Some(mut delay) = self.net.store_delay(&mut self.rng, id)
+            && let Some(mut delay) = self.net.store_delay(&mut self.rng, id, false)
         {
-            if self.net.store_loss > 0 && self.rng.chance(10) {
+            if self.net.store_loss > 0 && self.rng.chance(self.config.late) {
                 delay += self.rng.between(ms(300), ms(4000));
             }
             let event = Event::StoreArrive {
@@ -135,7 +132,7 @@ impl World {
             };
             self.after(delay, Target::World, event);
         }
-        let timeout = self.nodes[id].clock.span(CALL_TIMEOUT);
+        let timeout = self.nodes[id].clock.span(self.config.call_timeout);
         let target = self.agent(id);
         self.after(timeout, target, Event::CallTimeout(call));
     }
@@ -218,7 +215,7 @@ impl World {
                 self.nodes[id].agent.lease_id = None;
                 self.drop_lease(id, epoch);
             }
-            Some(Answer::Granted(_) | Answer::Content(_)) | None => {}
+            Some(Answer::Granted(_)) | None => {}
         }
     }
 

@@ -124,6 +124,12 @@ pub(crate) struct Config {
     pub fault_gap: Micros,
     /// Out of a thousand messages to or from the store, lost.
     pub loss: u64,
+    /// After this a request is given up. It may still arrive.
+    pub call_timeout: Micros,
+    /// Of a thousand requests of a lossy store, how many arrive long after they were given up.
+    pub late: u64,
+    /// How far a lagging watch lags, at most.
+    pub view_lag: Micros,
     /// How many records a primary keeps for standbys that are away.
     pub retention: usize,
     pub clients: usize,
@@ -158,7 +164,7 @@ impl Config {
             primary_start_timeout: Duration::from_secs(5),
             ..Settings::default()
         };
-        Self {
+        let mut config = Self {
             nodes,
             colocated: rng.chance(500),
             settings,
@@ -171,10 +177,35 @@ impl Config {
             } else {
                 0
             },
+            call_timeout: ms([200, 400, 1000][rng.index(3)]),
+            late: 15,
+            view_lag: ms(rng.between(300, 3000)),
             retention: if rng.chance(300) { 40 } else { usize::MAX },
             clients: 2 + rng.index(2),
             double_fault: if rng.chance(500) { 500 } else { 0 },
             slow_flush: rng.below(40),
+        };
+        config.focus();
+        config
+    }
+
+    /// A break is looked for where it shows: hasty agents, views that lag, faults in quick succession.
+    fn focus(&mut self) {
+        match self.broken {
+            Some(Break::WithdrawUnchecked | Break::FollowUnread | Break::LateTransactions) => {
+                self.call_timeout = ms(200);
+                self.view_lag = ms(3000);
+                self.loss = 150;
+                self.late = 100;
+                self.fault_gap = ms(900);
+                self.turmoil = ms(16_000);
+            }
+            Some(Break::LeaseFromAnswer) => {
+                self.call_timeout = ms(1000);
+                self.fault_gap = ms(900);
+                self.turmoil = ms(16_000);
+            }
+            Some(_) | None => {}
         }
     }
 

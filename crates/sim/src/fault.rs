@@ -237,6 +237,7 @@ impl World {
             }
             Fault::StoreSlow(id) => {
                 self.net.set_slow(id, true);
+                self.net.both_slow = self.rng.chance(400);
                 self.undo_after(ms(500), ms(4000), Undo::StoreFast(id));
             }
             Fault::StoreLossy => {
@@ -436,6 +437,8 @@ impl World {
         let order = Switchover {
             from: self.rng.chance(700).then_some(leader),
             to: self.rng.chance(500).then(|| name_of(to)),
+            accept_loss: false,
+            ..Switchover::default()
         };
         if order.from.is_some() || order.to.is_some() {
             self.order(Put::Failover(Some(order)));

@@ -10,6 +10,8 @@ pub(crate) struct Network {
     cut: Vec<bool>,
     /// Nodes whose messages to and from the store are slow.
     slow: Vec<bool>,
+    /// Whether slow nodes' requests are slow as well, not only the answers.
+    pub both_slow: bool,
     /// Nodes whose watch of the store lags.
     lagging: Vec<bool>,
     /// Of a thousand messages to and from the store, lost.
@@ -24,6 +26,7 @@ impl Network {
             cut: vec![false; places * places],
             slow: vec![false; nodes],
             lagging: vec![false; nodes],
+            both_slow: false,
             store_loss,
         }
     }
@@ -60,13 +63,13 @@ impl Network {
     }
 
     /// How long a change of the store takes to be seen; none if the watch loses it.
-    pub(crate) fn view_delay(&self, rng: &mut Rng, node: usize) -> Option<Micros> {
+    pub(crate) fn view_delay(&self, rng: &mut Rng, node: usize, lag: Micros) -> Option<Micros> {
         let late = if self.lagging[node] {
-            rng.between(0, ms(1200))
+            rng.below(lag)
         } else {
             0
         };
-        self.store_delay(rng, node).map(|delay| delay + late)
+        self.store_delay(rng, node, true).map(|delay| delay + late)
     }
 
     /// How long a message between nodes takes.
@@ -79,11 +82,11 @@ impl Network {
     }
 
     /// How long a message to or from the store takes; none if it is lost.
-    pub(crate) fn store_delay(&self, rng: &mut Rng, node: usize) -> Option<Micros> {
+    pub(crate) fn store_delay(&self, rng: &mut Rng, node: usize, answer: bool) -> Option<Micros> {
         if rng.chance(self.store_loss) {
             return None;
         }
-        if self.slow[node] {
+        if self.slow[node] && (answer || self.both_slow) {
             return Some(rng.between(ms(20), ms(900)));
         }
         Some(if rng.chance(20) {

@@ -73,7 +73,6 @@ impl Txn {
 pub(crate) enum Request {
     Grant,
     Commit(Txn),
-    Read,
 }
 
 #[derive(Clone, Debug)]
@@ -82,7 +81,6 @@ pub(crate) enum Answer {
     Committed(u64),
     Refused,
     LeaseEnded,
-    Content(Rc<Snapshot>),
 }
 
 /// Everything at one revision.
@@ -151,7 +149,6 @@ impl Store {
                 self.leases.insert(lease, held);
                 Answer::Granted(lease)
             }
-            Request::Read => Answer::Content(Rc::clone(&self.current)),
             Request::Commit(txn) => self.commit(txn, now),
         }
     }

@@ -414,7 +414,7 @@ impl World {
         }
         let store = self.net.store();
         if self.net.is_open(store, from)
-            && let Some(delay) = self.net.store_delay(&mut self.rng, from)
+            && let Some(delay) = self.net.store_delay(&mut self.rng, from, true)
         {
             self.after(
                 delay,
@@ -436,7 +436,7 @@ impl World {
         if self.store.up
             && self.nodes[id].agent.alive
             && self.net.is_open(store, id)
-            && let Some(delay) = self.net.view_delay(&mut self.rng, id)
+            && let Some(delay) = self.net.view_delay(&mut self.rng, id, self.config.view_lag)
         {
             let snapshot = Rc::clone(&self.store.current);
             let target = self.agent(id);
