@@ -147,6 +147,9 @@ pub struct Switchover {
     /// The leader that is meant; another one ignores the request.
     pub from: Option<NodeName>,
     pub to: Option<NodeName>,
+    /// A person has said: without a leader `to` shall lead, even if commits are lost by it.
+    #[serde(default)]
+    pub accept_loss: bool,
 }
 
 /// The node as it found itself.

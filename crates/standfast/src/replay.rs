@@ -19,16 +19,26 @@ pub(crate) fn replay(journal: &Path) -> Result<ExitCode> {
         match parsed.replay() {
             Ok(decision) => {
                 same += 1;
-                output::line(&format!("{} {}: {}", parsed.time, decision.rule, decision.reason));
+                output::line(&format!(
+                    "{} {}: {}",
+                    parsed.time, decision.rule, decision.reason
+                ));
             }
             Err((then, now)) => {
                 different += 1;
-                output::line(&format!("{} line {number} is decided differently", parsed.time));
+                output::line(&format!(
+                    "{} line {number} is decided differently",
+                    parsed.time
+                ));
                 output::line(&format!("  then: {then}"));
                 output::line(&format!("  now:  {}", serde_json::to_string(&now)?));
             }
         }
     }
     output::note(&format!("{same} decided as then, {different} differently"));
-    Ok(if different == 0 { ExitCode::Ok } else { ExitCode::Error })
+    Ok(if different == 0 {
+        ExitCode::Ok
+    } else {
+        ExitCode::Error
+    })
 }

@@ -32,6 +32,7 @@ pub(crate) struct Order {
     pub(crate) to: Option<NodeName>,
     pub(crate) timeout: Duration,
     pub(crate) epoch: Option<Epoch>,
+    pub(crate) accept_loss: bool,
 }
 
 impl Order {
@@ -57,6 +58,7 @@ impl Order {
             to: asked.to,
             timeout,
             epoch: asked.epoch,
+            accept_loss: asked.accept_loss,
         })
     }
 }
@@ -84,6 +86,7 @@ pub(crate) async fn perform(context: &Context, order: &Order) -> Result<Outcome,
         leader: cluster.leader.clone(),
         member: order.to.clone(),
         scheduled_at: None,
+        accept_loss: order.accept_loss,
     };
     let txn = Txn::new()
         .when(snapshot.unchanged(&keys.failover()))
@@ -174,6 +177,12 @@ fn check(
     let Some(leader) = &cluster.leader else {
         return without_leader(order, cluster);
     };
+    if order.accept_loss {
+        return Err(
+            Refusal::refused(format!("{leader} leads: no loss needs to be accepted"))
+                .hint("order the change without accepting a loss"),
+        );
+    }
     if let Some(from) = order.from.as_ref().filter(|from| *from != leader) {
         return Err(Refusal::refused(format!(
             "{from} does not lead, {leader} does"

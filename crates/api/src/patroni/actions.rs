@@ -141,6 +141,7 @@ fn meant(failover: bool, change: Change) -> Result<Order, Refusal> {
         return Err(Refusal::refused("leader and candidate are the same"));
     }
     Ok(Order {
+        accept_loss: false,
         action: if failover {
             Action::Failover
         } else {

@@ -19,6 +19,9 @@ pub struct Perform {
     /// Refuse unless the cluster is in this epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
+    /// Without a leader: `to` shall lead even if acknowledged commits are lost by it. Refused while there is a leader.
+    #[serde(default)]
+    pub accept_loss: bool,
 }
 
 /// Which planned change.

@@ -557,6 +557,11 @@ fn hand_over(
     if order.from.is_none() && order.to.as_ref() == Some(&me.name) {
         return Some(clear("switchover done", format!("done: {} leads", me.name)));
     }
+    if order.accept_loss {
+        // Given for a cluster without a leader; there is one, so nothing needs to be lost.
+        let outcome = format!("refused: {} leads, no loss needs to be accepted", me.name);
+        return Some(clear("switchover refused", outcome));
+    }
     match handover_candidate(cluster, &me.name, primary, order.to.as_ref()) {
         Ok(to) => Some(Decision::act(
             "switchover",

@@ -121,6 +121,8 @@ fn elect(
     }
     let counted: BTreeSet<NodeName> = promises.keys().map(|name| (*name).clone()).collect();
     match &cluster.sync {
+        // Among those that have promised the most advanced still goes first.
+        _ if loss_accepted(cluster, name) => {}
         Some(record) => in_doubt(cluster, record, &promises)
             .accepts(&counted)
             .map_err(|missing| missing.to_string())?,
@@ -135,6 +137,15 @@ fn elect(
     }
     turn(cluster, name, me, &promises, now)?;
     Ok(counted)
+}
+
+/// Whether a person has said that this node shall lead without the proof. Only ever without a leader.
+fn loss_accepted(cluster: &Cluster, name: &NodeName) -> bool {
+    cluster.leader.is_none()
+        && cluster
+            .switchover
+            .as_ref()
+            .is_some_and(|order| order.accept_loss && order.to.as_ref() == Some(name))
 }
 
 /// The settings under which a commit may have been acknowledged that the most advanced promise does not have.
@@ -256,13 +267,22 @@ fn turn(
 
 fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &str) -> Decision {
     let epoch = cluster.current_epoch().next();
-    let record: Option<SyncRecord> = cluster
-        .sync
-        .as_ref()
-        .map(|record| record.joined(super::first_setting(cluster, &me.name, counted.iter())));
+    let first = || super::first_setting(cluster, &me.name, counted.iter());
+    let unproven = cluster.sync.as_ref().and_then(|record| {
+        let doubted = in_doubt(cluster, record, &cluster.live_promises());
+        doubted.accepts(counted).err()
+    });
+    let record = cluster.sync.as_ref().map(|record| match unproven {
+        // The loss was accepted: what it might have kept is no longer waited for.
+        Some(_) => SyncRecord::of(first()),
+        None => record.joined(first()),
+    });
     let names: Vec<&str> = counted.iter().map(NodeName::as_str).collect();
+    let price = unproven.map_or_else(String::new, |missing| {
+        format!("; a person has accepted the loss of commits: {missing}")
+    });
     let reason = format!(
-        "{why}; claiming epoch {epoch} on the promises of {}",
+        "{why}; claiming epoch {epoch} on the promises of {}{price}",
         names.join(", ")
     );
     let claim = Claim {

@@ -121,6 +121,8 @@ pub(crate) struct PerformOrder {
     pub(crate) to: Option<NodeName>,
     pub(crate) wait: Duration,
     pub(crate) dry_run: bool,
+    pub(crate) accept_loss: bool,
+    pub(crate) yes: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,12 +254,15 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
         }
         Verb::Demo(options) => Command::Demo(options),
         Verb::Bench(what) => Command::Bench(what),
-        Verb::Debug(typed::Debug::Replay { file }) => Command::Replay(absolute(&file).map_err(|error| {
-            Failure::error(format!("can't make {} absolute: {error}", file.display()))
-        })?),
-        Verb::Store(typed::Store::Recover { local, yes }) => {
-            Command::RecoverStore { pgdata: pgdata(&local)?, yes }
+        Verb::Debug(typed::Debug::Replay { file }) => {
+            Command::Replay(absolute(&file).map_err(|error| {
+                Failure::error(format!("can't make {} absolute: {error}", file.display()))
+            })?)
         }
+        Verb::Store(typed::Store::Recover { local, yes }) => Command::RecoverStore {
+            pgdata: pgdata(&local)?,
+            yes,
+        },
         Verb::Version(args) => Command::Version { json: args.json },
     })
 }
@@ -420,6 +425,8 @@ fn perform(action: Action, args: typed::PerformArgs) -> Result<Command, Failure>
         to: args.name.as_deref().map(node_name).transpose()?,
         wait: Duration::from_secs(args.wait),
         dry_run: args.dry_run,
+        accept_loss: args.allow_data_loss,
+        yes: args.yes,
     };
     ask(args.target, Ask::Perform(order))
 }

@@ -375,6 +375,12 @@ pub(crate) struct PerformArgs {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Without a leader: the named node shall lead even if acknowledged commits are lost by it
+    #[arg(long, requires = "name")]
+    pub(crate) allow_data_loss: bool,
+    /// Don't ask before accepting a loss
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@ use super::node::find;
 use super::state::host_port;
 use super::table::{Column, row, widths};
 use crate::cli::meant::{MaintenanceOrder, PerformOrder};
+use crate::confirm::confirm;
 use crate::exit::{ExitCode, Failure};
 use crate::output::{line, note, print};
 use api::v1::{Action, Explain, Maintenance, Node, Outcome, OutcomeKind, Perform, State};
@@ -40,7 +41,20 @@ pub(super) async fn perform(target: &Target, order: &PerformOrder) -> anyhow::Re
     if order.dry_run {
         return dry_run(target, to.as_ref()).await;
     }
-    let outcome = change(target, &before, order.action, to, order.wait).await;
+    if order.accept_loss {
+        confirm(
+            "make a node primary that may lack acknowledged commits; they are lost",
+            order.yes,
+        )?;
+    }
+    let perform = Perform {
+        action: order.action,
+        to,
+        timeout_s: Some(order.wait.as_secs_f64()),
+        epoch: None,
+        accept_loss: order.accept_loss,
+    };
+    let outcome = change(target, &before, &perform, order.wait).await;
     match outcome {
         Ok(outcome) => {
             note(&outcome.message);
@@ -62,20 +76,13 @@ pub(super) async fn perform(target: &Target, order: &PerformOrder) -> anyhow::Re
 async fn change(
     target: &Target,
     before: &State,
-    action: Action,
-    to: Option<NodeName>,
+    perform: &Perform,
     wait: Duration,
 ) -> anyhow::Result<Outcome> {
-    let perform = Perform {
-        action,
-        to,
-        timeout_s: Some(wait.as_secs_f64()),
-        epoch: None,
-    };
     let ordered = target.api.order_within::<_, Outcome>(
         Method::POST,
         "/api/v1/perform",
-        Some(&perform),
+        Some(perform),
         wait + UNDER_WAY,
     );
     tokio::pin!(ordered);
@@ -170,7 +177,14 @@ pub(super) async fn maintenance(
                 .hint("--allow-failover makes another node the primary first")
                 .into());
         }
-        let outcome = change(target, &before, Action::Switchover, None, order.wait).await?;
+        let perform = Perform {
+            action: Action::Switchover,
+            to: None,
+            timeout_s: Some(order.wait.as_secs_f64()),
+            epoch: None,
+            accept_loss: false,
+        };
+        let outcome = change(target, &before, &perform, order.wait).await?;
         note(&outcome.message);
     }
     let path = format!("/api/v1/nodes/{name}/maintenance");

@@ -45,8 +45,13 @@ pub(crate) async fn recover_store(
         .into());
     }
     let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
-    RaftStore::recover(&store_options(config, &secret)).await.context("embedded store")?;
-    crate::output::line(&format!("the store of {} goes on from {} alone", config.scope, config.name));
+    RaftStore::recover(&store_options(config, &secret))
+        .await
+        .context("embedded store")?;
+    crate::output::line(&format!(
+        "the store of {} goes on from {} alone",
+        config.scope, config.name
+    ));
     Ok(ExitCode::Ok)
 }
 
@@ -64,10 +69,19 @@ async fn run_node(config: Config) -> Result<ExitCode> {
     let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
     let identity = crate::create::identity(&config.state_dir)?;
     let ports = ports::Ports::bind(&config).await?;
-    let raft = RaftStore::start(store_options(&config, &secret)).await.context("embedded store")?;
+    let raft = RaftStore::start(store_options(&config, &secret))
+        .await
+        .context("embedded store")?;
     let store: Arc<dyn Store> = Arc::new(raft.clone());
     let keys = Keys::new(&config.namespace, &config.scope);
-    let life = Life { config, secret, identity, keys, raft, store };
+    let life = Life {
+        config,
+        secret,
+        identity,
+        keys,
+        raft,
+        store,
+    };
     let (served, shown) = watch::channel(Arc::new(life.first_picture()));
     let api = api::Api::new(life.api_options(shown));
     ports.serve(&life.raft, &api);
@@ -89,7 +103,11 @@ async fn run_node(config: Config) -> Result<ExitCode> {
 
 impl Life {
     fn first_picture(&self) -> api::Served {
-        let database = self.config.postgresql.as_ref().map(|it| it.database.clone());
+        let database = self
+            .config
+            .postgresql
+            .as_ref()
+            .map(|it| it.database.clone());
         api::Served {
             witness: self.config.is_witness(),
             tags: self.config.tags.all.clone(),
@@ -179,7 +197,10 @@ impl Life {
 
     fn agent_options(&self, served: watch::Sender<Arc<api::Served>>) -> Result<agent::Options> {
         let config = &self.config;
-        let postgresql = config.postgresql.as_ref().context("no postgresql: section")?;
+        let postgresql = config
+            .postgresql
+            .as_ref()
+            .context("no postgresql: section")?;
         Ok(agent::Options {
             name: config.name.clone(),
             keys: self.keys.clone(),
@@ -317,7 +338,10 @@ fn store_options(config: &Config, secret: &ClusterSecret) -> store::Options {
     let start = match &config.raft.start {
         RaftStart::Found => Start::Found,
         RaftStart::Members(members) => Start::Members(
-            members.iter().map(|(name, address)| (name.clone(), address.to_string())).collect(),
+            members
+                .iter()
+                .map(|(name, address)| (name.clone(), address.to_string()))
+                .collect(),
         ),
         RaftStart::Join(addresses) => {
             Start::Join(addresses.iter().map(Endpoint::to_string).collect())

@@ -31,6 +31,9 @@ impl api::Membership for Members {
 
     async fn remove(&self, name: &str) -> Result<(), String> {
         let name = NodeName::new(name).map_err(|bad| bad.to_string())?;
-        self.0.remove_member(&name).await.map_err(|error| error.to_string())
+        self.0
+            .remove_member(&name)
+            .await
+            .map_err(|error| error.to_string())
     }
 }

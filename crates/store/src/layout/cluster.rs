@@ -69,6 +69,7 @@ pub fn read_cluster(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreada
         .map(|order| Switchover {
             from: order.leader,
             to: order.member,
+            accept_loss: order.accept_loss,
         });
     Ok(Cluster {
         initialize,

@@ -196,6 +196,9 @@ pub struct FailoverRecord {
     pub member: Option<NodeName>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<String>,
+    /// Ours: a person accepts that commits are lost, where there is no leader.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_loss: bool,
 }
 
 /// One line of `history`: timeline, LSN, reason, time, new leader.
