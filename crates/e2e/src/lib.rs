@@ -9,9 +9,11 @@
 mod binary;
 mod logs;
 mod slot;
+mod terminal;
 mod world;
 
 pub use logs::Announced;
+pub use terminal::{Said, Terminal};
 pub use world::{World, in_a_lab, settle_deadline, spell, story};
 
 /// How the cluster of a story is laid out.

@@ -35,17 +35,22 @@ pub fn story(
     announced: Announced,
     plot: impl AsyncFnOnce(&mut World<'_>) -> Result<()> + Send + 'static,
 ) {
-    in_a_lab(name, async move |lab| {
+    in_a_lab(name, Place::Namespaces, async move |lab| {
         play(name, lab, topology, announced, plot).await
     });
 }
 
-/// Plays in an empty lab with network namespaces, or says why it can't.
+/// Plays in an empty lab, or says why it can't.
 pub fn in_a_lab(
     name: &'static str,
+    place: Place,
     plot: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
 ) {
-    if let Some(why) = why_no_namespaces() {
+    let why_not = match place {
+        Place::Namespaces => why_no_namespaces(),
+        Place::Loopback => None,
+    };
+    if let Some(why) = why_not {
         assert!(
             std::env::var_os("CI").is_none(),
             "CI must have what {name} needs: {why}"
@@ -54,7 +59,7 @@ pub fn in_a_lab(
         return;
     }
     let played = Slot::take().and_then(|slot| {
-        let lab = Lab::new(Place::Namespaces, &binary::standfast()?)?;
+        let lab = Lab::new(place, &binary::standfast()?)?;
         Ok((slot, lab.run(plot)))
     });
     let outcome = played.and_then(|(_slot, (lab, outcome))| {

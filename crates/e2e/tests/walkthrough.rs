@@ -2,17 +2,16 @@
 //! on a disk of 400 MB that is filled up, and freed again. Everything is typed into a shell, as an
 //! unprivileged user, and read from what is printed.
 
-use anyhow::{Context, Result, bail, ensure};
-use e2e::{in_a_lab, settle_deadline};
-use lab::{Disk, Host, eventually};
+use anyhow::{Result, bail, ensure};
+use e2e::{Terminal, in_a_lab, settle_deadline};
+use lab::{Disk, Host, Place, eventually};
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 
 /// The person at the terminal.
 struct Person {
-    host: Arc<Host>,
+    terminal: Terminal,
 }
 
 /// A row of `show state`.
@@ -25,32 +24,12 @@ struct Row {
 }
 
 impl Person {
-    /// Types a line and waits for its end; gives what was printed on stdout.
     fn types(&self, line: &str) -> Result<String> {
-        let output = self.host.command("sh").args(["-c", line]).output()?;
-        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            bail!("$ {line}\n{stdout}{stderr}({})", output.status);
-        }
-        Ok(stdout)
+        self.terminal.types(line)
     }
 
-    /// Types a line with `&` at its end, in a terminal of its own.
     fn leaves_running(&self, line: &str, log: &str) -> Result<()> {
-        let file = fs::File::create(self.host.directory().join(log))?;
-        let child = self
-            .host
-            .command("sh")
-            .args(["-c", &format!("exec {line}")])
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("$ {line}"))?;
-        // The lab kills it; nobody waits for it.
-        drop(child);
-        Ok(())
+        self.terminal.leaves_running(line, log).map(drop)
     }
 
     fn state(&self) -> Result<Vec<Row>> {
@@ -217,42 +196,49 @@ async fn cause_a_failover(person: &Person) -> Result<()> {
 
 #[test]
 fn the_walkthrough_works_word_for_word() {
-    in_a_lab("the_walkthrough_works_word_for_word", async |lab| {
-        let host = lab.add_host("terminal", 11)?;
-        let person = Person {
-            host: Arc::clone(&host),
-        };
-        small_disk(&host)?;
-        let story = async {
-            create_the_cluster(&person).await?;
-            watch_the_replication(&person).await?;
-            cause_a_failover(&person).await?;
-            person.types("rm /mnt/node_a/bigfile")?;
-            let back = [
-                ("node_1", "secondary", "secondary"),
-                ("node_2", "primary", "primary"),
-            ];
-            person.sees(&back).await?;
-            eventually(
-                "A has replayed what it missed",
-                settle_deadline(),
-                async || {
-                    let count = person.types("psql -p 6010 -Atc 'select count(*) from bar;'")?;
-                    ensure!(count.trim() == "1000000", "{count}");
-                    Ok(())
-                },
-            )
-            .await?;
-            anyhow::Ok(())
-        };
-        let told = story.await;
-        if told.is_err() {
-            let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/e2e/walkthrough");
-            fs::create_dir_all(&kept)?;
-            for log in ["monitor.log", "node_a.log", "node_b.log"] {
-                let _ = fs::copy(host.directory().join(log), kept.join(log));
+    in_a_lab(
+        "the_walkthrough_works_word_for_word",
+        Place::Namespaces,
+        async |lab| {
+            let host = lab.add_host("terminal", 11)?;
+            let terminal = Terminal {
+                host: Arc::clone(&host),
+            };
+            let person = Person { terminal };
+            small_disk(&host)?;
+            let story = async {
+                create_the_cluster(&person).await?;
+                watch_the_replication(&person).await?;
+                cause_a_failover(&person).await?;
+                person.types("rm /mnt/node_a/bigfile")?;
+                let back = [
+                    ("node_1", "secondary", "secondary"),
+                    ("node_2", "primary", "primary"),
+                ];
+                person.sees(&back).await?;
+                eventually(
+                    "A has replayed what it missed",
+                    settle_deadline(),
+                    async || {
+                        let count =
+                            person.types("psql -p 6010 -Atc 'select count(*) from bar;'")?;
+                        ensure!(count.trim() == "1000000", "{count}");
+                        Ok(())
+                    },
+                )
+                .await?;
+                anyhow::Ok(())
+            };
+            let told = story.await;
+            if told.is_err() {
+                let kept =
+                    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/e2e/walkthrough");
+                fs::create_dir_all(&kept)?;
+                for log in ["monitor.log", "node_a.log", "node_b.log"] {
+                    let _ = fs::copy(host.directory().join(log), kept.join(log));
+                }
             }
-        }
-        told
-    });
+            told
+        },
+    );
 }
