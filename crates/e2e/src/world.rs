@@ -148,9 +148,14 @@ impl World<'_> {
     pub async fn reckon(&self, ledger: Ledger) -> Result<Verdict> {
         self.whole().await?;
         let verdict = ledger.stop().await?.audit(&self.cluster).await?;
-        say(&format!("{}: {verdict}", self.name));
+        self.say(&verdict.to_string());
         verdict.check()?;
         Ok(verdict)
+    }
+
+    /// A line for whoever watches the tests run.
+    pub fn say(&self, text: &str) {
+        say(&format!("{}: {text}", self.name));
     }
 
     fn judge_logs(&self, announced: Announced) -> Result<()> {

@@ -1,0 +1,103 @@
+//! What a cluster costs when nothing happens: memory, processor, and what the store writes.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Announced, Topology, story};
+use lab::Node;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// What an agent may hold in memory, guard and Postgres not included.
+const MEMORY_MAX_KB: u64 = 15 * 1024;
+/// What an agent may use of a core, in thousandths. A debug build is several times slower.
+const CPU_MAX_PERMILLE: u64 = 10;
+const CPU_MAX_PERMILLE_DEBUG: u64 = 60;
+/// What the store's files may hold after the cluster has settled.
+const STORE_MAX_KB: u64 = 16 * 1024;
+
+/// How long the cluster is watched: the span of the measurement, not a wait for something.
+const WATCHED: Duration = Duration::from_secs(10);
+
+struct Cost {
+    memory_kb: u64,
+    ticks: u64,
+}
+
+fn cost(node: &Node) -> Result<Cost> {
+    let pid = node.agent_pid()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let memory = line
+        .and_then(|rest| rest.split_whitespace().next())
+        .context("no VmRSS")?;
+    // Of what is resident, pages of the program itself are shared and can be dropped at any time.
+    let shared = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssFile:"));
+    let shared = shared
+        .and_then(|rest| rest.split_whitespace().next())
+        .context("no RssFile")?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<_> = stat
+        .rsplit_once(") ")
+        .context("stat")?
+        .1
+        .split(' ')
+        .collect();
+    let (user, system): (u64, u64) = (fields[11].parse()?, fields[12].parse()?);
+    let memory_kb = memory.parse::<u64>()?.saturating_sub(shared.parse()?);
+    Ok(Cost {
+        memory_kb,
+        ticks: user + system,
+    })
+}
+
+fn size_kb(directory: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        sum += if meta.is_dir() {
+            size_kb(&entry.path())?
+        } else {
+            meta.len() / 1024
+        };
+    }
+    Ok(sum)
+}
+
+#[test]
+fn an_idle_cluster_costs_next_to_nothing() {
+    let name = "an_idle_cluster_costs_next_to_nothing";
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
+        world.whole().await?;
+        let before = world
+            .cluster
+            .nodes
+            .iter()
+            .map(cost)
+            .collect::<Result<Vec<_>>>()?;
+        tokio::time::sleep(WATCHED).await;
+        let debug = world.lab.binary().metadata()?.len() > 40 << 20;
+        let cpu_max = if debug {
+            CPU_MAX_PERMILLE_DEBUG
+        } else {
+            CPU_MAX_PERMILLE
+        };
+        for (node, before) in world.cluster.nodes.iter().zip(before) {
+            let after = cost(node)?;
+            // A tick is 10 ms, so a tick in 10 s is a thousandth.
+            let permille = (after.ticks - before.ticks) * 10 / WATCHED.as_secs();
+            let store = size_kb(&node.host.directory().join("store"))?;
+            let said = format!(
+                "{}: {} kB of memory, {permille} ‰ of a core, {store} kB of store",
+                node.name, after.memory_kb
+            );
+            world.say(&said);
+            ensure!(after.memory_kb < MEMORY_MAX_KB, "{said}");
+            ensure!(permille <= cpu_max, "{said}");
+            ensure!(store < STORE_MAX_KB, "{said}");
+        }
+        Ok(())
+    });
+}
