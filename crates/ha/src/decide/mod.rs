@@ -14,6 +14,7 @@ use crate::quorum::Setting;
 use crate::state::NodeState;
 use crate::types::{Instant, NodeName};
 use crate::view::{Cluster, ClusterView, DataDir, Initialize, Job, NodeView, Postgres};
+use std::collections::BTreeSet;
 
 pub use lead::{handover_candidate, wanted_setting};
 pub use race::{Verdict, verdict};
@@ -329,16 +330,24 @@ fn assigned_of(decision: &Decision, view: &ClusterView, me: &NodeView) -> NodeSt
     }
 }
 
-/// The setting that a node which has just claimed begins with: those who promised are alive and count.
+/// The setting that a node which has just claimed begins with: those who promised are alive and count. If there is
+/// none of them, strict mode names the absent ones and blocks rather than acknowledge alone.
 fn first_setting<'a>(
     cluster: &Cluster,
     me: &NodeName,
     promised: impl IntoIterator<Item = &'a NodeName>,
 ) -> Setting {
-    let counts = |name: &&NodeName| {
+    let could = |name: &&NodeName| {
         let node = cluster.node(name);
-        *name != me && node.quorum && !node.maintenance && !node.dropped
+        *name != me && node.quorum && !node.dropped
     };
-    let standbys = promised.into_iter().filter(counts).cloned().collect();
+    let counts = |name: &&NodeName| could(name) && !cluster.node(name).maintenance;
+    let mut standbys: BTreeSet<NodeName> = promised.into_iter().filter(counts).cloned().collect();
+    if cluster.settings.sync_strict && standbys.is_empty() {
+        standbys = cluster.nodes.keys().filter(counts).cloned().collect();
+    }
+    if cluster.settings.sync_strict && standbys.is_empty() {
+        standbys = cluster.nodes.keys().filter(could).cloned().collect();
+    }
     lead::sized(cluster, me, standbys)
 }
