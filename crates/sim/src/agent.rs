@@ -16,6 +16,9 @@ use ha::{
 use std::rc::Rc;
 use std::time::Duration;
 
+/// How long a kill may take before the leadership is left to its lease.
+const UNKILLABLE: Duration = Duration::from_secs(1);
+
 impl World {
     pub(crate) fn start_agent(&mut self, id: NodeId) {
         let run = self.new_run();
@@ -356,6 +359,18 @@ impl World {
             Life::Down | Life::Starting | Life::Orphaned | Life::Dying => {
                 node.agent.down_since = node.agent.down_since.or(Some(local));
             }
+        }
+        // What can't be killed (a dead disk) ends by its lease: no longer renewed, not released either.
+        let long = node
+            .agent
+            .down_since
+            .is_some_and(|since| local.since(since) > UNKILLABLE);
+        if long
+            && matches!(node.pg.life, Life::Orphaned | Life::Dying)
+            && node.agent.lease.is_some()
+        {
+            node.agent.lease = None;
+            node.agent.lease_id = None;
         }
     }
 

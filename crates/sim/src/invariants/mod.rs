@@ -8,6 +8,7 @@ mod one_acknowledging_primary;
 mod promised_nodes_receive_nothing;
 mod promises_tell_the_truth;
 mod promoted_node_had_every_acknowledged_commit;
+mod strict_mode_never_acknowledges_alone;
 mod timelines_never_fork_unseen;
 mod visible_commits_survive;
 
@@ -53,6 +54,8 @@ pub(crate) struct Ledger {
     /// What could be read on an open primary without having been acknowledged.
     pub visible: Vec<Known>,
     pub promotions: Vec<Promotion>,
+    /// The first standby has joined: commits have been protected since.
+    pub protected: bool,
     /// Acknowledged in asynchronous mode and gone.
     pub lost: BTreeSet<u64>,
 }
@@ -95,6 +98,10 @@ impl World {
         };
         self.check(one_acknowledging_primary::at_acknowledgement, &known);
         self.check(acknowledged_commits_survive::at_acknowledgement, &known);
+        self.check(
+            strict_mode_never_acknowledges_alone::at_acknowledgement,
+            &known,
+        );
         self.ledger.acknowledged.push(known);
     }
 
@@ -164,6 +171,9 @@ impl World {
     pub(crate) fn check_store(&mut self, before: &Snapshot) {
         self.check(epoch_moves_forward::at_transaction, before);
         self.check(promises_tell_the_truth::at_transaction, before);
+        let record = self.store.current.cluster.sync.as_ref();
+        self.ledger.protected |=
+            record.is_some_and(|record| record.is_settled() && !record.newest().is_alone());
     }
 
     pub(crate) fn note_received(&mut self, id: NodeId) {
