@@ -8,7 +8,7 @@ use crate::contact::Signs;
 use crate::events::Events;
 use crate::journal::Journal;
 use crate::keeper::{Arm, Keeper, Said};
-use crate::note::{Note, NoteError};
+use crate::note::{Marker, Note, NoteError};
 use crate::observe::{Observation, Observer, Streams, watch_storage};
 use crate::serve::Shown;
 use crate::shell::{self, Basis, Report, Shell, ShellError};
@@ -208,7 +208,7 @@ impl Agent {
             tenure: Arc::clone(&tenure),
             note,
             streams,
-            roles_missing: Arc::new(AtomicBool::new(false)),
+            roles_missing: Marker::new(options.state_dir.join("roles-missing")),
             bootstrap: options.bootstrap.clone(),
         };
         let client = reqwest::Client::builder().no_proxy().build()?;

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 /// Why the note can't be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum NoteError {
-    #[error("lineage note {path}")]
+    #[error("durable note {path}")]
     Io {
         path: PathBuf,
         #[source]
@@ -84,6 +84,37 @@ impl Note {
         })?;
         *current = Some(lineage.clone());
         Ok(())
+    }
+}
+
+/// A durable yes or no: the file is there or not.
+#[derive(Clone, Debug)]
+pub(crate) struct Marker {
+    path: PathBuf,
+}
+
+impl Marker {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.path.exists()
+    }
+
+    pub(crate) fn set(&self) -> Result<(), NoteError> {
+        replace(&self.path, b"").map_err(|source| self.failed(source))
+    }
+
+    pub(crate) fn clear(&self) -> Result<(), NoteError> {
+        remove(&self.path).map_err(|source| self.failed(source))
+    }
+
+    fn failed(&self, source: std::io::Error) -> NoteError {
+        NoteError::Io {
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 

@@ -283,10 +283,17 @@ impl Observer {
                 .waiting
                 .is_some_and(|(since, _)| at.since(since) > TWO_RETRIES);
         let proven = self.streams.are_gone() && probe.received.is_some();
+        // What was received may end in the middle of a record, which will never be replayed. Whatever was acknowledged
+        // is whole, so once replay waits for more, that is the end.
+        let received = if waited {
+            replayed
+        } else {
+            probe.flushed.max(replayed)
+        };
         Standby {
             upstream,
             streaming,
-            received: probe.flushed.max(replayed),
+            received,
             replayed,
             end_known: cut_off && (proven || waited),
             open,

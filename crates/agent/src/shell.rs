@@ -4,7 +4,7 @@
 //! **Invariant:** the note is written before the first byte of a new branch can arrive.
 
 use crate::clock::now;
-use crate::note::Note;
+use crate::note::{Marker, Note};
 use crate::observe::Streams;
 use crate::promotion;
 use crate::steps::Steps;
@@ -16,7 +16,6 @@ use postgres::{
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use store::layout::{ConfigRecord, Keys};
 use store::{Outcome, Revision, Snapshot, Store, StoreError, Txn, View};
@@ -68,7 +67,7 @@ pub(crate) struct Shell {
     pub(crate) note: Arc<Note>,
     pub(crate) streams: Arc<Streams>,
     /// An adopted directory has none of our roles yet.
-    pub(crate) roles_missing: Arc<AtomicBool>,
+    pub(crate) roles_missing: Marker,
     /// The first configuration of a cluster that this node founds.
     pub(crate) bootstrap: ConfigRecord,
 }
@@ -95,12 +94,11 @@ impl Shell {
             Action::Withdraw { .. } => self.step(basis, |steps| steps.withdraw()).await.map(none),
             Action::Claim(claim) => self.claim(&claim, basis).await.map(none),
             Action::Promote { epoch, setting } => {
-                self.promote(epoch, setting.as_ref(), basis).await.map(none)
+                self.promote(epoch, setting.as_ref()).await.map(none)
             }
-            Action::Publish { epoch, lineage } => self
-                .step(basis, |steps| steps.publish(epoch, &lineage))
-                .await
-                .map(none),
+            Action::Publish { epoch, lineage } => {
+                self.publish(epoch, &lineage, basis).await.map(none)
+            }
             Action::Record { record, .. } => self
                 .step(basis, |steps| steps.record(record.as_ref()))
                 .await
@@ -247,7 +245,7 @@ impl Shell {
         };
         let lineage = Lineage::founded(control.end().0, epoch);
         self.note.write(&lineage)?;
-        self.roles_missing.store(true, Ordering::SeqCst);
+        self.roles_missing.set()?;
         self.inaugurate(control.system_id, epoch, &lineage, basis)
             .await
     }
@@ -343,12 +341,7 @@ impl Shell {
         self.take_office(claim.epoch, txn, session).await
     }
 
-    async fn promote(
-        &self,
-        epoch: Epoch,
-        setting: Option<&Setting>,
-        basis: &Basis,
-    ) -> Result<(), ShellError> {
+    async fn promote(&self, epoch: Epoch, setting: Option<&Setting>) -> Result<(), ShellError> {
         let old = self
             .note
             .read()
@@ -372,20 +365,47 @@ impl Shell {
             ));
         }
         let took = self.instance.promote(QUICK * 2).await?;
-        let real = promotion::outcome(&self.instance, QUICK).await?;
-        self.note
-            .write(&old.promoted(real.timeline, epoch, real.begins))?;
-        // Followers may come from here on, by slots of this epoch only.
+        tracing::info!(timeline = plan.timeline.0, begins = %plan.begins, ?took, "promoted");
+        self.checkpoint_soon();
+        Ok(())
+    }
+
+    /// What a promoted primary owes before others may follow it: a true note, and that they are let in. All of it can be
+    /// done again, and is done before the lineage is published: an agent that dies in between finds it unpublished.
+    async fn publish(
+        &self,
+        epoch: Epoch,
+        lineage: &Lineage,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        let lineage = self.verified(lineage).await?;
         self.instance.serve_streams(true).await?;
         let slots = slots(&self.me, &basis.cluster, Some(epoch));
         self.instance.ensure_slots(&slots, QUICK).await?;
-        tracing::info!(timeline = real.timeline.0, begins = %real.begins, ?took, "promoted");
-        if self.roles_missing.load(Ordering::SeqCst) {
+        if self.roles_missing.is_set() {
             self.instance.ensure_roles(QUICK).await?;
-            self.roles_missing.store(false, Ordering::SeqCst);
+            self.roles_missing.clear()?;
         }
-        self.checkpoint_soon();
-        Ok(())
+        self.step(basis, |steps| steps.publish(epoch, &lineage))
+            .await
+    }
+
+    /// The lineage with its newest branch as the history file has it: the note was written before the promotion.
+    async fn verified(&self, noted: &Lineage) -> Result<Lineage, ShellError> {
+        let branches = noted.branches();
+        let Some((newest, older)) = branches.split_last().filter(|(_, older)| !older.is_empty())
+        else {
+            return Ok(noted.clone());
+        };
+        let real = promotion::outcome(&self.instance, QUICK).await?;
+        if (real.timeline, real.begins) == (newest.timeline, newest.begins) {
+            return Ok(noted.clone());
+        }
+        let before = Lineage::from_branches(older.to_vec())
+            .ok_or_else(|| ShellError::NotNow("the lineage note is damaged".to_owned()))?;
+        let lineage = before.promoted(real.timeline, newest.epoch, real.begins);
+        self.note.write(&lineage)?;
+        Ok(lineage)
     }
 
     /// pg_rewind believes the control file, which names the new timeline only after a checkpoint.

@@ -1,5 +1,6 @@
 //! Store actions as transactions, each guarded by the very snapshot that was decided on.
 //!
+//! **Invariant:** what begins a leadership renews the lease that it hangs on: the holder counts from when it was sent.
 //! **Invariant:** no step weakens durability or changes leadership without a guard on leader and epoch.
 
 use ha::quorum::{Setting, SyncRecord};
@@ -36,6 +37,7 @@ impl Steps<'_> {
                 key: self.keys.leader(),
             })
             .when(self.seen.unchanged(&self.keys.epoch()))
+            .renew(session)
             .put(self.keys.initialize(), "")
             .put_leased(self.keys.leader(), self.me.as_str(), session)
             .put(
@@ -80,6 +82,7 @@ impl Steps<'_> {
     pub(crate) fn reattach(&self, session: LeaseId) -> Txn {
         self.in_office()
             .when(self.seen.unchanged(&self.keys.leader()))
+            .renew(session)
             .put_leased(self.keys.leader(), self.me.as_str(), session)
     }
 
@@ -126,6 +129,7 @@ impl Steps<'_> {
             .when(self.seen.unchanged(&self.keys.leader()))
             .when(self.seen.unchanged(&self.keys.epoch()))
             .when(self.seen.unchanged(&self.keys.sync()));
+        txn = txn.renew(session);
         for name in &claim.counted {
             txn = txn.when(self.seen.unchanged(&self.keys.promise(name)));
         }

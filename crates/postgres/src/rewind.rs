@@ -86,7 +86,13 @@ impl Instance {
             }
             Some((at, Some(fork))) => (at, fork),
         };
-        if timeline == fork_timeline && end < fork {
+        // The end of recovery is the first byte that is not there; a checkpoint is where its own record begins.
+        let behind = if control.min_recovery_end > control.checkpoint {
+            end <= fork
+        } else {
+            end < fork
+        };
+        if timeline == fork_timeline && behind {
             return Ok(Rewound::NotNeeded);
         }
         if !control.can_rewind() {

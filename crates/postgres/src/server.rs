@@ -432,7 +432,11 @@ fn remove_strangers_pid_file(data_dir: &Path) -> Result<(), PostgresError> {
 
 /// A socket's lock file that an earlier postmaster of this very directory left behind: nothing of it runs any more, but
 /// its number may be a zombie's by now, or somebody else's, and PostgreSQL would refuse to start.
-fn remove_our_socket_locks(data_dir: &Path, port: u16, dirs: &[PathBuf]) -> Result<(), PostgresError> {
+fn remove_our_socket_locks(
+    data_dir: &Path,
+    port: u16,
+    dirs: &[PathBuf],
+) -> Result<(), PostgresError> {
     for dir in dirs {
         let lock = dir.join(format!(".s.PGSQL.{port}.lock"));
         let text = files::read_text(&lock).ok().flatten().unwrap_or_default();

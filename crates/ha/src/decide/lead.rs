@@ -91,13 +91,14 @@ fn preside(
     if let Some(decision) = protect(cluster, me, primary, epoch, now) {
         return decision;
     }
+    if !primary.open {
+        return open(cluster, me, primary, epoch);
+    }
+    // Clients first: this is one more transaction.
     if let Some(promise) = cluster.promises.get(&me.name) {
         let epoch = promise.epoch;
         let reason = format!("the promise of epoch {epoch} has served its purpose");
         return Decision::act("withdraw", Action::Withdraw { epoch }, reason);
-    }
-    if !primary.open {
-        return open(cluster, me, primary, epoch);
     }
     let record = cluster.node(&me.name);
     let ordered = cluster.switchover.as_ref();
@@ -303,6 +304,12 @@ fn ascend(
         .lineage
         .as_ref()
         .is_none_or(|lineage| lineage.newest().epoch >= lease.epoch);
+    // Whoever counts this node's promise counts on its silence: it is not promoted in that epoch any more.
+    let promised = cluster
+        .promises
+        .get(&me.name)
+        .is_some_and(|promise| promise.epoch >= lease.epoch);
+    let used_up = used_up || promised;
     if used_up && let Err(missing) = enough_alone(cluster, me) {
         return Decision::act("others needed", Action::Stop, missing);
     }

@@ -30,7 +30,11 @@ pub fn decide(view: &ClusterView, me: &NodeView, now: Instant) -> Decision {
 
 fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     let mine = cluster.leader.as_ref() == Some(&me.name);
-    if mine && me.lease.is_none() && is_my_epoch(cluster, me) {
+    // A lease of an older epoch is none: the claim was answered by the view alone.
+    let held = me
+        .lease
+        .is_some_and(|lease| lease.epoch >= cluster.current_epoch());
+    if mine && !held && is_my_epoch(cluster, me) {
         return reattach(cluster, me);
     }
     if let Some(fence) = unlawful_primary(cluster, me, now) {

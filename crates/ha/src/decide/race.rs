@@ -76,7 +76,11 @@ fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: In
         unfit: super::unfit(cluster, me),
         priority: cluster.node(&me.name).priority,
     };
-    if cluster.promises.get(&me.name) != Some(&promise) {
+    if !cluster
+        .promises
+        .get(&me.name)
+        .is_some_and(|stands| says_as_much(stands, &promise))
+    {
         let reason = format!(
             "{why}; promising to acknowledge nothing more, at {}",
             promise.position
@@ -89,6 +93,19 @@ fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: In
             Decision::wait("election", format!("{why}; {hindrance}"))
         }
     }
+}
+
+/// Whether the promise that stands need not be written again. It may say a little more: WAL that ends in the middle of
+/// a record counts as received until replay is seen to wait before it.
+fn says_as_much(stands: &Promise, now: &Promise) -> bool {
+    let same_wal = stands.position.epoch == now.position.epoch
+        && stands.position.timeline == now.position.timeline
+        && stands.position.lsn >= now.position.lsn;
+    let (stands, now) = (
+        (stands.epoch, &stands.unfit, stands.priority),
+        (now.epoch, &now.unfit, now.priority),
+    );
+    same_wal && stands == now
 }
 
 /// Whether a node may claim now, or the one reason why not.
