@@ -266,10 +266,20 @@ impl World {
             standby.ghost = standby.receiver.is_some();
             return;
         }
-        if let Some(receiver) = standby.receiver.take() {
-            node.disk.flushed = node.disk.wal.len();
+        match node.disk.health {
+            // Its last flush does not end, and so it does not end either.
+            Health::Hung => return,
+            Health::Full => node.disk.wal.truncate(node.disk.flushed),
+            Health::Fine | Health::Slow => node.disk.flushed = node.disk.wal.len(),
+        }
+        if let Some(receiver) = node
+            .standby_mut()
+            .and_then(|standby| standby.receiver.take())
+        {
             self.hang_up(receiver.from, id, receiver.connection);
         }
+        let target = self.pg(id);
+        self.after(ms(1), target, Event::Replay);
     }
 
     pub(crate) fn begin_promotion(

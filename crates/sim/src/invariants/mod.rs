@@ -115,6 +115,7 @@ impl World {
             opened: false,
         };
         self.check(epoch_moves_forward::at_promotion, &promotion);
+        self.check(promised_nodes_receive_nothing::at_promotion, &promotion);
         self.check(
             promoted_node_had_every_acknowledged_commit::at_promotion,
             &promotion,
