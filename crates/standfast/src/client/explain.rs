@@ -13,7 +13,7 @@ const COLUMNS: &[Column] = &[
 ];
 
 pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitCode> {
-    target.state().await?;
+    super::state::note_silence(&target.state().await?);
     let explain: Explain = target.api.get("/api/v1/explain").await?;
     if as_json {
         output::json(&explain)?;

@@ -19,12 +19,25 @@ const COLUMNS: &[Column] = &[
 
 pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitCode> {
     let state = target.state().await?;
+    note_silence(&state);
     if as_json {
         output::json(&documents(&state))?;
     } else {
         output::print(&text(&state));
     }
     Ok(ExitCode::Ok)
+}
+
+/// What is shown comes from the store: when that is silent, it is what it said last, and no node may rely on it.
+pub(super) fn note_silence(state: &State) {
+    if let Some(ms) = state.store.silent_ms {
+        output::note(&format!(
+            "warning: the store has been silent for {}.{} s; this is what it said last, and a primary has stepped down \
+             or is about to",
+            ms / 1000,
+            ms % 1000 / 100
+        ));
+    }
 }
 
 /// pg_auto_failover's table. Monitors have no Postgres and no row.
