@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// How often the instance is looked at while it is steady, and while it is changing.
-const STEADY: Duration = Duration::from_millis(250);
+const STEADY: Duration = Duration::from_millis(500);
 const CHANGING: Duration = Duration::from_millis(15);
 /// A probe that takes longer has not been answered.
 const PROBE: Duration = Duration::from_millis(900);
