@@ -65,6 +65,12 @@ impl World {
             }
             ["maintenance", name, on] => self.record(name).maintenance = *on == "on",
             ["drop", name] => self.record(name).dropped = true,
+            // Its new copy of the data was cut off.
+            ["unfinish", name] => {
+                let me = &mut self.node_mut(name).me;
+                me.data = DataDir::Unfinished;
+                me.postgres = Postgres::Down { leftovers: 0 };
+            }
             // The next claim's answer does not reach the node.
             ["forget", name] => self.node_mut(name).forgets = true,
             ["step", name] => {
