@@ -4,16 +4,13 @@
 //! the snapshot that was decided on; whether an unanswered one happened is never assumed.
 
 use crate::config::Break;
-use crate::node::{Doing, Health, Life, Names, NodeId, Phase, Purpose, id_of, name_of};
-use crate::store::{Answer, Key, Put, Request, Snapshot, Txn};
+use crate::node::{Doing, Life, Names, NodeId, Phase, Purpose, name_of};
+use crate::store::{Answer, Request};
 use crate::time::ms;
-use crate::wal::{SYSTEM, lsn};
+use crate::wal::lsn;
 use crate::world::{Event, World};
 use ha::quorum::{Applied, Setting, SyncRecord};
-use ha::{
-    Action, Claim, DataDir, Epoch, Initialize, Instant, Job, Leadership, Lineage, NodeName,
-    Published, Timeline, Walsender,
-};
+use ha::{Action, DataDir, Epoch, Instant, Job, Lineage, Timeline, Walsender};
 use std::rc::Rc;
 
 impl World {
@@ -111,155 +108,6 @@ impl World {
         }
     }
 
-    /// The store actions, with the guards that [`Action`] names. None: it can't be sent at present.
-    fn transaction(&self, id: NodeId, action: &Action, seen: &Snapshot) -> Option<Txn> {
-        let me = name_of(id);
-        let lease = self.nodes[id].agent.lease_id;
-        let mut txn = Txn::default();
-        match action {
-            Action::Found => {
-                txn.guards = vec![seen.unchanged(Key::Initialize), seen.unchanged(Key::Leader)];
-                txn.guards.push(seen.unchanged(Key::Epoch));
-                let epoch = seen.cluster.current_epoch().next();
-                txn.puts = vec![
-                    Put::Initialize(Initialize::Founding),
-                    Put::Leader(Some(me.clone())),
-                    Put::Epoch(Leadership { epoch, leader: me }),
-                ];
-                txn.lease = Some(lease?);
-            }
-            Action::Adopt => {
-                let epoch = self.nodes[id].agent.lease?.epoch;
-                let lineage = self.nodes[id].disk.note.clone()?;
-                txn = self.founded(&me, epoch, lineage);
-            }
-            Action::Reattach { epoch } => {
-                txn.leads = Some((me.clone(), *epoch));
-                txn.puts = vec![Put::Leader(Some(me))];
-                txn.lease = Some(lease?);
-            }
-            Action::Promise(promise) => {
-                txn.epoch = Some(promise.epoch);
-                if !self.config.is_broken(Break::LateTransactions) {
-                    txn.guards = vec![seen.unchanged(Key::Stance(me.clone()))];
-                }
-                txn.puts = vec![Put::Promise(me, Some(promise.clone()))];
-            }
-            Action::Withdraw { epoch } => {
-                if !self.config.is_broken(Break::WithdrawUnchecked) {
-                    txn.guards = vec![seen.unchanged(Key::Promise(me.clone()))];
-                    let current = seen.cluster.current_epoch();
-                    txn.epoch = (*epoch == current).then_some(current);
-                }
-                txn.puts = vec![Put::Promise(me, None)];
-            }
-            Action::Claim(claim) => txn = self.claim(&me, claim, seen, lease?),
-            Action::Publish { epoch, lineage } => {
-                txn.leads = Some((me, *epoch));
-                let published = Published {
-                    epoch: *epoch,
-                    lineage: lineage.clone(),
-                };
-                txn.puts = vec![Put::Lineage(published)];
-            }
-            Action::Record { epoch, record } => {
-                txn.leads = Some((me, *epoch));
-                txn.guards = vec![seen.unchanged(Key::Sync)];
-                txn.puts = vec![Put::Sync(record.clone())];
-            }
-            Action::Release { epoch, .. } => {
-                txn.leads = Some((me, *epoch));
-                txn.puts = vec![Put::Leader(None)];
-            }
-            Action::ClearSwitchover { .. } => {
-                txn.guards = vec![seen.unchanged(Key::Failover)];
-                txn.puts = vec![Put::Failover(None)];
-            }
-            Action::Leave => {
-                txn.puts = vec![Put::Member(me.clone(), None), Put::Promise(me, None)];
-            }
-            Action::Bootstrap
-            | Action::Park
-            | Action::Detach
-            | Action::Promote { .. }
-            | Action::Apply { .. }
-            | Action::Open
-            | Action::Follow { .. }
-            | Action::Rewind { .. }
-            | Action::Clone { .. }
-            | Action::Drain
-            | Action::Stop
-            | Action::Fence => return None,
-        }
-        Some(txn)
-    }
-
-    fn claim(&self, me: &NodeName, claim: &Claim, seen: &Snapshot, lease: u64) -> Txn {
-        let mut guards = vec![
-            seen.unchanged(Key::Leader),
-            seen.unchanged(Key::Epoch),
-            seen.unchanged(Key::Sync),
-        ];
-        for name in &claim.counted {
-            guards.push(seen.unchanged(Key::Promise(name.clone())));
-        }
-        let mut record = claim.record.clone();
-        if self.config.is_broken(Break::ClaimReplacesRecord) {
-            record = record.map(|record| SyncRecord::of(record.newest().clone()));
-        }
-        let puts = vec![
-            Put::Leader(Some(me.clone())),
-            Put::Epoch(Leadership {
-                epoch: claim.epoch,
-                leader: me.clone(),
-            }),
-            Put::Sync(record),
-        ];
-        Txn {
-            guards,
-            puts,
-            lease: Some(lease),
-            ..Txn::default()
-        }
-    }
-
-    fn founded(&self, me: &NodeName, epoch: Epoch, lineage: Lineage) -> Txn {
-        let alone = SyncRecord::of(Setting::alone(me.clone()));
-        let record = self.config.synchronous().then_some(alone);
-        Txn {
-            leads: Some((me.clone(), epoch)),
-            puts: vec![
-                Put::Initialize(Initialize::Done(SYSTEM)),
-                Put::Sync(record),
-                Put::Lineage(Published { epoch, lineage }),
-            ],
-            ..Txn::default()
-        }
-    }
-
-    /// Before anything is streamed or copied: in one transaction, the epoch is still this one, no promise of mine
-    /// stands in it, and none that I gave up can arrive any more.
-    fn take_stance(&mut self, id: NodeId, serial: u64, epoch: Epoch) {
-        let me = name_of(id);
-        if matches!(
-            self.config.broken,
-            Some(Break::FollowUnread | Break::WithdrawUnchecked)
-        ) {
-            self.follow_on(id, serial);
-            return;
-        }
-        let mut txn = Txn {
-            epoch: Some(epoch),
-            ..Txn::default()
-        };
-        txn.guards = vec![(Key::Promise(me.clone()), 0)];
-        match self.config.broken {
-            Some(Break::LateTransactions) => {}
-            _ => txn.puts = vec![Put::Stance(me)],
-        }
-        self.call(id, Request::Commit(txn), Purpose::Action { serial });
-    }
-
     pub(crate) fn action_answered(
         &mut self,
         id: NodeId,
@@ -322,12 +170,12 @@ impl World {
     }
 
     /// The action is over, one way or the other.
-    fn done(&mut self, id: NodeId) {
+    pub(crate) fn done(&mut self, id: NodeId) {
         self.nodes[id].agent.doing = None;
         self.wake(id);
     }
 
-    fn step_after(&mut self, id: NodeId, serial: u64, low: u64, high: u64) {
+    pub(crate) fn step_after(&mut self, id: NodeId, serial: u64, low: u64, high: u64) {
         let delay = self.rng.between(ms(low), ms(high));
         let target = self.agent(id);
         self.after(delay, target, Event::Step(serial));
@@ -484,107 +332,5 @@ impl World {
         let names = Names::of(setting);
         self.begin_promotion(id, epoch, predicted, names);
         self.watch_postgres(id);
-    }
-
-    /// After the stance was taken.
-    fn follow_on(&mut self, id: NodeId, serial: u64) {
-        let Some(doing) = self.nodes[id].agent.doing.clone() else {
-            return;
-        };
-        match doing.action {
-            Action::Follow {
-                leader,
-                epoch,
-                lineage,
-            } => {
-                let node = &mut self.nodes[id];
-                if node.standby().is_some() {
-                    node.disk.note = Some(lineage);
-                    node.disk.upstream = Some((id_of(&leader), epoch));
-                    if let Some(standby) = node.standby_mut() {
-                        standby.broken = None;
-                    }
-                    let target = self.pg(id);
-                    self.after(ms(1), target, Event::Connect);
-                }
-                self.done(id);
-            }
-            Action::Rewind {
-                leader,
-                lineage,
-                epoch,
-            }
-            | Action::Clone {
-                leader,
-                lineage,
-                epoch,
-            } => {
-                self.begin_copy(id, serial, id_of(&leader), epoch, lineage);
-            }
-            _ => self.done(id),
-        }
-    }
-
-    fn begin_copy(
-        &mut self,
-        id: NodeId,
-        serial: u64,
-        from: NodeId,
-        epoch: Epoch,
-        lineage: Lineage,
-    ) {
-        let source = &self.nodes[from];
-        let there = source.primary().is_some_and(|side| side.epoch == epoch)
-            && source.up
-            && !source.frozen
-            && self.net.both_ways(id, from);
-        if !there {
-            self.done(id);
-            return;
-        }
-        let run = source.pg.run;
-        self.kill(id);
-        let clone = matches!(
-            self.nodes[id].agent.doing.as_ref().map(|doing| doing.job),
-            Some(Job::Clone)
-        );
-        let disk = &mut self.nodes[id].disk;
-        disk.data = DataDir::Unfinished;
-        disk.note = Some(lineage);
-        disk.upstream = None;
-        if clone {
-            disk.wal.clear();
-            disk.flushed = 0;
-            disk.histories.clear();
-        }
-        if let Some(doing) = &mut self.nodes[id].agent.doing {
-            doing.phase = Phase::Copying { from, run };
-        }
-        self.step_after(id, serial, 150, 900);
-    }
-
-    fn copied(&mut self, id: NodeId, from: NodeId, run: u64, epoch: Epoch, lineage: &Lineage) {
-        let source = &self.nodes[from];
-        let fine = source.pg.run == run
-            && source.up
-            && !source.frozen
-            && source.primary().is_some()
-            && self.net.both_ways(id, from)
-            && self.nodes[id].pg.life == Life::Down
-            && matches!(self.nodes[id].disk.health, Health::Fine | Health::Slow);
-        if !fine {
-            self.note_of(id, || "  the copy was cut off".to_owned());
-            return;
-        }
-        let wal = source.disk.wal[..source.disk.flushed].to_vec();
-        let histories = source.disk.histories.clone();
-        let disk = &mut self.nodes[id].disk;
-        disk.flushed = wal.len();
-        disk.wal = wal;
-        disk.histories = histories;
-        disk.data = DataDir::Ready(SYSTEM);
-        disk.note = Some(lineage.clone());
-        disk.upstream = Some((from, epoch));
-        self.start_postgres(id);
     }
 }

@@ -4,15 +4,12 @@
 //! come as far.
 
 use crate::config::Break;
-use crate::node::{Agent, Call, Health, Life, NodeId, Purpose, Role, id_of, name_of};
+use crate::node::{Agent, Call, Life, NodeId, Purpose, id_of, name_of};
 use crate::store::{Answer, Key, Put, Request, Snapshot, Txn};
 use crate::time::ms;
 use crate::wal::lsn;
 use crate::world::{Event, Target, World};
-use ha::{
-    Action, Cluster, ClusterView, Contact, DataDir, Decision, Instant, Job, Lease, Member,
-    NodeView, Postgres, Primary, Standby, Storage, Walsender,
-};
+use ha::{Action, ClusterView, Contact, Decision, Instant, Lease};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -254,30 +251,6 @@ impl World {
         self.at(at, target, Event::GuardFire);
     }
 
-    fn member(&self, id: NodeId) -> Member {
-        let node = &self.nodes[id];
-        let copying = matches!(
-            node.agent.doing.as_ref().map(|doing| doing.job),
-            Some(Job::Clone | Job::Rewind)
-        );
-        let unfit = match () {
-            () if matches!(node.disk.health, Health::Hung | Health::Full) => {
-                Some("its storage fails")
-            }
-            () if copying || !matches!(node.disk.data, DataDir::Ready(_)) => Some("it has no data"),
-            () => None,
-        };
-        Member {
-            host: String::new(),
-            port: 0,
-            api_url: String::new(),
-            state: ha::NodeState::Init,
-            position: ha::Lsn::ZERO,
-            timeline: ha::Timeline(0),
-            unfit: unfit.map(str::to_owned),
-        }
-    }
-
     // The loop.
 
     fn tick(&mut self, id: NodeId) {
@@ -334,10 +307,10 @@ impl World {
             self.note_of(id, || format!("{}: {}", decision.rule, decision.reason));
         }
         let busy = self.nodes[id].agent.doing.is_some();
-        if let Some(action) = decision.actions.into_iter().next() {
-            if !busy || action == Action::Fence {
-                self.start(id, action);
-            }
+        if let Some(action) = decision.actions.into_iter().next()
+            && (!busy || action == Action::Fence)
+        {
+            self.start(id, action);
         }
     }
 
@@ -386,131 +359,5 @@ impl World {
             }
         };
         ha::decide(&view, &me, now)
-    }
-
-    /// What the agent finds when it looks at its own machine.
-    fn observe(&mut self, id: NodeId) -> NodeView {
-        let postgres = self.observe_postgres(id);
-        let node = &self.nodes[id];
-        let agent = &node.agent;
-        let storage = match node.disk.health {
-            Health::Fine | Health::Slow => Storage::Healthy,
-            Health::Hung | Health::Full => Storage::Failing {
-                since: node.clock.read(node.disk.sick_since),
-                why: format!("{:?}", node.disk.health),
-            },
-        };
-        NodeView {
-            name: node.name.clone(),
-            data: node.disk.data.clone(),
-            postgres,
-            lineage: node.disk.note.clone(),
-            lease: agent.lease,
-            job: agent.doing.as_ref().map(|doing| doing.job),
-            contact: agent.contact,
-            applied: agent.applied.clone(),
-            storage,
-            vacant_since: agent.vacant_since,
-            promised_at: agent.promised_at.map(|(_, at)| at),
-            down_since: agent.down_since,
-            start_failures: agent.start_failures,
-            stream_broken: node.standby().and_then(|standby| standby.broken),
-        }
-    }
-
-    fn observe_postgres(&mut self, id: NodeId) -> Postgres {
-        let local = self.local(id);
-        let node = &self.nodes[id];
-        match node.pg.life {
-            Life::Down => return Postgres::Down { leftovers: 0 },
-            Life::Orphaned | Life::Dying => {
-                let seen = !self.config.is_broken(Break::ReleaseWithBackends);
-                return Postgres::Down {
-                    leftovers: usize::from(seen),
-                };
-            }
-            Life::Starting => return Postgres::Starting,
-            Life::Up => {}
-        }
-        if let Some(stopped) = node.pg.stopped {
-            let since = node.clock.read(stopped);
-            return Postgres::Unresponsive { since };
-        }
-        match &node.pg.role {
-            Role::Standby(side) => {
-                let ended = side.receiver.is_none() && node.disk.upstream.is_none();
-                let all = node.disk.wal.len();
-                let received = if side.streamed { all } else { side.replayed };
-                Postgres::Standby(Standby {
-                    upstream: node
-                        .disk
-                        .upstream
-                        .filter(|_| !side.ghost)
-                        .map(|(up, _)| name_of(up)),
-                    streaming: side.receiver.is_some() && !side.ghost,
-                    received: lsn(received),
-                    replayed: lsn(side.replayed),
-                    end_known: side.ghost || (ended && (side.streamed || side.waiting)),
-                    open: side.open,
-                })
-            }
-            Role::Primary(side) => {
-                let mut seen = node.agent.standbys.clone();
-                for walsender in seen.values_mut() {
-                    walsender.streaming = false;
-                }
-                for (standby, sender) in &side.senders {
-                    let flushed = lsn(sender.flushed);
-                    let walsender = Walsender {
-                        streaming: true,
-                        flushed,
-                        seen: local,
-                    };
-                    seen.insert(name_of(*standby), walsender);
-                }
-                let primary = Primary {
-                    timeline: side.timeline,
-                    flushed: lsn(node.disk.flushed),
-                    standbys: seen.clone(),
-                    open: side.open,
-                };
-                self.nodes[id].agent.standbys = seen;
-                Postgres::Primary(primary)
-            }
-        }
-    }
-
-    /// The breaks that stand in front of the decision.
-    fn distort(&self, cluster: &mut Cluster, me: &mut NodeView) {
-        if self.nodes[id_of(&me.name)].agent.forgot {
-            cluster.promises.remove(&me.name);
-        }
-        if self.config.is_broken(Break::ClaimBehind)
-            && let Some(mine) = cluster
-                .promises
-                .get(&me.name)
-                .map(|promise| promise.position)
-        {
-            for promise in cluster.promises.values_mut() {
-                promise.position = mine;
-            }
-        }
-        if self.config.is_broken(Break::NumbersBelieved)
-            && cluster.leader.as_ref() != Some(&me.name)
-            && let (Some(published), Some(mine)) = (&cluster.lineage, &me.lineage)
-        {
-            let believed = mine.branches().iter().map(|branch| {
-                let theirs = published.lineage.branches();
-                let same = theirs
-                    .iter()
-                    .find(|other| other.timeline == branch.timeline);
-                ha::Branch {
-                    epoch: same.map_or(branch.epoch, |other| other.epoch),
-                    ..*branch
-                }
-            });
-            me.lineage =
-                ha::Lineage::from_branches(believed.collect()).or_else(|| me.lineage.clone());
-        }
     }
 }

@@ -1,10 +1,8 @@
 //! What goes wrong, drawn from the seed, and how each wrong is righted.
 
-use crate::node::{Health, Life, NodeId, Role, name_of};
-use crate::store::{Put, Request, Txn};
+use crate::node::{Health, Life, NodeId};
 use crate::time::{Micros, ms};
 use crate::world::{Era, Event, Target, World};
-use ha::Switchover;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -415,45 +413,6 @@ impl World {
         self.undo_after(ms(300), ms(5000), Undo::Recover(id));
     }
 
-    /// What a person orders, straight into the store.
-    fn order(&mut self, put: Put) {
-        let txn = Txn {
-            puts: vec![put],
-            ..Txn::default()
-        };
-        if self.store.up {
-            let before = std::rc::Rc::clone(&self.store.current);
-            self.store.apply(&Request::Commit(txn), self.now);
-            self.check_store(&before);
-            self.broadcast(false);
-        }
-    }
-
-    fn order_switchover(&mut self) {
-        let Some(leader) = self.store.current.cluster.leader.clone() else {
-            return;
-        };
-        let to = self.rng.index(self.nodes.len());
-        let order = Switchover {
-            from: self.rng.chance(700).then_some(leader),
-            to: self.rng.chance(500).then(|| name_of(to)),
-            accept_loss: false,
-            ..Switchover::default()
-        };
-        if order.from.is_some() || order.to.is_some() {
-            self.order(Put::Failover(Some(order)));
-        }
-    }
-
-    fn set_maintenance(&mut self, id: NodeId, on: bool) {
-        let name = name_of(id);
-        let mut record = self.store.current.cluster.node(&name);
-        if record.maintenance != on {
-            record.maintenance = on;
-            self.order(Put::Node(name, Some(record)));
-        }
-    }
-
     /// Everything is put right at once.
     pub(crate) fn heal(&mut self) {
         self.net.heal();
@@ -474,70 +433,5 @@ impl World {
             self.start_agent(id);
             self.set_maintenance(id, false);
         }
-    }
-
-    /// Whether the cluster is one again: an open primary, everybody else streaming from it, nothing left over.
-    pub(crate) fn healthy(&self) -> Result<(), String> {
-        let cluster = &self.store.current.cluster;
-        let leader = cluster.leader.as_ref().ok_or("there is no leader")?;
-        let id = crate::node::id_of(leader);
-        let epoch = cluster.current_epoch();
-        let side = self.nodes[id]
-            .primary()
-            .ok_or(format!("{leader} is no primary"))?;
-        if side.epoch != epoch || !side.open {
-            return Err(format!("{leader} is not open in epoch {epoch}"));
-        }
-        for (other, node) in self
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != id)
-        {
-            let streams = match &node.pg.role {
-                Role::Standby(side) => side.receiver.is_some_and(|receiver| receiver.from == id),
-                Role::Primary(_) => false,
-            };
-            if !streams || node.pg.life != Life::Up || !side.senders.contains_key(&other) {
-                return Err(format!("{} does not stream from {leader}", node.name));
-            }
-            if node.disk.note.as_ref() != cluster.published_lineage() {
-                return Err(format!("{} has another lineage noted", node.name));
-            }
-            if cluster.promises.contains_key(&node.name) {
-                return Err(format!("{} has a promise left", node.name));
-            }
-        }
-        if cluster.switchover.is_some() {
-            return Err("a switchover is pending".to_owned());
-        }
-        self.protected()
-    }
-
-    fn protected(&self) -> Result<(), String> {
-        if !self.config.synchronous() {
-            return Ok(());
-        }
-        let record = self
-            .store
-            .current
-            .cluster
-            .sync
-            .as_ref()
-            .ok_or("there is no sync record")?;
-        let newest = record.newest();
-        let count = self
-            .config
-            .settings
-            .sync_node_count
-            .min(self.nodes.len() - 1);
-        let enough = newest.needed >= count;
-        if record.is_settled() && enough {
-            return Ok(());
-        }
-        Err(format!(
-            "commits need {newest}, settled: {}",
-            record.is_settled()
-        ))
     }
 }

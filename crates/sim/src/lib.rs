@@ -12,13 +12,17 @@ mod client;
 mod config;
 mod fault;
 mod invariants;
+mod join;
 mod net;
 mod node;
+mod observe;
+mod orders;
 mod postgres;
 mod rng;
 mod store;
 mod stream;
 mod time;
+mod transaction;
 mod wal;
 mod world;
 

@@ -3,6 +3,7 @@
 //! The checks see everything: true time, the identity of records, every node at once.
 
 mod acknowledged_commits_survive;
+mod cluster_converges;
 mod epoch_moves_forward;
 mod one_acknowledging_primary;
 mod promised_nodes_receive_nothing;

@@ -1,0 +1,120 @@
+//! Coming into another node's history: follow it, rewind to it, or copy all of it.
+//!
+//! **Invariant:** the note is on disk before the first byte arrives; a copy that is cut off leaves a mark.
+
+use crate::node::{Health, Life, NodeId, Phase, id_of};
+use crate::time::ms;
+use crate::wal::SYSTEM;
+use crate::world::{Event, World};
+use ha::{Action, DataDir, Epoch, Job, Lineage};
+
+impl World {
+    /// After the stance was taken.
+    pub(crate) fn follow_on(&mut self, id: NodeId, serial: u64) {
+        let Some(doing) = self.nodes[id].agent.doing.clone() else {
+            return;
+        };
+        match doing.action {
+            Action::Follow {
+                leader,
+                epoch,
+                lineage,
+            } => {
+                let node = &mut self.nodes[id];
+                if node.standby().is_some() {
+                    node.disk.note = Some(lineage);
+                    node.disk.upstream = Some((id_of(&leader), epoch));
+                    if let Some(standby) = node.standby_mut() {
+                        standby.broken = None;
+                    }
+                    let target = self.pg(id);
+                    self.after(ms(1), target, Event::Connect);
+                }
+                self.done(id);
+            }
+            Action::Rewind {
+                leader,
+                lineage,
+                epoch,
+            }
+            | Action::Clone {
+                leader,
+                lineage,
+                epoch,
+            } => {
+                self.begin_copy(id, serial, id_of(&leader), epoch, lineage);
+            }
+            _ => self.done(id),
+        }
+    }
+
+    fn begin_copy(
+        &mut self,
+        id: NodeId,
+        serial: u64,
+        from: NodeId,
+        epoch: Epoch,
+        lineage: Lineage,
+    ) {
+        let source = &self.nodes[from];
+        let there = source.primary().is_some_and(|side| side.epoch == epoch)
+            && source.up
+            && !source.frozen
+            && self.net.both_ways(id, from);
+        if !there {
+            self.done(id);
+            return;
+        }
+        let run = source.pg.run;
+        self.kill(id);
+        let clone = matches!(
+            self.nodes[id].agent.doing.as_ref().map(|doing| doing.job),
+            Some(Job::Clone)
+        );
+        let disk = &mut self.nodes[id].disk;
+        disk.data = DataDir::Unfinished;
+        disk.note = Some(lineage);
+        disk.upstream = None;
+        if clone {
+            disk.wal.clear();
+            disk.flushed = 0;
+            disk.histories.clear();
+        }
+        if let Some(doing) = &mut self.nodes[id].agent.doing {
+            doing.phase = Phase::Copying { from, run };
+        }
+        self.step_after(id, serial, 150, 900);
+    }
+
+    pub(crate) fn copied(
+        &mut self,
+        id: NodeId,
+        from: NodeId,
+        run: u64,
+        epoch: Epoch,
+        lineage: &Lineage,
+    ) {
+        let source = &self.nodes[from];
+        let fine = source.pg.run == run
+            && source.up
+            && !source.frozen
+            && source.primary().is_some()
+            && self.net.both_ways(id, from)
+            && self.nodes[id].pg.life == Life::Down
+            && matches!(self.nodes[id].disk.health, Health::Fine | Health::Slow);
+        if !fine {
+            self.note_of(id, || "  the copy was cut off".to_owned());
+            return;
+        }
+        let wal = source.disk.wal[..source.disk.flushed].to_vec();
+        let histories = source.disk.histories.clone();
+        let disk = &mut self.nodes[id].disk;
+        disk.flushed = wal.len();
+        disk.wal = wal;
+        disk.histories = histories;
+        disk.data = DataDir::Ready(SYSTEM);
+        disk.note = Some(lineage.clone());
+        disk.upstream = Some((from, epoch));
+        self.start_postgres(id);
+    }
+}
