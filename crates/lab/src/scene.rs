@@ -183,7 +183,10 @@ impl Lab {
         if let Some(network) = &self.network {
             network.enter_as_client()?;
         }
-        tokio::runtime::Builder::new_current_thread()
+        // Writers must not wait for the story, which blocks while it kills and mounts: they run on
+        // threads of their own, started from this one and so in its place.
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
             .enable_all()
             .build()
             .context("build the runtime of the lab")

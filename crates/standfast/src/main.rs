@@ -79,7 +79,7 @@ fn standfast() -> anyhow::Result<ExitCode> {
         }
         Command::Stop { pgdata, signal } => client::stop(&client::load(&pgdata, &homes)?, signal),
         Command::Reload { pgdata } => client::reload(&client::load(&pgdata, &homes)?, &homes),
-        Command::Demo(options) => block_on(demo::run(options)),
+        Command::Demo(options) => demo::run(options),
         Command::Bench(what) => bench::run(&what),
         Command::CheckConfig(which) => check_config(&file(which, &homes)?, &homes),
         Command::Replay(journal) => replay::replay(&journal),

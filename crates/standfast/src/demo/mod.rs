@@ -29,8 +29,18 @@ pub(crate) struct Options {
 /// Nothing in the demo takes this long on a machine that is not in trouble.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Plays the demo, or as much of it as Ctrl-C allows.
-pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+/// Plays the demo on threads of its own: the client must go on while we kill.
+pub(crate) fn run(options: Options) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    runtime.block_on(until_interrupted(options))
+}
+
+/// As much of the demo as Ctrl-C allows.
+async fn until_interrupted(options: Options) -> Result<ExitCode> {
     let own = std::env::current_exe().context("where this program lies")?;
     let parent = std::env::temp_dir();
     let mut lab = Lab::within(Place::Loopback, &own, &parent, options.pg_bin)?;
