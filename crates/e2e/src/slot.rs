@@ -17,9 +17,11 @@ impl Slot {
             .ok()
             .and_then(|text| text.parse().ok());
         let labs: u32 = labs.unwrap_or(2);
+        // Another user's file in a sticky directory can't be opened, not even by root.
+        let user = rustix::process::geteuid().as_raw();
         loop {
             for number in 0..labs {
-                let path = std::env::temp_dir().join(format!("standfast-e2e-{number}.lock"));
+                let path = std::env::temp_dir().join(format!("standfast-e2e-{user}-{number}.lock"));
                 let file = OpenOptions::new()
                     .create(true)
                     .append(true)
