@@ -28,6 +28,10 @@ use store::{Snapshot, Store, View};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
+/// How long a start under way is waited for when the agent stops.
+const START_ENDS: Duration = Duration::from_secs(15);
+const TICK: Duration = Duration::from_millis(250);
+
 /// A kill that takes longer than this is stuck in the kernel.
 const UNKILLABLE: Duration = Duration::from_millis(500);
 
@@ -239,6 +243,7 @@ impl Agent {
 
     /// Runs until it is stopped or the node is dropped.
     pub async fn run(mut self) -> Ended {
+        self.take_up();
         let ended = loop {
             if self.memory.left {
                 break Ended::Dropped;
@@ -271,6 +276,26 @@ impl Agent {
         ended
     }
 
+    /// What an agent before this one wrote for Postgres, it may not have had read: once, everything is written and read
+    /// again.
+    fn take_up(&self) {
+        let instance = self.shell.instance.clone();
+        if !matches!(
+            instance.liveness(),
+            postgres::Liveness::Up { guarded: true, .. }
+        ) {
+            return;
+        }
+        tokio::spawn(async move {
+            if let Err(error) = instance.repair_overrides().await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the configuration was not read again"
+                );
+            }
+        });
+    }
+
     /// Looks once, decides once, starts at most one action. Returns how long to rest without an event.
     fn turn(&mut self) -> Duration {
         let at = now();
@@ -284,13 +309,19 @@ impl Agent {
                 return Duration::from_secs(1);
             }
         };
+        self.notice_a_dead_action();
         let rest = cluster.settings.loop_wait;
         let Some(observation) = self.observed.borrow_and_update().clone() else {
             return rest;
         };
         let view = self.cluster_view(cluster, at);
         let me = self.node_view(&view, &snapshot, &observation, at);
-        let decision = ha::decide(&view, &me, at);
+        let mut decision = ha::decide(&view, &me, at);
+        if let Some(stop) = stop_unguarded(&view, &me, &observation) {
+            decision.actions = vec![Action::Stop];
+            decision.rule = "unguarded";
+            decision.reason = stop.to_owned();
+        }
         self.give_up_on_the_unkillable(&me, at);
         // On an observation from before the last action ended, only what never waits is done.
         let stale = observation.at < self.memory.fresh_from;
@@ -418,6 +449,17 @@ impl Agent {
     }
 
     fn remember(&mut self, view: &ClusterView, observation: &Observation, at: Instant) {
+        if let ClusterView::Known(cluster) = view {
+            // Also a promise whose acknowledgement was lost, or that this agent's predecessor made.
+            let epoch = cluster.current_epoch();
+            let stands = cluster
+                .promises
+                .get(&self.name)
+                .is_some_and(|it| it.epoch == epoch);
+            if stands && self.memory.promised.is_none_or(|(of, _)| of != epoch) {
+                self.memory.promised = Some((epoch, at));
+            }
+        }
         match view {
             ClusterView::Known(cluster) if cluster.leader.is_none() => {
                 self.memory.vacant_since.get_or_insert(at);
@@ -519,6 +561,21 @@ impl Agent {
             });
         });
         self.memory.running = Some(Running { number, job, task });
+    }
+
+    /// An action that panicked never reports: it must not hold the loop for ever.
+    fn notice_a_dead_action(&mut self) {
+        let dead = self
+            .memory
+            .running
+            .as_ref()
+            .is_some_and(|running| running.task.is_finished());
+        if dead && self.done.is_empty() {
+            tracing::error!("an action ended without a report");
+            self.memory.running = None;
+            self.memory.fresh_from = now();
+            self.poke.notify_one();
+        }
     }
 
     fn finish(&mut self, done: Done) {
@@ -674,11 +731,53 @@ impl Agent {
         });
     }
 
+    /// A start under way is waited for: cut off, it would leave a Postgres that nobody looks after.
+    async fn end_running(&mut self) {
+        let Some(mut running) = self.memory.running.take() else {
+            return;
+        };
+        let starts = matches!(
+            running.job,
+            Job::Park | Job::Bootstrap | Job::Follow | Job::Promote | Job::Rewind
+        );
+        if starts {
+            let deadline = now().plus(START_ENDS);
+            while now() < deadline && !running.task.is_finished() {
+                self.tenure.turned(now());
+                let _ = tokio::time::timeout(TICK, &mut running.task).await;
+            }
+        }
+        running.task.abort();
+    }
+
+    /// Does an action while the lease goes on being renewed; a second order to stop makes it a fence.
+    async fn act_to_the_end(
+        &mut self,
+        action: Action,
+        basis: &Basis,
+    ) -> Result<Report, ShellError> {
+        let mut stop = self.stop.clone();
+        stop.mark_unchanged();
+        let shell = self.shell.clone();
+        let doing = shell.act(action, basis);
+        tokio::pin!(doing);
+        loop {
+            self.tenure.turned(now());
+            tokio::select! {
+                result = &mut doing => return result,
+                changed = stop.changed() => {
+                    if changed.is_ok() && *stop.borrow() == Some(StopOrder::AtOnce) {
+                        return self.shell.act(Action::Fence, basis).await;
+                    }
+                }
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
     /// Stops in order: a leader hands over first, its standbys get everything.
     async fn hand_over_and_stop(&mut self, how: StopOrder) {
-        if let Some(running) = self.memory.running.take() {
-            running.task.abort();
-        }
+        self.end_running().await;
         let snapshot = Arc::clone(&self.view.borrow());
         let cluster = read_cluster(&self.shell.keys, &snapshot).unwrap_or_default();
         let basis = Basis { snapshot, cluster };
@@ -689,8 +788,13 @@ impl Agent {
             StopOrder::InOrder => Action::Stop,
         };
         tracing::info!("stopping Postgres");
-        if let Err(error) = self.shell.act(stop, &basis).await {
+        if let Err(error) = self.act_to_the_end(stop, &basis).await {
             tracing::warn!(error = chain(&error), "Postgres did not stop in order");
+            let _ = self.shell.act(Action::Fence, &basis).await;
+        }
+        // A start that was just under way may have brought it back.
+        tokio::time::sleep(TICK).await;
+        if self.shell.instance.liveness() != postgres::Liveness::Down {
             let _ = self.shell.act(Action::Fence, &basis).await;
         }
         if let Some(office) = office {
@@ -713,6 +817,22 @@ impl Agent {
             let _ = self.shell.store.revoke(session.lease).await;
         }
     }
+}
+
+/// A standby that was started by somebody else (a unit of the distribution, pg_ctl) is stopped, to be started again
+/// under its guard and with our configuration.
+fn stop_unguarded(
+    view: &ClusterView,
+    me: &NodeView,
+    observation: &Observation,
+) -> Option<&'static str> {
+    let founded = matches!(
+        view,
+        ClusterView::Known(cluster) if matches!(cluster.initialize, ha::Initialize::Done(_))
+    );
+    let strange = !observation.guarded && matches!(me.postgres, Postgres::Standby(_));
+    (founded && strange && me.job.is_none())
+        .then_some("somebody else has started Postgres: stopping it, to start it under its guard")
 }
 
 /// Moves the deadline of whatever guard holds the instance.

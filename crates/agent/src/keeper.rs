@@ -109,7 +109,10 @@ impl Keeper {
         if let Some(office) = self.tenure.office()
             && let Err(error) = self.move_office(office, session).await
         {
-            let _ = self.store.revoke(lease).await;
+            // Whether it moved may be unknown: both leases are then kept alive until it is known, by trying again.
+            if matches!(error, StoreError::Denied(_)) {
+                let _ = self.store.revoke(lease).await;
+            }
             return held.ok_or(error);
         }
         self.tenure.set_session(Some(session));
@@ -164,7 +167,12 @@ impl Keeper {
             txn = txn.put_leased(self.keys.member(&self.me), member.clone(), session.lease);
         }
         let sent = now();
-        match self.store.commit(txn).await {
+        // A beat that hangs (its way to the store's leader is cut) must leave time for the next.
+        let patience = session.ttl / 4;
+        let answer = tokio::time::timeout(patience, self.store.commit(txn)).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(StoreError::Unknown("a beat took too long".to_owned())));
+        match answer {
             Ok(outcome) if outcome.is_committed() => {
                 self.tenure.heard(now());
                 if let Some(deadline) = self.tenure.renewed(office.epoch, session, sent) {

@@ -19,7 +19,7 @@ const CHANGING: Duration = Duration::from_millis(15);
 const PROBE: Duration = Duration::from_millis(900);
 /// A stream that has not come about after this is looked into.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(2);
-const REPAIR_EVERY: Duration = Duration::from_secs(10);
+const REPAIR_EVERY: Duration = Duration::from_secs(1);
 /// Twice `wal_retrieve_retry_interval`.
 const TWO_RETRIES: Duration = Duration::from_millis(200);
 /// A data directory that is not read after this is on a disk that hangs.
@@ -38,6 +38,8 @@ pub(crate) struct Observation {
     pub(crate) stream_broken: Option<StreamBroken>,
     /// When the WAL stream last brought a message.
     pub(crate) stream_heard: Option<Instant>,
+    /// Somebody else has started it otherwise: it does not read our configuration, and nobody would fence it.
+    pub(crate) guarded: bool,
     pub(crate) facts: Facts,
 }
 
@@ -150,6 +152,7 @@ impl Observer {
             postgres: Postgres::Starting,
             stream_broken: None,
             stream_heard: None,
+            guarded: true,
             facts: Facts::default(),
         };
         observation.postgres = match self.instance.liveness() {
@@ -163,7 +166,13 @@ impl Observer {
                     leftovers: left.max(1),
                 }
             }
-            Liveness::Up { postmaster, .. } => self.probe(at, postmaster, &mut observation).await,
+            Liveness::Up {
+                postmaster,
+                guarded,
+            } => {
+                observation.guarded = guarded;
+                self.probe(at, postmaster, &mut observation).await
+            }
         };
         observation.data = self.data_dir().await;
         let there = matches!(observation.data, DataDir::Ready(_));
@@ -192,7 +201,8 @@ impl Observer {
         observation.facts = facts(&probe);
         let (upstream, _, access) = self.instance.settings().await;
         let open = access == Access::Open;
-        if !probe.overridden.is_empty() {
+        // What an earlier agent wrote and was killed before it was read, or what ALTER SYSTEM has set.
+        if !probe.overridden.is_empty() || probe.has_upstream != upstream.is_some() {
             self.repair(at);
         }
         if probe.in_recovery {

@@ -523,10 +523,15 @@ impl Shell {
                     ..Report::default()
                 })
             }
+            // It was decided because WAL is here that the leader does not have. Who then says that nothing needs to be
+            // done compares by numbers what is not the same.
             postgres::Rewound::NotNeeded => {
-                self.note.write(lineage)?;
-                self.start_following(upstream).await?;
-                Ok(Report::default())
+                self.clone_from(leader, epoch, lineage, basis).await?;
+                let detail = "cloned instead: no common point was found".to_owned();
+                Ok(Report {
+                    detail: Some(detail),
+                    ..Report::default()
+                })
             }
             postgres::Rewound::NeedsClone { why } => {
                 tracing::info!(why, "a rewind is not possible");

@@ -114,8 +114,25 @@ impl Lineage {
         }
     }
 
-    /// How a node at `position` relates to a leader of this lineage.
-    pub fn relation(&self, position: &Position) -> Relation {
+    /// How a node whose note is `note`, and which has all WAL up to `end`, relates to a leader of this lineage.
+    ///
+    /// The whole note counts, not only its last record: `pg_rewind` compares every timeline by its number, and would
+    /// keep what another leader wrote under a number that this one has used again.
+    pub fn relation_of(&self, note: &Self, end: Lsn) -> Relation {
+        let taken = |branch: &Branch| {
+            self.branches
+                .iter()
+                .any(|ours| ours.timeline == branch.timeline && ours.epoch != branch.epoch)
+        };
+        let written = |branch: &&Branch| branch.begins < end || branch.begins == Lsn::ZERO;
+        if note.branches.iter().filter(written).any(taken) {
+            return Relation::Foreign;
+        }
+        self.relation(&note.at(end))
+    }
+
+    /// How a node at `position` relates to a leader of this lineage, by its last record alone.
+    fn relation(&self, position: &Position) -> Relation {
         let same = |branch: &Branch| branch.epoch == position.epoch;
         let Some(index) = self.branches.iter().position(same) else {
             return self.relation_of_stranger(position);
@@ -207,6 +224,14 @@ mod tests {
     fn the_same_timeline_number_of_another_epoch_is_never_believed() {
         let leader = lineage(&[(1, 1, 0), (2, 5, 100)]);
         assert_eq!(leader.relation(&at(4, 2, 130)), Relation::Foreign);
+    }
+
+    #[test]
+    fn a_number_used_again_anywhere_in_the_note_is_never_rewound_across() {
+        let leader = lineage(&[(1, 1, 0), (2, 6, 100)]);
+        let note = lineage(&[(1, 1, 0), (2, 4, 100), (3, 5, 150)]);
+        assert_eq!(leader.relation_of(&note, Lsn(180)), Relation::Foreign);
+        assert_eq!(leader.relation_of(&note, Lsn(100)), Relation::Ancestor);
     }
 
     #[test]

@@ -127,12 +127,20 @@ fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) 
             ),
         );
     }
+    if standby.replayed < standby.received {
+        // It may end in half a record, which is no divergence: whole records are compared.
+        let behind = standby.received.bytes_since(standby.replayed);
+        return Decision::wait(
+            "reading WAL",
+            format!("{behind} bytes of local WAL to replay"),
+        );
+    }
     let order = (leader.clone(), epoch, lineage.clone());
     let Some(note) = &me.lineage else {
         return clone(order, "this node has no note of whose WAL it holds");
     };
     let position = note.at(standby.received);
-    match lineage.relation(&position) {
+    match lineage.relation_of(note, standby.received) {
         Relation::Ancestor => {
             let (leader, epoch, lineage) = order;
             let reason = format!("following {leader} from {position}");

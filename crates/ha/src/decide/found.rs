@@ -30,7 +30,10 @@ pub(super) fn found(cluster: &Cluster, me: &NodeView) -> Decision {
 
 fn create(me: &NodeView) -> Decision {
     match (&me.data, &me.postgres) {
-        (DataDir::Ready(system), Postgres::Down { .. } | Postgres::Standby(_)) => Decision::act(
+        (
+            DataDir::Ready(system),
+            Postgres::Down { .. } | Postgres::Standby(_) | Postgres::Primary(_),
+        ) => Decision::act(
             "adopt",
             Action::Adopt,
             format!("adopting the data directory with system identifier {system} as the first"),

@@ -8,7 +8,7 @@ use crate::quorum::{self, Applied, Setting, Step, SyncRecord};
 use crate::settings::SyncMode;
 use crate::types::{Epoch, Instant, Lsn, NodeName};
 use crate::view::{
-    Cluster, DataDir, Lease, NodeView, Postgres, Primary, Standby, Storage, Switchover,
+    Cluster, DataDir, Lease, NodeRecord, NodeView, Postgres, Primary, Standby, Storage, Switchover,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -262,12 +262,13 @@ pub fn wanted_setting(
             let Some(node) = cluster.nodes.get(*name) else {
                 return false;
             };
-            if !node.quorum || node.maintenance || node.dropped {
+            if !counts(node) {
                 return false;
             }
             if named(name) {
                 // A named standby stays for a while after it was last seen, and leaves at once when its lease ended.
-                let patience = now.since(walsender.seen) < settings.sync_relax_after;
+                let patience = now.since(walsender.seen) < settings.sync_relax_after
+                    && cluster.members.contains_key(*name);
                 return walsender.streaming || patience;
             }
             walsender.streaming && primary.flushed.bytes_since(walsender.flushed) <= JOINS_WITHIN
@@ -280,7 +281,21 @@ pub fn wanted_setting(
     {
         return current.clone();
     }
+    if settings.sync_strict && standbys.is_empty() {
+        // Strict mode names the absent and waits for them; alone only where there is nobody else.
+        let absent = cluster
+            .nodes
+            .iter()
+            .filter(|(name, node)| *name != me && counts(node));
+        return sized(cluster, me, absent.map(|(name, _)| name.clone()).collect());
+    }
     sized(cluster, me, standbys)
+}
+
+/// Whether commits may rest on this node. One that may never lead is left out: what it alone has could not be found
+/// again without the leader.
+fn counts(node: &NodeRecord) -> bool {
+    node.quorum && node.priority > 0 && !node.maintenance && !node.dropped
 }
 
 /// `standbys` with as many acknowledgements as the configured mode asks for.
@@ -372,7 +387,7 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
     if record.maintenance || record.dropped {
         return release("step aside", format!("{} steps aside", me.name));
     }
-    if can_take_over(cluster, me).is_ok() {
+    if !cluster.settings.paused && can_take_over(cluster, me).is_ok() {
         return release(
             "postmaster died",
             format!("Postgres on {} has died", me.name),
@@ -471,7 +486,8 @@ fn give_up(cluster: &Cluster, me: &NodeView, primary: &Primary, now: Instant) ->
     let Storage::Failing { since, why } = &me.storage else {
         return None;
     };
-    if !primary.open || now.since(*since) < STORAGE_FAILS_FOR {
+    let patient = now.since(*since) < STORAGE_FAILS_FOR;
+    if !primary.open || patient || cluster.settings.paused {
         return None;
     }
     can_take_over(cluster, me).ok()?;

@@ -44,10 +44,10 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
         return Decision::wait("job", format!("waiting for {}", job_name(job)));
     }
     let record = cluster.node(&me.name);
-    if record.dropped && !mine {
+    if record.dropped && !mine && !is_named(cluster, me) {
         return leave(me);
     }
-    if let Some(refusal) = wrong_directory(cluster, me) {
+    if let Some(refusal) = wrong_directory(cluster, me).or_else(|| forgotten_epoch(cluster, me)) {
         return refusal;
     }
     if !matches!(cluster.initialize, Initialize::Done(_)) {
@@ -56,12 +56,22 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     if mine {
         return lead::lead(cluster, me, now);
     }
-    if record.maintenance {
+    // Its acknowledgement still counts: without a leader its promise may be the one that is missing.
+    let needed = cluster.leader.is_none()
+        && is_named(cluster, me)
+        && matches!(me.postgres, Postgres::Standby(_));
+    if record.maintenance && !needed {
         return Decision::wait("maintenance", "in maintenance: Postgres is left alone");
     }
+    let ordered = cluster.switchover.is_some() || is_my_epoch(cluster, me);
     match &cluster.leader {
+        Some(_) if record.dropped => Decision::wait(
+            "dropped",
+            "this node was dropped; the leader takes it out of its setting first",
+        ),
         Some(leader) => follow::follow(cluster, me, leader, now),
-        None if cluster.settings.paused => Decision::wait(
+        // An order is none of the automatic's business, and neither is the way back of the last leader.
+        None if cluster.settings.paused && !ordered => Decision::wait(
             "paused",
             "no leader, but the cluster is paused: no automatic failover",
         ),
@@ -163,6 +173,33 @@ fn wrong_directory(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
         }
         (DataDir::Ready(_) | DataDir::Empty | DataDir::Unfinished, _) => None,
     }
+}
+
+/// A store that knows less than this node's WAL was restored from a backup, or is another one. Whatever it permits,
+/// an epoch must not be given twice.
+fn forgotten_epoch(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
+    let newest = me.lineage.as_ref()?.newest().epoch;
+    let held = me.lease.is_some_and(|lease| lease.epoch >= newest);
+    (newest > cluster.current_epoch() && !held).then(|| {
+        Decision::wait(
+            "forgotten epoch",
+            format!(
+                "this node has WAL of epoch {newest}, the store knows of epoch {} only: it was restored from a backup, \
+                 or belongs to another cluster; nothing is done until that is settled",
+                cluster.current_epoch()
+            ),
+        )
+    })
+}
+
+/// Whether a commit may have been acknowledged that needs this node's promise to be found again.
+fn is_named(cluster: &Cluster, me: &NodeView) -> bool {
+    let names =
+        |setting: &Setting| setting.leader == me.name || setting.standbys.contains(&me.name);
+    cluster
+        .sync
+        .as_ref()
+        .is_some_and(|sync| sync.settings().iter().any(names))
 }
 
 fn leave(me: &NodeView) -> Decision {
@@ -343,7 +380,7 @@ fn first_setting<'a>(
 ) -> Setting {
     let could = |name: &&NodeName| {
         let node = cluster.node(name);
-        *name != me && node.quorum && !node.dropped
+        *name != me && node.quorum && node.priority > 0 && !node.dropped
     };
     let counts = |name: &&NodeName| could(name) && !cluster.node(name).maintenance;
     let mut standbys: BTreeSet<NodeName> = promised.into_iter().filter(counts).cloned().collect();

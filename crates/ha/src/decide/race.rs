@@ -5,7 +5,7 @@
 
 use crate::decision::{Action, Claim, Decision};
 use crate::lineage::Position;
-use crate::quorum::SyncRecord;
+use crate::quorum::{Missing, SyncRecord};
 use crate::types::{Instant, NodeName};
 use crate::view::{Cluster, DataDir, NodeView, Postgres, Promise, Standby};
 use serde::{Deserialize, Serialize};
@@ -136,15 +136,22 @@ fn elect(
     if let Some(why) = &mine.unfit {
         return Err(format!("{name} can't lead: {why}"));
     }
-    let counted: BTreeSet<NodeName> = promises.keys().map(|name| (*name).clone()).collect();
-    match &cluster.sync {
+    let able = able(cluster, name, &promises);
+    let promises = match &cluster.sync {
         // Among those that have promised the most advanced still goes first.
-        _ if loss_accepted(cluster, name) => {}
-        Some(record) => in_doubt(cluster, record, &promises)
-            .accepts(&counted)
-            .map_err(|missing| missing.to_string())?,
-        None => window(cluster, name, me, &counted, mine, now)?,
-    }
+        _ if loss_accepted(cluster, name) => able,
+        // If those that can lead prove enough by themselves, the others' tails hold nothing that was acknowledged.
+        Some(record) if proof(cluster, record, &able).is_ok() => able,
+        Some(record) => {
+            proof(cluster, record, &promises).map_err(|missing| missing.to_string())?;
+            promises.clone()
+        }
+        None => {
+            window(cluster, name, me, &names(&promises), mine, now)?;
+            able
+        }
+    };
+    let counted = names(&promises);
     let best = promises
         .iter()
         .max_by_key(|(_, promise)| promise.position.rank())
@@ -154,6 +161,29 @@ fn elect(
     }
     turn(cluster, name, me, &promises, now)?;
     Ok(counted)
+}
+
+type Promises<'a> = BTreeMap<&'a NodeName, &'a Promise>;
+
+/// The promises of nodes that are there and could lead.
+fn able<'a>(cluster: &Cluster, name: &NodeName, promises: &Promises<'a>) -> Promises<'a> {
+    let can = |(other, promise): &(&&NodeName, &&Promise)| {
+        promise.unfit.is_none() && (**other == name || cluster.members.contains_key(**other))
+    };
+    promises
+        .iter()
+        .filter(can)
+        .map(|(name, promise)| (*name, *promise))
+        .collect()
+}
+
+fn names(promises: &Promises<'_>) -> BTreeSet<NodeName> {
+    promises.keys().map(|name| (*name).clone()).collect()
+}
+
+/// Whether these promises meet every set that can have acknowledged a commit that the best of them does not have.
+fn proof(cluster: &Cluster, record: &SyncRecord, promises: &Promises<'_>) -> Result<(), Missing> {
+    in_doubt(cluster, record, promises).accepts(&names(promises))
 }
 
 /// Whether a person has said that this node shall lead without the proof. Only ever without a leader.
@@ -285,22 +315,24 @@ fn turn(
 fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &str) -> Decision {
     let epoch = cluster.current_epoch().next();
     let first = || super::first_setting(cluster, &me.name, counted.iter());
-    let unproven = cluster.sync.as_ref().and_then(|record| {
-        let doubted = in_doubt(cluster, record, &cluster.live_promises());
-        doubted.accepts(counted).err()
-    });
+    let mut promises = cluster.live_promises();
+    promises.retain(|name, _| counted.contains(*name));
+    let unproven = cluster
+        .sync
+        .as_ref()
+        .and_then(|record| proof(cluster, record, &promises).err());
     let record = cluster.sync.as_ref().map(|record| match unproven {
         // The loss was accepted: what it might have kept is no longer waited for.
         Some(_) => SyncRecord::of(first()),
         None => record.joined(first()),
     });
-    let names: Vec<&str> = counted.iter().map(NodeName::as_str).collect();
+    let voices: Vec<&str> = counted.iter().map(NodeName::as_str).collect();
     let price = unproven.map_or_else(String::new, |missing| {
         format!("; a person has accepted the loss of commits: {missing}")
     });
     let reason = format!(
         "{why}; claiming epoch {epoch} on the promises of {}{price}",
-        names.join(", ")
+        voices.join(", ")
     );
     let claim = Claim {
         epoch,

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use api::v1::{Code, Register};
 use std::sync::Arc;
 use std::time::Duration;
-use store::layout::Keys;
+use store::layout::{Keys, NodeEntry};
 use store::{RaftStore, Start, Store};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -171,7 +171,7 @@ impl Life {
         let register = self.register_when_ready();
         let running = agent.run();
         tokio::pin!(register, running);
-        let (mut registered, mut stopping) = (false, false);
+        let (mut registered, mut stopping, mut refused) = (false, false, None);
         loop {
             tokio::select! {
                 asked = signals.next() => match asked {
@@ -182,14 +182,19 @@ impl Life {
                     Asked::Reload => self.reload(&instance).await,
                 },
                 result = &mut register, if !registered && !stopping => {
-                    result?;
                     registered = true;
+                    if let Err(error) = result {
+                        // Nothing is left running that nobody looks after.
+                        stopping = true;
+                        refused = Some(error);
+                        handle.stop(StopOrder::InOrder);
+                    }
                 }
                 ended = &mut running => {
                     if ended == Ended::Dropped {
                         self.leave_store().await;
                     }
-                    return Ok(ExitCode::Ok);
+                    return refused.map_or(Ok(ExitCode::Ok), Err);
                 }
             }
         }
@@ -261,6 +266,10 @@ impl Life {
                     return Ok(());
                 }
                 Err(refusal) => {
+                    if self.is_dropped().await {
+                        tracing::info!("this node was dropped: it leaves the cluster");
+                        return Ok(());
+                    }
                     refused += u32::from(refusal.code != Code::Unavailable);
                     if refused > 2 {
                         bail!("{refusal}");
@@ -270,6 +279,17 @@ impl Life {
                 }
             }
         }
+    }
+
+    async fn is_dropped(&self) -> bool {
+        let key = self.keys.node(&self.config.name);
+        let Ok(snapshot) = self.store.read(&key).await else {
+            return false;
+        };
+        let entry = snapshot
+            .value(&key)
+            .and_then(|text| serde_json::from_str::<NodeEntry>(text).ok());
+        entry.is_some_and(|entry| entry.dropped && entry.identity == self.identity)
     }
 
     /// Tags in the configuration win over what was set by command.
