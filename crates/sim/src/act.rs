@@ -150,7 +150,12 @@ impl World {
         }
         match doing.action {
             Action::Found => {
-                let epoch = self.nodes[id].agent.snapshot.cluster.current_epoch().next();
+                // The view may have the new epoch before the answer comes.
+                let me = name_of(id);
+                let seen = &self.nodes[id].agent.snapshot.cluster;
+                let here = seen.leader.as_ref() == Some(&me);
+                let epoch = seen.current_epoch();
+                let epoch = if here { epoch } else { epoch.next() };
                 self.extend_lease(id, epoch, sent);
             }
             Action::Claim(claim) => self.extend_lease(id, claim.epoch, sent),
