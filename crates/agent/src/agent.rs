@@ -859,7 +859,10 @@ fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision) -> bool {
         Postgres::Down { .. } => mine || !decision.actions.is_empty(),
         Postgres::Unresponsive { .. } => false,
     };
-    !decision.actions.is_empty() || vacant || unsettled
+    // A leader that does not beat is watched by its WAL, so closely that a living one is not suspected.
+    let beatless = !mine
+        && now().since(me.contact.beat.unwrap_or(me.contact.since)) > cluster.settings.beat * 2;
+    !decision.actions.is_empty() || vacant || unsettled || beatless
 }
 
 /// The whole chain of an error.

@@ -1,4 +1,4 @@
-//! The log: standard error, as `HH:MM:SS pid LEVEL message key=value`, or as JSON.
+//! The log: standard error, as `HH:MM:SS.mmm pid LEVEL message key=value`, or as JSON.
 //!
 //! **Invariant:** nothing of the log ever reaches standard output.
 
@@ -96,7 +96,7 @@ where
             Level::DEBUG => "DEBUG",
             Level::TRACE => "TRACE",
         };
-        let time = now.strftime("%H:%M:%S");
+        let time = now.strftime("%H:%M:%S%.3f");
         write!(writer, "{time} {} {level:<5} ", std::process::id())?;
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
