@@ -11,6 +11,13 @@ impl Announced {
         "WAL that the cluster does not have was discarded",
     ]);
 
+    /// The same where the agent was stopped and went on later.
+    pub const STOPPED: Self = Self(&[
+        "the store no longer has this node as leader",
+        "WAL that the cluster does not have was discarded",
+        "the agent's loop hangs: the lease is not renewed",
+    ]);
+
     /// The same where everything was killed and started again.
     pub const POWER: Self = Self(&[
         "the store no longer has this node as leader",

@@ -48,7 +48,7 @@ fn the_machine_freezes_and_thaws() {
     story(
         "the_machine_freezes_and_thaws",
         Topology::Three,
-        Announced::FAILOVER,
+        Announced::STOPPED,
         async |world| survives(world, Fault::Frozen, spell()).await,
     );
 }
@@ -147,7 +147,7 @@ fn the_agent_of_the_primary_is_stopped() {
     story(
         "the_agent_of_the_primary_is_stopped",
         Topology::Three,
-        Announced::FAILOVER,
+        Announced::STOPPED,
         async |world| {
             let ledger = world.load(4).await?;
             let old = world.cluster.primary().await?;
