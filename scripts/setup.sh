@@ -76,9 +76,10 @@ if [ -n "$packages" ]; then
         ;;
     esac
     $as_root apt-get update -qq
+    # confold: our createcluster.conf is there before the package that asks about it.
     # shellcheck disable=SC2086 # a list of words is meant
     $as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends $packages
+        apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $packages
 fi
 
 if [ -n "$rust_missing" ]; then
