@@ -55,6 +55,15 @@ fn is_filled(dir: &Path) -> io::Result<bool> {
     }
 }
 
+/// Everything on the machine would lie inside of it, our own files first.
+fn refuse_root_directory(dir: &Path) -> Result<(), Failure> {
+    if dir.parent().is_some() {
+        return Ok(());
+    }
+    Err(Failure::refused("--pgdata is the root directory")
+        .hint("name an empty directory with --pgdata"))
+}
+
 /// Whether `dir` could be made, or written to if it is there.
 fn check_writable(dir: &Path) -> Result<(), Failure> {
     let mut present = dir;

@@ -2,7 +2,7 @@
 
 use super::{
     Created, DEFAULT_SCOPE, check_writable, existing, identity, is_filled, network,
-    note_without_effect, path_value, say_next,
+    note_without_effect, path_value, refuse_root_directory, say_next,
 };
 use crate::config::{Endpoint, check_host, write_file, write_private};
 use crate::exit::Failure;
@@ -38,6 +38,7 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
     let host = check_host(&host).map_err(|bad| Failure::usage(format!("--hostname: {bad}")))?;
     let advertise = Endpoint::new(host, request.port);
     let listen = Endpoint::new(network::listen_host(&advertise.host), request.port);
+    refuse_root_directory(&request.pgdata)?;
     let file = homes.config_file(&request.pgdata);
     let created = Created {
         file: file.clone(),
@@ -137,9 +138,6 @@ pub(super) fn check_port(listen: &Endpoint) -> Result<(), Failure> {
 }
 
 fn check_directory(dir: &Path, ours: bool) -> anyhow::Result<()> {
-    if dir.parent().is_none() {
-        return Err(Failure::refused("--pgdata is the root directory").into());
-    }
     check_writable(dir)?;
     if dir.join("PG_VERSION").exists() {
         let what = format!(

@@ -2,7 +2,8 @@
 
 use super::monitor::{check_port, first_settings, refuse_while_running};
 use super::{
-    Created, check_writable, existing, identity, network, note_without_effect, path_value, say_next,
+    Created, check_writable, existing, identity, network, note_without_effect, path_value,
+    refuse_root_directory, say_next,
 };
 use crate::client::Api;
 use crate::config::{Config, Endpoint, check_host, is_loopback, write_file};
@@ -96,6 +97,7 @@ pub(crate) async fn create_postgres(
 ) -> anyhow::Result<Created> {
     note_without_effect(&request.without_effect);
     let host = host(request)?;
+    refuse_root_directory(&request.pgdata)?;
     let file = homes.config_file(&request.pgdata);
     let created = Created {
         file: file.clone(),
