@@ -269,7 +269,16 @@ fn as_failure(error: PostgresError) -> anyhow::Error {
         PostgresError::WrongMajor { .. } => ExitCode::Refused,
         _ => ExitCode::Error,
     };
-    anyhow::Error::new(error).context(Failure::new(code, "can't use this PostgreSQL"))
+    let failure = Failure::new(code, "can't use this PostgreSQL");
+    let failure = match &error {
+        PostgresError::WrongMajor { .. }
+        | PostgresError::NoPrograms { .. }
+        | PostgresError::UnsupportedVersion { .. } => {
+            failure.hint("name the pg_ctl of another PostgreSQL, 13 to 18, with --pgctl")
+        }
+        _ => failure,
+    };
+    anyhow::Error::new(error).context(failure)
 }
 
 /// `listen_addresses`.
