@@ -20,7 +20,8 @@ pub struct Perform {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
     /// Without a leader: `to` shall lead even if acknowledged commits are lost by it. Refused while there is a leader.
-    #[serde(default)]
+    /// Left out where it is false: a member of an older version does not know it and must not stumble over it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_loss: bool,
 }
 
