@@ -35,8 +35,10 @@ pub(super) async fn perform(target: &Target, order: &PerformOrder) -> anyhow::Re
         Action::Failover | Action::Switchover => order.to.clone(),
     };
     let before = target.state().await?;
-    if let Some(to) = &to {
-        find(&before, to)?;
+    if let Some(to) = &to
+        && find(&before, to)?.witness
+    {
+        return Err(Failure::unknown(format!("{to} has no Postgres")).into());
     }
     if order.dry_run {
         return dry_run(target, to.as_ref()).await;
