@@ -213,6 +213,7 @@ impl Agent {
             note,
             streams,
             roles_missing: Marker::new(options.state_dir.join("roles-missing")),
+            promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
             bootstrap: options.bootstrap.clone(),
         };
         let client = reqwest::Client::builder().no_proxy().build()?;

@@ -68,6 +68,8 @@ pub(crate) struct Shell {
     pub(crate) streams: Arc<Streams>,
     /// An adopted directory has none of our roles yet.
     pub(crate) roles_missing: Marker,
+    /// The Postgres that runs was told to promote.
+    pub(crate) promotion_ordered: Marker,
     /// The first configuration of a cluster that this node founds.
     pub(crate) bootstrap: ConfigRecord,
 }
@@ -297,12 +299,14 @@ impl Shell {
     async fn park(&self) -> Result<(), ShellError> {
         self.streams.may_come();
         self.instance.serve_streams(false).await?;
+        self.promotion_ordered.clear()?;
         self.started(self.instance.start_standby(None, START).await?);
         Ok(())
     }
 
     async fn start_following(&self, upstream: Upstream) -> Result<(), ShellError> {
         self.streams.may_come();
+        self.promotion_ordered.clear()?;
         self.started(self.instance.start_standby(Some(upstream), START).await?);
         Ok(())
     }
@@ -327,7 +331,15 @@ impl Shell {
         })
     }
 
+    /// **Invariant:** no promise is written beside a promotion that may still be under way. An agent that restarts sees
+    /// a standby; that its predecessor has ordered the promotion of this very Postgres, only the marker tells.
     async fn promise(&self, promise: &Promise, basis: &Basis) -> Result<Report, ShellError> {
+        if self.promotion_ordered.is_set() {
+            self.instance.stop(Stop::Immediate, QUICK).await?;
+            self.promotion_ordered.clear()?;
+            let why = "a promotion was under way: Postgres is started anew before it promises";
+            return Err(ShellError::NotNow(why.to_owned()));
+        }
         self.step(basis, |steps| steps.promise(promise)).await?;
         Ok(Report {
             promised: true,
@@ -364,6 +376,7 @@ impl Shell {
                 "the lease ended before the promotion".to_owned(),
             ));
         }
+        self.promotion_ordered.set()?;
         let took = self.instance.promote(QUICK * 2).await?;
         tracing::info!(timeline = plan.timeline.0, begins = %plan.begins, ?took, "promoted");
         self.checkpoint_soon();

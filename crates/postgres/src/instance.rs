@@ -188,6 +188,9 @@ impl Instance {
     /// A standby's WAL receiver comes back by itself, a tenth of a second after its upstream was restarted. Unless it
     /// is refused it takes WAL that its agent has not noted yet.
     pub async fn serve_streams(&self, serve: bool) -> Result<(), PostgresError> {
+        if self.inner.settings.lock().await.streams_to_nobody != serve {
+            return Ok(());
+        }
         self.change(|settings| settings.streams_to_nobody = !serve)
             .await
     }

@@ -51,8 +51,12 @@ impl Instance {
                 ours.insert(name.clone());
                 self.note_slots_made(&ours)?;
                 let sql = "SELECT pg_create_physical_replication_slot($1, true)";
-                self.act("create a slot", sql, &[name], limit).await?;
-                changes.created.push(name.clone());
+                match self.act("create a slot", sql, &[name], limit).await {
+                    Ok(_) => changes.created.push(name.clone()),
+                    // Somebody else was faster by a moment.
+                    Err(error) if is_duplicate(&error) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         self.note_slots_made(&ours)?;
@@ -101,4 +105,11 @@ impl Instance {
             .map_err(|e| PostgresError::file("write", path, std::io::Error::other(e)))?;
         files::write_if_changed(path, &text).map(drop)
     }
+}
+
+fn is_duplicate(error: &PostgresError) -> bool {
+    let PostgresError::Sql { source, .. } = error else {
+        return false;
+    };
+    source.code() == Some(&tokio_postgres::error::SqlState::DUPLICATE_OBJECT)
 }

@@ -17,6 +17,7 @@ impl World {
     pub(crate) fn start(&mut self, id: NodeId, action: Action) {
         let serial = self.new_run();
         let snapshot = Rc::clone(&self.nodes[id].agent.snapshot);
+        let promoting = self.nodes[id].pg.promoting;
         let mut begin = |job, phase| {
             let action = action.clone();
             self.nodes[id].agent.doing = Some(Doing {
@@ -63,6 +64,12 @@ impl World {
             Action::Drain => {
                 begin(Job::Drain, Phase::Timed);
                 self.drain(id);
+                self.watch_postgres(id);
+            }
+            // An agent before this one has ordered a promotion that is still under way: beside it a promise is a lie.
+            Action::Promise(_) if promoting => {
+                begin(Job::Stop, Phase::Timed);
+                self.kill(id);
                 self.watch_postgres(id);
             }
             Action::Stop => {
