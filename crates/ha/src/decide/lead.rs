@@ -78,6 +78,26 @@ fn preside(
             format!("Postgres is primary, but not promoted in epoch {epoch}"),
         );
     };
+    if lineage.newest().timeline != primary.timeline {
+        // A promotion that an agent before this one ordered, and one ordered again, each foretold a number.
+        return Decision::act(
+            "unknown WAL",
+            Action::Fence,
+            format!(
+                "Postgres is on timeline {}, the note says {}",
+                primary.timeline,
+                lineage.newest().timeline
+            ),
+        );
+    }
+    if promised_in(cluster, me, epoch) {
+        // A promotion ended after the promise was written. Whoever counts the promise counts on this node's silence.
+        return Decision::act(
+            "promised",
+            Action::Fence,
+            format!("Postgres was promoted in epoch {epoch}, in which this node has promised"),
+        );
+    }
     if cluster.published_lineage() != Some(lineage) {
         return Decision::act(
             "publish",
@@ -109,6 +129,12 @@ fn preside(
         return step_aside(cluster, me, primary);
     }
     Decision::wait("leader", steady_reason(cluster, epoch))
+}
+
+/// Whether a promise of this node stands in its own epoch.
+fn promised_in(cluster: &Cluster, me: &NodeView, epoch: Epoch) -> bool {
+    let promise = cluster.promises.get(&me.name);
+    promise.is_some_and(|promise| promise.epoch >= epoch)
 }
 
 fn steady_reason(cluster: &Cluster, epoch: Epoch) -> String {
@@ -320,10 +346,7 @@ fn ascend(
         .as_ref()
         .is_none_or(|lineage| lineage.newest().epoch >= lease.epoch);
     // Whoever counts this node's promise counts on its silence: it is not promoted in that epoch any more.
-    let promised = cluster
-        .promises
-        .get(&me.name)
-        .is_some_and(|promise| promise.epoch >= lease.epoch);
+    let promised = promised_in(cluster, me, lease.epoch);
     let used_up = used_up || promised;
     if used_up && let Err(missing) = enough_alone(cluster, me) {
         return Decision::act("others needed", Action::Stop, missing);
