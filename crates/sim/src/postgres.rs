@@ -436,11 +436,10 @@ impl World {
                 node.pg.flushing = false;
                 if matches!(node.pg.role, Role::Primary(_)) {
                     self.orphan(id, false);
-                } else if let Some(receiver) =
-                    node.standby_mut().and_then(|side| side.receiver.take())
-                {
-                    let kept = node.disk.flushed;
-                    node.disk.wal.truncate(kept);
+                    return;
+                }
+                node.disk.wal.truncate(node.disk.flushed);
+                if let Some(receiver) = node.standby_mut().and_then(|side| side.receiver.take()) {
                     self.hang_up(receiver.from, id, receiver.connection);
                     self.after(ms(200), target, Event::Connect);
                 }

@@ -116,7 +116,6 @@ impl World {
             opened: false,
         };
         self.check(epoch_moves_forward::at_promotion, &promotion);
-        self.check(promised_nodes_receive_nothing::at_promotion, &promotion);
         self.check(
             promoted_node_had_every_acknowledged_commit::at_promotion,
             &promotion,
@@ -158,9 +157,18 @@ impl World {
             promotion.opened |= promotion.epoch == epoch;
         }
         self.check(acknowledged_commits_survive::at_opening, &id);
-        self.check(visible_commits_survive::at_opening, &id);
-        // Only the newest reading is kept: the older ones were just found in it.
-        self.ledger.visible = readable;
+        self.check(promised_nodes_receive_nothing::at_opening, &id);
+        if self
+            .newest_primary()
+            .is_some_and(|newest| newest.node == id)
+        {
+            // Only this reading is kept: the older ones were just found in it.
+            self.check(visible_commits_survive::at_opening, &id);
+            self.ledger.visible = readable;
+        } else {
+            // Overtaken already, but whoever reads here, reads what the next ones must have.
+            self.ledger.visible.extend(readable);
+        }
     }
 
     pub(crate) fn note_connected(&mut self, standby: NodeId, primary: NodeId, start: usize) {

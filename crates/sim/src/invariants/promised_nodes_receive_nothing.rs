@@ -1,6 +1,6 @@
-//! A node whose promise stands in the store takes no WAL in, and is not promoted in that epoch.
+//! A node whose promise stands in the store takes no WAL in, and does not open as primary of that epoch.
 
-use super::{Broken, Promotion};
+use super::Broken;
 use crate::node::NodeId;
 use crate::world::World;
 
@@ -20,15 +20,18 @@ pub(super) fn at_arrival(world: &World, id: &NodeId) -> Result<(), Broken> {
     }
 }
 
-pub(super) fn at_promotion(world: &World, promotion: &Promotion) -> Result<(), Broken> {
-    let name = &world.nodes[promotion.node].name;
-    let promise = world.store.current.cluster.promises.get(name);
-    if promise.is_some_and(|promise| promise.epoch == promotion.epoch) {
-        let text = format!(
-            "{name} is promoted in epoch {}, in which it has promised",
-            promotion.epoch
-        );
-        return Err((NAME, text));
+pub(super) fn at_opening(world: &World, id: &NodeId) -> Result<(), Broken> {
+    let node = &world.nodes[*id];
+    let epoch = node.primary().map(|side| side.epoch);
+    let promise = world.store.current.cluster.promises.get(&node.name);
+    match promise.filter(|promise| Some(promise.epoch) == epoch) {
+        None => Ok(()),
+        Some(promise) => {
+            let (name, epoch) = (&node.name, promise.epoch);
+            Err((
+                NAME,
+                format!("{name} opens in epoch {epoch}, in which it has promised"),
+            ))
+        }
     }
-    Ok(())
 }
