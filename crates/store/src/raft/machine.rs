@@ -90,6 +90,14 @@ impl Machine {
         ask(&applied.state, &applied.times)
     }
 
+    /// Who has a vote for certain: by every configuration of the membership that was committed. One that is only in the
+    /// log may still need those who vote by the one before it.
+    pub(crate) fn votes(&self, id: NodeId) -> bool {
+        let applied = lock(&self.shared.applied);
+        let configs = applied.membership.membership().get_joint_config();
+        !configs.is_empty() && configs.iter().all(|config| config.contains(&id))
+    }
+
     /// A member as the membership in force has it.
     pub(crate) fn peer(&self, id: NodeId) -> Option<Peer> {
         lock(&self.shared.applied)

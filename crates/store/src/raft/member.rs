@@ -295,12 +295,11 @@ impl Member {
     pub(crate) async fn status(&self) -> message::Status {
         let membership = self.membership();
         let nodes = membership.membership();
-        let voters: Vec<NodeId> = nodes.voter_ids().collect();
         let leads = self.leader() == Leader::Me;
         let member = |(id, peer): (&NodeId, &Peer)| message::Member {
             id: *id,
             peer: peer.clone(),
-            voter: voters.contains(id),
+            voter: self.machine.votes(*id),
             silent: if leads { self.silence(*id) } else { None },
         };
         message::Status {
