@@ -25,6 +25,8 @@ const QUICK: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(10);
 const STOP: Duration = Duration::from_secs(60);
 const VIEW: Duration = Duration::from_secs(2);
+/// Several of the looks of pg_ctl.
+const PG_CTL_LOOKS: Duration = Duration::from_millis(500);
 
 /// Why an action did not succeed. It is decided again on what is then.
 #[derive(Debug, thiserror::Error)]
@@ -296,7 +298,22 @@ impl Shell {
         Ok(())
     }
 
+    /// A person's `pg_ctl stop` looks ten times a second whether the server has gone. One that is started again at once
+    /// has never gone for it, and it waits in vain.
+    async fn let_pg_ctl_see(&self) {
+        let Some(status) = self.instance.guard().map(|guard| guard.status()) else {
+            return;
+        };
+        let clean = matches!(status.exit, Some(guard::Exit::Code(0)));
+        let Some(ended) = status.ended_ns.filter(|_| clean) else {
+            return;
+        };
+        let gone = now().since(ha::Instant(ended));
+        tokio::time::sleep(PG_CTL_LOOKS.saturating_sub(gone)).await;
+    }
+
     async fn park(&self) -> Result<(), ShellError> {
+        self.let_pg_ctl_see().await;
         self.streams.may_come();
         self.instance.serve_streams(false).await?;
         self.promotion_ordered.clear()?;
