@@ -80,7 +80,7 @@ pub(crate) fn private_socket(state_dir: &Path, port: u16) -> PathBuf {
 }
 
 /// Ours alone: what the user says about them is ignored.
-pub(crate) const NEVER_THE_USERS: &[&str] = &[
+pub const NEVER_THE_USERS: &[&str] = &[
     "cluster_name",
     "config_file",
     "data_directory",

@@ -48,6 +48,7 @@ mod sql;
 
 pub use binaries::Binaries;
 pub use clone::CloneProgress;
+pub use config::NEVER_THE_USERS;
 pub use control::{Control, ControlState};
 pub use datadir::{DataDir, Work};
 pub use discarded::Discarded;

@@ -4,31 +4,12 @@
 use super::section::{At, Section};
 use std::collections::BTreeMap;
 
-/// Set by Standfast; what a file says about them is not used.
-const OURS: &[&str] = &[
-    "archive_cleanup_command",
-    "cluster_name",
-    "config_file",
-    "data_directory",
-    "hba_file",
-    "hot_standby",
-    "ident_file",
-    "listen_addresses",
-    "port",
-    "primary_conninfo",
-    "primary_slot_name",
-    "promote_trigger_file",
-    "recovery_target",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_timeline",
-    "recovery_target_xid",
-    "restart_after_crash",
-    "synchronous_standby_names",
-    "wal_log_hints",
-    "wal_retrieve_retry_interval",
-];
+/// Not used either, beside those that the instance keeps for itself.
+const UNUSED: &[&str] = &["archive_cleanup_command"];
+
+fn is_ours(name: &str) -> bool {
+    postgres::NEVER_THE_USERS.contains(&name) || UNUSED.contains(&name)
+}
 
 /// Without these on, a commit that Postgres acknowledged may be gone after a crash.
 const MUST_BE_ON: &[&str] = &["fsync", "full_page_writes"];
@@ -39,7 +20,7 @@ pub(super) fn check(parameters: &Section<'_>, pairs: &BTreeMap<String, At<String
         let value = at.value.to_ascii_lowercase();
         if name.contains(['\n', '\r', '\0']) || at.value.contains(['\n', '\r', '\0']) {
             parameters.error(at.line, name, "must not hold line breaks");
-        } else if OURS.contains(&name.as_str()) {
+        } else if is_ours(name) {
             parameters.warning(at.line, name, "is set by Standfast, this value is not used");
         } else if MUST_BE_ON.contains(&name.as_str())
             && matches!(value.as_str(), "off" | "false" | "no" | "0")
