@@ -1,0 +1,191 @@
+//! Starts what was decided, at most one action at a time, and hears how it ended.
+//!
+//! **Invariant:** only a fence cuts off a running action.
+//! **Invariant:** an action that ended makes every observation from before its end out of date.
+
+use super::memory::Running;
+use super::{Agent, chain};
+use crate::clock::now;
+use crate::shell::{self, Basis, Report, ShellError};
+use ha::{Action, Cluster, ClusterView, Decision, Instant, Job, NodeView, Postgres};
+use std::sync::Arc;
+use std::time::Duration;
+use store::Snapshot;
+
+/// A kill that takes longer than this is stuck in the kernel.
+const UNKILLABLE: Duration = Duration::from_millis(500);
+
+pub(super) struct Done {
+    pub(super) number: u64,
+    pub(super) action: Action,
+    pub(super) result: Result<Report, ShellError>,
+}
+
+impl Agent {
+    pub(super) fn begin(
+        &mut self,
+        decision: &Decision,
+        view: &ClusterView,
+        snapshot: &Arc<Snapshot>,
+    ) {
+        let Some(action) = decision.actions.first().cloned() else {
+            return;
+        };
+        let fence = matches!(action, Action::Fence);
+        let troubled = |(name, _, until): &(&str, u32, Instant)| {
+            *name == shell::name(&action) && now() < *until
+        };
+        if !fence && self.memory.trouble.as_ref().is_some_and(troubled) {
+            return;
+        }
+        match &self.memory.running {
+            Some(running) if fence && running.job != Job::Stop => running.task.abort(),
+            Some(_) => return,
+            None => {}
+        }
+        if fence && let Some(guard) = self.shell.instance.guard() {
+            guard.fence();
+        }
+        let cluster = match view {
+            ClusterView::Known(cluster) => (**cluster).clone(),
+            ClusterView::Silent { .. } => Cluster::default(),
+        };
+        let job = if fence {
+            Job::Stop
+        } else {
+            shell::job(&action)
+        };
+        if matches!(action, Action::Apply { .. }) {
+            self.memory.applied = None;
+        }
+        let basis = Basis {
+            snapshot: Arc::clone(snapshot),
+            cluster,
+        };
+        let (shell, report) = (self.shell.clone(), self.report.clone());
+        self.memory.begun += 1;
+        let number = self.memory.begun;
+        let task = tokio::spawn(async move {
+            let result = shell.act(action.clone(), &basis).await;
+            let _ = report.send(Done {
+                number,
+                action,
+                result,
+            });
+        });
+        self.memory.running = Some(Running { number, job, task });
+    }
+
+    /// An action that panicked never reports: it must not hold the loop for ever.
+    pub(super) fn notice_a_dead_action(&mut self) {
+        let dead = self
+            .memory
+            .running
+            .as_ref()
+            .is_some_and(|running| running.task.is_finished());
+        if dead && self.done.is_empty() {
+            tracing::error!("an action ended without a report");
+            self.memory.running = None;
+            self.memory.fresh_from = now();
+            self.poke.notify_one();
+        }
+    }
+
+    pub(super) fn finish(&mut self, done: Done) {
+        // An action that a fence cut off may still have reported; the fence is what runs now.
+        if self
+            .memory
+            .running
+            .as_ref()
+            .is_some_and(|running| running.number == done.number)
+        {
+            self.memory.running = None;
+        }
+        self.memory.fresh_from = now();
+        self.poke.notify_one();
+        match done.result {
+            Ok(report) => self.succeeded(&done.action, report),
+            Err(error) => self.failed(&done.action, &error),
+        }
+    }
+
+    pub(super) fn succeeded(&mut self, action: &Action, report: Report) {
+        self.memory.left |= report.left;
+        // Only its own success ends an action's trouble: between two starts that fail a fence succeeds each time.
+        if self
+            .memory
+            .trouble
+            .is_some_and(|(name, _, _)| name == shell::name(action))
+        {
+            self.memory.trouble = None;
+        }
+        if let Some(applied) = report.applied {
+            self.memory.applied = Some(applied);
+        }
+        if let (true, Action::Promise(promise)) = (report.promised, action) {
+            self.memory.promised = Some((promise.epoch, now()));
+        }
+        if let Some(detail) = report.detail {
+            tracing::info!(detail, "done");
+            if matches!(action, Action::Rewind { .. }) {
+                self.events.detail(detail);
+            }
+        }
+    }
+
+    pub(super) fn failed(&mut self, action: &Action, error: &ShellError) {
+        if matches!(
+            action,
+            Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap
+        ) {
+            self.memory.start_failures += 1;
+        }
+        match error {
+            // Somebody else was faster, or the moment has passed: the next decision sees it.
+            ShellError::Refused | ShellError::NotNow(_) => {
+                tracing::debug!(error = chain(error), "the action did not apply any more");
+            }
+            ShellError::Store(error) if error.is_retryable() => {
+                tracing::info!(error = chain(error), "the store did not answer");
+            }
+            ShellError::Store(_) | ShellError::Postgres(_) | ShellError::Note(_) => {
+                let action = shell::name(action);
+                self.back_off(action);
+                tracing::warn!(
+                    action,
+                    error = chain(error),
+                    "the action failed and is decided anew"
+                );
+            }
+        }
+    }
+
+    /// Processes in an uninterruptible wait (a dead disk) outlive every kill. The office then ends by its lease: it is
+    /// no longer renewed, and not released either while they live.
+    pub(super) fn give_up_on_the_unkillable(&mut self, me: &NodeView, at: Instant) {
+        let killing = matches!(me.job, None | Some(Job::Stop));
+        let stuck = killing && matches!(me.postgres, Postgres::Down { leftovers } if leftovers > 0);
+        let long = self
+            .memory
+            .down_since
+            .is_some_and(|since| at.since(since) > UNKILLABLE);
+        if let (true, Some(lease)) = (stuck && long, me.lease) {
+            tracing::warn!(
+                epoch = lease.epoch.0,
+                "processes can't be killed: the lease is left to end"
+            );
+            self.tenure.leave_office(lease.epoch);
+            self.tenure.set_session(None);
+        }
+    }
+
+    /// What failed is not tried again at once: 0.2 s, doubling to 5 s.
+    pub(super) fn back_off(&mut self, action: &'static str) {
+        let times = match self.memory.trouble {
+            Some((name, times, _)) if name == action => (times + 1).min(5),
+            Some(_) | None => 0,
+        };
+        let pause = (Duration::from_millis(200) * 2_u32.pow(times)).min(Duration::from_secs(5));
+        self.memory.trouble = Some((action, times, now().plus(pause)));
+    }
+}

@@ -1,0 +1,120 @@
+//! One look: what the store says and what was observed, put together as `ha` reads it.
+//!
+//! **Invariant:** without an answer of the store for a whole lease the view is silent, whatever it last said.
+//! It does not decide.
+
+use super::Agent;
+use crate::clock::now;
+use crate::observe::Observation;
+use ha::{Cluster, ClusterView, Decision, Epoch, Instant, NodeView, Postgres};
+use store::Snapshot;
+
+impl Agent {
+    /// Without an answer for a whole lease, what the store said no longer permits anything.
+    pub(super) fn cluster_view(&self, cluster: Cluster, at: Instant) -> ClusterView {
+        let heard = self.tenure.last_heard();
+        let silent = heard.is_none_or(|heard| at.since(heard) > cluster.settings.ttl);
+        if silent {
+            return ClusterView::Silent {
+                since: heard.unwrap_or(self.started),
+            };
+        }
+        ClusterView::Known(Box::new(cluster))
+    }
+
+    pub(super) fn node_view(
+        &mut self,
+        view: &ClusterView,
+        snapshot: &Snapshot,
+        observation: &Observation,
+        at: Instant,
+    ) -> NodeView {
+        self.remember(view, observation, at);
+        let contact = match view {
+            ClusterView::Known(cluster) => {
+                let status = snapshot.entries.get(&self.shell.keys.status());
+                let received = match &observation.postgres {
+                    Postgres::Standby(standby) => standby.received,
+                    _ => ha::Lsn::ZERO,
+                };
+                let beat = status.map(|entry| entry.modified);
+                let contact = self
+                    .signs
+                    .contact(cluster, beat, received, observation.stream_heard);
+                if cluster
+                    .leader
+                    .as_ref()
+                    .is_some_and(|leader| *leader != self.name)
+                {
+                    self.signs.probe_if_silent(cluster);
+                }
+                contact
+            }
+            ClusterView::Silent { .. } => ha::Contact {
+                since: at,
+                ..ha::Contact::default()
+            },
+        };
+        let epoch = match view {
+            ClusterView::Known(cluster) => cluster.current_epoch(),
+            ClusterView::Silent { .. } => Epoch::NONE,
+        };
+        NodeView {
+            name: self.name.clone(),
+            data: observation.data.clone(),
+            postgres: self.with_absent_standbys(view, &observation.postgres, at),
+            lineage: self.shell.note.read(),
+            lease: self.tenure.lease(),
+            job: self.memory.running.as_ref().map(|running| running.job),
+            contact,
+            applied: self.memory.applied.clone(),
+            storage: self.storage.borrow().clone(),
+            vacant_since: self.memory.vacant_since,
+            promised_at: self
+                .memory
+                .promised
+                .filter(|(of, _)| *of == epoch)
+                .map(|(_, at)| at),
+            down_since: self.memory.down_since,
+            start_failures: self.memory.start_failures,
+            stream_broken: observation.stream_broken,
+        }
+    }
+}
+
+/// A standby that was started by somebody else (a unit of the distribution, pg_ctl) is stopped, to be started again
+/// under its guard and with our configuration.
+pub(super) fn stop_unguarded(
+    view: &ClusterView,
+    me: &NodeView,
+    observation: &Observation,
+) -> Option<&'static str> {
+    let founded = matches!(
+        view,
+        ClusterView::Known(cluster) if matches!(cluster.initialize, ha::Initialize::Done(_))
+    );
+    let strange = !observation.guarded && matches!(me.postgres, Postgres::Standby(_));
+    (founded && strange && me.job.is_none())
+        .then_some("somebody else has started Postgres: stopping it, to start it under its guard")
+}
+
+/// Whether something is under way that should be looked at often.
+pub(super) fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision) -> bool {
+    let ClusterView::Known(cluster) = view else {
+        return false;
+    };
+    let vacant = cluster.leader.is_none();
+    let joint = cluster.sync.as_ref().is_some_and(|sync| !sync.is_settled());
+    let mine = cluster.leader.as_ref() == Some(&me.name);
+    let unsettled = match &me.postgres {
+        Postgres::Primary(primary) => !primary.open || (mine && joint),
+        Postgres::Standby(standby) => mine || !standby.streaming,
+        Postgres::Starting => true,
+        Postgres::Down { .. } => mine || !decision.actions.is_empty(),
+        Postgres::Unresponsive { .. } => false,
+    };
+    // A leader that does not beat is watched by its WAL, so closely that a living one is not suspected.
+    let beatless = !mine
+        && now().since(me.contact.beat.unwrap_or(me.contact.since)) > cluster.settings.beat * 2;
+    !decision.actions.is_empty() || vacant || unsettled || beatless
+}

@@ -1,0 +1,102 @@
+//! What the loop remembers between two decisions.
+//!
+//! **Invariant:** everything here may be forgotten at any moment: a new agent begins without it, and decides safely.
+//! It does not know what a decision makes of it.
+
+use super::Agent;
+use crate::observe::Observation;
+use ha::quorum::Applied;
+use ha::{ClusterView, Decision, Epoch, Instant, Job, Postgres, Walsender};
+use tokio::task::JoinHandle;
+
+/// One running action, or none.
+pub(super) struct Running {
+    pub(super) number: u64,
+    pub(super) job: Job,
+    pub(super) task: JoinHandle<()>,
+}
+
+/// What the loop remembers between two decisions.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub(super) running: Option<Running>,
+    /// How many actions were begun.
+    pub(super) begun: u64,
+    pub(super) applied: Option<Applied>,
+    pub(super) vacant_since: Option<Instant>,
+    pub(super) promised: Option<(Epoch, Instant)>,
+    pub(super) down_since: Option<Instant>,
+    pub(super) primary_since: Option<Instant>,
+    pub(super) start_failures: u32,
+    /// Observations from before this moment are out of date.
+    pub(super) fresh_from: Instant,
+    pub(super) last: Option<Decision>,
+    pub(super) slots: Option<(Vec<String>, Instant)>,
+    /// The action that failed last, how often in a row, and until when it is not tried again.
+    pub(super) trouble: Option<(&'static str, u32, Instant)>,
+    pub(super) left: bool,
+}
+
+impl Agent {
+    pub(super) fn remember(&mut self, view: &ClusterView, observation: &Observation, at: Instant) {
+        if let ClusterView::Known(cluster) = view {
+            // Also a promise whose acknowledgement was lost, or that this agent's predecessor made.
+            let epoch = cluster.current_epoch();
+            let stands = cluster
+                .promises
+                .get(&self.name)
+                .is_some_and(|it| it.epoch == epoch);
+            if stands && self.memory.promised.is_none_or(|(of, _)| of != epoch) {
+                self.memory.promised = Some((epoch, at));
+            }
+        }
+        match view {
+            ClusterView::Known(cluster) if cluster.leader.is_none() => {
+                self.memory.vacant_since.get_or_insert(at);
+            }
+            ClusterView::Known(_) | ClusterView::Silent { .. } => self.memory.vacant_since = None,
+        }
+        match &observation.postgres {
+            Postgres::Down { .. } | Postgres::Starting => {
+                self.memory.down_since.get_or_insert(at);
+                self.memory.applied = None;
+            }
+            Postgres::Standby(_) => {
+                self.memory.down_since = None;
+                self.memory.start_failures = 0;
+                self.memory.applied = None;
+            }
+            Postgres::Primary(_) => {
+                self.memory.down_since = None;
+                self.memory.start_failures = 0;
+            }
+            Postgres::Unresponsive { .. } => {}
+        }
+    }
+
+    /// A new primary gives the standbys of its setting the time to come: each counts as seen when it was promoted.
+    pub(super) fn with_absent_standbys(
+        &mut self,
+        view: &ClusterView,
+        postgres: &Postgres,
+        at: Instant,
+    ) -> Postgres {
+        let (Postgres::Primary(primary), ClusterView::Known(cluster)) = (postgres, view) else {
+            self.memory.primary_since = None;
+            return postgres.clone();
+        };
+        let since = *self.memory.primary_since.get_or_insert(at);
+        let mut primary = primary.clone();
+        let named = cluster.sync.iter().flat_map(|sync| &sync.newest().standbys);
+        for name in named {
+            let absent = Walsender {
+                streaming: false,
+                flushed: ha::Lsn::ZERO,
+                seen: since,
+            };
+            let walsender = primary.standbys.entry(name.clone()).or_insert(absent);
+            walsender.seen = walsender.seen.max(since);
+        }
+        Postgres::Primary(primary)
+    }
+}

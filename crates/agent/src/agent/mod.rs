@@ -1,0 +1,339 @@
+//! The loop: observe, decide, act.
+//!
+//! **Invariant:** the loop never waits for an action, a store or Postgres; it waits for events, and for `loop_wait`.
+//! **Invariant:** a decision is made only on an observation that began after the last action ended.
+
+mod doing;
+mod look;
+mod memory;
+mod stopping;
+mod telling;
+
+use self::doing::Done;
+use self::look::{is_changing, stop_unguarded};
+use self::memory::Memory;
+use crate::clock::now;
+use crate::contact::Signs;
+use crate::events::Events;
+use crate::journal::Journal;
+use crate::keeper::{Arm, Keeper, Said};
+use crate::note::{Marker, Note, NoteError};
+use crate::observe::{Observation, Observer, Streams, watch_storage};
+use crate::serve::Shown;
+use crate::shell::Shell;
+use crate::tenure::Tenure;
+use ha::{Action, Instant, NodeName, Postgres, Storage};
+use postgres::Instance;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use store::layout::{ConfigRecord, Keys, read_cluster};
+use store::{Store, View};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// What the agent is made of.
+#[derive(Debug)]
+pub struct Options {
+    pub name: NodeName,
+    pub keys: Keys,
+    pub store: Arc<dyn Store>,
+    pub instance: Instance,
+    /// For the note and the journal; outside of the data directory.
+    pub state_dir: PathBuf,
+    /// What peers and clients reach this node's Postgres by.
+    pub host: String,
+    pub port: u16,
+    /// `http://host:port/patroni`.
+    pub api_url: String,
+    /// Tells installations with one name apart.
+    pub identity: String,
+    pub tags: serde_json::Map<String, serde_json::Value>,
+    pub bootstrap: ConfigRecord,
+    pub served: watch::Sender<Arc<api::Served>>,
+}
+
+/// Why the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to stop: Postgres is stopped, the leadership handed over.
+    Stopped,
+    /// The node was dropped from the cluster.
+    Dropped,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    #[error("http client")]
+    Http(#[from] reqwest::Error),
+}
+
+/// How an agent is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopOrder {
+    /// A leader hands over: checkpoint, clean stop, standbys get everything.
+    InOrder,
+    /// Postgres is killed, as by a crash; the leadership is let go once nothing of it is left.
+    AtOnce,
+}
+
+/// Asks a running agent for something.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    stop: watch::Sender<Option<StopOrder>>,
+    wake: Arc<Notify>,
+}
+
+impl Handle {
+    /// Stops Postgres and ends.
+    pub fn stop(&self, how: StopOrder) {
+        self.stop.send_replace(Some(how));
+        self.wake.notify_one();
+    }
+}
+
+/// The agent of one node.
+pub struct Agent {
+    name: NodeName,
+    started: Instant,
+    shell: Shell,
+    view: View,
+    tenure: Arc<Tenure>,
+    observed: watch::Receiver<Option<Observation>>,
+    storage: watch::Receiver<Storage>,
+    poke: Arc<Notify>,
+    changing: Arc<AtomicBool>,
+    wake: Arc<Notify>,
+    stop: watch::Receiver<Option<StopOrder>>,
+    said: watch::Sender<Said>,
+    done: mpsc::UnboundedReceiver<Done>,
+    report: mpsc::UnboundedSender<Done>,
+    signs: Signs,
+    journal: Journal,
+    events: Events,
+    shown: Shown,
+    memory: Memory,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// Starts the agent's tasks. Must be called inside a runtime.
+    pub fn start(options: Options) -> Result<(Self, Handle), AgentError> {
+        let note = Arc::new(Note::open(&options.state_dir)?);
+        let tenure = Arc::new(Tenure::default());
+        let streams = Arc::new(Streams::default());
+        let view = options.store.view(options.keys.prefix());
+        let (poke, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let changing = Arc::new(AtomicBool::new(true));
+        let (said, said_to) = watch::channel(Said::default());
+        let (report, done) = mpsc::unbounded_channel();
+        let (stop, stopping) = watch::channel(None);
+        let (observed_by, observed) = watch::channel(None);
+        let (storage_by, storage) = watch::channel(Storage::Healthy);
+        let observer = Observer::new(
+            options.instance.clone(),
+            Arc::clone(&poke),
+            Arc::clone(&changing),
+            Arc::clone(&streams),
+        );
+        let keeper = Keeper {
+            store: Arc::clone(&options.store),
+            keys: options.keys.clone(),
+            me: options.name.clone(),
+            tenure: Arc::clone(&tenure),
+            said: said_to,
+            arm: arm(options.instance.clone()),
+            wake: Arc::clone(&wake),
+        };
+        let events = Events::new(&options);
+        let tasks = vec![
+            tokio::spawn(observer.run(observed_by)),
+            tokio::spawn(keeper.run()),
+            tokio::spawn(watch_storage(
+                options.instance.clone(),
+                Arc::clone(&streams),
+                storage_by,
+                Arc::clone(&wake),
+            )),
+        ];
+        let shell = Shell {
+            me: options.name.clone(),
+            keys: options.keys.clone(),
+            store: Arc::clone(&options.store),
+            view: view.clone(),
+            instance: options.instance.clone(),
+            tenure: Arc::clone(&tenure),
+            note,
+            streams,
+            roles_missing: Marker::new(options.state_dir.join("roles-missing")),
+            promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
+            bootstrap: options.bootstrap.clone(),
+        };
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let agent = Self {
+            name: options.name.clone(),
+            started: now(),
+            shell,
+            view,
+            tenure,
+            observed,
+            storage,
+            poke,
+            changing,
+            wake: Arc::clone(&wake),
+            stop: stopping,
+            said,
+            done,
+            report,
+            signs: Signs::new(client),
+            journal: Journal::open(&options.state_dir),
+            events,
+            shown: Shown::new(options),
+            memory: Memory::default(),
+            tasks,
+        };
+        Ok((agent, Handle { stop, wake }))
+    }
+
+    /// Runs until it is stopped or the node is dropped.
+    pub async fn run(mut self) -> Ended {
+        self.take_up();
+        let ended = loop {
+            if self.memory.left {
+                break Ended::Dropped;
+            }
+            let order = *self.stop.borrow();
+            if let Some(how) = order {
+                self.hand_over_and_stop(how).await;
+                break Ended::Stopped;
+            }
+            let rest = self.turn();
+            tokio::select! {
+                changed = self.view.changed() => {
+                    if changed.is_err() {
+                        tokio::time::sleep(rest).await;
+                    }
+                }
+                changed = self.observed.changed() => {
+                    if changed.is_err() {
+                        tokio::time::sleep(rest).await;
+                    }
+                }
+                Some(done) = self.done.recv() => self.finish(done),
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(rest) => {}
+            }
+        };
+        for task in &self.tasks {
+            task.abort();
+        }
+        ended
+    }
+
+    /// What an agent before this one wrote for Postgres, it may not have had read: once, everything is written and read
+    /// again.
+    fn take_up(&self) {
+        let instance = self.shell.instance.clone();
+        if !matches!(
+            instance.liveness(),
+            postgres::Liveness::Up { guarded: true, .. }
+        ) {
+            return;
+        }
+        tokio::spawn(async move {
+            if let Err(error) = instance.repair_overrides().await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the configuration was not read again"
+                );
+            }
+        });
+    }
+
+    /// Looks once, decides once, starts at most one action. Returns how long to rest without an event.
+    fn turn(&mut self) -> Duration {
+        let at = now();
+        self.tenure.turned(at);
+        let snapshot = Arc::clone(&self.view.borrow_and_update());
+        let cluster = match read_cluster(&self.shell.keys, &snapshot) {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                tracing::error!(%error, "the store's content can't be read: nothing is decided on it");
+                self.memory.last = None;
+                return Duration::from_secs(1);
+            }
+        };
+        self.notice_a_dead_action();
+        let rest = cluster.settings.loop_wait;
+        let Some(observation) = self.observed.borrow_and_update().clone() else {
+            return rest;
+        };
+        let view = self.cluster_view(cluster, at);
+        let me = self.node_view(&view, &snapshot, &observation, at);
+        let mut decision = ha::decide(&view, &me, at);
+        if let Some(stop) = stop_unguarded(&view, &me, &observation) {
+            decision.actions = vec![Action::Stop];
+            decision.rule = "unguarded";
+            decision.reason = stop.to_owned();
+        }
+        self.give_up_on_the_unkillable(&me, at);
+        // On an observation from before the last action ended, only what never waits is done.
+        let stale = observation.at < self.memory.fresh_from;
+        let urgent = matches!(me.postgres, Postgres::Primary(_))
+            && decision.actions.first() == Some(&Action::Fence);
+        if !stale || urgent {
+            self.journal.note(at, &view, &me, &decision);
+            self.announce(&decision, &view);
+            self.begin(&decision, &view, &snapshot);
+        }
+        self.housekeep(&view, &me, at);
+        self.tell_keeper(&view, &me, &observation, &decision);
+        let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
+        self.changing.store(changing, Ordering::Relaxed);
+        self.shown.publish(
+            &view,
+            &snapshot,
+            me,
+            decision,
+            &observation,
+            self.tenure.last_heard(),
+        );
+        if stale || self.memory.running.is_some() {
+            Duration::from_millis(50)
+        } else {
+            rest
+        }
+    }
+}
+
+/// Moves the deadline of whatever guard holds the instance.
+fn arm(instance: Instance) -> Arm {
+    Arc::new(move |epoch, deadline| {
+        if let Some(guard) = instance.guard() {
+            guard.arm(epoch.0, deadline.0);
+        }
+    })
+}
+
+/// The whole chain of an error.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

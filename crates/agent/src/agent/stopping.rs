@@ -1,0 +1,105 @@
+//! How an agent stops: Postgres first, then the leadership is let go, then its lease.
+//!
+//! **Invariant:** while Postgres is being stopped in order the lease goes on being renewed.
+//! It does not know why it was asked to stop.
+
+use super::{Agent, StopOrder, chain};
+use crate::clock::now;
+use crate::shell::{Basis, Report, ShellError};
+use ha::{Action, Job};
+use std::sync::Arc;
+use std::time::Duration;
+use store::layout::read_cluster;
+
+/// How long a start under way is waited for when the agent stops.
+const START_ENDS: Duration = Duration::from_secs(15);
+const TICK: Duration = Duration::from_millis(250);
+
+impl Agent {
+    /// A start under way is waited for: cut off, it would leave a Postgres that nobody looks after.
+    pub(super) async fn end_running(&mut self) {
+        let Some(mut running) = self.memory.running.take() else {
+            return;
+        };
+        let starts = matches!(
+            running.job,
+            Job::Park | Job::Bootstrap | Job::Follow | Job::Promote | Job::Rewind
+        );
+        if starts {
+            let deadline = now().plus(START_ENDS);
+            while now() < deadline && !running.task.is_finished() {
+                self.tenure.turned(now());
+                let _ = tokio::time::timeout(TICK, &mut running.task).await;
+            }
+        }
+        running.task.abort();
+    }
+
+    /// Does an action while the lease goes on being renewed; a second order to stop makes it a fence.
+    pub(super) async fn act_to_the_end(
+        &mut self,
+        action: Action,
+        basis: &Basis,
+    ) -> Result<Report, ShellError> {
+        let mut stop = self.stop.clone();
+        stop.mark_unchanged();
+        let shell = self.shell.clone();
+        let doing = shell.act(action, basis);
+        tokio::pin!(doing);
+        loop {
+            self.tenure.turned(now());
+            tokio::select! {
+                result = &mut doing => return result,
+                changed = stop.changed() => {
+                    if changed.is_ok() && *stop.borrow() == Some(StopOrder::AtOnce) {
+                        return self.shell.act(Action::Fence, basis).await;
+                    }
+                }
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    /// Stops in order: a leader hands over first, its standbys get everything.
+    pub(super) async fn hand_over_and_stop(&mut self, how: StopOrder) {
+        self.end_running().await;
+        let snapshot = Arc::clone(&self.view.borrow());
+        let cluster = read_cluster(&self.shell.keys, &snapshot).unwrap_or_default();
+        let basis = Basis { snapshot, cluster };
+        let office = self.tenure.office();
+        let stop = match how {
+            StopOrder::AtOnce => Action::Fence,
+            StopOrder::InOrder if office.is_some() => Action::Drain,
+            StopOrder::InOrder => Action::Stop,
+        };
+        tracing::info!("stopping Postgres");
+        if let Err(error) = self.act_to_the_end(stop, &basis).await {
+            tracing::warn!(error = chain(&error), "Postgres did not stop in order");
+            let _ = self.shell.act(Action::Fence, &basis).await;
+        }
+        // A start that was just under way may have brought it back.
+        tokio::time::sleep(TICK).await;
+        if self.shell.instance.liveness() != postgres::Liveness::Down {
+            let _ = self.shell.act(Action::Fence, &basis).await;
+        }
+        if let Some(office) = office {
+            let why = format!("the agent of {} was stopped", self.name);
+            if let Err(error) = self
+                .shell
+                .act(
+                    Action::Release {
+                        epoch: office.epoch,
+                        why,
+                    },
+                    &basis,
+                )
+                .await
+            {
+                tracing::warn!(error = chain(&error), "the leadership was not released");
+            }
+        }
+        if let Some(session) = self.tenure.session() {
+            let _ = self.shell.store.revoke(session.lease).await;
+        }
+    }
+}

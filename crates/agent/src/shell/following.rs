@@ -1,0 +1,113 @@
+//! A standby: started, cut off from its leader, streaming from one by a reload.
+//!
+//! **Invariant:** the note is written before the first byte of a new branch can arrive.
+
+use super::{Basis, QUICK, Report, START, Shell, ShellError};
+use crate::clock::now;
+use ha::{Cluster, Epoch, Lineage, NodeName};
+use postgres::{Started, Upstream};
+use std::time::Duration;
+
+/// Several of the looks of pg_ctl.
+const PG_CTL_LOOKS: Duration = Duration::from_millis(500);
+
+impl Shell {
+    /// A person's `pg_ctl stop` looks ten times a second whether the server has gone. One that is started again at once
+    /// has never gone for it, and it waits in vain.
+    pub(super) async fn let_pg_ctl_see(&self) {
+        let Some(status) = self.instance.guard().map(|guard| guard.status()) else {
+            return;
+        };
+        let clean = matches!(status.exit, Some(guard::Exit::Code(0)));
+        let Some(ended) = status.ended_ns.filter(|_| clean) else {
+            return;
+        };
+        let gone = now().since(ha::Instant(ended));
+        tokio::time::sleep(PG_CTL_LOOKS.saturating_sub(gone)).await;
+    }
+
+    pub(super) async fn park(&self) -> Result<(), ShellError> {
+        self.let_pg_ctl_see().await;
+        self.streams.may_come();
+        self.instance.serve_streams(false).await?;
+        self.promotion_ordered.clear()?;
+        self.started(self.instance.start_standby(None, START).await?);
+        Ok(())
+    }
+
+    pub(super) async fn start_following(&self, upstream: Upstream) -> Result<(), ShellError> {
+        self.streams.may_come();
+        self.promotion_ordered.clear()?;
+        self.started(self.instance.start_standby(Some(upstream), START).await?);
+        Ok(())
+    }
+
+    pub(super) fn started(&self, started: Started) {
+        if started == Started::Recovering {
+            tracing::info!("postgres is still replaying its WAL");
+        }
+        self.arm_in_office();
+    }
+
+    pub(super) async fn detach(&self) -> Result<Report, ShellError> {
+        let detached = self.instance.detach(QUICK).await?;
+        self.streams.gone();
+        let detail = Some(format!(
+            "received {}, replayed {}",
+            detached.received, detached.replayed
+        ));
+        Ok(Report {
+            detail,
+            ..Report::default()
+        })
+    }
+
+    /// **Invariant:** a promise that stands, or is still on its way, is never broken by following.
+    pub(super) async fn take_stance(
+        &self,
+        leader: &NodeName,
+        epoch: Epoch,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        if basis.cluster.current_epoch() != epoch {
+            return Err(ShellError::Refused);
+        }
+        self.step(basis, |steps| steps.follow(leader, epoch))
+            .await?;
+        self.instance.serve_streams(false).await?;
+        Ok(())
+    }
+
+    pub(super) fn upstream(
+        &self,
+        leader: &NodeName,
+        epoch: Epoch,
+        cluster: &Cluster,
+    ) -> Result<Upstream, ShellError> {
+        let member = cluster.members.get(leader);
+        let member =
+            member.ok_or_else(|| ShellError::NotNow(format!("{leader} has no member key")))?;
+        Ok(Upstream {
+            name: leader.clone(),
+            host: member.host.clone(),
+            port: member.port,
+            slot: Some(self.me.slot_of_epoch(epoch)),
+        })
+    }
+
+    pub(super) async fn follow(
+        &self,
+        leader: &NodeName,
+        epoch: Epoch,
+        lineage: &Lineage,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        self.take_stance(leader, epoch, basis).await?;
+        let upstream = self.upstream(leader, epoch, &basis.cluster)?;
+        self.note.write(lineage)?;
+        self.disarm();
+        self.streams.may_come();
+        self.instance.follow(upstream).await?;
+        Ok(())
+    }
+}

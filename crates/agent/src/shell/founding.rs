@@ -1,0 +1,78 @@
+//! The first node of a cluster: it founds, and brings a data directory.
+//!
+//! **Invariant:** the cluster counts as initialized only when its first lineage is in the store.
+
+use super::{Basis, QUICK, STOP, Shell, ShellError};
+use ha::{Epoch, Lineage};
+use postgres::{DataDir, Stop};
+
+impl Shell {
+    pub(super) async fn found(&self, basis: &Basis) -> Result<(), ShellError> {
+        let session = self.session()?;
+        let epoch = basis.cluster.current_epoch().next();
+        let txn = self.steps(basis).found(epoch, session.lease);
+        self.take_office(epoch, txn, session).await
+    }
+
+    pub(super) async fn bootstrap(&self, basis: &Basis) -> Result<(), ShellError> {
+        let epoch = self.epoch_in_office()?;
+        self.instance.init().await?;
+        let DataDir::Ready(control) = self.data_dir().await? else {
+            return Err(ShellError::NotNow(
+                "initdb left no usable data directory".to_owned(),
+            ));
+        };
+        let lineage = Lineage::founded(control.timeline, epoch);
+        self.note.write(&lineage)?;
+        self.instance.start_primary(QUICK * 6).await?;
+        self.arm_in_office();
+        self.instance.serve_streams(true).await?;
+        self.instance.ensure_roles(QUICK).await?;
+        self.inaugurate(control.system_id, epoch, &lineage, basis)
+            .await
+    }
+
+    /// The directory that is there becomes the cluster's first. A server that runs on it is stopped cleanly; it comes
+    /// back by the same way as after any restart: parked, claimed, promoted.
+    pub(super) async fn adopt(&self, basis: &Basis) -> Result<(), ShellError> {
+        let epoch = self.epoch_in_office()?;
+        self.instance.stop(Stop::Fast, STOP).await?;
+        let DataDir::Ready(control) = self.data_dir().await? else {
+            return Err(ShellError::NotNow(
+                "the data directory is not usable".to_owned(),
+            ));
+        };
+        let lineage = Lineage::founded(control.end().0, epoch);
+        self.note.write(&lineage)?;
+        self.roles_missing.set()?;
+        self.inaugurate(control.system_id, epoch, &lineage, basis)
+            .await
+    }
+
+    pub(super) async fn inaugurate(
+        &self,
+        system: ha::SystemId,
+        epoch: Epoch,
+        lineage: &Lineage,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        let settings = self
+            .bootstrap
+            .settings()
+            .map_err(|bad| ShellError::NotNow(format!("bootstrap.dcs: {bad}")))?;
+        let steps = self.steps(basis);
+        let txn = steps.inaugurate(system, epoch, lineage, &self.bootstrap, &settings);
+        self.commit(txn).await.map(drop)
+    }
+
+    pub(super) async fn data_dir(&self) -> Result<DataDir, ShellError> {
+        let instance = self.instance.clone();
+        let read = tokio::task::spawn_blocking(move || instance.data_dir()).await;
+        match read {
+            Ok(found) => Ok(found?),
+            Err(_) => Err(ShellError::NotNow(
+                "the data directory was not read".to_owned(),
+            )),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Does what was decided. Each action runs in a task of its own; the loop sees it as a job.
+//!
+//! **Invariant:** an action is idempotent or guarded, so that it may be cut off anywhere and decided again.
+//! **Invariant:** the note is written before the first byte of a new branch can arrive.
+
+mod copying;
+mod following;
+mod founding;
+mod office;
+mod promote;
+mod slots;
+mod words;
+
+pub(crate) use self::slots::slots;
+pub(crate) use self::words::{job, name};
+use crate::clock::now;
+use crate::note::{Marker, Note};
+use crate::observe::Streams;
+use crate::steps::Steps;
+use crate::tenure::Tenure;
+use ha::quorum::Applied;
+use ha::{Action, Cluster, NodeName};
+use postgres::{Access, Instance, PostgresError, Stop};
+use std::sync::Arc;
+use std::time::Duration;
+use store::layout::{ConfigRecord, Keys};
+use store::{Outcome, Revision, Snapshot, Store, StoreError, Txn, View};
+
+/// Limits of single actions. Past them the action has failed and is decided again.
+const QUICK: Duration = Duration::from_secs(5);
+const START: Duration = Duration::from_secs(10);
+const STOP: Duration = Duration::from_secs(60);
+const VIEW: Duration = Duration::from_secs(2);
+
+/// Why an action did not succeed. It is decided again on what is then.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShellError {
+    #[error("postgres")]
+    Postgres(#[from] PostgresError),
+    #[error("store")]
+    Store(#[from] StoreError),
+    #[error("lineage note")]
+    Note(#[from] crate::note::NoteError),
+    /// A guard did not hold: the world has moved on.
+    #[error("the store had changed meanwhile")]
+    Refused,
+    #[error("{0}")]
+    NotNow(String),
+}
+
+/// What the loop learns from a finished action.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// Postgres was proven to use this setting.
+    pub(crate) applied: Option<Applied>,
+    /// A promise was acknowledged.
+    pub(crate) promised: bool,
+    /// Details for the event, such as what a rewind discarded.
+    pub(crate) detail: Option<String>,
+    /// The node has left the cluster.
+    pub(crate) left: bool,
+}
+
+/// Everything that actions work with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Shell {
+    pub(crate) me: NodeName,
+    pub(crate) keys: Keys,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) view: View,
+    pub(crate) instance: Instance,
+    pub(crate) tenure: Arc<Tenure>,
+    pub(crate) note: Arc<Note>,
+    pub(crate) streams: Arc<Streams>,
+    /// An adopted directory has none of our roles yet.
+    pub(crate) roles_missing: Marker,
+    /// The Postgres that runs was told to promote.
+    pub(crate) promotion_ordered: Marker,
+    /// The first configuration of a cluster that this node founds.
+    pub(crate) bootstrap: ConfigRecord,
+}
+
+/// The snapshot that was decided on, and what was read from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Basis {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) cluster: Cluster,
+}
+impl Shell {
+    /// Does one action to its end.
+    pub(crate) async fn act(&self, action: Action, basis: &Basis) -> Result<Report, ShellError> {
+        let none = |()| Report::default();
+        match action {
+            Action::Found => self.found(basis).await.map(none),
+            Action::Bootstrap => self.bootstrap(basis).await.map(none),
+            Action::Adopt => self.adopt(basis).await.map(none),
+            Action::Reattach { epoch } => self.reattach(epoch, basis).await.map(none),
+            Action::Park => self.park().await.map(none),
+            Action::Detach => self.detach().await,
+            Action::Promise(promise) => self.promise(&promise, basis).await,
+            Action::Withdraw { .. } => self.step(basis, |steps| steps.withdraw()).await.map(none),
+            Action::Claim(claim) => self.claim(&claim, basis).await.map(none),
+            Action::Promote { epoch, setting } => {
+                self.promote(epoch, setting.as_ref()).await.map(none)
+            }
+            Action::Publish { epoch, lineage } => {
+                self.publish(epoch, &lineage, basis).await.map(none)
+            }
+            Action::Record { record, .. } => self
+                .step(basis, |steps| steps.record(record.as_ref()))
+                .await
+                .map(none),
+            Action::Apply { epoch, record } => self.apply(epoch, record).await,
+            Action::Open => {
+                self.instance.access(Access::Open).await?;
+                Ok(Report::default())
+            }
+            Action::Follow {
+                leader,
+                epoch,
+                lineage,
+            } => self.follow(&leader, epoch, &lineage, basis).await.map(none),
+            Action::Rewind {
+                leader,
+                epoch,
+                lineage,
+            } => self.rewind(&leader, epoch, &lineage, basis).await,
+            Action::Clone {
+                leader,
+                epoch,
+                lineage,
+            } => self
+                .clone_from(&leader, epoch, &lineage, basis)
+                .await
+                .map(none),
+            Action::Drain => self.drain().await.map(none),
+            Action::Stop => Ok(self.instance.stop(Stop::Fast, STOP).await.map(none)?),
+            Action::Fence => Ok(self.instance.stop(Stop::Immediate, QUICK).await.map(none)?),
+            Action::Release { epoch, .. } => self.release(epoch, basis).await.map(none),
+            Action::ClearSwitchover { .. } => self
+                .step(basis, |steps| steps.clear_switchover())
+                .await
+                .map(none),
+            Action::Leave => self.leave(basis).await,
+        }
+    }
+
+    fn steps<'a>(&'a self, basis: &'a Basis) -> Steps<'a> {
+        Steps {
+            keys: &self.keys,
+            me: &self.me,
+            seen: &basis.snapshot,
+        }
+    }
+
+    async fn step(
+        &self,
+        basis: &Basis,
+        make: impl FnOnce(&Steps<'_>) -> Txn,
+    ) -> Result<(), ShellError> {
+        self.commit(make(&self.steps(basis))).await.map(drop)
+    }
+
+    /// Commits, and waits until the view has it, so that the next decision is made on it.
+    async fn commit(&self, txn: Txn) -> Result<Revision, ShellError> {
+        match self.store.commit(txn).await? {
+            Outcome::Refused => Err(ShellError::Refused),
+            Outcome::Committed { revision } => {
+                self.tenure.heard(now());
+                let mut view = self.view.clone();
+                let seen = view.wait_for(|snapshot| snapshot.revision >= revision);
+                let _ = tokio::time::timeout(VIEW, seen).await;
+                Ok(revision)
+            }
+        }
+    }
+
+    async fn drain(&self) -> Result<(), ShellError> {
+        self.instance.checkpoint(STOP).await?;
+        Ok(self.instance.stop(Stop::Fast, STOP).await?)
+    }
+}

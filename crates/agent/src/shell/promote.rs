@@ -1,0 +1,128 @@
+//! From standby to primary: the note, the setting, the order, and what the new primary owes before others follow it.
+//!
+//! **Invariant:** the note is written before the first byte of a new branch can arrive.
+//! **Invariant:** the lease is asked once more right before the order.
+
+use super::slots::slots;
+use super::{Basis, QUICK, Report, STOP, Shell, ShellError};
+use crate::clock::now;
+use crate::promotion;
+use ha::quorum::{Applied, Setting, SyncRecord};
+use ha::{Epoch, Lineage};
+use postgres::SyncNames;
+
+impl Shell {
+    pub(super) async fn promote(
+        &self,
+        epoch: Epoch,
+        setting: Option<&Setting>,
+    ) -> Result<(), ShellError> {
+        let old = self
+            .note
+            .read()
+            .ok_or_else(|| ShellError::NotNow("there is no lineage note".to_owned()))?;
+        let plan = promotion::plan(&self.instance, QUICK).await?;
+        let office = self.tenure.office().filter(|office| office.epoch == epoch);
+        let office = office
+            .ok_or_else(|| ShellError::NotNow("the leadership has ended meanwhile".to_owned()))?;
+        self.note
+            .write(&old.promoted(plan.timeline, epoch, plan.begins))?;
+        self.instance.apply_sync(&names(setting), QUICK).await?;
+        self.arm(epoch, office.deadline);
+        // Asked once more at the last moment: the lease may have ended while files were written.
+        if self
+            .tenure
+            .lease()
+            .is_none_or(|lease| lease.epoch != epoch || now() >= lease.deadline)
+        {
+            return Err(ShellError::NotNow(
+                "the lease ended before the promotion".to_owned(),
+            ));
+        }
+        self.promotion_ordered.set()?;
+        let took = self.instance.promote(QUICK * 2).await?;
+        tracing::info!(timeline = plan.timeline.0, begins = %plan.begins, ?took, "promoted");
+        self.checkpoint_soon();
+        Ok(())
+    }
+
+    /// What a promoted primary owes before others may follow it: a true note, and that they are let in. All of it can be
+    /// done again, and is done before the lineage is published: an agent that dies in between finds it unpublished.
+    pub(super) async fn publish(
+        &self,
+        epoch: Epoch,
+        lineage: &Lineage,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        let lineage = self.verified(lineage).await?;
+        self.instance.serve_streams(true).await?;
+        let slots = slots(&self.me, &basis.cluster, Some(epoch));
+        self.instance.ensure_slots(&slots, QUICK).await?;
+        if self.roles_missing.is_set() {
+            self.instance.ensure_roles(QUICK).await?;
+            self.roles_missing.clear()?;
+        }
+        self.step(basis, |steps| steps.publish(epoch, &lineage))
+            .await
+    }
+
+    /// The lineage with its newest branch as the history file has it: the note was written before the promotion.
+    pub(super) async fn verified(&self, noted: &Lineage) -> Result<Lineage, ShellError> {
+        let branches = noted.branches();
+        let Some((newest, older)) = branches.split_last().filter(|(_, older)| !older.is_empty())
+        else {
+            return Ok(noted.clone());
+        };
+        let real = promotion::outcome(&self.instance, QUICK).await?;
+        if (real.timeline, real.begins) == (newest.timeline, newest.begins) {
+            return Ok(noted.clone());
+        }
+        let before = Lineage::from_branches(older.to_vec())
+            .ok_or_else(|| ShellError::NotNow("the lineage note is damaged".to_owned()))?;
+        let lineage = before.promoted(real.timeline, newest.epoch, real.begins);
+        self.note.write(&lineage)?;
+        Ok(lineage)
+    }
+
+    /// pg_rewind believes the control file, which names the new timeline only after a checkpoint.
+    pub(super) fn checkpoint_soon(&self) {
+        let instance = self.instance.clone();
+        tokio::spawn(async move {
+            if let Err(error) = instance.checkpoint(STOP).await {
+                tracing::warn!(
+                    error = crate::agent::chain(&error),
+                    "no checkpoint after the promotion"
+                );
+            }
+        });
+    }
+
+    pub(super) async fn apply(
+        &self,
+        epoch: Epoch,
+        record: Option<SyncRecord>,
+    ) -> Result<Report, ShellError> {
+        let setting = record.as_ref().map(SyncRecord::newest);
+        let applied = self.instance.apply_sync(&names(setting), QUICK).await?;
+        let record = record.unwrap_or_else(|| SyncRecord::of(Setting::alone(self.me.clone())));
+        let applied = Applied {
+            epoch,
+            record,
+            barrier: applied.barrier,
+        };
+        Ok(Report {
+            applied: Some(applied),
+            ..Report::default()
+        })
+    }
+}
+
+/// The names that Postgres is to wait for.
+fn names(setting: Option<&Setting>) -> SyncNames {
+    match setting {
+        Some(setting) if !setting.is_alone() => {
+            SyncNames::any(setting.needed, setting.standbys.iter().cloned())
+        }
+        Some(_) | None => SyncNames::none(),
+    }
+}
