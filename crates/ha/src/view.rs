@@ -168,8 +168,6 @@ pub struct NodeView {
     /// What Postgres was proven to use for synchronous commits.
     pub applied: Option<Applied>,
     pub storage: Storage,
-    /// When the leader key was first seen gone.
-    pub vacant_since: Option<Instant>,
     /// When my promise of the current epoch was acknowledged.
     pub promised_at: Option<Instant>,
     /// When the instance was first found down, and how often it failed to start since.

@@ -89,10 +89,6 @@ impl World {
         if agent.snapshot.at(&Key::Status) != old.at(&Key::Status) {
             agent.contact.beat = Some(local);
         }
-        agent.vacant_since = match cluster.leader {
-            None => agent.vacant_since.or(Some(local)),
-            Some(_) => None,
-        };
         let mine = cluster
             .promises
             .get(&me)

@@ -173,7 +173,6 @@ pub(crate) struct Agent {
     pub calls: BTreeMap<u64, Call>,
     pub doing: Option<Doing>,
     pub contact: Contact,
-    pub vacant_since: Option<Instant>,
     pub promised_at: Option<(Epoch, Instant)>,
     /// A broken withdrawal: the promise counts as gone before the view says so.
     pub forgot: bool,
@@ -310,7 +309,6 @@ impl Agent {
             calls: BTreeMap::new(),
             doing: None,
             contact: Contact::default(),
-            vacant_since: None,
             promised_at: None,
             forgot: false,
             down_since: None,

@@ -29,7 +29,6 @@ impl World {
             contact: agent.contact,
             applied: agent.applied.clone(),
             storage,
-            vacant_since: agent.vacant_since,
             promised_at: agent.promised_at.map(|(_, at)| at),
             down_since: agent.down_since,
             start_failures: agent.start_failures,

@@ -69,7 +69,6 @@ impl Agent {
             contact,
             applied: self.memory.applied.clone(),
             storage: self.storage.borrow().clone(),
-            vacant_since: self.memory.vacant_since,
             promised_at: self
                 .memory
                 .promised

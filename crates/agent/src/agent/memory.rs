@@ -23,7 +23,6 @@ pub(super) struct Memory {
     /// How many actions were begun.
     pub(super) begun: u64,
     pub(super) applied: Option<Applied>,
-    pub(super) vacant_since: Option<Instant>,
     pub(super) promised: Option<(Epoch, Instant)>,
     pub(super) down_since: Option<Instant>,
     pub(super) primary_since: Option<Instant>,
@@ -49,12 +48,6 @@ impl Agent {
             if stands && self.memory.promised.is_none_or(|(of, _)| of != epoch) {
                 self.memory.promised = Some((epoch, at));
             }
-        }
-        match view {
-            ClusterView::Known(cluster) if cluster.leader.is_none() => {
-                self.memory.vacant_since.get_or_insert(at);
-            }
-            ClusterView::Known(_) | ClusterView::Silent { .. } => self.memory.vacant_since = None,
         }
         match &observation.postgres {
             Postgres::Down { .. } | Postgres::Starting => {

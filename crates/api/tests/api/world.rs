@@ -252,7 +252,6 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         contact: Contact::default(),
         applied: None,
         storage: Storage::Healthy,
-        vacant_since: None,
         promised_at: None,
         down_since: None,
         start_failures: 0,

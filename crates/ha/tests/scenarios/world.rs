@@ -466,7 +466,6 @@ fn fresh(name: NodeName) -> NodeView {
         contact: Contact::default(),
         applied: None,
         storage: Storage::Healthy,
-        vacant_since: None,
         promised_at: None,
         down_since: None,
         start_failures: 0,
