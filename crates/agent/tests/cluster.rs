@@ -152,8 +152,10 @@ impl Node {
     fn kill_postmaster(&self) {
         let pid = std::fs::read_to_string(self.instance.options().data_dir.join("postmaster.pid"))
             .expect("a pid file");
-        let pid = pid.lines().next().expect("a pid");
-        let _ = Command::new("kill").args(["-9", pid]).status();
+        let pid = pid.lines().next().and_then(|line| line.parse().ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw);
+        let kill = rustix::process::Signal::KILL;
+        let _ = rustix::process::kill_process(pid.expect("a pid"), kill);
     }
 }
 
