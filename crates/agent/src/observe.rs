@@ -4,7 +4,7 @@ use crate::clock::now;
 use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
 };
-use postgres::{Access, Instance, Liveness, Probe, StreamTrouble};
+use postgres::{Access, ControlState, Instance, Liveness, Probe, StreamTrouble};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +35,8 @@ pub(crate) struct Observation {
     pub(crate) at: Instant,
     pub(crate) data: DataDir,
     pub(crate) postgres: Postgres,
+    /// Down, and the control file says that it stopped cleanly as a primary.
+    pub(crate) clean_stop: bool,
     pub(crate) stream_broken: Option<StreamBroken>,
     /// When the WAL stream last brought a message.
     pub(crate) stream_heard: Option<Instant>,
@@ -66,6 +68,8 @@ pub(crate) struct Observer {
     answered: Option<(i32, Instant)>,
     data: Option<DataDir>,
     last_data: DataDir,
+    /// What the control file said of the last stop, read while nothing ran.
+    clean_stop: bool,
     reading: Option<JoinHandle<Result<postgres::DataDir, postgres::PostgresError>>>,
     seen: BTreeMap<NodeName, Instant>,
     /// Since when it should stream and does not.
@@ -116,6 +120,7 @@ impl Observer {
             answered: None,
             data: None,
             last_data: DataDir::Empty,
+            clean_stop: false,
             reading: None,
             seen: BTreeMap::new(),
             waiting: None,
@@ -150,6 +155,7 @@ impl Observer {
             at,
             data: DataDir::Empty,
             postgres: Postgres::Starting,
+            clean_stop: false,
             stream_broken: None,
             stream_heard: None,
             guarded: true,
@@ -175,6 +181,8 @@ impl Observer {
             }
         };
         observation.data = self.data_dir().await;
+        let down = observation.postgres == (Postgres::Down { leftovers: 0 });
+        observation.clean_stop = down && self.clean_stop;
         let there = matches!(observation.data, DataDir::Ready(_));
         self.streams.has_data.store(there, Ordering::SeqCst);
         observation
@@ -182,6 +190,7 @@ impl Observer {
 
     fn forget(&mut self) {
         self.data = None;
+        self.clean_stop = false;
         self.answered = None;
         self.waiting = None;
         self.seen.clear();
@@ -361,6 +370,10 @@ impl Observer {
             return self.last_data.clone();
         };
         self.reading = None;
+        self.clean_stop = matches!(
+            &read,
+            Ok(Ok(postgres::DataDir::Ready(control))) if control.state == ControlState::ShutDown
+        );
         let found = match read {
             Ok(Ok(found)) => typed(found),
             Ok(Err(error)) => DataDir::Unusable(error.to_string()),

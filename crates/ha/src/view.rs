@@ -170,6 +170,9 @@ pub struct NodeView {
     pub storage: Storage,
     /// When my promise of the current epoch was acknowledged.
     pub promised_at: Option<Instant>,
+    /// Down, and it stopped cleanly as a primary: whoever streamed from it has everything.
+    #[serde(default)]
+    pub clean_stop: bool,
     /// When the instance was first found down, and how often it failed to start since.
     pub down_since: Option<Instant>,
     pub start_failures: u32,

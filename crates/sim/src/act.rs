@@ -14,7 +14,7 @@ use ha::{Action, DataDir, Epoch, Instant, Job, Lineage, Timeline, Walsender};
 use std::rc::Rc;
 
 impl World {
-    pub(crate) fn start(&mut self, id: NodeId, action: Action) {
+    pub(crate) fn start(&mut self, id: NodeId, rule: &'static str, action: Action) {
         let serial = self.new_run();
         let snapshot = Rc::clone(&self.nodes[id].agent.snapshot);
         let promoting = self.nodes[id].pg.promoting;
@@ -23,6 +23,7 @@ impl World {
             self.nodes[id].agent.doing = Some(Doing {
                 serial,
                 job,
+                rule,
                 action,
                 phase,
             });
@@ -106,6 +107,7 @@ impl World {
                     self.nodes[id].agent.doing = Some(Doing {
                         serial,
                         job,
+                        rule,
                         action,
                         phase,
                     });
@@ -168,6 +170,7 @@ impl World {
             Action::Claim(claim) => self.extend_lease(id, claim.epoch, sent),
             Action::Reattach { epoch } => self.extend_lease(id, epoch, sent),
             Action::Release { .. } => {
+                self.note_released(id, doing.rule);
                 self.nodes[id].agent.lease = None;
                 self.nodes[id].guard = None;
             }

@@ -306,7 +306,7 @@ impl World {
         if let Some(action) = decision.actions.into_iter().next()
             && (!busy || action == Action::Fence)
         {
-            self.start(id, action);
+            self.start(id, decision.rule, action);
         }
     }
 

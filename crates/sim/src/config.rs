@@ -33,11 +33,13 @@ pub enum Break {
     StreamAcrossEpochs,
     /// A transaction that was given up may still arrive after the node has moved on.
     LateTransactions,
+    /// A primary that died under a pending order counts as one that was stopped cleanly.
+    CrashAsHandover,
 }
 
 impl Break {
     /// With the names that the command line knows them by.
-    pub const ALL: [(Self, &'static str); 12] = [
+    pub const ALL: [(Self, &'static str); 13] = [
         (Self::PromiseWhileStreaming, "promise-while-streaming"),
         (Self::WithdrawUnchecked, "withdraw-unchecked"),
         (Self::ClaimBehind, "claim-behind"),
@@ -50,6 +52,7 @@ impl Break {
         (Self::NumbersBelieved, "numbers-believed"),
         (Self::StreamAcrossEpochs, "stream-across-epochs"),
         (Self::LateTransactions, "late-transactions"),
+        (Self::CrashAsHandover, "crash-as-handover"),
     ];
 
     pub fn named(name: &str) -> Option<Self> {
@@ -89,6 +92,7 @@ fn weights(broken: Option<Break>, rng: &mut Rng) -> Vec<u64> {
             Kind::KillAgent,
             Kind::Switchover,
         ],
+        Some(Break::CrashAsHandover) => &[Kind::KillPostmaster, Kind::Switchover],
         _ => &[],
     };
     Kind::ALL
@@ -145,7 +149,7 @@ impl Config {
         let off = rng.chance(220)
             || matches!(
                 options.broken,
-                Some(Break::LeaseFromAnswer | Break::ReleaseWithBackends)
+                Some(Break::LeaseFromAnswer | Break::ReleaseWithBackends | Break::CrashAsHandover)
             );
         let fast = rng.chance(500);
         let settings = Settings {

@@ -51,6 +51,8 @@ pub(crate) struct Disk {
     /// How many records survive a power loss.
     pub flushed: usize,
     pub note: Option<Lineage>,
+    /// The control file says that a primary was shut down here.
+    pub clean_stop: bool,
     /// Numbers of the history files in `pg_wal`.
     pub histories: BTreeSet<Timeline>,
     /// `primary_conninfo`: the node, and the epoch in the name of the slot.
@@ -203,6 +205,8 @@ pub(crate) enum Purpose {
 pub(crate) struct Doing {
     pub serial: u64,
     pub job: Job,
+    /// The rule that decided it.
+    pub rule: &'static str,
     pub action: Action,
     pub phase: Phase,
 }
@@ -287,6 +291,7 @@ impl Disk {
             wal: Vec::new(),
             flushed: 0,
             note: None,
+            clean_stop: false,
             histories: BTreeSet::new(),
             upstream: None,
         }

@@ -30,6 +30,7 @@ impl World {
             applied: agent.applied.clone(),
             storage,
             promised_at: agent.promised_at.map(|(_, at)| at),
+            clean_stop: node.disk.clean_stop || self.config.is_broken(Break::CrashAsHandover),
             down_since: agent.down_since,
             start_failures: agent.start_failures,
             stream_broken: node.standby().and_then(|standby| standby.broken),

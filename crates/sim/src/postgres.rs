@@ -86,6 +86,7 @@ impl World {
             return;
         }
         let len = node.disk.wal.len();
+        node.disk.clean_stop = false;
         node.pg.run = run;
         node.pg.life = Life::Starting;
         node.pg.stopped = None;
@@ -387,6 +388,7 @@ impl World {
             self.close_connections(id);
             let run = self.new_run();
             let node = &mut self.nodes[id];
+            node.disk.clean_stop = true;
             node.pg.run = run;
             node.pg.life = Life::Down;
             self.wake(id);

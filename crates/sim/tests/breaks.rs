@@ -98,3 +98,8 @@ fn reconnecting_across_leaderships_is_caught() {
 fn a_transaction_that_arrives_late_is_caught() {
     check(Break::LateTransactions, 500, PROMISE);
 }
+
+#[test]
+fn a_crash_that_is_taken_for_a_handover_is_caught() {
+    check(Break::CrashAsHandover, 300, &["a_handover_is_a_clean_stop"]);
+}

@@ -75,6 +75,7 @@ impl Agent {
                 .filter(|(of, _)| *of == epoch)
                 .map(|(_, at)| at),
             down_since: self.memory.down_since,
+            clean_stop: observation.clean_stop,
             start_failures: self.memory.start_failures,
             stream_broken: observation.stream_broken,
         }

@@ -254,6 +254,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         storage: Storage::Healthy,
         promised_at: None,
         down_since: None,
+        clean_stop: false,
         start_failures: 0,
         stream_broken: None,
     }

@@ -385,6 +385,9 @@ fn ascend(
 }
 
 /// The primary's instance is gone, every process of it. Who can do better?
+///
+/// Only a clean stop is a handover: whatever was ordered, a crash is a crash, and in asynchronous mode the newest
+/// commits may be here alone.
 fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decision {
     let epoch = lease.epoch;
     let release = |rule: &'static str, why: String| {
@@ -397,9 +400,11 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
             why,
         )
     };
-    if let Some(order) = &cluster.switchover
-        && order.from.as_ref().is_none_or(|from| *from == me.name)
-    {
+    let order = cluster
+        .switchover
+        .as_ref()
+        .filter(|order| order.from.as_ref().is_none_or(|from| *from == me.name));
+    if let Some(order) = order.filter(|order| me.clean_stop || order.accept_loss) {
         let to = order
             .to
             .as_ref()
@@ -407,14 +412,23 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
         return release("switchover", format!("{} hands over to {to}", me.name));
     }
     let record = cluster.node(&me.name);
-    if record.maintenance || record.dropped {
+    if me.clean_stop && (record.maintenance || record.dropped) {
         return release("step aside", format!("{} steps aside", me.name));
     }
     if !cluster.settings.paused && can_take_over(cluster, me).is_ok() {
+        // An order that stands tells who goes first.
         return release(
             "postmaster died",
             format!("Postgres on {} has died", me.name),
         );
+    }
+    if order.is_some() {
+        // What a crash would lose is not lost by calling it a switchover.
+        let outcome = format!(
+            "failed: Postgres on {} died before it was handed over",
+            me.name
+        );
+        return clear("switchover failed", outcome);
     }
     if let Err(missing) = enough_alone(cluster, me) {
         return release("others needed", missing);

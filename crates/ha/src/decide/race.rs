@@ -259,6 +259,10 @@ fn window(
             cluster.settings.lag_bytes_max
         ));
     }
+    if cluster.leader.is_some() {
+        // A leader that was restarted: the others follow it and promise nothing.
+        return Ok(());
+    }
     let silent: Vec<&str> = cluster
         .members
         .keys()

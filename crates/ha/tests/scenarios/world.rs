@@ -4,7 +4,8 @@ use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{
     Action, Claim, Cluster, ClusterView, Contact, DataDir, Decision, Epoch, Initialize, Instant,
     Leadership, Lease, Lineage, Lsn, Member, NodeName, NodeRecord, NodeState, NodeView, Postgres,
-    Primary, Published, Standby, Storage, Switchover, SystemId, Timeline, Walsender, decide,
+    Primary, Published, Standby, Storage, Switchover, SyncMode, SystemId, Timeline, Walsender,
+    decide,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -42,6 +43,7 @@ impl World {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["nodes", names @ ..] => names.iter().for_each(|name| self.add(name)),
+            ["set", "asynchronous"] => self.cluster.settings.sync_mode = SyncMode::Off,
             ["set", "strict"] => self.cluster.settings.sync_strict = true,
             ["set", "count", count] => {
                 self.cluster.settings.sync_node_count = count.parse().expect("a number");
@@ -298,6 +300,7 @@ impl World {
                 self.me(name).lease = Some(Lease { epoch, deadline });
             }
             Action::Park => {
+                self.me(name).clean_stop = false;
                 self.me(name).postgres = Postgres::Standby(Standby {
                     received: wal,
                     replayed: wal,
@@ -355,7 +358,9 @@ impl World {
                 self.stream(name, leader, lineage, end);
             }
             Action::Drain | Action::Stop | Action::Fence => {
-                self.me(name).postgres = Postgres::Down { leftovers: 0 };
+                let me = self.me(name);
+                me.clean_stop = action == Action::Drain;
+                me.postgres = Postgres::Down { leftovers: 0 };
             }
             Action::Release { .. } => {
                 self.cluster.leader = None;
@@ -468,6 +473,7 @@ fn fresh(name: NodeName) -> NodeView {
         storage: Storage::Healthy,
         promised_at: None,
         down_since: None,
+        clean_stop: false,
         start_failures: 0,
         stream_broken: None,
     }

@@ -2,6 +2,7 @@
 //!
 //! The checks see everything: true time, the identity of records, every node at once.
 
+mod a_handover_is_a_clean_stop;
 mod acknowledged_commits_survive;
 mod cluster_converges;
 mod epoch_moves_forward;
@@ -169,6 +170,10 @@ impl World {
             // Overtaken already, but whoever reads here, reads what the next ones must have.
             self.ledger.visible.extend(readable);
         }
+    }
+
+    pub(crate) fn note_released(&mut self, id: NodeId, rule: &'static str) {
+        self.check(a_handover_is_a_clean_stop::at_release, &(id, rule));
     }
 
     pub(crate) fn note_connected(&mut self, standby: NodeId, primary: NodeId, start: usize) {
