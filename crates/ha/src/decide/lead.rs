@@ -425,10 +425,10 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
     if order.is_some() {
         // What a crash would lose is not lost by calling it a switchover.
         let outcome = format!(
-            "failed: Postgres on {} died before it was handed over",
+            "refused: Postgres on {} died before it was handed over",
             me.name
         );
-        return clear("switchover failed", outcome);
+        return clear("switchover refused", outcome);
     }
     if let Err(missing) = enough_alone(cluster, me) {
         return release("others needed", missing);
