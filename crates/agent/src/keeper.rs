@@ -1,23 +1,31 @@
 //! Keeps the agent's lease, the member key and, in office, the beat. A task of its own: however long the loop or a job
 //! takes, the lease is renewed, and when the store no longer agrees the office ends.
 
+mod member;
+#[cfg(test)]
+mod tests;
+
+use self::member::{Written, due, fresh_member, note, text};
 use crate::clock::now;
 use crate::tenure::{Office, Session, Tenure};
 use ha::{Instant, Lsn, NodeName, Settings};
 use std::sync::Arc;
 use std::time::Duration;
-use store::layout::{Keys, StatusRecord};
-use store::{Guard, LeaseId, Store, StoreError, Txn};
+use store::layout::{Keys, MemberRecord, StatusRecord};
+use store::{Guard, Store, StoreError, Txn};
 use tokio::sync::{Notify, watch};
 
 /// A loop that has not turned for so long hangs; it turns at least once a second.
 const LOOP_HANGS: Duration = Duration::from_secs(3);
 
+/// What changes together is written together.
+const TOGETHER: Duration = Duration::from_millis(20);
+
 /// What the loop tells the keeper.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Said {
-    /// The member key's value; none until the node is registered.
-    pub(crate) member: Option<String>,
+    /// What the member key says; none until the node is registered.
+    pub(crate) member: Option<MemberRecord>,
     /// The primary's flush position.
     pub(crate) optime: Lsn,
     pub(crate) settings: Settings,
@@ -49,7 +57,7 @@ impl std::fmt::Debug for Keeper {
 impl Keeper {
     /// Runs until its task is aborted.
     pub(crate) async fn run(mut self) {
-        let mut written: Option<(LeaseId, String)> = None;
+        let mut written: Option<Written> = None;
         loop {
             let said = self.said.borrow_and_update().clone();
             match self.session(&said.settings).await {
@@ -65,7 +73,7 @@ impl Keeper {
                 },
                 Err(error) => tracing::debug!(%error, "no lease yet"),
             }
-            self.pause(&said.settings).await;
+            self.pause(&said.settings, written.as_ref()).await;
         }
     }
 
@@ -77,21 +85,33 @@ impl Keeper {
     }
 
     /// In office the next beat is never late; otherwise a changed member key is written soon.
-    async fn pause(&mut self, settings: &Settings) {
-        let rest = if self.tenure.office().is_some() {
-            settings.beat
-        } else {
-            settings.ttl / 3
+    async fn pause(&mut self, settings: &Settings, written: Option<&Written>) {
+        if self.tenure.office().is_some() {
+            return tokio::time::sleep(settings.beat).await;
+        }
+        let lease = self.tenure.session().map(|session| session.lease);
+        let said = &mut self.said;
+        let due = |said: &watch::Receiver<Said>| {
+            let said = said.borrow();
+            let member = said.member.as_ref()?;
+            due(member, lease, written)
         };
         let changed = async {
-            let _ = self.said.changed().await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // What is due already was tried just now; the store did not take it.
+            let mut wait = due(said).filter(|wait| !wait.is_zero());
+            loop {
+                let limit = wait.unwrap_or(Duration::MAX);
+                match tokio::time::timeout(limit, said.changed()).await {
+                    Err(_) => return,
+                    Ok(Err(_)) => std::future::pending().await,
+                    Ok(Ok(())) => wait = due(said),
+                }
+                if wait.is_some_and(|wait| wait.is_zero()) {
+                    return tokio::time::sleep(TOGETHER).await;
+                }
+            }
         };
-        if self.tenure.office().is_some() {
-            tokio::time::sleep(rest).await;
-        } else {
-            let _ = tokio::time::timeout(rest, changed).await;
-        }
+        let _ = tokio::time::timeout(settings.ttl / 3, changed).await;
     }
 
     /// The lease, granted anew when it ended or when its time to live was changed.
@@ -143,7 +163,7 @@ impl Keeper {
         said: &Said,
         session: Session,
         office: Office,
-        written: &mut Option<(LeaseId, String)>,
+        written: &mut Option<Written>,
     ) {
         let status = StatusRecord {
             optime: said.optime,
@@ -162,9 +182,9 @@ impl Keeper {
                 serde_json::to_string(&status).unwrap_or_default(),
             )
             .renew(session.lease);
-        let fresh = self.fresh_member(said, session, written);
+        let fresh = fresh_member(said, session, written.as_ref());
         if let Some(member) = &fresh {
-            txn = txn.put_leased(self.keys.member(&self.me), member.clone(), session.lease);
+            txn = txn.put_leased(self.keys.member(&self.me), text(member), session.lease);
         }
         let sent = now();
         // A beat that hangs (its way to the store's leader is cut) must leave time for the next.
@@ -178,9 +198,7 @@ impl Keeper {
                 if let Some(deadline) = self.tenure.renewed(office.epoch, session, sent) {
                     (self.arm)(office.epoch, deadline);
                 }
-                if let Some(member) = fresh {
-                    *written = Some((session.lease, member));
-                }
+                note(written, session, fresh, sent);
             }
             Ok(_) => {
                 self.tenure.heard(now());
@@ -206,18 +224,17 @@ impl Keeper {
     }
 
     /// Out of office: renew, and write the member key when it changed.
-    async fn stay(&self, said: &Said, session: Session, written: &mut Option<(LeaseId, String)>) {
+    async fn stay(&self, said: &Said, session: Session, written: &mut Option<Written>) {
         let mut txn = Txn::new().renew(session.lease);
-        let fresh = self.fresh_member(said, session, written);
+        let fresh = fresh_member(said, session, written.as_ref());
         if let Some(member) = &fresh {
-            txn = txn.put_leased(self.keys.member(&self.me), member.clone(), session.lease);
+            txn = txn.put_leased(self.keys.member(&self.me), text(member), session.lease);
         }
+        let sent = now();
         match self.store.commit(txn).await {
             Ok(_) => {
                 self.tenure.heard(now());
-                if let Some(member) = fresh {
-                    *written = Some((session.lease, member));
-                }
+                note(written, session, fresh, sent);
             }
             Err(StoreError::LeaseEnded(_)) => {
                 self.tenure.heard(now());
@@ -225,18 +242,5 @@ impl Keeper {
             }
             Err(error) => tracing::debug!(%error, "renewal not acknowledged"),
         }
-    }
-
-    fn fresh_member(
-        &self,
-        said: &Said,
-        session: Session,
-        written: &Option<(LeaseId, String)>,
-    ) -> Option<String> {
-        let member = said.member.as_ref()?;
-        let same = written
-            .as_ref()
-            .is_some_and(|(lease, text)| *lease == session.lease && text == member);
-        (!same).then(|| member.clone())
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Shown {
     port: u16,
     api_url: String,
     identity: String,
+    /// As the member record has them; none if there are none.
+    tags: Option<serde_json::Value>,
     out: watch::Sender<Arc<api::Served>>,
     cluster: Option<Cluster>,
 }
@@ -27,32 +29,33 @@ impl Shown {
             port: options.port,
             api_url: options.api_url,
             identity: options.identity,
+            tags: (!options.tags.is_empty()).then(|| options.tags.into()),
             out: options.served,
             cluster: None,
         }
     }
 
-    /// The member key's value.
+    /// What the member key says.
     pub(crate) fn member(
         &self,
         cluster: &Cluster,
         me: &NodeView,
         observation: &Observation,
         decision: &Decision,
-    ) -> String {
+    ) -> MemberRecord {
         let (role, state) = decision.state.patroni();
         let replication = matches!(&me.postgres, Postgres::Standby(it) if it.streaming);
         let (host, port) = (&self.host, self.port);
-        let record = MemberRecord {
+        MemberRecord {
             conn_url: format!("postgres://{host}:{port}/postgres"),
             api_url: self.api_url.clone(),
             state: state.to_owned(),
             role: role.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            xlog_location: coarse(position(&me.postgres)),
+            xlog_location: position(&me.postgres),
             timeline: observation.facts.timeline,
             replication_state: replication.then(|| "streaming".to_owned()),
-            tags: None,
+            tags: self.tags.clone(),
             standfast: Some(MemberExtra {
                 host: host.clone(),
                 port,
@@ -64,8 +67,7 @@ impl Shown {
                 identity: self.identity.clone(),
                 server_version: observation.facts.server_version,
             }),
-        };
-        serde_json::to_string(&record).unwrap_or_default()
+        }
     }
 
     /// Publishes the picture after a decision.
@@ -119,11 +121,6 @@ fn position(postgres: &Postgres) -> Lsn {
         Postgres::Standby(standby) => standby.received,
         Postgres::Down { .. } | Postgres::Starting | Postgres::Unresponsive { .. } => Lsn::ZERO,
     }
-}
-
-/// The member key is written when it changes: not for every byte of WAL, or the store would work for nothing.
-fn coarse(position: Lsn) -> Lsn {
-    Lsn(position.0 & !0xFFFF)
 }
 
 /// A reason with running numbers would be news each time.

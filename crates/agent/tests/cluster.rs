@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use store::layout::{ConfigRecord, Keys};
+use store::layout::{ConfigRecord, Keys, MemberRecord};
 use store::{MemoryStore, Store};
 use tokio::sync::watch;
 
@@ -105,7 +105,7 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         port,
         api_url: format!("http://127.0.0.1:{}/patroni", port + 1000),
         identity: name.to_string(),
-        tags: serde_json::Map::new(),
+        tags: serde_json::Map::from_iter([("zone".to_owned(), name.as_str().into())]),
         bootstrap: ConfigRecord::default(),
         served,
     })
@@ -193,6 +193,21 @@ async fn stories() -> bool {
     .await;
     a.psql("CREATE TABLE t (n int)").expect("a table");
     a.psql("INSERT INTO t VALUES (1)").expect("a row");
+    let view = store.view(keys.prefix());
+    let record = |node: &Node| -> Option<MemberRecord> {
+        let snapshot = view.borrow();
+        serde_json::from_str(snapshot.value(&keys.member(&node.name))?).ok()
+    };
+    until("both members show the LSN to the byte", limit, || {
+        let end = a.psql("SELECT pg_current_wal_flush_lsn()");
+        [&a, &b].map(|node| record(node).map(|it| it.xlog_location.to_string()))
+            == [end.clone(), end]
+    })
+    .await;
+    for node in [&a, &b] {
+        let tags = record(node).and_then(|it| it.tags).expect("tags");
+        assert_eq!(tags["zone"], node.name.as_str());
+    }
     a.kill_postmaster();
     until("b leads after a's postmaster was killed", limit, || {
         b.is_open_primary()

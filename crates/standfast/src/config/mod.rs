@@ -178,8 +178,8 @@ pub(crate) struct Tags {
     pub(crate) nofailover: bool,
     pub(crate) failover_priority: Option<u32>,
     pub(crate) nosync: bool,
-    /// All tags as written, for the member record.
-    pub(crate) all: serde_json::Map<String, serde_json::Value>,
+    /// What the member record and the REST API show.
+    pub(crate) shown: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Tags {

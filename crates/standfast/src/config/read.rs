@@ -255,16 +255,42 @@ fn tags(root: &Section<'_>) -> Tags {
         priority
     });
     let nosync = section.flag("nosync").unwrap_or(false);
-    let all = section
-        .entries()
-        .iter()
-        .map(|entry| (entry.key.clone(), entry.value.to_json()));
     Tags {
         nofailover,
         failover_priority,
         nosync,
-        all: all.collect(),
+        shown: shown(&section, nofailover, nosync),
     }
+}
+
+/// The tags in the form that Patroni shows: those that it knows as flags only while they are set, save one that a
+/// priority stands beside, and a user's own as written.
+fn shown(
+    section: &Section<'_>,
+    nofailover: bool,
+    nosync: bool,
+) -> serde_json::Map<String, serde_json::Value> {
+    let entries = section.entries();
+    let written = |key: &str| entries.iter().any(|entry| entry.key == key);
+    let flag = |key| section.flag(key).unwrap_or(false);
+    let mut shown = serde_json::Map::new();
+    for entry in entries {
+        let (set, beside) = match entry.key.as_str() {
+            "nofailover" => (nofailover, written("failover_priority")),
+            "nosync" => (nosync, written("sync_priority")),
+            "clonefrom" => (flag("clonefrom"), false),
+            "noloadbalance" => (flag("noloadbalance"), false),
+            "nostream" => (flag("nostream"), false),
+            _ => {
+                shown.insert(entry.key.clone(), entry.value.to_json());
+                continue;
+            }
+        };
+        if set || beside {
+            shown.insert(entry.key.clone(), set.into());
+        }
+    }
+    shown
 }
 
 fn log(root: &Section<'_>) -> Log {

@@ -276,6 +276,23 @@ fn an_absent_synchronous_mode_is_patronis_and_said_so() {
 }
 
 #[test]
+fn tags_are_shown_as_patroni_shows_them() {
+    let shown = |tags: &str| {
+        let (config, _) = load(format!("{NODE}tags: {{ {tags} }}\n").as_bytes()).unwrap();
+        serde_json::Value::Object(config.tags.shown).to_string()
+    };
+    assert_eq!(
+        shown("nofailover: yes, nosync: false, noloadbalance: no, zone: a, rack: 7"),
+        r#"{"nofailover":true,"rack":7,"zone":"a"}"#
+    );
+    // Which of the two counts is seen only where both are.
+    assert_eq!(
+        shown("nofailover: false, failover_priority: 1, nosync: off, sync_priority: 2"),
+        r#"{"failover_priority":1,"nofailover":false,"nosync":false,"sync_priority":2}"#
+    );
+}
+
+#[test]
 fn wrong_types_and_missing_keys_are_all_said_at_once() {
     check_error(
         "name: yes\npostgresql: 5\nstore: {}\ntags: { nofailover: perhaps }\n",

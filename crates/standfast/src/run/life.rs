@@ -110,7 +110,7 @@ impl Life {
             .map(|it| it.database.clone());
         api::Served {
             witness: self.config.is_witness(),
-            tags: self.config.tags.all.clone(),
+            tags: self.config.tags.shown.clone(),
             database: database.unwrap_or_else(|| "postgres".to_owned()),
             ..api::Served::new(self.config.scope.clone(), self.config.name.clone())
         }
@@ -216,7 +216,7 @@ impl Life {
             port: postgresql.connect_address.port,
             api_url: format!("{}/patroni", config.api_url()),
             identity: self.identity.clone(),
-            tags: config.tags.all.clone(),
+            tags: config.tags.shown.clone(),
             bootstrap: config.bootstrap.dcs.clone(),
             served,
         })
