@@ -11,6 +11,7 @@ use crate::error::PostgresError;
 use crate::files;
 use crate::options::{Access, Options, SyncNames, Upstream};
 use crate::quote::{conf_value, conninfo, passfile_field};
+use crate::socket;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -62,7 +63,7 @@ impl Paths {
             settings: at("settings.json"),
             stream_passfile: at("stream.passfile"),
             tool_passfile: at("tool.passfile"),
-            socket_dir: at("socket"),
+            socket_dir: socket::dir(state_dir),
             log: at("postgres.log"),
             unfinished: at("unfinished.json"),
             fresh: at("fresh"),
@@ -72,11 +73,11 @@ impl Paths {
             state_dir: state_dir.to_owned(),
         }
     }
-}
 
-/// The socket that our own connections use.
-pub(crate) fn private_socket(state_dir: &Path, port: u16) -> PathBuf {
-    state_dir.join("socket").join(format!(".s.PGSQL.{port}"))
+    /// The socket that our own connections use.
+    pub(crate) fn private_socket(&self, port: u16) -> PathBuf {
+        socket::path(&self.socket_dir, port)
+    }
 }
 
 /// Ours alone: what the user says about them is ignored.

@@ -14,6 +14,7 @@ use crate::identify::Identifier;
 use crate::options::{Access, Options, SyncNames, Upstream};
 use crate::probe::Slow;
 use crate::process;
+use crate::socket;
 use crate::sql::{Address, Host, Kept, Link};
 use guard::Guard;
 use std::fmt;
@@ -85,9 +86,10 @@ impl Instance {
             });
         }
         let paths = Paths::new(&options.state_dir);
-        for dir in [&paths.state_dir, &paths.socket_dir, &paths.guard] {
+        for dir in [&paths.state_dir, &paths.guard] {
             files::private_dir(dir)?;
         }
+        socket::make_dir(&paths.socket_dir)?;
         let ignored = config::ignored(&options);
         if !ignored.is_empty() {
             tracing::warn!(parameters = ?ignored, "parameters that are ours to set are ignored");
@@ -282,8 +284,11 @@ impl Instance {
     /// Whether the server that runs has our configuration: its private socket is ours and really its own.
     pub(crate) fn is_started_by_us(&self) -> bool {
         let options = self.options();
-        let mut lock =
-            config::private_socket(&self.inner.paths.state_dir, options.port).into_os_string();
+        let mut lock = self
+            .inner
+            .paths
+            .private_socket(options.port)
+            .into_os_string();
         lock.push(".lock");
         let holder = std::fs::read_to_string(PathBuf::from(lock)).unwrap_or_default();
         let holder = holder

@@ -44,6 +44,7 @@ mod process;
 mod program;
 mod quote;
 mod scram;
+mod socket;
 mod sql;
 
 pub use binaries::Binaries;

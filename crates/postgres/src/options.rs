@@ -95,14 +95,6 @@ impl Options {
                 ));
             }
         }
-        // The kernel's limit for a socket's path is 107 bytes.
-        let socket = crate::config::private_socket(&self.state_dir, self.port);
-        if socket.as_os_str().len() > 107 {
-            return Err(bad(
-                "state_dir",
-                "too long: the socket inside it would exceed 107 bytes",
-            ));
-        }
         for login in [&self.superuser, &self.replication, &self.rewind] {
             if login.user.is_empty() || login.user.contains(['"', '\n', '\r', '\0']) {
                 return Err(bad(

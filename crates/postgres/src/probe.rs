@@ -4,7 +4,6 @@
 //! action waits for.
 
 use crate::autoconf;
-use crate::config;
 use crate::error::PostgresError;
 use crate::identify::{Identifier, Identity};
 use crate::instance::Instance;
@@ -232,7 +231,7 @@ impl Instance {
             *kept = Some(identifier);
             return Ok(identity);
         }
-        let socket = config::private_socket(&self.inner.paths.state_dir, options.port);
+        let socket = self.inner.paths.private_socket(options.port);
         let mut identifier = Identifier::open(&socket, &options.superuser.user, limit).await?;
         let identity = identifier.ask(limit).await?;
         *kept = Some(identifier);

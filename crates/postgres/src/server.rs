@@ -248,7 +248,7 @@ impl Instance {
         };
         self.forget_connections().await;
         self.inner.sync_defined.store(false, Ordering::SeqCst);
-        files::remove(&config::private_socket(&paths.state_dir, options.port))?;
+        files::remove(&paths.private_socket(options.port))?;
         let log_begins = logfile::rotate(&paths.log);
         self.inner.log_begins.store(log_begins, Ordering::SeqCst);
         self.inner.followed_at.store(log_begins, Ordering::SeqCst);

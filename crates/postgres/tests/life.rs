@@ -229,6 +229,36 @@ fn parameters_change_by_reload() {
 }
 
 #[test]
+fn a_state_directory_with_a_long_path_has_its_socket_elsewhere() {
+    run(
+        "a_state_directory_with_a_long_path_has_its_socket_elsewhere",
+        async {
+            let dir = tempfile::tempdir_in("/tmp").unwrap();
+            let mut options = Node::options("a", &dir);
+            options.state_dir = dir.path().join("long".repeat(40));
+            let node = Node::with_options(options, dir);
+            node.instance.init().await.unwrap();
+            let started = node.instance.start_primary(LONG).await.unwrap();
+            assert_eq!(started, Started::Accepting);
+            // Over the private socket, and by the next agent too.
+            node.instance.ensure_roles(LONG).await.unwrap();
+            let next = Instance::open(node.options.clone()).unwrap();
+            next.ensure_roles(LONG).await.unwrap();
+            let socket = format!(".s.PGSQL.{}", node.options.port);
+            let user = rustix::process::geteuid().as_raw();
+            let places = std::fs::read_dir(format!("/tmp/standfast-{user}")).unwrap();
+            let place = places
+                .flatten()
+                .map(|entry| entry.path())
+                .find(|place| place.join(&socket).exists())
+                .unwrap();
+            drop((node, next));
+            std::fs::remove_dir_all(place).unwrap();
+        },
+    );
+}
+
+#[test]
 fn what_a_person_starts_and_stops_by_hand_is_seen() {
     run("what_a_person_starts_and_stops_by_hand_is_seen", async {
         let node = Node::primary("n1").await;

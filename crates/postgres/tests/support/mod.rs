@@ -84,6 +84,10 @@ impl Node {
 
     pub(crate) fn in_dir(name: &str, dir: TempDir) -> Self {
         let options = Self::options(name, &dir);
+        Self::with_options(options, dir)
+    }
+
+    pub(crate) fn with_options(options: Options, dir: TempDir) -> Self {
         let instance = Instance::open(options.clone()).unwrap();
         Self {
             instance,
@@ -103,7 +107,7 @@ impl Node {
         );
         options.port = free_port();
         // Another version's programs, to run all of this on.
-        options.bin_dir = std::env::var_os("STANDFAST_TEST_BIN_DIR").map(PathBuf::from);
+        options.bin_dir = std::env::var_os("STANDFAST_PG_BIN").map(PathBuf::from);
         options.superuser = Login::new("postgres", PASSWORD);
         options.replication = Login::new("replicator", PASSWORD);
         options.rewind = Login::new("rewind user", PASSWORD);
