@@ -1,6 +1,7 @@
 //! Joining the cluster's list of nodes: a number and a name for each installation.
 //!
-//! **Invariant:** a number is given once, a name belongs to one identity.
+//! **Invariant:** a number is given once, a name belongs to one identity, and no two names are one to PostgreSQL: it
+//! compares standbys' names without regard to case, and a slot is named in lower case.
 
 use super::{TRIES, commit, overtaken};
 use crate::error::Refusal;
@@ -97,13 +98,17 @@ fn place(
         Some(name) => (id, name.clone()),
         None => free_name(&nodes, id, asked.witness)?,
     };
-    if let Some(other) = nodes.get(&name) {
-        return Err(Refusal::conflict(format!(
-            "the name {name} belongs to another node, at {}:{}",
-            other.host, other.port
-        ))
-        .hint(format!(
-            "choose another name; if that node is gone for good: standfast drop node --name {name} --force"
+    if let Some((taken, other)) = namesake(&nodes, &name) {
+        let at = format!("{}:{}", other.host, other.port);
+        let what = if *taken == name {
+            format!("the name {name} belongs to another node, at {at}")
+        } else {
+            format!(
+                "the name {name} is too like {taken}, the node at {at}: PostgreSQL does not tell them apart"
+            )
+        };
+        return Err(Refusal::conflict(what).hint(format!(
+            "choose another name; if that node is gone for good: standfast drop node --name {taken} --force"
         )));
     }
     address_free(&nodes, &name, asked)?;
@@ -120,6 +125,14 @@ fn place(
         witness: asked.witness,
     };
     Ok((name, updated(&fresh, asked), false))
+}
+
+/// The node whose name PostgreSQL would take for this one.
+fn namesake<'a>(
+    nodes: &'a BTreeMap<NodeName, NodeEntry>,
+    name: &NodeName,
+) -> Option<(&'a NodeName, &'a NodeEntry)> {
+    nodes.iter().find(|(other, _)| other.slot() == name.slot())
 }
 
 fn updated(entry: &NodeEntry, asked: &Register) -> NodeEntry {
@@ -171,7 +184,7 @@ fn free_name(
         };
         let name =
             NodeName::new(text).map_err(|bad| Refusal::new(Code::Invalid, bad.to_string()))?;
-        if !nodes.contains_key(&name) {
+        if namesake(nodes, &name).is_none() {
             return Ok((if witness { 0 } else { id }, name));
         }
     }

@@ -59,6 +59,33 @@ async fn registration_gives_numbers_and_names() {
 }
 
 #[tokio::test]
+async fn names_that_postgresql_takes_for_one_are_refused() {
+    let world = World::empty();
+    let server = world.serve("monitor").await;
+    let register = async |body: Value| server.order(Method::POST, "/api/v1/register", body).await;
+    let (status, answer) = register(asks(Some("North-1"), 6010, "one")).await;
+    assert_eq!(status, 200, "{answer}");
+    for (port, like) in (6011..).zip(["north-1", "North_1", "NORTH.1"]) {
+        let (status, answer) = register(asks(Some(like), port, like)).await;
+        assert_eq!(status, 409, "{answer}");
+        let said = answer.to_string();
+        assert!(said.contains(like) && said.contains("North-1"), "{said}");
+    }
+    // A name that nobody chose goes out of the way.
+    let (status, answer) = register(asks(Some("Node-2"), 6020, "two")).await;
+    assert_eq!((status, &answer["id"]), (200, &json!(2)), "{answer}");
+    world
+        .write(Txn::new().delete(format!("{}standfast/node_counter", world.keys.prefix())))
+        .await;
+    let (status, answer) = register(asks(None, 6030, "three")).await;
+    assert_eq!(
+        (status, &answer["name"]),
+        (200, &json!("node_3")),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
 async fn nodes_that_register_at_once_get_different_numbers() {
     let world = World::empty();
     let server = world.serve("monitor").await;
