@@ -76,16 +76,25 @@ fn below(root: &Path, pgdata: &Path) -> PathBuf {
     root.iter().chain(parts).map(OsStr::new).collect()
 }
 
-/// The one absolute path of a directory that may not exist yet: symbolic links above it are followed.
+/// The one absolute path of a directory, the same before it exists and after: what exists of it is followed through
+/// symbolic links, and in the rest `..` takes back the word before it.
 pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
-    if let Ok(found) = path.canonicalize() {
-        return Ok(found);
+    let full = std::path::absolute(path)?;
+    let words: Vec<Component<'_>> = full.components().collect();
+    for known in (1..=words.len()).rev() {
+        let (present, rest) = words.split_at(known);
+        let Ok(mut real) = present.iter().collect::<PathBuf>().canonicalize() else {
+            continue;
+        };
+        for word in rest {
+            match word {
+                Component::ParentDir => drop(real.pop()),
+                other => real.push(other),
+            }
+        }
+        return Ok(real);
     }
-    let absolute = std::path::absolute(path)?;
-    match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) if parent.is_dir() => Ok(parent.canonicalize()?.join(name)),
-        _ => Ok(absolute),
-    }
+    Ok(full)
 }
 
 #[cfg(test)]
@@ -156,5 +165,35 @@ mod tests {
             real.join("new")
         );
         assert_eq!(absolute(&dir.path().join("link")).unwrap(), real);
+        // The kernel's `..`: above the directory that the link leads to.
+        assert_eq!(
+            absolute(&dir.path().join("link/../other/new")).unwrap(),
+            real.with_file_name("other").join("new")
+        );
+    }
+
+    #[test]
+    fn a_path_is_the_same_before_it_exists_and_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let above = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(above.join("real")).unwrap();
+        std::os::unix::fs::symlink(above.join("real"), above.join("link")).unwrap();
+        for (typed, meant) in [
+            ("a_x/../a_y/./z", "a_y/z"),
+            ("link/new1/new2", "real/new1/new2"),
+            ("link/b/../../c/d", "c/d"),
+        ] {
+            assert_eq!(
+                absolute(&above.join(typed)).unwrap(),
+                above.join(meant),
+                "{typed}"
+            );
+        }
+        for typed in ["link/new1/new2", "link/new1/../new3"] {
+            let typed = above.join(typed);
+            let before = absolute(&typed).unwrap();
+            std::fs::create_dir_all(&before).unwrap();
+            assert_eq!(absolute(&typed).unwrap(), before);
+        }
     }
 }
