@@ -15,8 +15,9 @@ help:
 setup:
 	@scripts/setup.sh
 
+# The commands below look for the binary here, wherever else a user's cargo builds.
 build: setup
-	@cargo build --release --locked --package standfast
+	@cargo build --release --locked --package standfast --target-dir target
 
 # ARGS=--keep leaves the cluster running.
 demo: build

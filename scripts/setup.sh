@@ -3,9 +3,17 @@
 # with sudo. Says what it will do before it does it; silent and fast when nothing is missing.
 set -eu
 
+# As `rust-version` in Cargo.toml.
 rust_needed=1.90
+# The host that the toolchain itself comes from; https://sh.rustup.rs gives the same script.
+rustup_script=https://static.rust-lang.org/rustup/rustup-init.sh
 
 say() { echo "setup: $*" >&2; }
+give_up() {
+    say "$1"
+    say "$2"
+    exit 1
+}
 have() { command -v "$1" >/dev/null 2>&1; }
 # Some of these lie in sbin, which an ordinary user's PATH may not name.
 have_anywhere() { have "$1" || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
@@ -17,53 +25,48 @@ has_postgres_server() {
     return 1
 }
 
+# 0: there and new enough; 1: absent or too old.
+has_rust() {
+    have cargo && have rustc || return 1
+    found=$(rustc --version 2>/dev/null | cut -d' ' -f2)
+    [ -n "$found" ] || return 1
+    [ "$(printf '%s\n%s\n' "$rust_needed" "$found" | sort -V | head -n 1)" = "$rust_needed" ]
+}
+
+PATH="$HOME/.cargo/bin:$PATH"
+
 packages=
 has_postgres_server || packages="$packages postgresql"
 have cc || packages="$packages gcc libc6-dev"
 have mold || packages="$packages mold"
 have make || packages="$packages make"
-have_anywhere ip || packages="$packages iproute2"
 have psql || packages="$packages postgresql-client"
-have_anywhere mkfs.ext4 || packages="$packages e2fsprogs"
 have setpriv || packages="$packages util-linux"
-
-# 0: there and new enough; 1: absent; 2: too old.
-rust_state() {
-    have cargo && have rustc || return 1
-    found=$(rustc --version | cut -d' ' -f2)
-    lowest=$(printf '%s\n%s\n' "$rust_needed" "$found" | sort -V | head -n 1)
-    [ "$lowest" = "$rust_needed" ] || return 2
-}
-
-PATH="$HOME/.cargo/bin:$PATH"
+have_anywhere ip || packages="$packages iproute2"
+have_anywhere mkfs.ext4 || packages="$packages e2fsprogs"
 rust_missing=
-rust_state || rust_missing=yes
-if [ -n "$rust_missing" ]; then
-    have curl || packages="$packages curl ca-certificates"
+if ! has_rust; then
+    rust_missing=yes
+    have rustup || have curl || packages="$packages curl"
+fi
+# Without it neither rustup nor cargo believes any server.
+if have apt-get && [ ! -e /etc/ssl/certs/ca-certificates.crt ]; then
+    packages="$packages ca-certificates"
 fi
 
-[ -z "$packages" ] && [ -z "$rust_missing" ] && exit 0
-
-if [ "$(id -u)" = 0 ]; then
+install_packages() {
+    have apt-get || give_up "missing:$packages" \
+        "this is not Debian or Ubuntu: install the like of these, then run the same command again"
+    by_hand="ask someone who may to run this, then run the same command again: apt-get install$packages"
     as_root=
-elif have sudo; then
-    as_root=sudo
-else
-    as_root=
-    if [ -n "$packages" ]; then
-        say "missing:$packages"
-        say "neither root nor sudo here: install these, then run the same command again"
-        exit 1
+    if [ "$(id -u)" != 0 ]; then
+        have sudo || give_up "missing:$packages; neither root nor sudo here" "$by_hand"
+        as_root=sudo
+        say "installing with sudo apt-get:$packages"
+        sudo true || give_up "sudo does not let you" "$by_hand"
+    else
+        say "installing with apt-get:$packages"
     fi
-fi
-
-if [ -n "$packages" ]; then
-    if ! have apt-get; then
-        say "missing:$packages"
-        say "this is not Debian or Ubuntu: install the like of these, then run the same command again"
-        exit 1
-    fi
-    say "installing with apt-get:$packages"
     case "$packages" in
     *' postgresql'*)
         # Debian's package makes and starts a cluster of its own, which nobody here asked for.
@@ -80,26 +83,27 @@ if [ -n "$packages" ]; then
     # shellcheck disable=SC2086 # a list of words is meant
     $as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $packages
-fi
+}
 
-if [ -n "$rust_missing" ]; then
-    toolchain=$rust_needed
+install_rust() {
     if have rustup; then
-        say "installing the Rust toolchain with rustup"
+        say "installing the stable Rust toolchain with rustup, for this directory"
         rustup toolchain install stable --profile minimal --component rustfmt,clippy
-        rustup default stable
-    elif apt-cache show rustup >/dev/null 2>&1; then
-        say "installing rustup with apt-get, and with it the Rust toolchain"
-        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq rustup
-        rustup toolchain install stable --profile minimal --component rustfmt,clippy
-        rustup default stable
+        # Which toolchain is used elsewhere is its owner's matter.
+        rustup override set stable
     else
-        say "installing rustup from https://rustup.rs, and with it the Rust toolchain"
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
-            sh -s -- -y -q --profile minimal --component rustfmt --component clippy
+        say "installing rustup and the stable Rust toolchain in $HOME, from $rustup_script"
+        script=$(mktemp)
+        curl --proto '=https' --tlsv1.2 -sSfL "$rustup_script" -o "$script" ||
+            give_up "$rustup_script can't be reached" "install Rust $rust_needed or later, then run the same command again"
+        code=0
+        sh "$script" -y -q --profile minimal --component rustfmt --component clippy ||
+            code=$?
+        rm -f "$script"
+        [ "$code" = 0 ] || exit "$code"
     fi
-    if ! rust_state; then
-        say "there is still no Rust $toolchain or later: see https://rustup.rs"
-        exit 1
-    fi
-fi
+    has_rust || give_up "there is still no Rust $rust_needed or later" "see https://rustup.rs"
+}
+
+[ -z "$packages" ] || install_packages
+[ -z "$rust_missing" ] || install_rust
