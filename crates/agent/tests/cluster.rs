@@ -108,6 +108,7 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         tags: serde_json::Map::from_iter([("zone".to_owned(), name.as_str().into())]),
         bootstrap: ConfigRecord::default(),
         served,
+        keeper_on: tokio::runtime::Handle::current(),
     })
     .expect("an agent");
     let task = tokio::spawn(agent.run());

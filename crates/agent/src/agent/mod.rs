@@ -52,6 +52,8 @@ pub struct Options {
     pub tags: serde_json::Map<String, serde_json::Value>,
     pub bootstrap: ConfigRecord,
     pub served: watch::Sender<Arc<api::Served>>,
+    /// Where the lease is kept: a runtime that nothing of the agent holds up, or the agent's own.
+    pub keeper_on: tokio::runtime::Handle,
 }
 
 /// Why the agent ended.
@@ -159,7 +161,7 @@ impl Agent {
         let events = Events::new(&options);
         let tasks = vec![
             tokio::spawn(observer.run(observed_by)),
-            tokio::spawn(keeper.run()),
+            options.keeper_on.spawn(keeper.run()),
             tokio::spawn(watch_storage(
                 options.instance.clone(),
                 Arc::clone(&streams),

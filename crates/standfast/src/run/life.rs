@@ -1,6 +1,7 @@
 //! A node's life: from its configuration to its running parts, and to their end in order.
 
 use super::membership::Members;
+use super::threads::{Elsewhere, Threads};
 use super::{instance, ports};
 use crate::config::{BasicAuth, Config, Endpoint, RaftStart};
 use crate::exit::{ExitCode, Failure};
@@ -22,12 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs the node until it is told to stop. `_pid_file` is held for as long as that.
 pub(crate) fn run(config: Config, _pid_file: PidFile) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("can't start")?;
-    runtime.block_on(run_node(config))
+    Threads::new()?.run(|elsewhere| run_node(config, elsewhere))
 }
 
 /// Makes this node's store member the only one of its cluster, after a majority is gone for good.
@@ -63,15 +59,16 @@ struct Life {
     keys: Keys,
     raft: RaftStore,
     store: Arc<dyn Store>,
+    elsewhere: Elsewhere,
 }
 
-async fn run_node(config: Config) -> Result<ExitCode> {
+async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
     let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
     let identity = crate::create::identity(&config.state_dir)?;
-    let ports = ports::Ports::bind(&config).await?;
-    let raft = RaftStore::start(store_options(&config, &secret))
-        .await
-        .context("embedded store")?;
+    let ports = ports::Ports::bind(&config, &elsewhere).await?;
+    let options = store_options(&config, &secret);
+    let raft = elsewhere.store.spawn(RaftStore::start(options));
+    let raft = raft.await?.context("embedded store")?;
     let store: Arc<dyn Store> = Arc::new(raft.clone());
     let keys = Keys::new(&config.namespace, &config.scope);
     let life = Life {
@@ -81,10 +78,11 @@ async fn run_node(config: Config) -> Result<ExitCode> {
         keys,
         raft,
         store,
+        elsewhere,
     };
     let (served, shown) = watch::channel(Arc::new(life.first_picture()));
     let api = api::Api::new(life.api_options(shown));
-    ports.serve(&life.raft, &api);
+    ports.serve(&life.raft, &api, &life.elsewhere);
     tracing::info!(
         name = %life.config.name,
         api = %life.config.api_url(),
@@ -219,6 +217,7 @@ impl Life {
             tags: config.tags.shown.clone(),
             bootstrap: config.bootstrap.dcs.clone(),
             served,
+            keeper_on: self.elsewhere.store.clone(),
         })
     }
 

@@ -6,5 +6,6 @@ mod instance;
 mod life;
 mod membership;
 mod ports;
+mod threads;
 
 pub(crate) use life::{recover_store, run};

@@ -1,11 +1,13 @@
 //! The node's ports. The store's peers and HTTP may share one: the first bytes tell them apart.
 
+use super::threads::Elsewhere;
 use crate::config::{Config, Endpoint};
 use anyhow::{Context as _, Result};
 use api::Api;
 use std::time::Duration;
 use store::RaftStore;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 
 /// How long a connection may take to say what it is.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
@@ -18,28 +20,30 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    pub(crate) async fn bind(config: &Config) -> Result<Self> {
-        let shared = bind(&config.restapi.listen).await?;
+    pub(crate) async fn bind(config: &Config, elsewhere: &Elsewhere) -> Result<Self> {
+        let shared = elsewhere.rest.spawn(bind(config.restapi.listen.clone()));
+        let shared = shared.await??;
         let store = match &config.raft.listen {
-            Some(endpoint) => Some(bind(endpoint).await?),
+            Some(endpoint) => Some(elsewhere.store.spawn(bind(endpoint.clone())).await??),
             None => None,
         };
         Ok(Self { shared, store })
     }
 
     /// Serves until the process ends.
-    pub(crate) fn serve(self, raft: &RaftStore, api: &Api) {
-        if let Some(listener) = self.store
-            && let Err(error) = raft.serve(listener)
-        {
-            tracing::error!(%error, "the store's port can't be served");
+    pub(crate) fn serve(self, raft: &RaftStore, api: &Api, elsewhere: &Elsewhere) {
+        if let Some(listener) = self.store {
+            let _there = elsewhere.store.enter();
+            if let Err(error) = raft.serve(listener) {
+                tracing::error!(%error, "the store's port can't be served");
+            }
         }
-        let (raft, api) = (raft.clone(), api.clone());
-        tokio::spawn(async move {
+        let (raft, api, store) = (raft.clone(), api.clone(), elsewhere.store.clone());
+        elsewhere.rest.spawn(async move {
             loop {
                 match self.shared.accept().await {
                     Ok((stream, _)) => {
-                        tokio::spawn(sort(stream, raft.clone(), api.clone()));
+                        tokio::spawn(sort(stream, raft.clone(), api.clone(), store.clone()));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "can't accept a connection");
@@ -51,15 +55,24 @@ impl Ports {
     }
 }
 
-async fn bind(endpoint: &Endpoint) -> Result<TcpListener> {
+async fn bind(endpoint: Endpoint) -> Result<TcpListener> {
     TcpListener::bind((endpoint.host.as_str(), endpoint.port))
         .await
         .with_context(|| format!("can't listen on {endpoint}"))
 }
 
-async fn sort(stream: TcpStream, raft: RaftStore, api: Api) {
+async fn sort(stream: TcpStream, raft: RaftStore, api: Api, store: Handle) {
     match tokio::time::timeout(FIRST_BYTES, is_peer(&stream)).await {
-        Ok(Ok(true)) => raft.serve_connection(stream).await,
+        // On the store's thread for the rest of its life.
+        Ok(Ok(true)) => match stream.into_std() {
+            Ok(stream) => drop(store.spawn(async move {
+                match TcpStream::from_std(stream) {
+                    Ok(stream) => raft.serve_connection(stream).await,
+                    Err(error) => tracing::warn!(%error, "can't serve a peer"),
+                }
+            })),
+            Err(error) => tracing::warn!(%error, "can't serve a peer"),
+        },
         Ok(Ok(false)) => api.serve_connection(stream).await,
         Ok(Err(_)) | Err(_) => {}
     }

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -36,6 +37,8 @@ pub(crate) struct Pool {
     identity: Arc<Identity>,
     lines: Mutex<BTreeMap<String, Arc<Line>>>,
     denials: Arc<Sparingly>,
+    /// Where the connections live, whoever asks for them: all share them, so none may hold them up.
+    runtime: Handle,
 }
 
 #[derive(Debug)]
@@ -52,12 +55,14 @@ enum State {
 }
 
 impl Pool {
+    /// Its connections live in the runtime that it is made in.
     pub(crate) fn new(identity: Arc<Identity>) -> Self {
         let denials = Arc::new(Sparingly::default());
         Self {
             identity,
             lines: Mutex::default(),
             denials,
+            runtime: Handle::current(),
         }
     }
 
@@ -119,7 +124,7 @@ impl Pool {
             );
             let line = Arc::clone(&line);
             // In a task of its own: an impatient caller must not cut off what others wait for.
-            tokio::spawn(async move {
+            self.runtime.spawn(async move {
                 let result = dialling.await;
                 line.state.send_replace(match result {
                     Ok(connection) => State::Open(Arc::new(connection)),
