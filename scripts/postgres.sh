@@ -95,6 +95,9 @@ CONF
     # RPATH, unlike RUNPATH, is heeded for the libraries of libraries too.
     "$new/done/usr/bin/patchelf" --force-rpath --set-rpath "\$ORIGIN/../../../$(uname -m)-linux-gnu" \
         "$new"/done/usr/lib/postgresql/13/bin/*
+    # It wants a whole LLVM; a server that finds no such file goes on without.
+    rm -r "$new"/done/usr/lib/postgresql/13/lib/llvmjit* \
+        "$new"/done/usr/lib/postgresql/13/lib/bitcode
     ln -s usr/lib/postgresql/13/bin "$new/done/bin"
 }
 

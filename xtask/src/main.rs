@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask ci` is everything that CI runs and never writes to the
 //! tree; `cargo xtask fix` does.
 
+mod postgres;
 mod tests;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -11,6 +12,7 @@ const USAGE: &str = "cargo xtask <command>
   fix       rustfmt, and what clippy can mend
   test      every test but the end-to-end ones
   e2e       the end-to-end tests alone; words after it choose tests by name
+  pg N …    test or e2e on PostgreSQL N, fetched if it is not here: pg 17 e2e the_postmaster
   soak N    the end-to-end tests, N times over
   sim N     N seeded worlds of the simulation
   bench …   standfast bench failover, release build";
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
         ["fix"] => fix(),
         ["test"] => tests::run(&tests::UNIT).and_then(tests::Count::finish),
         ["e2e", names @ ..] => e2e(names),
+        ["pg", major, "test"] => on_postgres(major, &tests::UNIT),
+        ["pg", major, "e2e", names @ ..] => on_postgres(major, &tests::end_to_end(names)),
         ["soak", times] => soak(times),
         ["sim", worlds] => cargo(&["run", "--package", "sim", "--", "--worlds", worlds]),
         ["bench", rest @ ..] => bench(rest),
@@ -53,6 +57,7 @@ fn ci() -> Result<()> {
         ]),
     ];
     let mut count = tests::run(&tests::UNIT)?;
+    postgres::have_all();
     count.add(&tests::run(&tests::end_to_end(&[]))?);
     for check in checks {
         if let Err(error) = check {
@@ -76,7 +81,15 @@ fn fix() -> Result<()> {
 }
 
 fn e2e(names: &[&str]) -> Result<()> {
+    if names.is_empty() {
+        postgres::have_all();
+    }
     tests::run(&tests::end_to_end(names))?.finish()
+}
+
+fn on_postgres(major: &str, arguments: &tests::Words) -> Result<()> {
+    let programs = postgres::programs(major)?;
+    tests::run_on(arguments, Some(&programs))?.finish()
 }
 
 fn soak(times: &str) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, ensure};
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Words for cargo.
@@ -71,10 +72,16 @@ impl Count {
 
 /// Runs the tests and counts.
 pub(crate) fn run(arguments: &Words) -> Result<Count> {
+    run_on(arguments, None)
+}
+
+/// The same on the PostgreSQL in a directory.
+pub(crate) fn run_on(arguments: &Words, pg_bin: Option<&Path>) -> Result<Count> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     say(&format!("cargo {}", arguments.join(" ")));
     let mut child = Command::new(cargo)
         .args(arguments)
+        .envs(pg_bin.map(|directory| ("STANDFAST_PG_BIN", directory)))
         .stdout(Stdio::piped())
         .spawn()
         .context("start cargo test")?;

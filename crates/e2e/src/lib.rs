@@ -8,13 +8,15 @@
 
 mod binary;
 mod logs;
+mod majors;
 mod slot;
 mod terminal;
 mod world;
 
 pub use logs::Announced;
+pub use majors::programs_of;
 pub use terminal::{Said, Terminal};
-pub use world::{World, in_a_lab, settle_deadline, spell, story};
+pub use world::{World, in_a_lab, say, settle_deadline, spell, story, story_on};
 
 /// How the cluster of a story is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

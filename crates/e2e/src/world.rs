@@ -40,10 +40,33 @@ pub fn story(
     });
 }
 
+/// The same on a PostgreSQL of another major, whose programs lie in `pg_bin`.
+pub fn story_on(
+    name: &'static str,
+    pg_bin: PathBuf,
+    topology: Topology,
+    announced: Announced,
+    plot: impl AsyncFnOnce(&mut World<'_>) -> Result<()> + Send + 'static,
+) {
+    let place = Place::Namespaces;
+    in_a_lab_with(name, place, Some(pg_bin), async move |lab| {
+        play(name, lab, topology, announced, plot).await
+    });
+}
+
 /// Plays in an empty lab, or says why it can't.
 pub fn in_a_lab(
     name: &'static str,
     place: Place,
+    plot: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
+) {
+    in_a_lab_with(name, place, None, plot);
+}
+
+fn in_a_lab_with(
+    name: &'static str,
+    place: Place,
+    pg_bin: Option<PathBuf>,
     plot: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
 ) {
     let why_not = match place {
@@ -59,7 +82,8 @@ pub fn in_a_lab(
         return;
     }
     let played = Slot::take().and_then(|slot| {
-        let lab = Lab::new(place, &binary::standfast()?)?;
+        let binary = binary::standfast()?;
+        let lab = Lab::within(place, &binary, &std::env::temp_dir(), pg_bin)?;
         Ok((slot, lab.run(plot)))
     });
     let outcome = played.and_then(|(_slot, (lab, outcome))| {
@@ -195,6 +219,7 @@ impl World<'_> {
     }
 }
 
-fn say(text: &str) {
+/// A line for whoever watches the tests run.
+pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,6 +1,8 @@
 //! Short programs run to their end, and where PostgreSQL's programs lie.
 
+use crate::Identity;
 use anyhow::{Context, Result, bail};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,6 +55,22 @@ pub fn postgres_bin_dir() -> Result<PathBuf> {
         .flat_map(std::env::split_paths)
         .find(|directory| has_server(directory))
         .context("no PostgreSQL server programs found: run `make setup`")
+}
+
+/// `bin`, or a copy in `room` where a user of ours can't reach the original, as below root's home.
+pub(crate) fn within_reach(bin: PathBuf, identity: &Identity, room: &Path) -> Result<PathBuf> {
+    let original = bin
+        .canonicalize()
+        .with_context(|| format!("look for {}", bin.display()))?;
+    let open = |part: &Path| part.metadata().is_ok_and(|meta| meta.mode() & 0o001 != 0);
+    if matches!(identity, Identity::Oneself { .. }) || original.ancestors().all(open) {
+        return Ok(bin);
+    }
+    // Libraries and the rest lie beside the programs.
+    let root = bin.parent().context("a directory has a parent")?;
+    let copy = room.join("postgres");
+    run_to_end(Command::new("cp").arg("-a").arg(root).arg(&copy))?;
+    Ok(copy.join(bin.file_name().unwrap_or_default()))
 }
 
 fn has_server(directory: &Path) -> bool {

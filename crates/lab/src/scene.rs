@@ -1,6 +1,7 @@
 //! The lab as a whole: its directory, its network and its hosts, and how a piece of code gets to
 //! stand inside it.
 
+use crate::program::within_reach;
 use crate::{Host, Identity, Network, postgres_bin_dir};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
@@ -72,6 +73,7 @@ impl Lab {
         let path = directory.path().to_owned();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         identity.own(&path)?;
+        let pg_bin = within_reach(pg_bin, &identity, &path)?;
         // A copy, because the user of the lab may not be able to reach our own.
         let own = path.join("standfast");
         fs::copy(binary, &own)

@@ -33,8 +33,11 @@ pub fn ran_as_postgres_in(test: &str, cgroup: Option<&std::path::Path>) -> bool 
     true
 }
 
-/// Where the newest PostgreSQL of this machine is.
+/// Where the PostgreSQL is that `STANDFAST_PG_BIN` names, or the newest of this machine.
 pub fn bindir() -> PathBuf {
+    if let Some(named) = std::env::var_os("STANDFAST_PG_BIN") {
+        return PathBuf::from(named);
+    }
     let mut found: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
         .expect("PostgreSQL is installed")
         .flatten()
