@@ -20,7 +20,8 @@ pub use kv::{
     Entry, Guard, LeaseId, Op, Outcome, Result, Revision, Snapshot, Store, StoreError, Txn, View,
 };
 pub use memory::{Fault, MemoryStore};
-pub use peer::tls::Tls;
+pub use peer::strangers::{Stranger, Strangers};
+pub use peer::tls::{Tls, TlsError, TlsOptions};
 pub use raft::{MemberInfo, Options, RaftStore, Role, Start, Timing};
 pub use remote::{RemoteOptions, RemoteStore};
 pub use secret::{Secret, SecretError};

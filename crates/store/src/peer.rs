@@ -8,4 +8,5 @@ mod limit;
 pub(crate) mod message;
 pub(crate) mod pool;
 pub(crate) mod serve;
+pub(crate) mod strangers;
 pub(crate) mod tls;

@@ -33,6 +33,7 @@ pub struct RemoteOptions {
     pub secret: Secret,
     pub request_timeout: Duration,
     pub handshake_timeout: Duration,
+    /// As the members have it.
     pub tls: Option<Tls>,
 }
 
@@ -64,8 +65,11 @@ struct Shared {
 }
 
 impl RemoteStore {
-    /// Connects to nobody yet.
+    /// Connects to nobody yet. Must be called in a runtime.
     pub fn new(options: RemoteOptions) -> Self {
+        if let Some(tls) = &options.tls {
+            tls.watch();
+        }
         let identity = Identity {
             cluster: options.cluster,
             secret: options.secret,

@@ -6,11 +6,13 @@
 //! 4. server → client: HMAC(secret, "server" and the same)
 //!
 //! Each direction then has a key of its own made of the same parts, so that a frame can neither be
-//! sent back nor moved to another connection.
+//! sent back nor moved to another connection. Inside TLS the proofs are bound to that one TLS connection: who holds
+//! a certificate but not the secret cannot stand in the middle and pass them on.
 //!
 //! **Invariant:** the secret itself, or anything it could be read from, never leaves this module.
 //! The client proves itself first: whoever merely knocks learns nothing to try secrets on.
 
+use super::tls::Binding;
 use crate::secret::{Secret, keyed};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -28,6 +30,8 @@ pub(crate) struct Transcript<'a> {
     pub(crate) cluster: &'a str,
     pub(crate) client_nonce: Nonce,
     pub(crate) server_nonce: Nonce,
+    /// Of the TLS connection around it, if there is one.
+    pub(crate) binding: Option<Binding>,
 }
 
 impl Transcript<'_> {
@@ -49,12 +53,14 @@ impl Transcript<'_> {
     fn derive(&self, secret: &Secret, purpose: &[u8]) -> Tag {
         let mut mac = secret.mac();
         // Lengths first, so that no two transcripts read the same.
-        for part in [
+        let parts = [
             purpose,
             self.cluster.as_bytes(),
             &self.client_nonce,
             &self.server_nonce,
-        ] {
+        ];
+        let binding = self.binding.as_ref().map(<[u8; 32]>::as_slice);
+        for part in parts.into_iter().chain(binding) {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
@@ -111,6 +117,7 @@ mod tests {
             cluster,
             client_nonce: [1; 32],
             server_nonce: [2; 32],
+            binding: None,
         }
     }
 
@@ -133,16 +140,25 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_depends_on_secret_cluster_and_both_nonces() {
+    fn a_proof_depends_on_secret_cluster_both_nonces_and_the_tls_connection() {
         let right = secret("a secret of the cluster");
         let proof = transcript("main").client_proof(&right);
         let other_nonce = Transcript {
             server_nonce: [3; 32],
             ..transcript("main")
         };
+        let inside = |byte| Transcript {
+            binding: Some([byte; 32]),
+            ..transcript("main")
+        };
         assert!(same(&proof, &transcript("main").client_proof(&right)));
         assert!(!same(&proof, &transcript("other").client_proof(&right)));
         assert!(!same(&proof, &other_nonce.client_proof(&right)));
+        assert!(!same(&proof, &inside(1).client_proof(&right)));
+        assert!(!same(
+            &inside(1).client_proof(&right),
+            &inside(2).client_proof(&right)
+        ));
         assert!(!same(
             &proof,
             &transcript("main").client_proof(&secret("another secret of it"))

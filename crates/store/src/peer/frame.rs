@@ -123,6 +123,7 @@ mod tests {
             cluster: "c",
             client_nonce: [1; 32],
             server_nonce: [2; 32],
+            binding: None,
         };
         seen.keys(&secret).0
     }

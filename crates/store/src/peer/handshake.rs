@@ -5,6 +5,7 @@
 
 use super::auth::{MAGIC, Nonce, Tag, Transcript, same};
 use super::frame::{Reader, Receiver, STRANGER_BYTES_MAX, Sender, Writer, receive, send};
+use super::tls::{Denial, Wire, denial, is_gibberish};
 use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
     #[error("the connection broke during the handshake: {0}")]
-    Broken(#[from] io::Error),
+    Broken(io::Error),
     #[error(
         "the other side has another cluster secret: give every node of this cluster the same secret file"
     )]
@@ -25,12 +26,24 @@ pub(crate) enum HandshakeError {
     OtherCluster,
     #[error("the other side does not speak this protocol: check the address and the port")]
     OtherProtocol,
+    #[error("TLS: {0}")]
+    Tls(Denial),
 }
 
 impl HandshakeError {
     /// Whether somebody was there and said no.
     pub(crate) fn is_denial(&self) -> bool {
-        matches!(self, Self::OtherSecret | Self::OtherCluster)
+        matches!(self, Self::OtherSecret | Self::OtherCluster | Self::Tls(_))
+    }
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        match denial(&error) {
+            Some(denial) => Self::Tls(denial),
+            None if is_gibberish(&error) => Self::OtherProtocol,
+            None => Self::Broken(error),
+        }
     }
 }
 
@@ -44,6 +57,8 @@ struct Hello {
 enum Challenge {
     Nonce(Nonce),
     OtherCluster,
+    /// The client came without TLS.
+    OnlyTls,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,11 +74,15 @@ pub(crate) type Connection = (Sender, Receiver);
 
 /// The side that connected. The magic was sent already.
 pub(crate) async fn client(
-    mut reader: Reader,
-    mut writer: Writer,
+    wire: Wire,
     cluster: &str,
     secret: &Secret,
 ) -> Result<Connection, HandshakeError> {
+    let Wire {
+        mut reader,
+        mut writer,
+        binding,
+    } = wire;
     let client_nonce: Nonce = rand::random();
     say(
         &mut writer,
@@ -76,11 +95,13 @@ pub(crate) async fn client(
     let server_nonce = match hear(&mut reader).await? {
         Challenge::Nonce(nonce) => nonce,
         Challenge::OtherCluster => return Err(HandshakeError::OtherCluster),
+        Challenge::OnlyTls => return Err(HandshakeError::Tls(Denial::OnlyTls)),
     };
     let seen = Transcript {
         cluster,
         client_nonce,
         server_nonce,
+        binding,
     };
     say(&mut writer, &ClientProof(seen.client_proof(secret))).await?;
     match hear(&mut reader).await? {
@@ -94,11 +115,15 @@ pub(crate) async fn client(
 
 /// The side that was connected to. The magic was read already.
 pub(crate) async fn server(
-    mut reader: Reader,
-    mut writer: Writer,
+    wire: Wire,
     cluster: &str,
     secret: &Secret,
 ) -> Result<Connection, HandshakeError> {
+    let Wire {
+        mut reader,
+        mut writer,
+        binding,
+    } = wire;
     let hello: Hello = hear(&mut reader).await?;
     if hello.cluster != cluster {
         say(&mut writer, &Challenge::OtherCluster).await?;
@@ -110,6 +135,7 @@ pub(crate) async fn server(
         cluster,
         client_nonce: hello.nonce,
         server_nonce,
+        binding,
     };
     let ClientProof(proof) = hear(&mut reader).await?;
     if !same(&proof, &seen.client_proof(secret)) {
@@ -123,6 +149,24 @@ pub(crate) async fn server(
     .await?;
     let (up, down) = seen.keys(secret);
     Ok((Sender { writer, key: down }, Receiver { reader, key: up }))
+}
+
+/// The side that was connected to, where only TLS is taken and the client came without. Says so.
+pub(crate) async fn turn_away(wire: Wire) -> HandshakeError {
+    let Wire {
+        mut reader,
+        mut writer,
+        ..
+    } = wire;
+    let turned_away = async {
+        let _: Hello = hear(&mut reader).await?;
+        say(&mut writer, &Challenge::OnlyTls).await?;
+        Ok(())
+    };
+    match turned_away.await {
+        Ok(()) => HandshakeError::Tls(Denial::WithoutTls),
+        Err(error) => error,
+    }
 }
 
 pub(crate) async fn send_magic(writer: &mut (impl AsyncWriteExt + Unpin)) -> io::Result<()> {
@@ -156,9 +200,11 @@ async fn hear<T: for<'de> Deserialize<'de>>(reader: &mut Reader) -> Result<T, Ha
 }
 
 fn stranger(error: io::Error) -> HandshakeError {
-    match error.kind() {
-        io::ErrorKind::InvalidData => HandshakeError::OtherProtocol,
-        _ => HandshakeError::Broken(error),
+    match error.into() {
+        HandshakeError::Broken(error) if error.kind() == io::ErrorKind::InvalidData => {
+            HandshakeError::OtherProtocol
+        }
+        error => error,
     }
 }
 
@@ -170,6 +216,15 @@ mod tests {
         Secret::new(text.as_bytes()).expect("long enough")
     }
 
+    fn wire(stream: tokio::io::DuplexStream) -> Wire {
+        let (reader, writer) = tokio::io::split(stream);
+        Wire {
+            reader: Box::new(reader),
+            writer: Box::new(writer),
+            binding: None,
+        }
+    }
+
     async fn meet(
         client_side: (&str, &str),
         server_side: (&str, &str),
@@ -178,22 +233,10 @@ mod tests {
         Result<Connection, HandshakeError>,
     ) {
         let (near, far) = tokio::io::duplex(1 << 16);
-        let (near_reader, near_writer) = tokio::io::split(near);
-        let (far_reader, far_writer) = tokio::io::split(far);
         let (ours, theirs) = (secret(client_side.1), secret(server_side.1));
         tokio::join!(
-            client(
-                Box::new(near_reader),
-                Box::new(near_writer),
-                client_side.0,
-                &ours
-            ),
-            server(
-                Box::new(far_reader),
-                Box::new(far_writer),
-                server_side.0,
-                &theirs
-            ),
+            client(wire(near), client_side.0, &ours),
+            server(wire(far), server_side.0, &theirs),
         )
     }
 
@@ -237,11 +280,12 @@ mod tests {
     #[tokio::test]
     async fn a_server_without_the_secret_is_not_believed() {
         let (near, far) = tokio::io::duplex(1 << 16);
-        let (near_reader, near_writer) = tokio::io::split(near);
-        let (far_reader, far_writer) = tokio::io::split(far);
         let impostor = async {
-            let (mut reader, mut writer): (Reader, Writer) =
-                (Box::new(far_reader), Box::new(far_writer));
+            let Wire {
+                mut reader,
+                mut writer,
+                ..
+            } = wire(far);
             let _: Hello = hear(&mut reader).await.expect("a greeting");
             say(&mut writer, &Challenge::Nonce([7; 32]))
                 .await
@@ -253,7 +297,7 @@ mod tests {
                 .expect("sent");
         };
         let ours = secret("the secret of cluster a");
-        let meeting = client(Box::new(near_reader), Box::new(near_writer), "a", &ours);
+        let meeting = client(wire(near), "a", &ours);
         let (result, ()) = tokio::join!(meeting, impostor);
         assert!(matches!(result, Err(HandshakeError::OtherSecret)));
     }

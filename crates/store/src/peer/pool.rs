@@ -3,11 +3,10 @@
 //! **Invariant:** at most one connection and one attempt to connect for an address.
 
 use super::connection::{CallError, Connection};
-use super::frame::{Reader, Writer};
-use super::handshake;
+use super::handshake::{self, HandshakeError};
 use super::limit::Sparingly;
 use super::message::{Request, Response};
-use super::tls::Tls;
+use super::tls::{self, Denial, Tls, Wire};
 use crate::lock;
 use crate::raft::types::NodeId;
 use crate::secret::Secret;
@@ -187,46 +186,50 @@ async fn dial(
     let not_sent = |error: &dyn std::fmt::Display| {
         CallError::NotSent(format!("cannot connect to {address}: {error}"))
     };
-    let connecting = async {
-        let stream = TcpStream::connect(&address)
-            .await
-            .map_err(|error| not_sent(&error))?;
-        let (reader, writer) = prepare(stream, &identity, &address)
-            .await
-            .map_err(|error| not_sent(&error))?;
-        handshake::client(reader, writer, &identity.cluster, &identity.secret)
-            .await
-            .map(Connection::new)
-            .map_err(|error| {
-                if !error.is_denial() {
-                    return not_sent(&error);
-                }
-                if denials.may_speak(&address) {
-                    tracing::warn!(peer = %address, %error, "a peer and this node deny each other");
-                }
-                CallError::Denied(format!("{address}: {error}"))
-            })
+    let connected = async {
+        match (meet(&address, &identity, true).await, &identity.tls) {
+            (Err(HandshakeError::Tls(Denial::WithoutTls)), Some(tls)) if !tls.is_required() => {
+                meet(&address, &identity, false).await
+            }
+            (met, _) => met,
+        }
     };
-    match timeout(identity.handshake_timeout, connecting).await {
-        Ok(result) => result,
+    match timeout(identity.handshake_timeout, connected).await {
+        Ok(Ok(connection)) => Ok(Connection::new(connection)),
+        Ok(Err(error)) if error.is_denial() => {
+            if denials.may_speak(&address) {
+                tracing::warn!(peer = %address, %error, "a peer and this node deny each other");
+            }
+            Err(CallError::Denied(format!("{address}: {error}")))
+        }
+        Ok(Err(error)) => Err(not_sent(&error)),
         Err(_) => Err(not_sent(&"it does not answer")),
     }
+}
+
+/// One attempt to connect, with TLS if there are certificates.
+async fn meet(
+    address: &str,
+    identity: &Identity,
+    with_tls: bool,
+) -> Result<handshake::Connection, HandshakeError> {
+    let stream = TcpStream::connect(address).await?;
+    let tls = identity.tls.as_ref().filter(|_| with_tls);
+    let wire = prepare(stream, tls, address).await?;
+    handshake::client(wire, &identity.cluster, &identity.secret).await
 }
 
 /// Sends the magic and, where wanted, begins TLS.
 async fn prepare(
     mut stream: TcpStream,
-    identity: &Identity,
+    tls: Option<&Tls>,
     address: &str,
-) -> std::io::Result<(Reader, Writer)> {
+) -> Result<Wire, HandshakeError> {
     tune(&stream);
     handshake::send_magic(&mut stream).await?;
-    match &identity.tls {
+    match tls {
         Some(tls) => tls.connect(stream, address).await,
-        None => {
-            let (reader, writer) = stream.into_split();
-            Ok((Box::new(reader), Box::new(writer)))
-        }
+        None => Ok(tls::plain(stream)),
     }
 }
 

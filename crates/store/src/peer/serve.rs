@@ -3,13 +3,16 @@
 //! **Invariant:** nobody gets an answer before both sides have proved that they know the secret.
 //! **Invariant:** strangers are few and have little time; a member's questions at once are bounded.
 
-use super::frame::{Reader, Receiver, Sender, Writer};
+use super::frame::{Receiver, Sender};
 use super::handshake::{self, HandshakeError};
 use super::limit::Sparingly;
 use super::message::{Envelope, Refusal, Reply, Request, Response, decode, encode};
 use super::pool::{Identity, tune};
+use super::strangers::Strangers;
+use super::tls::{self, Denial, Wire};
 use crate::raft::types::NodeId;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -35,7 +38,7 @@ pub(crate) trait Answer: Send + Sync + 'static {
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) identity: Arc<Identity>,
-    strangers: Semaphore,
+    strangers: Strangers,
     denials: Sparingly,
     closing: watch::Sender<bool>,
 }
@@ -44,7 +47,7 @@ impl Door {
     pub(crate) fn new(identity: Arc<Identity>) -> Self {
         Self {
             identity,
-            strangers: Semaphore::new(STRANGERS_MAX),
+            strangers: Strangers::new(STRANGERS_MAX),
             denials: Sparingly::default(),
             closing: watch::channel(false).0,
         }
@@ -62,11 +65,13 @@ impl Door {
 
     /// Serves one connection until it ends.
     pub(crate) async fn serve(&self, stream: TcpStream, answer: Arc<impl Answer>) {
-        let peer = stream
+        // One that is gone already has no address.
+        let from = stream
             .peer_addr()
-            .map_or_else(|_| "unknown".into(), |a| a.ip().to_string());
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+        let peer = from.to_string();
         let served = async {
-            let (sender, receiver) = match self.welcome(stream).await {
+            let (sender, receiver) = match self.welcome(stream, from).await {
                 Ok(connection) => connection,
                 Err(error) => {
                     self.complain(&peer, &error);
@@ -83,18 +88,25 @@ impl Door {
         }
     }
 
-    async fn welcome(&self, stream: TcpStream) -> Result<(Sender, Receiver), HandshakeError> {
-        let Ok(_place) = self.strangers.try_acquire() else {
-            return Err(io::Error::other("too many strangers at once").into());
-        };
+    async fn welcome(
+        &self,
+        stream: TcpStream,
+        from: IpAddr,
+    ) -> Result<(Sender, Receiver), HandshakeError> {
+        let mut stranger = self.strangers.enter(from);
         let identity = &self.identity;
         let meeting = async {
-            let (reader, writer) = prepare(stream, identity).await?;
-            handshake::server(reader, writer, &identity.cluster, &identity.secret).await
+            let wire = prepare(stream, identity).await?;
+            handshake::server(wire, &identity.cluster, &identity.secret).await
         };
-        timeout(identity.handshake_timeout, meeting)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        tokio::select! {
+            met = timeout(identity.handshake_timeout, meeting) => {
+                met.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+            }
+            () = stranger.displaced() => {
+                Err(io::Error::other("too many strangers at once").into())
+            }
+        }
     }
 
     fn complain(&self, peer: &str, error: &HandshakeError) {
@@ -106,19 +118,21 @@ impl Door {
     }
 }
 
-async fn prepare(
-    mut stream: TcpStream,
-    identity: &Identity,
-) -> Result<(Reader, Writer), HandshakeError> {
+/// Takes the magic and begins TLS, if that is what comes and is wanted here.
+async fn prepare(mut stream: TcpStream, identity: &Identity) -> Result<Wire, HandshakeError> {
     tune(&stream);
     handshake::expect_magic(&mut stream).await?;
-    Ok(match &identity.tls {
-        Some(tls) => tls.accept(stream).await?,
-        None => {
-            let (reader, writer) = stream.into_split();
-            (Box::new(reader), Box::new(writer))
+    let mut first = [0];
+    let is_tls = stream.peek(&mut first).await? > 0 && first == [tls::FIRST_BYTE];
+    match &identity.tls {
+        Some(tls) if is_tls => tls.accept(stream).await,
+        None if is_tls => {
+            tls::turn_away(stream).await;
+            Err(HandshakeError::Tls(Denial::OnlyTls))
         }
-    })
+        Some(tls) if tls.is_required() => Err(handshake::turn_away(tls::plain(stream)).await),
+        Some(_) | None => Ok(tls::plain(stream)),
+    }
 }
 
 async fn converse(

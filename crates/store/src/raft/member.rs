@@ -72,6 +72,9 @@ pub(crate) enum Leader {
 impl Member {
     pub(crate) async fn start(options: Options, directory: Directory) -> io::Result<Self> {
         let Directory { disk, contents, id } = directory;
+        if let Some(tls) = &options.tls {
+            tls.watch();
+        }
         let identity = Arc::new(Identity {
             cluster: options.cluster.clone(),
             secret: options.secret.clone(),

@@ -61,6 +61,7 @@ pub struct Options {
     pub timing: Timing,
     /// A snapshot replaces the log after so many entries.
     pub snapshot_every: u64,
+    /// Certificates for the connections between members; `None`: they are authenticated, not encrypted.
     pub tls: Option<Tls>,
 }
 

@@ -64,10 +64,6 @@ impl RaftStore {
             let why = format!("{} is not in its own list of members", options.name);
             return Err(StoreError::Denied(why));
         }
-        if options.tls.is_some() {
-            let why = "this build has no TLS between members: leave the certificates out";
-            return Err(StoreError::Denied(why.into()));
-        }
         let path = options.directory.display().to_string();
         let failed = |error: std::io::Error| StoreError::Fatal(format!("{path}: {error}"));
         let directory = Directory::open(&options.directory).await.map_err(failed)?;
