@@ -9,8 +9,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::ser::Formatter;
+use serde_json::{Map, Value};
 use std::io;
 use std::time::Duration;
+use store::layout::ConfigRecord;
 
 /// The longest body that is read.
 pub(crate) const LENGTH_MAX: usize = 64 << 10;
@@ -77,6 +79,21 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, document: &T) -> Response {
         );
     }
     typed(status, "application/json", bytes)
+}
+
+/// The configuration after a change. What was asked for in vain stands in a header, as the body is Patroni's.
+pub(crate) fn changed(now: &ConfigRecord, asked: Map<String, Value>) -> Response {
+    let mut response = json(StatusCode::OK, now);
+    let asked = ConfigRecord(asked);
+    let in_vain = asked.without_effect().join(", ");
+    if !in_vain.is_empty() {
+        tracing::warn!(keys = in_vain, "settings that have no effect were stored");
+        let text = format!("299 - \"stored, but without effect: {in_vain}\"");
+        if let Ok(value) = HeaderValue::try_from(text) {
+            response.headers_mut().insert(header::WARNING, value);
+        }
+    }
+    response
 }
 
 /// A plain answer, with the content type that Patroni gives it.

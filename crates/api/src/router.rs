@@ -234,7 +234,8 @@ async fn drop_node(State(context): Shared, Path(name): Path<String>, parts: Part
 async fn config(State(context): Shared, headers: HeaderMap, body: Body) -> Answer {
     context.authorize(&headers)?;
     let change: Map<String, Value> = body::read_json(&headers, body).await?;
-    done(&order::merge(&*context.options.store, context.keys(), &change).await?)
+    let config = order::merge(&*context.options.store, context.keys(), &change).await?;
+    Ok(body::changed(&config, change))
 }
 
 async fn register(State(context): Shared, headers: HeaderMap, body: Body) -> Answer {

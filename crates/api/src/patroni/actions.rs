@@ -13,6 +13,7 @@ use ha::NodeName;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::time::Duration;
+use store::layout::ConfigRecord;
 
 /// As long as Patroni waits at least.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -38,11 +39,11 @@ pub(super) async fn act(context: &Context, segment: &str, parts: &Parts, body: B
     let method = &parts.method;
     match (method, segment) {
         (&Method::PATCH, "config") => match object(&body) {
-            Ok(change) => answer(order::merge(store, keys, &change).await),
+            Ok(change) => answer(order::merge(store, keys, &change).await, change),
             Err(refusal) => plain(refusal),
         },
         (&Method::PUT, "config") => match object(&body) {
-            Ok(next) => answer(order::replace(store, keys, &next).await),
+            Ok(next) => answer(order::replace(store, keys, &next).await, next),
             Err(refusal) => plain(refusal),
         },
         (&Method::POST, "switchover" | "failover") => {
@@ -75,9 +76,9 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     body::parse(bytes)
 }
 
-fn answer(done: Result<store::layout::ConfigRecord, Refusal>) -> Response {
+fn answer(done: Result<ConfigRecord, Refusal>, asked: Map<String, Value>) -> Response {
     match done {
-        Ok(config) => body::json(StatusCode::OK, &config),
+        Ok(config) => body::changed(&config, asked),
         Err(refusal) => plain(refusal),
     }
 }

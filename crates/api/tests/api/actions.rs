@@ -75,6 +75,35 @@ async fn the_configured_user_may_do_what_the_token_may() {
 }
 
 #[tokio::test]
+async fn a_setting_without_effect_is_stored_and_said_to_be_one() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let change = async |method: Method, path: &str, body: &str| {
+        let request = server.client.request(method, server.url(path));
+        let response = request
+            .header("authorization", "Basic YWRtaW46c2VjcmV0")
+            .header("content-type", "application/json")
+            .body(body.to_owned())
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(response.status(), 200);
+        let warning = response.headers().get("warning");
+        warning.map(|value| value.to_str().expect("text").to_owned())
+    };
+    let both =
+        r#"{"ttl": 4, "nonsense": 1, "postgresql": {"parameters": {"wal_level": "minimal"}}}"#;
+    for path in ["/config", "/api/v1/config"] {
+        assert_eq!(
+            change(Method::PATCH, path, both).await.as_deref(),
+            Some(r#"299 - "stored, but without effect: nonsense, postgresql""#)
+        );
+        let plain = change(Method::PATCH, path, r#"{"ttl": 5, "nonsense": null}"#).await;
+        assert_eq!(plain, None);
+    }
+}
+
+#[tokio::test]
 async fn a_web_page_elsewhere_cannot_send_orders_of_ours() {
     let world = World::three().await;
     let server = world.serve("a").await;

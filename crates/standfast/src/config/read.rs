@@ -218,6 +218,18 @@ fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
     let postgresql = dcs.section("postgresql");
     let parameters = postgresql.section("parameters");
     postgres_rules::check(&parameters, &parameters.pairs());
+    for entry in dcs.entries() {
+        let key = entry.key.as_str();
+        if DCS_KEYS.contains(&key) && record.without_effect().contains(&key) {
+            let what = match key {
+                "postgresql" => {
+                    "has no effect in this version: set parameters under `postgresql` in every node's file"
+                }
+                _ => "has no effect in this version",
+            };
+            dcs.warning(entry.line, key, what);
+        }
+    }
     if !record.0.contains_key("synchronous_mode") {
         // Patroni's meaning of the absent key; every file that we write names it.
         record.0.insert("synchronous_mode".to_owned(), false.into());

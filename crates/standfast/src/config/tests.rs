@@ -86,8 +86,8 @@ fn a_small_file_is_complete() {
 
 #[test]
 fn a_file_of_patroni_is_understood() {
-    let config = sound(
-        r#"
+    let (config, warnings) = load(
+        br#"
 scope: batman
 namespace: /service/
 name: postgresql0
@@ -134,7 +134,12 @@ tags:
   noloadbalance: false
 log: { level: WARNING, type: json }
 "#,
-    );
+    )
+    .unwrap();
+    expect![[r#"
+        line 18: bootstrap.dcs.retry_timeout: has no effect in this version
+        line 21: bootstrap.dcs.postgresql: has no effect in this version: set parameters under `postgresql` in every node's file"#]]
+    .assert_eq(&warnings.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"));
     let pg = config.postgresql.as_ref().unwrap();
     assert_eq!(config.namespace, "service");
     assert_eq!(
@@ -530,6 +535,23 @@ fn parameters_that_are_ours_or_lose_commits() {
         &with("synchronous_commit: local"),
         expect![
             "line 15: postgresql.parameters.synchronous_commit: commits acknowledged before a standby has them may be lost in a failover"
+        ],
+    );
+    check_warning(
+        &with("Synchronous_Standby_Names: x"),
+        expect![
+            "line 15: postgresql.parameters.Synchronous_Standby_Names: is set by Standfast, this value is not used"
+        ],
+    );
+    // What a standby does with its archive is the user's.
+    check_warning(
+        &with("archive_cleanup_command: pg_archivecleanup /archive %r"),
+        expect![""],
+    );
+    check_error(
+        &with("Full_Page_Writes: of"),
+        expect![
+            "f.yml: line 15: postgresql.parameters.Full_Page_Writes: off would lose acknowledged commits after a crash, remove it"
         ],
     );
     check_error(

@@ -24,7 +24,7 @@ impl ConfigRecord {
         let mut settings = Settings::default();
         let explicit_beat = self.0.contains_key("beat");
         for (key, value) in &self.0 {
-            self.apply(&mut settings, key, value)?;
+            apply(&mut settings, key, value)?;
         }
         let shortest = Duration::from_secs(1);
         if settings.ttl < shortest {
@@ -45,28 +45,36 @@ impl ConfigRecord {
         Ok(settings)
     }
 
-    fn apply(&self, settings: &mut Settings, key: &str, value: &Value) -> Result<(), BadSetting> {
-        match key {
-            "ttl" => settings.ttl = seconds(key, value)?,
-            "loop_wait" => settings.loop_wait = seconds(key, value)?.min(Duration::from_secs(1)),
-            "beat" => settings.beat = seconds(key, value)?,
-            "failure_timeout" => settings.failure_timeout = seconds(key, value)?,
-            "synchronous_mode" => settings.sync_mode = mode(key, value)?,
-            "synchronous_mode_strict" => settings.sync_strict = boolean(key, value)?,
-            "synchronous_node_count" => {
-                settings.sync_node_count = usize::try_from(whole(key, value)?.max(1)).unwrap_or(1);
-            }
-            "synchronous_relax_after" => settings.sync_relax_after = seconds(key, value)?,
-            "maximum_lag_on_failover" => settings.lag_bytes_max = whole(key, value)?,
-            "election_window" => settings.election_window = seconds(key, value)?,
-            "primary_start_timeout" => settings.primary_start_timeout = seconds(key, value)?,
-            "hang_timeout" => settings.hang_timeout = seconds(key, value)?,
-            "pause" => settings.paused = boolean(key, value)?,
-            // Others are Patroni's for later, or a user's own.
-            _ => {}
-        }
-        Ok(())
+    /// The keys that change nothing: Patroni's for later, or a user's own.
+    pub fn without_effect(&self) -> Vec<&str> {
+        let idle = self.0.iter().filter(|(key, value)| {
+            !value.is_null() && apply(&mut Settings::default(), key, value) == Ok(false)
+        });
+        idle.map(|(key, _)| key.as_str()).collect()
     }
+}
+
+/// Says whether the key is one that changes something.
+fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadSetting> {
+    match key {
+        "ttl" => settings.ttl = seconds(key, value)?,
+        "loop_wait" => settings.loop_wait = seconds(key, value)?.min(Duration::from_secs(1)),
+        "beat" => settings.beat = seconds(key, value)?,
+        "failure_timeout" => settings.failure_timeout = seconds(key, value)?,
+        "synchronous_mode" => settings.sync_mode = mode(key, value)?,
+        "synchronous_mode_strict" => settings.sync_strict = boolean(key, value)?,
+        "synchronous_node_count" => {
+            settings.sync_node_count = usize::try_from(whole(key, value)?.max(1)).unwrap_or(1);
+        }
+        "synchronous_relax_after" => settings.sync_relax_after = seconds(key, value)?,
+        "maximum_lag_on_failover" => settings.lag_bytes_max = whole(key, value)?,
+        "election_window" => settings.election_window = seconds(key, value)?,
+        "primary_start_timeout" => settings.primary_start_timeout = seconds(key, value)?,
+        "hang_timeout" => settings.hang_timeout = seconds(key, value)?,
+        "pause" => settings.paused = boolean(key, value)?,
+        _ => return Ok(false),
+    }
+    Ok(true)
 }
 
 fn bad(key: &str, why: impl Into<String>) -> BadSetting {
