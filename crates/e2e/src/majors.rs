@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 /// The directory of a major's programs; the error says how to get them.
 pub fn programs_of(major: u32) -> Result<PathBuf> {
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../target/postgres")
-        .join(major.to_string());
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let fetched = project
+        .canonicalize()?
+        .join(format!("target/postgres/{major}"));
     let own = PathBuf::from(format!("/usr/lib/postgresql/{major}"));
     [own, fetched]
         .into_iter()

@@ -68,9 +68,8 @@ pub(crate) fn within_reach(bin: PathBuf, identity: &Identity, room: &Path) -> Re
     }
     // Libraries and the rest lie beside the programs.
     let root = bin.parent().context("a directory has a parent")?;
-    let copy = room.join("postgres");
-    run_to_end(Command::new("cp").arg("-a").arg(root).arg(&copy))?;
-    Ok(copy.join(bin.file_name().unwrap_or_default()))
+    run_to_end(Command::new("cp").arg("-a").arg(root).arg(room))?;
+    Ok(room.join(bin.strip_prefix(root.parent().unwrap_or(root))?))
 }
 
 fn has_server(directory: &Path) -> bool {

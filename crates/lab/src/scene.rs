@@ -157,6 +157,11 @@ impl Lab {
         Ok(host)
     }
 
+    /// Programs of another PostgreSQL, where the user of the lab can reach them.
+    pub fn programs(&self, pg_bin: PathBuf) -> Result<PathBuf> {
+        within_reach(pg_bin, &self.identity, &self.path)
+    }
+
     /// Runs `story` at the client's place, on a thread and a runtime of its own.
     /// The lab is given back so that its logs can be read before it goes.
     pub fn run<T: Send + 'static>(

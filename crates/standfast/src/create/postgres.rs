@@ -114,7 +114,7 @@ pub(crate) async fn create_postgres(
         refuse_while_running(&config.state_dir, config.name.as_str())?;
     }
     let state_dir = homes.state_dir(&request.pgdata);
-    let (bin_dir, found) = inspect(request, &state_dir)?;
+    let (bin_dir, major, found) = inspect(request, &state_dir)?;
     check_writable(&request.pgdata)?;
     let listen = listen(request, &host)?;
     if !is_our_postmaster(&request.pgdata) {
@@ -133,6 +133,7 @@ pub(crate) async fn create_postgres(
     let api = Api::to(request.monitor.clone(), Some(&secret));
     let state: State = api.get("/api/v1/state").await?;
     check_cluster(request, &state, &found)?;
+    check_major(&state, major)?;
     let advertise = Endpoint::new(host.clone(), api_port);
     let register = Register {
         name: request.name.clone(),
@@ -225,18 +226,22 @@ fn refuse_other_name(config: &Config, request: &PostgresRequest) -> Result<(), F
     Ok(())
 }
 
-/// Finds the programs and looks into the data directory. Neither is changed.
+/// Finds the programs, with their major version, and looks into the data directory. Neither is
+/// changed.
 fn inspect(
     request: &PostgresRequest,
     state_dir: &Path,
-) -> anyhow::Result<(Option<PathBuf>, DataDir)> {
+) -> anyhow::Result<(Option<PathBuf>, u32, DataDir)> {
     let bin_dir = match &request.pgctl {
         Some(pgctl) => {
             // `which pg_ctl` often names a link; its programs are where it leads.
             let real = pgctl
                 .canonicalize()
                 .map_err(|error| Failure::usage(format!("--pgctl {}: {error}", pgctl.display())))?;
-            real.parent().map(Path::to_owned)
+            match real.parent() {
+                Some(bin_dir) if real.is_file() => Some(bin_dir.to_owned()),
+                _ => Some(real),
+            }
         }
         None => None,
     };
@@ -261,7 +266,7 @@ fn inspect(
             .hint("it is left as it is; name another one with --pgdata")
             .into());
     }
-    Ok((bin_dir, found))
+    Ok((bin_dir, instance.binaries().major, found))
 }
 
 fn as_failure(error: PostgresError) -> anyhow::Error {
@@ -356,6 +361,25 @@ fn check_cluster(request: &PostgresRequest, state: &State, found: &DataDir) -> a
             .into());
     }
     Ok(())
+}
+
+/// A base backup and the WAL after it are of one major version.
+fn check_major(state: &State, ours: u32) -> Result<(), Failure> {
+    let leader = state
+        .nodes
+        .iter()
+        .find(|node| Some(&node.name) == state.leader.as_ref() && node.server_version > 0);
+    let Some(leader) = leader.filter(|leader| leader.server_version / 10_000 != ours) else {
+        return Ok(());
+    };
+    let theirs = leader.server_version / 10_000;
+    let what = format!(
+        "the primary {} runs PostgreSQL {theirs}, this one is {ours}",
+        leader.name
+    );
+    Err(Failure::refused(what).hint(format!(
+        "name the pg_ctl of a PostgreSQL {theirs} with --pgctl"
+    )))
 }
 
 /// As Patroni writes addresses before a port.
