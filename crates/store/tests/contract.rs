@@ -494,7 +494,15 @@ async fn a_lone_raft_member_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_raft_members_keep_the_contract() {
-    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    members_keep_the_contract(Cluster::of(&["a", "b", "c"]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_raft_members_keep_the_contract_over_tls() {
+    members_keep_the_contract(Cluster::with_tls(&["a", "b", "c"]).await).await;
+}
+
+async fn members_keep_the_contract(mut cluster: Cluster) {
     let leader = cluster.leader().await;
     let (next, last) = ((leader + 1) % 3, (leader + 2) % 3);
     // Both followers, so that every call is forwarded; then the leader itself.
@@ -511,7 +519,15 @@ async fn three_raft_members_keep_the_contract() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_remote_client_keeps_the_contract() {
-    let mut cluster = Cluster::of(&["a", "b", "c"]).await;
+    client_keeps_the_contract(Cluster::of(&["a", "b", "c"]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_client_keeps_the_contract_over_tls() {
+    client_keeps_the_contract(Cluster::with_tls(&["a", "b", "c"]).await).await;
+}
+
+async fn client_keeps_the_contract(mut cluster: Cluster) {
     let remote = cluster.remote();
     let member = cluster.member(1).clone();
     keeps_the_contract(&Handles {

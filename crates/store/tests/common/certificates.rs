@@ -1,12 +1,13 @@
 //! An authority for tests, and what it signs.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -35,9 +36,16 @@ pub(crate) struct Files {
 }
 
 impl Authority {
+    /// With a name that no other has.
     pub(crate) fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Self::named(&format!("ca {}", NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([]).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let pem = params.self_signed(&key).expect("signed").pem();
@@ -81,13 +89,17 @@ impl Authority {
 }
 
 impl Files {
-    /// Writes `name.crt`, `name.key` and `name.ca` into `directory`.
-    pub(crate) fn write(directory: &Path, name: &str, pair: &Pair, authority: &str) -> Self {
-        let files = Self {
+    pub(crate) fn at(directory: &Path, name: &str) -> Self {
+        Self {
             certificate: directory.join(format!("{name}.crt")),
             key: directory.join(format!("{name}.key")),
             authority: directory.join(format!("{name}.ca")),
-        };
+        }
+    }
+
+    /// Writes `name.crt`, `name.key` and `name.ca` into `directory`.
+    pub(crate) fn write(directory: &Path, name: &str, pair: &Pair, authority: &str) -> Self {
+        let files = Self::at(directory, name);
         files.replace(pair);
         replace(&files.authority, authority);
         files

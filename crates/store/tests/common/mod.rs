@@ -2,11 +2,17 @@
 
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+pub(crate) mod certificates;
+
+use certificates::{Authority, Files};
 use ha::NodeName;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use store::{MemberInfo, Options, RaftStore, RemoteOptions, RemoteStore, Role, Secret, Start};
+use store::{
+    MemberInfo, Options, RaftStore, RemoteOptions, RemoteStore, Role, Secret, Start, Tls,
+    TlsOptions,
+};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -59,6 +65,8 @@ pub(crate) struct Cluster {
     pub(crate) places: Vec<Place>,
     pub(crate) members: Vec<Option<RaftStore>>,
     pub(crate) tune: fn(&mut Options),
+    /// Who signs the members' certificates, where they have some.
+    pub(crate) authority: Option<Authority>,
 }
 
 /// A port that nobody listens on, below those that outgoing connections take.
@@ -92,7 +100,16 @@ impl Cluster {
             places,
             members,
             tune: |_| {},
+            authority: None,
         }
+    }
+
+    /// As [`Cluster::of`], with a certificate for each member.
+    pub(crate) async fn with_tls(names: &[&str]) -> Self {
+        let mut cluster = Self::planned(names);
+        cluster.authority = Some(Authority::new());
+        cluster.begin().await;
+        cluster
     }
 
     /// All listed members found the cluster together.
@@ -103,13 +120,33 @@ impl Cluster {
     pub(crate) async fn tuned(names: &[&str], tune: fn(&mut Options)) -> Self {
         let mut cluster = Self::planned(names);
         cluster.tune = tune;
-        for at in 0..names.len() {
-            cluster.start(at, cluster.all()).await;
-        }
-        for at in 0..names.len() {
-            cluster.member(at).ready(PATIENCE).await.expect("founded");
-        }
+        cluster.begin().await;
         cluster
+    }
+
+    pub(crate) async fn begin(&mut self) {
+        for at in 0..self.places.len() {
+            self.start(at, self.all()).await;
+        }
+        for at in 0..self.places.len() {
+            self.member(at).ready(PATIENCE).await.expect("founded");
+        }
+    }
+
+    /// The files of a member or client `name`, which are made when they are first asked for.
+    pub(crate) fn files(&self, name: &str) -> Option<Files> {
+        let authority = self.authority.as_ref()?;
+        let files = Files::at(self.home.path(), name);
+        if !files.certificate.exists() {
+            let pair = authority.sign(&["127.0.0.1"]);
+            files.replace(&pair);
+            certificates::replace(&files.authority, &authority.pem);
+        }
+        Some(files)
+    }
+
+    pub(crate) fn tls(&self, name: &str) -> Option<Tls> {
+        Some(tls(&self.files(name)?, true))
     }
 
     pub(crate) fn all(&self) -> Start {
@@ -130,14 +167,17 @@ impl Cluster {
             secret(),
             start,
         );
+        options.tls = self.tls(place.name.as_str());
         (self.tune)(&mut options);
         options
     }
 
     pub(crate) async fn start(&mut self, at: usize, start: Start) {
-        let store = RaftStore::start(self.options(at, start))
-            .await
-            .expect("started");
+        self.start_with(at, self.options(at, start)).await;
+    }
+
+    pub(crate) async fn start_with(&mut self, at: usize, options: Options) {
+        let store = RaftStore::start(options).await.expect("started");
         let listener = TcpListener::bind(&self.places[at].address)
             .await
             .expect("a free port");
@@ -200,13 +240,32 @@ impl Cluster {
     }
 
     pub(crate) fn remote(&self) -> RemoteStore {
-        let addresses = self
-            .places
-            .iter()
-            .map(|place| place.address.clone())
-            .collect();
-        RemoteStore::new(RemoteOptions::new(addresses, CLUSTER, secret()))
+        let mut options = self.remote_options();
+        options.tls = self.tls("client");
+        RemoteStore::new(options)
     }
+
+    /// A client without certificates.
+    pub(crate) fn remote_plain(&self) -> RemoteStore {
+        RemoteStore::new(self.remote_options())
+    }
+
+    fn remote_options(&self) -> RemoteOptions {
+        let addresses = self.places.iter().map(|place| place.address.clone());
+        RemoteOptions::new(addresses.collect(), CLUSTER, secret())
+    }
+}
+
+/// Certificates of somebody whom others dial at 127.0.0.1.
+pub(crate) fn tls(files: &Files, required: bool) -> Tls {
+    Tls::load(TlsOptions {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        authority: files.authority.clone(),
+        host: Some("127.0.0.1".into()),
+        required,
+    })
+    .expect("good certificates")
 }
 
 pub(crate) fn voters(members: &[MemberInfo]) -> Vec<String> {

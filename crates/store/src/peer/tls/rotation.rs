@@ -3,7 +3,7 @@
 //! **Invariant:** what cannot be used never takes the place of what can.
 //! Files are looked at from a thread of the blocking pool, one look at a time: a hung disk holds up nothing else.
 
-use super::credentials::{Credentials, later};
+use super::credentials::{Credentials, later, moment};
 use super::{Shared, TlsError, TlsOptions};
 use crate::lock;
 use std::os::unix::fs::MetadataExt;
@@ -66,6 +66,17 @@ fn stamps(options: &TlsOptions) -> Stamps {
     [&options.certificate, &options.key, &options.authority].map(|path| stamp(path))
 }
 
+/// What a look at the files brought that a person should read.
+#[derive(Debug)]
+pub(super) enum News {
+    Renewed,
+    /// Since the look before this one; at the first, the one who writes them may not have finished.
+    Unusable(TlsError),
+    /// The certificate ends at this second of the calendar.
+    EndsSoon(u64),
+    Ended(u64),
+}
+
 /// Looks at the files until nobody uses the credentials any more.
 pub(super) async fn watch(shared: Weak<Shared>) {
     loop {
@@ -73,12 +84,44 @@ pub(super) async fn watch(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else {
             return;
         };
+        let options = shared.options.clone();
         // It fails only when the runtime ends.
-        if tokio::task::spawn_blocking(move || shared.look())
-            .await
-            .is_err()
-        {
+        let Ok(news) = tokio::task::spawn_blocking(move || shared.look(UnixTime::now())).await
+        else {
             return;
+        };
+        for news in news {
+            say(&news, &options);
+        }
+    }
+}
+
+fn say(news: &News, options: &TlsOptions) {
+    let certificate = options.certificate.display();
+    match news {
+        News::Renewed => tracing::info!(
+            %certificate,
+            "the certificates were read again, new connections use them"
+        ),
+        News::Unusable(error) => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(
+                %error,
+                cause,
+                "the changed certificates cannot be used, those read before stay in force"
+            );
+        }
+        News::EndsSoon(at) => {
+            let at = moment(*at);
+            tracing::warn!(%certificate, at, "the certificate expires soon");
+        }
+        News::Ended(at) => {
+            let at = moment(*at);
+            tracing::error!(
+                %certificate,
+                at,
+                "the certificate has expired: no new connection of this node is accepted"
+            );
         }
     }
 }
@@ -96,63 +139,47 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn look(&self) {
-        let stamps = stamps(&self.options);
-        let (changed, failed) = {
-            let rotation = lock(&self.rotation);
-            (rotation.in_force != stamps, rotation.failed)
-        };
-        if changed {
-            match self.reload() {
-                Ok(()) => tracing::info!(
-                    certificate = %self.options.certificate.display(),
-                    "the certificates were read again; new connections use them"
-                ),
-                Err(error) => {
-                    let before = failed.filter(|(known, _)| *known == stamps);
-                    // At the first look the one who writes them may not have finished.
-                    if let Some((_, false)) = before {
-                        say_unusable(&error);
-                    }
-                    lock(&self.rotation).failed = Some((stamps, before.is_some()));
-                }
-            }
-        }
-        self.look_at_end(UnixTime::now());
+    pub(super) fn look(&self, now: UnixTime) -> Vec<News> {
+        let renewal = self.renew_if_changed();
+        renewal.into_iter().chain(self.end(now)).collect()
     }
 
-    /// Peers that are connected stay so; what is past its end is noticed only by those who connect anew.
-    fn look_at_end(&self, now: UnixTime) {
+    fn renew_if_changed(&self) -> Option<News> {
+        let stamps = stamps(&self.options);
+        let (in_force, failed) = {
+            let rotation = lock(&self.rotation);
+            (rotation.in_force, rotation.failed)
+        };
+        if in_force == stamps {
+            return None;
+        }
+        // What is not valid yet may be by now, so it is tried each time.
+        let Err(error) = self.reload() else {
+            return Some(News::Renewed);
+        };
+        let before = failed.filter(|(known, _)| *known == stamps);
+        lock(&self.rotation).failed = Some((stamps, before.is_some()));
+        matches!(before, Some((_, false))).then_some(News::Unusable(error))
+    }
+
+    /// Peers that are connected stay so; an end that has passed is noticed only by those who connect anew.
+    fn end(&self, now: UnixTime) -> Option<News> {
         let credentials = Arc::clone(&lock(&self.current));
-        let ends = credentials.ends_before(&self.options, later(now, SOON));
-        let end = match ends {
+        let at = credentials.ends_before(&self.options, later(now, SOON));
+        let end = match at {
             None => End::Far,
-            Some(ends) if ends > now.as_secs() => End::Soon,
+            Some(at) if at > now.as_secs() => End::Soon,
             Some(_) => End::Past,
         };
         let mut rotation = lock(&self.rotation);
-        if end > rotation.said_of_end {
-            let certificate = self.options.certificate.display();
-            let at = ends.and_then(super::credentials::moment);
-            match end {
-                End::Far => {}
-                End::Soon => tracing::warn!(%certificate, at, "the certificate expires soon"),
-                End::Past => tracing::error!(
-                    %certificate,
-                    at,
-                    "the certificate has expired: no new connection of this node is accepted"
-                ),
-            }
-            rotation.said_of_end = end;
+        if end <= rotation.said_of_end {
+            return None;
+        }
+        rotation.said_of_end = end;
+        match end {
+            End::Far => None,
+            End::Soon => at.map(News::EndsSoon),
+            End::Past => at.map(News::Ended),
         }
     }
-}
-
-fn say_unusable(error: &TlsError) {
-    let cause = std::error::Error::source(error).map(ToString::to_string);
-    tracing::warn!(
-        %error,
-        cause,
-        "the changed certificates cannot be used, those read before stay in force"
-    );
 }

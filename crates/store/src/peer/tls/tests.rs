@@ -4,7 +4,7 @@
 #[path = "../../../tests/common/certificates.rs"]
 mod certificates;
 
-use super::credentials::{Credentials, later};
+use super::rotation::News;
 use super::{Tls, TlsError, TlsOptions, host};
 use certificates::{Authority, Files, Pair, replace};
 use rcgen::{ExtendedKeyUsagePurpose, date_time_ymd};
@@ -94,10 +94,13 @@ fn a_certificate_that_the_others_would_refuse_is_refused_here_with_what_to_do() 
         })),
         "the certificate node.crt is not valid before 2999-01-01T00:00:00Z: check this machine's clock"
     );
-    assert_eq!(
-        complaint_of(|_| Authority::new().sign(&[HOST])),
-        "the certificate node.crt is not of the authority node.ca: have it signed by that, or name the authority that signed it"
-    );
+    let other_authority = "the certificate node.crt is not of the authority node.ca: have it signed by that, or name the authority that signed it";
+    let theirs = Authority::new().sign(&[HOST]);
+    assert_eq!(complaint_of(|_| theirs), other_authority);
+    // One that was made anew under its old name.
+    let pair = Authority::named("twin").sign(&[HOST]);
+    let node = Node::with(Authority::named("twin"), &pair);
+    assert_eq!(node.complaint(), other_authority);
     assert_eq!(
         complaint_of(|authority| authority.sign(&["10.0.0.2", "node-1.example"])),
         "the certificate node.crt does not name 10.0.0.1, under which the others reach this node: its subjectAltName must"
@@ -169,22 +172,24 @@ fn nothing_of_a_key_is_in_an_error() {
 }
 
 #[test]
-fn the_end_of_a_certificate_is_seen_ahead() {
+fn the_end_of_a_certificate_is_said_ahead_and_once() {
     let authority = Authority::new();
     let pair = authority.sign_with(&[HOST], |params| {
         params.not_after = date_time_ymd(2999, 1, 1);
     });
     let node = Node::with(authority, &pair);
-    let options = node.options();
-    let credentials = Credentials::load(&options, UnixTime::now()).expect("in force");
-    let end = UnixTime::since_unix_epoch(Duration::from_secs(32_472_144_000));
-    let day = Duration::from_secs(24 * 3600);
-    let before = UnixTime::since_unix_epoch(Duration::from_secs(end.as_secs()) - day);
-    assert_eq!(credentials.ends_before(&options, before), None);
-    assert_eq!(
-        credentials.ends_before(&options, later(before, day * 2)),
-        Some(end.as_secs())
-    );
+    let tls = Tls::load(node.options()).expect("in force");
+    let end = 32_472_144_000;
+    let day = 24 * 3600;
+    let look = |at| {
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+        format!("{:?}", tls.shared.look(at))
+    };
+    assert_eq!(look(end - 8 * day), "[]");
+    assert_eq!(look(end - 6 * day), format!("[EndsSoon({end})]"));
+    assert_eq!(look(end - 5 * day), "[]");
+    assert_eq!(look(end + 1), format!("[Ended({end})]"));
+    assert_eq!(look(end + day), "[]");
 }
 
 #[test]
@@ -194,16 +199,18 @@ fn what_cannot_be_used_does_not_take_the_place_of_what_can() {
     let before = tls.credentials();
     replace(&node.files.certificate, "torn");
     tls.reload().expect_err("no certificate");
-    // As often as it is looked at.
-    for _ in 0..3 {
-        tls.shared.look();
-    }
+    let look = || tls.shared.look(UnixTime::now());
+    // It may be half written, and is spoken of when it stays so.
+    assert!(look().is_empty());
+    let said = look();
+    assert!(matches!(said.as_slice(), [News::Unusable(_)]), "{said:?}");
+    assert!(look().is_empty());
     assert!(std::sync::Arc::ptr_eq(&before, &tls.credentials()));
     node.files.replace(&node.authority.sign(&[HOST]));
-    tls.shared.look();
+    assert!(matches!(look().as_slice(), [News::Renewed]));
     assert!(!std::sync::Arc::ptr_eq(&before, &tls.credentials()));
     let after = tls.credentials();
-    tls.shared.look();
+    assert!(look().is_empty());
     assert!(std::sync::Arc::ptr_eq(&after, &tls.credentials()));
 }
 
