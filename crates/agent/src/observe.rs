@@ -4,7 +4,7 @@ use crate::clock::now;
 use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
 };
-use postgres::{Access, ControlState, Instance, Liveness, Probe, StreamTrouble};
+use postgres::{Access, ControlState, Instance, Liveness, Probe, StreamFailure, StreamTrouble};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,7 @@ const CHANGING: Duration = Duration::from_millis(15);
 const PROBE: Duration = Duration::from_millis(900);
 /// A stream that has not come about after this is looked into.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(2);
+const READ_LOG_EVERY: Duration = Duration::from_millis(500);
 const REPAIR_EVERY: Duration = Duration::from_secs(1);
 /// Twice `wal_retrieve_retry_interval`.
 const TWO_RETRIES: Duration = Duration::from_millis(200);
@@ -38,6 +39,8 @@ pub(crate) struct Observation {
     /// Down, and the control file says that it stopped cleanly as a primary.
     pub(crate) clean_stop: bool,
     pub(crate) stream_broken: Option<StreamBroken>,
+    /// What Postgres says of a stream that has not come about for a while.
+    pub(crate) stream_says: Option<String>,
     /// When the WAL stream last brought a message.
     pub(crate) stream_heard: Option<Instant>,
     /// Somebody else has started it otherwise: it does not read our configuration, and nobody would fence it.
@@ -74,6 +77,8 @@ pub(crate) struct Observer {
     seen: BTreeMap<NodeName, Instant>,
     /// Since when it should stream and does not.
     unconnected: Option<Instant>,
+    /// What the log said of that, and when it was read.
+    told: Option<(Instant, Option<StreamFailure>)>,
     repaired: Option<Instant>,
     /// Since when the startup process was seen waiting for more WAL, at which position.
     waiting: Option<(Instant, Lsn)>,
@@ -125,6 +130,7 @@ impl Observer {
             seen: BTreeMap::new(),
             waiting: None,
             unconnected: None,
+            told: None,
             repaired: None,
         }
     }
@@ -157,6 +163,7 @@ impl Observer {
             postgres: Postgres::Starting,
             clean_stop: false,
             stream_broken: None,
+            stream_says: None,
             stream_heard: None,
             guarded: true,
             facts: Facts::default(),
@@ -216,7 +223,9 @@ impl Observer {
         }
         if probe.in_recovery {
             observation.stream_heard = stream_heard(&probe);
-            observation.stream_broken = self.stream_broken(at, &probe);
+            let failure = self.stream_failure(at, &probe);
+            observation.stream_broken = failure.as_ref().and_then(broken);
+            observation.stream_says = failure.map(|failure| failure.says);
             Postgres::Standby(self.standby(at, &probe, upstream.map(|up| up.name), open))
         } else {
             Postgres::Primary(self.primary(at, &probe, open))
@@ -244,25 +253,28 @@ impl Observer {
     }
 
     /// What Postgres says of a stream that does not come about; its log is read only after a while.
-    fn stream_broken(&mut self, at: Instant, probe: &Probe) -> Option<StreamBroken> {
+    fn stream_failure(&mut self, at: Instant, probe: &Probe) -> Option<StreamFailure> {
         let streaming = probe
             .receiver
             .as_ref()
             .is_some_and(|it| it.status == "streaming");
         if streaming || !probe.has_upstream {
             self.unconnected = None;
+            self.told = None;
             return None;
         }
         let since = *self.unconnected.get_or_insert(at);
         if at.since(since) < CONNECTS_WITHIN {
             return None;
         }
-        match self.instance.stream_trouble() {
-            Some(StreamTrouble::WalRemoved) => Some(StreamBroken::WalRemoved),
-            Some(StreamTrouble::Diverged) => Some(StreamBroken::Diverged),
-            Some(StreamTrouble::WrongSystem | StreamTrouble::NoSlot | StreamTrouble::Refused)
-            | None => None,
+        if let Some((read, failure)) = &self.told
+            && at.since(*read) < READ_LOG_EVERY
+        {
+            return failure.clone();
         }
+        let failure = self.instance.stream_failure();
+        self.told = Some((at, failure.clone()));
+        failure
     }
 
     /// A postmaster that has answered before and does not now is sick; one that never has is starting.
@@ -384,6 +396,15 @@ impl Observer {
         }
         self.last_data = found.clone();
         found
+    }
+}
+
+/// What only another copy of the data helps against.
+fn broken(failure: &StreamFailure) -> Option<StreamBroken> {
+    match failure.trouble? {
+        StreamTrouble::WalRemoved => Some(StreamBroken::WalRemoved),
+        StreamTrouble::Diverged => Some(StreamBroken::Diverged),
+        StreamTrouble::WrongSystem | StreamTrouble::NoSlot | StreamTrouble::Refused => None,
     }
 }
 

@@ -64,6 +64,7 @@ impl Shown {
                 reason: settled_reason(decision),
                 rule: decision.rule.to_owned(),
                 unfit: unfit(cluster, me),
+                stream_says: me.stream_says.clone(),
                 identity: self.identity.clone(),
                 server_version: observation.facts.server_version,
             }),

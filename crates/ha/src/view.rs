@@ -178,6 +178,9 @@ pub struct NodeView {
     pub start_failures: u32,
     /// Why streaming from the leader can't work, as Postgres said.
     pub stream_broken: Option<StreamBroken>,
+    /// What Postgres says of a stream that has not come about for a while, for people.
+    #[serde(default)]
+    pub stream_says: Option<String>,
 }
 
 /// The right to be primary, until `deadline`.

@@ -43,6 +43,8 @@ pub enum PostgresError {
     NotAccepting,
     #[error("no connection slot is free")]
     TooManyConnections,
+    #[error("port {port} is taken by another program")]
+    PortTaken { port: u16 },
     #[error("postgres has ended by itself: {log}")]
     Ended { log: String },
     #[error("{doing} not done within {after:?}")]

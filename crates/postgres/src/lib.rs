@@ -56,7 +56,7 @@ pub use discarded::Discarded;
 pub use error::PostgresError;
 pub use identify::Identity;
 pub use instance::Instance;
-pub use logfile::StreamTrouble;
+pub use logfile::{StreamFailure, StreamTrouble};
 pub use options::{Access, Options, Replace, SyncNames, Upstream};
 pub use probe::{Probe, Receiver, Walsender};
 pub use rewind::{RewindReport, Rewound};

@@ -66,6 +66,16 @@ pub(crate) fn storage_error(log: &str) -> Option<PostgresError> {
     })
 }
 
+/// Somebody else listens on the port, by TCP or by its socket.
+pub(crate) fn port_is_taken(log: &str) -> bool {
+    let last = last_lines(log);
+    let taken = |line: &str| {
+        let bind = line.contains("could not bind") && line.contains("Address already in use");
+        bind || (line.contains("lock file") && line.contains(".s.PGSQL."))
+    };
+    last.lines().any(taken)
+}
+
 /// Why a standby can't stream, as its own log tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamTrouble {
@@ -81,33 +91,65 @@ pub enum StreamTrouble {
     Refused,
 }
 
+/// A stream that does not come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamFailure {
+    /// What is known to be wrong; `None` for anything else, such as an upstream that does not answer.
+    pub trouble: Option<StreamTrouble>,
+    /// Postgres's own words, for people.
+    pub says: String,
+}
+
 /// The last trouble since streaming last began.
-pub(crate) fn stream_trouble(log: &str) -> Option<StreamTrouble> {
+pub(crate) fn stream_failure(log: &str) -> Option<StreamFailure> {
     let telling = |line: &str| {
         let has = |text: &str| line.contains(text);
         if has("started streaming WAL") || has("restarted WAL streaming") {
             return Some(None);
         }
         let trouble = if has("requested WAL segment") && has("has already been removed") {
-            StreamTrouble::WalRemoved
+            Some(StreamTrouble::WalRemoved)
         } else if has("forked off current database system timeline")
             || has("is behind recovery timeline")
             || has("is not in this server's history")
             || has("is ahead of the WAL flush position of this server")
         {
-            StreamTrouble::Diverged
+            Some(StreamTrouble::Diverged)
         } else if has("database system identifier differs") {
-            StreamTrouble::WrongSystem
+            Some(StreamTrouble::WrongSystem)
         } else if has("replication slot") && has("does not exist") {
-            StreamTrouble::NoSlot
+            Some(StreamTrouble::NoSlot)
         } else if has("password authentication failed") || has("no pg_hba.conf entry") {
-            StreamTrouble::Refused
+            Some(StreamTrouble::Refused)
+        } else if RECEIVER.iter().any(|text| has(text)) {
+            None
         } else {
             return None;
         };
-        Some(Some(trouble))
+        let says = words(line).to_owned();
+        Some(Some(StreamFailure { trouble, says }))
     };
     log.lines().rev().find_map(telling).flatten()
+}
+
+/// What the WAL receiver says of whatever keeps it from streaming.
+const RECEIVER: [&str; 3] = [
+    "could not connect to the primary server",
+    "could not receive data from WAL stream",
+    "could not start WAL streaming",
+];
+
+/// The cause in a line of the log: what the upstream or the network said, without what led to it.
+fn words(line: &str) -> &str {
+    let after = |text: &'_ str| line.rfind(text).map(|at| at + text.len());
+    let begins = ["FATAL:  ", "ERROR:  ", "LOG:  "]
+        .into_iter()
+        .filter_map(after);
+    let cause = line.get(begins.max().unwrap_or(0)..).unwrap_or(line).trim();
+    RECEIVER
+        .iter()
+        .find_map(|text| cause.strip_prefix(text)?.strip_prefix(": "))
+        .unwrap_or(cause)
 }
 
 #[cfg(test)]
@@ -130,17 +172,61 @@ mod tests {
     }
 
     #[test]
+    fn a_taken_port_is_recognised() {
+        for log in [
+            "LOG:  starting\nLOG:  could not bind IPv4 address \"127.0.0.1\": Address already in use\nHINT:  x\n\
+             FATAL:  could not create any TCP/IP sockets\n",
+            "FATAL:  lock file \"/tmp/.s.PGSQL.5432.lock\" already exists\nHINT:  x\n",
+        ] {
+            assert!(port_is_taken(log), "{log}");
+        }
+        for log in [
+            "FATAL:  lock file \"postmaster.pid\" already exists\n",
+            "LOG:  could not bind IPv4 address \"192.0.2.1\": Cannot assign requested address\n",
+        ] {
+            assert!(!port_is_taken(log), "{log}");
+        }
+    }
+
+    #[test]
     fn trouble_counts_from_the_last_stream_on() {
         let removed = "FATAL:  could not receive data from WAL stream: ERROR:  requested WAL segment 0001 has already been removed\n";
-        assert_eq!(stream_trouble(removed), Some(StreamTrouble::WalRemoved));
+        let trouble = |log: &str| stream_failure(log).and_then(|failure| failure.trouble);
+        assert_eq!(trouble(removed), Some(StreamTrouble::WalRemoved));
         let mended = format!(
             "{removed}LOG:  started streaming WAL from primary at 0/3000000 on timeline 1\n"
         );
-        assert_eq!(stream_trouble(&mended), None);
+        assert_eq!(stream_failure(&mended), None);
         let slot = format!(
             "{mended}FATAL:  could not start WAL streaming: ERROR:  replication slot \"b\" does not exist\nx\n"
         );
-        assert_eq!(stream_trouble(&slot), Some(StreamTrouble::NoSlot));
+        assert_eq!(trouble(&slot), Some(StreamTrouble::NoSlot));
+    }
+
+    #[test]
+    fn the_cause_is_told_without_what_led_to_it() {
+        for (line, trouble, says) in [
+            (
+                "2026-01-01 [7] FATAL:  could not connect to the primary server: connection to server at \"127.0.0.1\", \
+                 port 6000 failed: FATAL:  password authentication failed for user \"replicator\"",
+                Some(StreamTrouble::Refused),
+                "password authentication failed for user \"replicator\"",
+            ),
+            (
+                "2026-01-01 [7] FATAL:  could not connect to the primary server: connection to server at \"127.0.0.1\", \
+                 port 6000 failed: Connection refused\n\tIs the server running on that host?",
+                None,
+                "connection to server at \"127.0.0.1\", port 6000 failed: Connection refused",
+            ),
+            (
+                "2026-01-01 [7] FATAL:  could not start WAL streaming: ERROR:  replication slot \"b\" does not exist",
+                Some(StreamTrouble::NoSlot),
+                "replication slot \"b\" does not exist",
+            ),
+        ] {
+            let says = says.to_owned();
+            assert_eq!(stream_failure(line), Some(StreamFailure { trouble, says }));
+        }
     }
 
     #[test]

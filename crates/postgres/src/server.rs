@@ -330,6 +330,9 @@ impl Instance {
         if let Some(error) = logfile::storage_error(&log) {
             return error;
         }
+        if logfile::port_is_taken(&log) {
+            return PostgresError::PortTaken { port: options.port };
+        }
         // The log may be in any language, and a full disk may have swallowed it.
         match crate::health::write_once(&options.data_dir) {
             Err(error) if error.is_storage() => error,

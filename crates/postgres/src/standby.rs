@@ -5,7 +5,7 @@
 use crate::error::PostgresError;
 use crate::files;
 use crate::instance::Instance;
-use crate::logfile::{self, StreamTrouble};
+use crate::logfile::{self, StreamFailure};
 use crate::options::Upstream;
 use crate::probe::Probe;
 use crate::process;
@@ -55,10 +55,10 @@ impl Instance {
 
     /// Why it does not stream, as far as Postgres has said so since it was told whom to follow (or was started). For a
     /// server that logs in another language than English there is no answer.
-    pub fn stream_trouble(&self) -> Option<StreamTrouble> {
+    pub fn stream_failure(&self) -> Option<StreamFailure> {
         let begins = self.inner.followed_at.load(Ordering::SeqCst);
         let data_dir = &self.options().data_dir;
-        logfile::stream_trouble(&logfile::since(&self.inner.paths.log, begins, data_dir))
+        logfile::stream_failure(&logfile::since(&self.inner.paths.log, begins, data_dir))
     }
 
     /// Stops the WAL receiver so that it is gone and cannot come back, and says where the standby stands then.

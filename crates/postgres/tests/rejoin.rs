@@ -184,7 +184,9 @@ fn a_diverged_primary_is_rewound_and_tells_what_it_discards() {
                 .await
                 .unwrap();
             wait("diverged", async || {
-                (old.instance.stream_trouble() == Some(StreamTrouble::Diverged)).then_some(())
+                let failure = old.instance.stream_failure();
+                let trouble = failure.and_then(|failure| failure.trouble);
+                (trouble == Some(StreamTrouble::Diverged)).then_some(())
             })
             .await;
             old.instance.detach(LONG).await.unwrap();

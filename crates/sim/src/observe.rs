@@ -34,6 +34,7 @@ impl World {
             down_since: agent.down_since,
             start_failures: agent.start_failures,
             stream_broken: node.standby().and_then(|standby| standby.broken),
+            stream_says: None,
         }
     }
 

@@ -78,6 +78,7 @@ impl Agent {
             clean_stop: observation.clean_stop,
             start_failures: self.memory.start_failures,
             stream_broken: observation.stream_broken,
+            stream_says: observation.stream_says.clone(),
         }
     }
 }

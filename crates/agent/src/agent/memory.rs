@@ -30,6 +30,8 @@ pub(super) struct Memory {
     /// Observations from before this moment are out of date.
     pub(super) fresh_from: Instant,
     pub(super) last: Option<Decision>,
+    /// When a decision was last said.
+    pub(super) said: Option<Instant>,
     pub(super) slots: Option<(Vec<String>, Instant)>,
     /// The action that failed last, how often in a row, and until when it is not tried again.
     pub(super) trouble: Option<(&'static str, u32, Instant)>,

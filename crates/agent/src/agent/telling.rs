@@ -3,11 +3,45 @@
 //! It does not decide, and nothing is decided on it.
 
 use super::{Agent, chain};
+use crate::clock::now;
 use crate::keeper::Said;
 use crate::observe::Observation;
 use crate::shell;
 use ha::{ClusterView, Decision, Epoch, Instant, NodeView, Postgres};
 use std::time::Duration;
+
+/// A state that only a person can end is said again this often.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// How loud a decision is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    Plain,
+    /// Unexpected, and its reason is news when it changes.
+    Strange,
+    /// A person must look, and do this.
+    Person(&'static str),
+}
+
+impl Weight {
+    fn of(rule: &str) -> Self {
+        match rule {
+            "cannot stream" => Self::Strange,
+            "foreign directory" => Self::Person(
+                "move the directory away, and this node makes a copy of the leader; or correct data_dir or scope in its \
+                 configuration",
+            ),
+            "unusable directory" => {
+                Self::Person("mend it, or move it away, and this node makes a copy of the leader")
+            }
+            "forgotten epoch" => Self::Person(
+                "bring back the store that knows the epoch; or, if this node belongs to another cluster, correct its \
+                 configuration or move its data directory away",
+            ),
+            _ => Self::Plain,
+        }
+    }
+}
 
 impl Agent {
     /// Says a new decision once, in the log and in the events.
@@ -16,20 +50,24 @@ impl Agent {
         if self.memory.running.is_some() && decision.actions.is_empty() {
             return;
         }
+        let weight = Weight::of(decision.rule);
         let news = self.memory.last.as_ref().is_none_or(|last| {
             last.rule != decision.rule
                 || last.actions != decision.actions
                 || last.state != decision.state
                 || last.assigned != decision.assigned
+                || (weight == Weight::Strange && last.reason != decision.reason)
         });
+        let unheard = matches!(weight, Weight::Person(_))
+            && self
+                .memory
+                .said
+                .is_none_or(|said| now().since(said) > AGAIN);
+        if news || unheard {
+            self.memory.said = Some(now());
+            say(decision, weight);
+        }
         if news {
-            tracing::info!(
-                rule = decision.rule,
-                state = %decision.state,
-                assigned = %decision.assigned,
-                "{}",
-                decision.reason
-            );
             let epoch = match view {
                 ClusterView::Known(cluster) => cluster.current_epoch(),
                 ClusterView::Silent { .. } => Epoch::NONE,
@@ -93,5 +131,65 @@ impl Agent {
             *last = said;
             changed
         });
+    }
+}
+
+fn say(decision: &Decision, weight: Weight) {
+    let Decision {
+        rule,
+        state,
+        assigned,
+        reason,
+        ..
+    } = decision;
+    match weight {
+        Weight::Plain => tracing::info!(rule, %state, %assigned, "{reason}"),
+        Weight::Strange => tracing::warn!(rule, %state, %assigned, "{reason}"),
+        Weight::Person(hint) => tracing::error!(rule, %state, %assigned, hint, "{reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ha::{Cluster, DataDir, Initialize, NodeName, Storage, SystemId};
+
+    fn decided(data: DataDir) -> Decision {
+        let cluster = Cluster {
+            initialize: Initialize::Done(SystemId(1)),
+            ..Cluster::default()
+        };
+        let me = NodeView {
+            name: NodeName::new("a").expect("a plain name"),
+            data,
+            postgres: Postgres::Down { leftovers: 0 },
+            lineage: None,
+            lease: None,
+            job: None,
+            contact: ha::Contact::default(),
+            applied: None,
+            storage: Storage::Healthy,
+            promised_at: None,
+            clean_stop: false,
+            down_since: None,
+            start_failures: 0,
+            stream_broken: None,
+            stream_says: None,
+        };
+        ha::decide(&ClusterView::Known(Box::new(cluster)), &me, now())
+    }
+
+    #[test]
+    fn a_directory_that_only_a_person_can_mend_is_an_error() {
+        for data in [
+            DataDir::Ready(SystemId(2)),
+            DataDir::Unusable("it is torn".to_owned()),
+        ] {
+            let decision = decided(data);
+            let weight = Weight::of(decision.rule);
+            assert!(matches!(weight, Weight::Person(_)), "{decision:?}");
+        }
+        let plain = decided(DataDir::Ready(SystemId(1)));
+        assert_eq!(Weight::of(plain.rule), Weight::Plain, "{plain:?}");
     }
 }

@@ -41,6 +41,7 @@ fn record(position: Lsn) -> MemberRecord {
             reason: "a standby".to_owned(),
             rule: "standby".to_owned(),
             unfit: None,
+            stream_says: None,
             identity: "a".to_owned(),
             server_version: 150_018,
         }),

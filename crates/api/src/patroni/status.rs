@@ -174,7 +174,11 @@ pub(crate) fn state(office: &Office<'_>) -> &'static str {
         (_, Postgres::Starting) => "starting",
         // It answered once and has not stopped; what more can be said is in the two fields that remain.
         (_, Postgres::Unresponsive { .. }) => "running",
-        (_, Postgres::Down { .. }) if me.start_failures > 0 => "start failed",
+        (_, Postgres::Down { .. })
+            if me.start_failures > 0 && matches!(me.data, ha::DataDir::Ready(_)) =>
+        {
+            "start failed"
+        }
         (_, Postgres::Down { leftovers: 0 }) => "stopped",
         (_, Postgres::Down { .. }) => "crashed",
     }

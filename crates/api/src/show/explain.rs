@@ -15,7 +15,8 @@ pub(crate) fn explain(keys: &Keys, office: &Office<'_>) -> Result<v1::Explain, R
     Ok(match &cluster.leader {
         Some(leader) => {
             let primary = seen_by_leader(keys, office, cluster);
-            under_leader(office, cluster, leader, &primary, &names)
+            let says = |name: &NodeName| stream_says(keys, office, name);
+            under_leader(office, cluster, leader, &primary, &names, &says)
         }
         None => without_leader(office, cluster, &names),
     })
@@ -60,12 +61,20 @@ pub(crate) fn seen_by_leader(keys: &Keys, office: &Office<'_>, cluster: &Cluster
     }
 }
 
+/// What the Postgres of a standby says of its stream.
+fn stream_says(keys: &Keys, office: &Office<'_>, name: &NodeName) -> Option<String> {
+    let text = office.served.snapshot.value(&keys.member(name))?;
+    let record: MemberRecord = serde_json::from_str(text).ok()?;
+    record.standfast?.stream_says
+}
+
 fn under_leader(
     office: &Office<'_>,
     cluster: &Cluster,
     leader: &NodeName,
     primary: &Primary,
     names: &BTreeSet<&NodeName>,
+    says: &dyn Fn(&NodeName) -> Option<String>,
 ) -> v1::Explain {
     let epoch = cluster.current_epoch();
     let next = ha::handover_candidate(cluster, leader, primary, None);
@@ -83,7 +92,7 @@ fn under_leader(
             Err(why) => v1::ExplainNode {
                 name: (*name).clone(),
                 may_lead: false,
-                waits_for: remedy(cluster, primary, name),
+                waits_for: remedy(cluster, primary, name, says(name)),
                 why,
             },
         }
@@ -146,7 +155,12 @@ fn candidate(cluster: &Cluster, primary: &Primary, name: &NodeName) -> v1::Expla
 }
 
 /// What would make a node a candidate again, if it is on its way.
-fn remedy(cluster: &Cluster, primary: &Primary, name: &NodeName) -> Option<String> {
+fn remedy(
+    cluster: &Cluster,
+    primary: &Primary,
+    name: &NodeName,
+    says: Option<String>,
+) -> Option<String> {
     let node = cluster.node(name);
     let Some(member) = cluster.members.get(name) else {
         return Some(format!("the agent of {name} must come back"));
@@ -167,7 +181,10 @@ fn remedy(cluster: &Cluster, primary: &Primary, name: &NodeName) -> Option<Strin
         .get(name)
         .filter(|walsender| walsender.streaming)
     {
-        None => Some(format!("{name} must stream from the primary")),
+        None => Some(match says {
+            Some(why) => format!("{name} must stream from the primary: {why}"),
+            None => format!("{name} must stream from the primary"),
+        }),
         Some(walsender) => Some(format!(
             "{name} must catch up {} bytes and be counted among the synchronous standbys",
             primary.flushed.bytes_since(walsender.flushed)

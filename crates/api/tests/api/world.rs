@@ -208,6 +208,7 @@ pub(crate) fn member(id: u64, state: NodeState) -> MemberRecord {
             reason: format!("a {state}"),
             rule: "steady".to_owned(),
             unfit: None,
+            stream_says: None,
             identity: "x".to_owned(),
             server_version: 150_018,
         }),
@@ -257,6 +258,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         clean_stop: false,
         start_failures: 0,
         stream_broken: None,
+        stream_says: None,
     }
 }
 

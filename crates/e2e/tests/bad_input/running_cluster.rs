@@ -205,8 +205,11 @@ impl<'a> Place<'a> {
 
     async fn clone_with_a_wrong_password(&mut self) -> Result<()> {
         let right = self.plant_a_wrong_password()?;
-        self.b_says(&["password authentication failed for user"])
-            .await?;
+        self.b_says(&[
+            "password authentication failed for user",
+            "the copy of the leader's data failed",
+        ])
+        .await?;
         self.restore("b", &right)
     }
 
@@ -293,7 +296,9 @@ impl<'a> Place<'a> {
         self.restore("a", &right)
     }
 
-    /// The standby has its data, but can't stream; `explain` names it, and it heals.
+    const REFUSED: &'static str = "password authentication failed for user \"replicator\"";
+
+    /// The standby has its data, but can't stream; its log and `explain` say why, and it heals.
     async fn stream_with_a_wrong_password(&mut self) -> Result<()> {
         let right = self.plant_a_wrong_password()?;
         self.stop_b().await?;
@@ -305,13 +310,21 @@ impl<'a> Place<'a> {
                 .lines()
                 .find(|line| line.trim_start().starts_with("b "));
             let row = row.context("b is not in it")?;
-            ensure!(
-                row.contains("no |") && row.contains("not streaming"),
-                "{text}"
-            );
+            for part in ["no |", "not streaming", Self::REFUSED] {
+                ensure!(row.contains(part), "{part:?} is missing: {text}");
+            }
             Ok(())
         })
         .await?;
+        let log = self.cluster.node("b")?.log();
+        let said: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains("cannot stream from a"))
+            .collect();
+        ensure!(
+            said.len() == 1 && said.iter().all(|line| line.contains("WARN")),
+            "not said once: {said:?}"
+        );
         self.restore("b", &right)?;
         self.stop_b().await?;
         self.cluster.node_mut("b")?.start()?;

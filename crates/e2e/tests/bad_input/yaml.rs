@@ -306,14 +306,15 @@ async fn what_works_nevertheless(node: &Node) -> Result<()> {
     let taken = TcpListener::bind(("127.0.0.1", node.postgres))?;
     let odd = node.sound.replace("pg_hba:", "pg-hba: []\n  pg_hba:");
     let running = Running::start(&node.terminal, &node.file(&odd)?)?;
-    let port = node.postgres.to_string();
+    let taken_port = format!("port {} is taken by another program", node.postgres);
     running
         .says(&[
             "postgresql.pg-hba: unknown key, did you mean `pg_hba`?",
-            &port,
-            "Address already in use",
+            &taken_port,
         ])
         .await?;
+    let log = running.log();
+    ensure!(!log.contains("could not bind"), "too much is said: {log}");
     drop(taken);
     node.leads().await?;
     // A second agent of the same state directory.

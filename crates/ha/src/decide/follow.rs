@@ -71,7 +71,7 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
     }
 }
 
-/// Starts that failed are tried again, with a growing pause.
+/// Starts and copies that failed are tried again, with a growing pause.
 pub(super) fn start_pause(cluster: &Cluster, me: &NodeView, now: Instant) -> Option<Decision> {
     if me.start_failures == 0 {
         return None;
@@ -81,13 +81,14 @@ pub(super) fn start_pause(cluster: &Cluster, me: &NodeView, now: Instant) -> Opt
         .down_since
         .map_or(Duration::ZERO, |since| now.since(since));
     (down < pause).then(|| {
-        Decision::wait(
-            "start failed",
-            format!(
-                "Postgres failed to start {} times, trying again soon",
-                me.start_failures
-            ),
-        )
+        let (rule, what) = match me.data {
+            DataDir::Ready(_) => ("start failed", "Postgres failed to start"),
+            DataDir::Empty | DataDir::Unfinished | DataDir::Unusable(_) => {
+                ("copy failed", "the copy of the leader's data failed")
+            }
+        };
+        let times = me.start_failures;
+        Decision::wait(rule, format!("{what} {times} times, trying again soon"))
     })
 }
 
@@ -220,7 +221,13 @@ fn stream(
         Some(_) | None => {}
     }
     if !standby.streaming {
-        return Decision::wait("connecting", format!("connecting to {leader}"));
+        return match &me.stream_says {
+            Some(why) => Decision::wait(
+                "cannot stream",
+                format!("cannot stream from {leader}: {why}"),
+            ),
+            None => Decision::wait("connecting", format!("connecting to {leader}")),
+        };
     }
     if !standby.open {
         return Decision::act(

@@ -476,6 +476,7 @@ fn fresh(name: NodeName) -> NodeView {
         clean_stop: false,
         start_failures: 0,
         stream_broken: None,
+        stream_says: None,
     }
 }
 

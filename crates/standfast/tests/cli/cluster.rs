@@ -136,6 +136,7 @@ fn member(port: u16, state: NodeState) -> MemberRecord {
             reason: "as it should be".to_owned(),
             rule: "steady".to_owned(),
             unfit: None,
+            stream_says: None,
             identity: "x".to_owned(),
             server_version: 150_018,
         }),

@@ -142,6 +142,9 @@ pub struct MemberExtra {
     pub rule: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<String>,
+    /// Why its Postgres does not stream from the leader, in Postgres's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_says: Option<String>,
     /// Of the agent's installation: two nodes with one name are told apart by it.
     pub identity: String,
     /// Server version number, such as 150018.
