@@ -146,7 +146,8 @@ impl World<'_> {
         Ok(ledger)
     }
 
-    /// Lets a fault befall the primary; the cluster must have another primary without help.
+    /// Lets a fault happen; the cluster must have another primary without help if the old one is
+    /// the victim, and keep it otherwise.
     /// Then the cause is taken away and the cluster must become whole again without help.
     pub async fn break_and_heal(
         &mut self,
@@ -157,14 +158,18 @@ impl World<'_> {
         let old = self.cluster.primary().await?;
         let begun = tokio::time::Instant::now();
         let fired = fault.strike(self.lab, &mut self.cluster, &old).await?;
-        self.cluster
-            .another_primary(&old, settle_deadline())
-            .await?;
+        if fault.moves_primary() {
+            let deadline = settle_deadline();
+            self.cluster.another_primary(&old, deadline).await?;
+        }
         ledger.more(50, settle_deadline()).await?;
         // The length of the fault is part of the story, not a wait for something.
         tokio::time::sleep_until(begun + spell).await;
         fired.heal(self.lab, &mut self.cluster)?;
-        self.whole().await?;
+        let new = self.whole().await?;
+        if !fault.moves_primary() && new != old {
+            bail!("the primary was changed for nothing");
+        }
         ledger.more(50, settle_deadline()).await
     }
 

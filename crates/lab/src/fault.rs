@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Something that befalls the primary.
+/// Something that befalls the primary, or a standby of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// `kill -9` of the postmaster.
@@ -19,17 +19,23 @@ pub enum Fault {
     Frozen,
     /// Postgres stopped and its disk filled, so that it can't start again.
     Disk,
+    /// `kill -9` of the agent alone, which is started again at once.
+    Agent,
+    /// A standby's machine lost, as the primary's in [`Self::Machine`].
+    Standby,
     /// Not a fault: a person asks for another primary.
     Switchover,
 }
 
 impl Fault {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Postmaster,
         Self::Machine,
         Self::Cut,
         Self::Frozen,
         Self::Disk,
+        Self::Agent,
+        Self::Standby,
         Self::Switchover,
     ];
 
@@ -40,6 +46,8 @@ impl Fault {
             Self::Cut => "cut",
             Self::Frozen => "frozen",
             Self::Disk => "disk",
+            Self::Agent => "agent",
+            Self::Standby => "standby",
             Self::Switchover => "switchover",
         }
     }
@@ -52,6 +60,8 @@ impl Fault {
             Self::Cut => "primary cut off by the network",
             Self::Frozen => "machine frozen, then thawed",
             Self::Disk => "data disk full, Postgres can't restart",
+            Self::Agent => "agent killed, restarted at once",
+            Self::Standby => "a standby's machine lost",
             Self::Switchover => "planned switchover",
         }
     }
@@ -61,11 +71,25 @@ impl Fault {
         matches!(self, Self::Cut | Self::Disk)
     }
 
-    /// Lets it happen to `victim`.
-    pub async fn strike(self, lab: &Lab, cluster: &mut Cluster, victim: &str) -> Result<Fired> {
+    /// Whether another node must become primary because of it.
+    pub fn moves_primary(self) -> bool {
+        !matches!(self, Self::Agent | Self::Standby)
+    }
+
+    /// Lets it happen to `primary`, or to a standby of it.
+    pub async fn strike(self, lab: &Lab, cluster: &mut Cluster, primary: &str) -> Result<Fired> {
+        let victim = match self {
+            Self::Standby => {
+                let mut names = cluster.data_nodes().map(|node| node.name.clone());
+                let standby = names.find(|name| name != primary);
+                standby.context("there is no standby")?
+            }
+            _ => primary.to_owned(),
+        };
+        let victim = victim.as_str();
         match self {
             Self::Postmaster => cluster.node(victim)?.kill_postmaster()?,
-            Self::Machine => {
+            Self::Machine | Self::Standby => {
                 // The cable first: a machine that loses power says no goodbye.
                 if let Ok(network) = lab.network() {
                     network.set_link(victim, false)?;
@@ -75,6 +99,11 @@ impl Fault {
             Self::Cut => lab.network()?.set_link(victim, false)?,
             Self::Frozen => cluster.node(victim)?.host.freeze()?,
             Self::Disk => fill_and_stop(cluster, victim)?,
+            Self::Agent => {
+                let node = cluster.node_mut(victim)?;
+                node.kill_agent()?;
+                node.start()?;
+            }
             Self::Switchover => switch_over(cluster, victim).await?,
         }
         Ok(Fired {
@@ -115,8 +144,8 @@ impl Fired {
     /// Takes the cause away; nothing more is done for the cluster.
     pub fn heal(self, lab: &Lab, cluster: &mut Cluster) -> Result<()> {
         match self.fault {
-            Fault::Postmaster | Fault::Switchover => Ok(()),
-            Fault::Machine => {
+            Fault::Postmaster | Fault::Agent | Fault::Switchover => Ok(()),
+            Fault::Machine | Fault::Standby => {
                 if let Ok(network) = lab.network() {
                     network.set_link(&self.victim, true)?;
                 }

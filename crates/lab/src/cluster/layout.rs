@@ -72,6 +72,11 @@ impl Cluster {
     /// Two nodes a and b and a monitor, made by `standfast create`. The monitor is started first,
     /// because `create postgres` registers there; the nodes are not started yet.
     pub async fn pair(lab: &mut Lab) -> Result<Self> {
+        Self::pair_on(lab, Disk::Shared).await
+    }
+
+    /// The same with the data directories on disks of their own.
+    pub async fn pair_on(lab: &mut Lab, disk: Disk) -> Result<Self> {
         let secret = write_secret(lab)?;
         let monitor = lab.add_host("monitor", 10)?;
         let hosts = [lab.add_host("a", 11)?, lab.add_host("b", 12)?];
@@ -84,7 +89,9 @@ impl Cluster {
         nodes[0].start()?;
         nodes[0].wait_for_api().await?;
         for (host, offset) in hosts.into_iter().zip(1..) {
-            let node = created_node(lab, host, first + offset, &monitor_api, &secret)?;
+            let data_dir = data_dir_on(&host, disk)?;
+            let port = first + offset;
+            let node = created_node(lab, host, port, data_dir, &monitor_api, &secret)?;
             nodes.insert(nodes.len() - 1, node);
         }
         Ok(Self {
@@ -185,6 +192,16 @@ postgresql:
     })
 }
 
+/// Where the data directory of a host is to be made.
+fn data_dir_on(host: &Host, disk: Disk) -> Result<PathBuf> {
+    if disk == Disk::Shared {
+        return Ok(host.directory().join("data"));
+    }
+    let mounted = host.directory().join("disk");
+    host.mount(disk, &mounted)?;
+    Ok(mounted.join("data"))
+}
+
 fn created_monitor(lab: &Lab, host: Arc<Host>, port: u16, secret: &Path) -> Result<Node> {
     let data_dir = host.directory().join("monitor");
     let node = Node {
@@ -219,6 +236,7 @@ fn created_node(
     lab: &Lab,
     host: Arc<Host>,
     port: u16,
+    data_dir: PathBuf,
     monitor: &str,
     secret: &Path,
 ) -> Result<Node> {
@@ -226,8 +244,8 @@ fn created_node(
         name: host.name().to_owned(),
         api: String::new(),
         pg_port: Some(port),
-        data_dir: host.directory().join("data"),
-        run: run_by_pgdata(&host.directory().join("data")),
+        run: run_by_pgdata(&data_dir),
+        data_dir,
         environment: vec![secret_variable(secret)],
         binary: lab.binary().to_owned(),
         superuser: "postgres".to_owned(),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::fs;
+use std::path::Path;
 
 /// The machine in a few words.
 #[derive(Clone, Debug, Serialize)]
@@ -14,7 +15,7 @@ pub(super) struct Machine {
     pub(super) standfast: String,
 }
 
-pub(super) fn describe() -> Machine {
+pub(super) fn describe(pg_bin: Option<&Path>) -> Machine {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpuinfo
         .lines()
@@ -34,13 +35,14 @@ pub(super) fn describe() -> Machine {
             .unwrap_or_default()
             .trim()
             .to_owned(),
-        postgres: postgres().unwrap_or_else(|| "unknown".to_owned()),
+        postgres: postgres(pg_bin).unwrap_or_else(|| "unknown".to_owned()),
         standfast: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 
-fn postgres() -> Option<String> {
-    let binary = lab::postgres_bin_dir().ok()?.join("postgres");
+fn postgres(pg_bin: Option<&Path>) -> Option<String> {
+    let directory = pg_bin.map_or_else(|| lab::postgres_bin_dir().ok(), |bin| Some(bin.to_owned()));
+    let binary = directory?.join("postgres");
     let text = lab::run_to_end(std::process::Command::new(binary).arg("--version")).ok()?;
     Some(text.trim().to_owned())
 }

@@ -48,7 +48,7 @@ pub(crate) enum Bench {
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
 pub(crate) struct Options {
     /// Which faults, separated by commas; all unless given:
-    /// postmaster, machine, cut, frozen, disk, switchover
+    /// postmaster, machine, cut, frozen, disk, agent, standby, switchover
     #[arg(long, value_delimiter = ',', value_name = "FAULT")]
     pub(crate) faults: Vec<Fault>,
     /// Which topologies, separated by commas; all unless given
@@ -107,17 +107,13 @@ fn failover(options: &Options) -> Result<ExitCode> {
                 output::note(&format!("left out, it needs root: {}", fault.describe()));
                 continue;
             }
-            if fault == Fault::Disk && topology == Topology::Pair {
-                output::note("left out, measured on three nodes only: a full disk");
-                continue;
-            }
             cells.push(measure(options, place, topology, fault)?);
         }
     }
     if cells.is_empty() {
         bail!("nothing could be measured here");
     }
-    let report = Report::new(machine::describe(), cells);
+    let report = Report::new(machine::describe(options.pg_bin.as_deref()), cells);
     if options.json {
         output::json(&report)?;
     } else {
@@ -163,21 +159,17 @@ fn measure(options: &Options, place: Place, topology: Topology, fault: Fault) ->
 }
 
 async fn set_up(lab: &mut Lab, topology: Topology, fault: Fault) -> Result<Cluster> {
+    let disk = match fault {
+        Fault::Disk => Disk::Tmpfs { megabytes: 400 },
+        _ => Disk::Shared,
+    };
+    let shape = Shape {
+        disk,
+        ..Shape::default()
+    };
     let mut cluster = match topology {
-        Topology::Pair => Cluster::pair(lab).await?,
-        Topology::Three => {
-            let disk = match fault {
-                Fault::Disk => Disk::Tmpfs { megabytes: 400 },
-                _ => Disk::Shared,
-            };
-            Cluster::three(
-                lab,
-                &Shape {
-                    disk,
-                    ..Shape::default()
-                },
-            )?
-        }
+        Topology::Pair => Cluster::pair_on(lab, disk).await?,
+        Topology::Three => Cluster::three(lab, &shape)?,
     };
     match topology {
         Topology::Pair => cluster.start_data_nodes()?,
@@ -195,14 +187,16 @@ struct Plan {
     timeline: bool,
 }
 
-/// Load, fault, another primary, heal, whole again, audit.
+/// Load, fault, another primary (or none, where the fault is no reason), heal, whole again, audit.
 async fn once(lab: &Lab, cluster: &mut Cluster, plan: &Plan) -> Result<Sample> {
     let ledger = cluster.ledger(1).await?;
     ledger.more(100, PATIENCE).await?;
     let old = cluster.primary().await?;
     let (begun, wall) = (Instant::now(), Timestamp::now());
     let fired = plan.fault.strike(lab, cluster, &old).await?;
-    cluster.another_primary(&old, PATIENCE).await?;
+    if plan.fault.moves_primary() {
+        cluster.another_primary(&old, PATIENCE).await?;
+    }
     ledger.more(100, PATIENCE).await?;
     if matches!(plan.fault, Fault::Cut | Fault::Frozen) {
         tokio::time::sleep(plan.spell.saturating_sub(begun.elapsed())).await;
@@ -214,9 +208,10 @@ async fn once(lab: &Lab, cluster: &mut Cluster, plan: &Plan) -> Result<Sample> {
     }
     let healed = Instant::now();
     fired.heal(lab, cluster)?;
-    cluster.healthy(PATIENCE).await?;
+    let new = cluster.healthy(PATIENCE).await?;
     let whole = healed.elapsed();
     ledger.more(100, PATIENCE).await?;
     let verdict = ledger.stop().await?.audit(cluster).await?;
-    Ok(Sample::new(&verdict, whole))
+    let needless = !plan.fault.moves_primary() && new != old;
+    Ok(Sample::new(&verdict, whole, needless))
 }

@@ -51,7 +51,8 @@ pub(super) struct Report {
 }
 
 impl Sample {
-    pub(super) fn new(verdict: &Verdict, whole: Duration) -> Self {
+    /// `needless`: the primary was changed, and there was no reason to.
+    pub(super) fn new(verdict: &Verdict, whole: Duration, needless: bool) -> Self {
         let milliseconds = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self {
             gap_ms: milliseconds(verdict.gap.length),
@@ -60,7 +61,10 @@ impl Sample {
             dual_acks: verdict.dual_acks.len(),
             acknowledged: verdict.acknowledged,
             whole_ms: milliseconds(whole),
-            broken: verdict.check().err().map(|error| format!("{error:#}")),
+            broken: match verdict.check() {
+                Err(error) => Some(format!("{error:#}")),
+                Ok(()) => needless.then(|| "the primary was changed for nothing".to_owned()),
+            },
         }
     }
 }
