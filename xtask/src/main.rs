@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask ci` is everything that CI runs and never writes to the
 //! tree; `cargo xtask fix` does.
 
+mod lints;
 mod postgres;
 mod tests;
 
@@ -44,18 +45,7 @@ fn main() -> ExitCode {
 /// Lints first: they are fast, and a person who waits wants to know early. But a lint that fails
 /// keeps no test from being run, so that one run shows all there is.
 fn ci() -> Result<()> {
-    let checks = [
-        cargo(&["fmt", "--all", "--check"]),
-        cargo(&[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--locked",
-            "--",
-            "--deny",
-            "warnings",
-        ]),
-    ];
+    let checks = lints::check();
     let mut count = tests::run(&tests::UNIT)?;
     postgres::have_all();
     count.add(&tests::run(&tests::end_to_end(&[]))?);
