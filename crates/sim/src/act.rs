@@ -23,7 +23,6 @@ impl World {
             self.nodes[id].agent.doing = Some(Doing {
                 serial,
                 job,
-                rule,
                 action,
                 phase,
             });
@@ -101,13 +100,17 @@ impl World {
             | Action::Release { .. }
             | Action::ClearSwitchover { .. }
             | Action::Leave => {
+                match &action {
+                    Action::Claim(claim) => self.note_claiming(id, claim),
+                    Action::Release { .. } => self.note_releasing(id, rule),
+                    _ => {}
+                }
                 if let Some(txn) = self.transaction(id, &action, &snapshot) {
                     let job = Job::Other;
                     let phase = Phase::Asked;
                     self.nodes[id].agent.doing = Some(Doing {
                         serial,
                         job,
-                        rule,
                         action,
                         phase,
                     });
@@ -170,7 +173,6 @@ impl World {
             Action::Claim(claim) => self.extend_lease(id, claim.epoch, sent),
             Action::Reattach { epoch } => self.extend_lease(id, epoch, sent),
             Action::Release { .. } => {
-                self.note_released(id, doing.rule);
                 self.nodes[id].agent.lease = None;
                 self.nodes[id].guard = None;
             }

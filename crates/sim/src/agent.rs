@@ -20,8 +20,9 @@ impl World {
     pub(crate) fn start_agent(&mut self, id: NodeId) {
         let run = self.new_run();
         let local = self.local(id);
+        let member = self.store.current.cluster.nodes.contains_key(&name_of(id));
         let node = &mut self.nodes[id];
-        if !node.up || node.agent.alive {
+        if !node.up || node.agent.alive || !member {
             return;
         }
         let decisions = node.agent.decisions;

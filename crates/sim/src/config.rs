@@ -35,11 +35,21 @@ pub enum Break {
     LateTransactions,
     /// A primary that died under a pending order counts as one that was stopped cleanly.
     CrashAsHandover,
+    /// An agent does not see that the cluster is paused.
+    PauseUnseen,
+    /// Candidate priorities, maintenance and drops of the other nodes and of this one are not seen by a claimant.
+    PriorityUnseen,
+    /// A node claims without proof, though no person has accepted the loss.
+    LossUnasked,
+    /// A dropped node leaves while the sync record still names it.
+    LeaveNamed,
+    /// Half a record that came in counts as replayed.
+    HalfBelieved,
 }
 
 impl Break {
     /// With the names that the command line knows them by.
-    pub const ALL: [(Self, &'static str); 13] = [
+    pub const ALL: [(Self, &'static str); 18] = [
         (Self::PromiseWhileStreaming, "promise-while-streaming"),
         (Self::WithdrawUnchecked, "withdraw-unchecked"),
         (Self::ClaimBehind, "claim-behind"),
@@ -53,6 +63,11 @@ impl Break {
         (Self::StreamAcrossEpochs, "stream-across-epochs"),
         (Self::LateTransactions, "late-transactions"),
         (Self::CrashAsHandover, "crash-as-handover"),
+        (Self::PauseUnseen, "pause-unseen"),
+        (Self::PriorityUnseen, "priority-unseen"),
+        (Self::LossUnasked, "loss-unasked"),
+        (Self::LeaveNamed, "leave-named"),
+        (Self::HalfBelieved, "half-believed"),
     ];
 
     pub fn named(name: &str) -> Option<Self> {
@@ -93,6 +108,10 @@ fn weights(broken: Option<Break>, rng: &mut Rng) -> Vec<u64> {
             Kind::Switchover,
         ],
         Some(Break::CrashAsHandover) => &[Kind::KillPostmaster, Kind::Switchover],
+        Some(Break::PauseUnseen) => &[Kind::Pause, Kind::LoseMachine, Kind::KillPostmaster],
+        Some(Break::PriorityUnseen) => &[Kind::Priority, Kind::LoseMachine, Kind::KillPostmaster],
+        Some(Break::HalfBelieved) => &[Kind::KillPostmaster, Kind::LoseMachine, Kind::Isolate],
+        Some(Break::LeaveNamed) => &[Kind::Drop, Kind::LoseMachine, Kind::Isolate],
         _ => &[],
     };
     Kind::ALL
@@ -139,6 +158,8 @@ pub(crate) struct Config {
     pub clients: usize,
     /// Of a thousand promotions, how many are followed by a fault at once.
     pub double_fault: u64,
+    /// Of a thousand pieces of WAL, how many end in the middle of a record.
+    pub halves: u64,
     /// Out of a thousand commits, the first flush is slow.
     pub slow_flush: u64,
 }
@@ -187,6 +208,7 @@ impl Config {
             retention: if rng.chance(300) { 40 } else { usize::MAX },
             clients: 2 + rng.index(2),
             double_fault: if rng.chance(500) { 500 } else { 0 },
+            halves: 400,
             slow_flush: rng.below(40),
         };
         config.focus();
@@ -201,6 +223,13 @@ impl Config {
                 self.view_lag = ms(3000);
                 self.loss = 150;
                 self.late = 100;
+                self.fault_gap = ms(900);
+                self.turmoil = ms(16_000);
+            }
+            Some(Break::HalfBelieved) => {
+                self.halves = 1000;
+                self.slow_flush = 300;
+                self.double_fault = 1000;
                 self.fault_gap = ms(900);
                 self.turmoil = ms(16_000);
             }

@@ -25,6 +25,10 @@ pub(crate) enum Fault {
     Sick(NodeId, Health),
     Switchover,
     Maintenance(NodeId),
+    Pause,
+    Priority(NodeId),
+    Drop(NodeId),
+    AcceptLoss(NodeId),
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +46,8 @@ pub(crate) enum Undo {
     ViewCurrent(NodeId),
     Recover(NodeId),
     EndMaintenance(NodeId),
+    Resume,
+    Rejoin(NodeId),
 }
 
 /// What kind of fault, before it is drawn whom it hits.
@@ -66,11 +72,15 @@ pub(crate) enum Kind {
     Sick,
     Switchover,
     Maintenance,
+    Pause,
+    Priority,
+    Drop,
+    AcceptLoss,
 }
 
 impl Kind {
     /// With how often each comes.
-    pub(crate) const ALL: [(Self, u64); 19] = [
+    pub(crate) const ALL: [(Self, u64); 23] = [
         (Self::KillPostmaster, 16),
         (Self::KillAgent, 5),
         (Self::KillBoth, 4),
@@ -90,6 +100,10 @@ impl Kind {
         (Self::Sick, 7),
         (Self::Switchover, 7),
         (Self::Maintenance, 3),
+        (Self::Pause, 3),
+        (Self::Priority, 4),
+        (Self::Drop, 3),
+        (Self::AcceptLoss, 4),
     ];
 }
 
@@ -157,6 +171,10 @@ impl World {
             }
             Kind::Switchover => Fault::Switchover,
             Kind::Maintenance => Fault::Maintenance(id),
+            Kind::Pause => Fault::Pause,
+            Kind::Priority => Fault::Priority(id),
+            Kind::Drop => Fault::Drop(id),
+            Kind::AcceptLoss => Fault::AcceptLoss(self.rng.index(self.nodes.len())),
         }
     }
 
@@ -252,6 +270,16 @@ impl World {
                 self.set_maintenance(id, true);
                 self.undo_after(ms(500), ms(4000), Undo::EndMaintenance(id));
             }
+            Fault::Pause => {
+                self.set_paused(true);
+                self.undo_after(ms(500), ms(6000), Undo::Resume);
+            }
+            Fault::Priority(id) => self.set_priority(id),
+            Fault::Drop(id) => {
+                self.drop_node(id);
+                self.undo_after(ms(2000), ms(6000), Undo::Rejoin(id));
+            }
+            Fault::AcceptLoss(id) => self.accept_loss(id),
         }
     }
 
@@ -284,6 +312,8 @@ impl World {
             Undo::ViewCurrent(id) => self.net.set_lagging(id, false),
             Undo::Recover(id) => self.nodes[id].disk.health = Health::Fine,
             Undo::EndMaintenance(id) => self.set_maintenance(id, false),
+            Undo::Resume => self.set_paused(false),
+            Undo::Rejoin(id) => self.rejoin(id),
         }
     }
 
@@ -429,6 +459,7 @@ impl World {
             self.nodes[id].disk.health = Health::Fine;
         }
         self.settle_store();
+        self.set_paused(false);
         for id in 0..self.nodes.len() {
             self.start_agent(id);
             self.set_maintenance(id, false);

@@ -26,6 +26,8 @@ impl World {
                     node.disk.upstream = Some((id_of(&leader), epoch));
                     if let Some(standby) = node.standby_mut() {
                         standby.broken = None;
+                        // Looked at anew once it is cut off again.
+                        standby.waiting = false;
                     }
                     let target = self.pg(id);
                     self.after(ms(1), target, Event::Connect);
@@ -73,6 +75,7 @@ impl World {
         );
         let disk = &mut self.nodes[id].disk;
         disk.data = DataDir::Unfinished;
+        disk.half = false;
         disk.note = Some(lineage);
         disk.upstream = None;
         if clone {

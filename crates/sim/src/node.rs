@@ -48,6 +48,8 @@ pub(crate) struct Disk {
     pub sick_since: Micros,
     pub data: DataDir,
     pub wal: Vec<Record>,
+    /// After the last record, the first half of one more has come in. It will never be replayed.
+    pub half: bool,
     /// How many records survive a power loss.
     pub flushed: usize,
     pub note: Option<Lineage>,
@@ -205,8 +207,6 @@ pub(crate) enum Purpose {
 pub(crate) struct Doing {
     pub serial: u64,
     pub job: Job,
-    /// The rule that decided it.
-    pub rule: &'static str,
     pub action: Action,
     pub phase: Phase,
 }
@@ -283,12 +283,13 @@ impl Node {
 }
 
 impl Disk {
-    fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
             health: Health::Fine,
             sick_since: 0,
             data: DataDir::Empty,
             wal: Vec::new(),
+            half: false,
             flushed: 0,
             note: None,
             clean_stop: false,

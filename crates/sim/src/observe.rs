@@ -2,9 +2,12 @@
 
 use crate::config::Break;
 use crate::node::{Health, Life, NodeId, Role, id_of, name_of};
-use crate::wal::lsn;
+use crate::wal::{lsn, received};
 use crate::world::World;
-use ha::{Cluster, DataDir, Job, Member, NodeView, Postgres, Primary, Standby, Storage, Walsender};
+use ha::{
+    Cluster, DataDir, Job, Member, NodeView, Postgres, Primary, Standby, Storage, Switchover,
+    Walsender,
+};
 
 impl World {
     /// What the agent finds when it looks at its own machine.
@@ -60,7 +63,11 @@ impl World {
             Role::Standby(side) => {
                 let ended = side.receiver.is_none() && node.disk.upstream.is_none();
                 let all = node.disk.wal.len();
-                let received = if side.streamed { all } else { side.replayed };
+                // Once replay is seen to wait for more, what it has replayed is the end.
+                let received = match (side.streamed, side.waiting) {
+                    (true, false) => received(all, node.disk.half),
+                    (true, true) | (false, _) => lsn(side.replayed),
+                };
                 Postgres::Standby(Standby {
                     upstream: node
                         .disk
@@ -68,7 +75,7 @@ impl World {
                         .filter(|_| !side.ghost)
                         .map(|(up, _)| name_of(up)),
                     streaming: side.receiver.is_some() && !side.ghost,
-                    received: lsn(received),
+                    received,
                     replayed: lsn(side.replayed),
                     end_known: side.ghost || (ended && (side.streamed || side.waiting)),
                     open: side.open,
@@ -102,6 +109,31 @@ impl World {
 
     /// The breaks that stand in front of the decision.
     pub(crate) fn distort(&self, cluster: &mut Cluster, me: &mut NodeView) {
+        if self.config.is_broken(Break::PriorityUnseen) {
+            for node in cluster.nodes.values_mut() {
+                node.priority = 50;
+                node.maintenance = false;
+            }
+        }
+        if self.config.is_broken(Break::LossUnasked) && cluster.leader.is_none() {
+            cluster.switchover = Some(Switchover {
+                from: None,
+                to: Some(me.name.clone()),
+                accept_loss: true,
+            });
+        }
+        if self.config.is_broken(Break::LeaveNamed) && cluster.node(&me.name).dropped {
+            cluster.sync = None;
+        }
+        if self.config.is_broken(Break::HalfBelieved)
+            && let Postgres::Standby(standby) = &mut me.postgres
+            && self.nodes[id_of(&me.name)].disk.half
+        {
+            standby.replayed = standby.received;
+        }
+        if self.config.is_broken(Break::PauseUnseen) {
+            cluster.settings.paused = false;
+        }
         if self.nodes[id_of(&me.name)].agent.forgot {
             cluster.promises.remove(&me.name);
         }

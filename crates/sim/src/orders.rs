@@ -1,9 +1,9 @@
 //! What a person orders, straight into the store.
 
-use crate::node::{NodeId, name_of};
+use crate::node::{Disk, Life, NodeId, name_of};
 use crate::store::{Put, Request, Txn};
 use crate::world::World;
-use ha::Switchover;
+use ha::{NodeRecord, Switchover};
 use std::rc::Rc;
 
 impl World {
@@ -35,12 +35,96 @@ impl World {
         }
     }
 
-    pub(crate) fn set_maintenance(&mut self, id: NodeId, on: bool) {
+    /// The node's record with a change; nothing for one that has left.
+    fn edit_node(&mut self, id: NodeId, edit: impl FnOnce(&mut NodeRecord)) {
         let name = name_of(id);
-        let mut record = self.store.current.cluster.node(&name);
-        if record.maintenance != on {
-            record.maintenance = on;
+        let Some(old) = self.store.current.cluster.nodes.get(&name) else {
+            return;
+        };
+        let mut record = old.clone();
+        edit(&mut record);
+        if record != *old {
             self.order(Put::Node(name, Some(record)));
+        }
+    }
+
+    pub(crate) fn set_maintenance(&mut self, id: NodeId, on: bool) {
+        self.edit_node(id, |record| record.maintenance = on);
+    }
+
+    pub(crate) fn set_paused(&mut self, on: bool) {
+        let mut settings = self.store.current.cluster.settings.clone();
+        if settings.paused != on {
+            settings.paused = on;
+            self.order(Put::Settings(Box::new(settings)));
+        }
+    }
+
+    /// Somebody must be able to lead: the last one that can is left as it is.
+    pub(crate) fn set_priority(&mut self, id: NodeId) {
+        let priority = [0, 0, 50, 100][self.rng.index(4)];
+        let me = name_of(id);
+        let nodes = &self.store.current.cluster.nodes;
+        let others = nodes
+            .iter()
+            .any(|(name, node)| *name != me && node.priority > 0 && !node.dropped);
+        if priority > 0 || others {
+            self.edit_node(id, |record| record.priority = priority);
+        }
+    }
+
+    /// Two others that can lead stay.
+    pub(crate) fn drop_node(&mut self, id: NodeId) {
+        let me = name_of(id);
+        let nodes = &self.store.current.cluster.nodes;
+        let stay = nodes
+            .iter()
+            .filter(|(name, node)| **name != me && node.priority > 0 && !node.dropped);
+        if stay.count() >= 2 {
+            self.edit_node(id, |record| record.dropped = true);
+        }
+    }
+
+    /// A node that has left comes back as a new one, with an empty directory or with its old one.
+    pub(crate) fn rejoin(&mut self, id: NodeId) {
+        let name = name_of(id);
+        if !self.nodes[id].up
+            || !self.store.up
+            || self.store.current.cluster.nodes.contains_key(&name)
+        {
+            return;
+        }
+        self.kill_agent(id);
+        if self.nodes[id].pg.life != Life::Down {
+            self.kill(id);
+        } else if self.rng.chance(500) {
+            self.nodes[id].disk = Disk::empty();
+        }
+        let record = NodeRecord {
+            id: id as u64 + 1,
+            ..NodeRecord::default()
+        };
+        self.order(Put::Node(name, Some(record)));
+        self.start_agent(id);
+    }
+
+    /// Whoever has left by now.
+    pub(crate) fn rejoin_all(&mut self) {
+        for id in 0..self.nodes.len() {
+            self.rejoin(id);
+        }
+    }
+
+    /// `perform failover --allow-data-loss`, which a person may only say where nobody leads.
+    pub(crate) fn accept_loss(&mut self, to: NodeId) {
+        let cluster = &self.store.current.cluster;
+        let founded = matches!(cluster.initialize, ha::Initialize::Done(_));
+        if founded && cluster.leader.is_none() {
+            self.order(Put::Failover(Some(Switchover {
+                from: None,
+                to: Some(name_of(to)),
+                accept_loss: true,
+            })));
         }
     }
 }

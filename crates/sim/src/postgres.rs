@@ -48,8 +48,9 @@ impl World {
                 connection,
                 from,
                 records,
+                half,
             } => {
-                self.wal_arrives(id, connection, from, &records);
+                self.wal_arrives(id, connection, from, &records, half);
             }
             Event::Reply {
                 standby,
@@ -87,6 +88,7 @@ impl World {
         }
         let len = node.disk.wal.len();
         node.disk.clean_stop = false;
+        node.disk.half = false;
         node.pg.run = run;
         node.pg.life = Life::Starting;
         node.pg.stopped = None;
@@ -220,6 +222,7 @@ impl World {
         };
         let node = &mut self.nodes[id];
         node.disk.wal.truncate(kept);
+        node.disk.half = false;
         node.pg.run = run;
         node.pg.life = Life::Down;
         node.pg.stopped = None;
@@ -267,10 +270,15 @@ impl World {
             standby.ghost = standby.receiver.is_some();
             return;
         }
+        let receives = standby.receiver.is_some();
         match node.disk.health {
             // Its last flush does not end, and so it does not end either.
-            Health::Hung => return,
-            Health::Full => node.disk.wal.truncate(node.disk.flushed),
+            Health::Hung if receives => return,
+            Health::Hung => {}
+            Health::Full => {
+                node.disk.wal.truncate(node.disk.flushed);
+                node.disk.half = false;
+            }
             Health::Fine | Health::Slow => node.disk.flushed = node.disk.wal.len(),
         }
         if let Some(receiver) = node
@@ -292,6 +300,7 @@ impl World {
     ) {
         let node = &mut self.nodes[id];
         node.disk.histories.insert(predicted);
+        node.disk.half = false;
         if let Some(standby) = node.standby_mut() {
             standby.open = false;
         }
@@ -441,6 +450,7 @@ impl World {
                     return;
                 }
                 node.disk.wal.truncate(node.disk.flushed);
+                node.disk.half = false;
                 if let Some(receiver) = node.standby_mut().and_then(|side| side.receiver.take()) {
                     self.hang_up(receiver.from, id, receiver.connection);
                     self.after(ms(200), target, Event::Connect);

@@ -6,7 +6,7 @@ use crate::time::Micros;
 use ha::quorum::SyncRecord;
 use ha::{
     Cluster, Epoch, Initialize, Leadership, Member, NodeName, NodeRecord, Promise, Published,
-    Switchover,
+    Settings, Switchover,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,6 +23,7 @@ pub(crate) enum Key {
     Lineage,
     Failover,
     Status,
+    Settings,
     Member(NodeName),
     Node(NodeName),
     Promise(NodeName),
@@ -40,10 +41,11 @@ pub(crate) enum Put {
     Lineage(Published),
     Failover(Option<Switchover>),
     Status(ha::Lsn),
+    Settings(Box<Settings>),
     Member(NodeName, Option<Member>),
     Node(NodeName, Option<NodeRecord>),
     Promise(NodeName, Option<Promise>),
-    Stance(NodeName),
+    Stance(NodeName, bool),
 }
 
 /// All guards hold: everything happens, at one revision.
@@ -65,7 +67,7 @@ impl Txn {
     pub(crate) fn is_quiet(&self) -> bool {
         self.puts
             .iter()
-            .all(|put| matches!(put, Put::Status(_) | Put::Stance(_)))
+            .all(|put| matches!(put, Put::Status(_) | Put::Stance(..)))
     }
 }
 
@@ -219,6 +221,10 @@ impl Store {
                 cluster.leader_position = *value;
                 (Key::Status, true)
             }
+            Put::Settings(value) => {
+                cluster.settings = (**value).clone();
+                (Key::Settings, true)
+            }
             Put::Member(name, value) => {
                 for (id, held) in &mut self.leases {
                     if Some(*id) == lease {
@@ -238,7 +244,7 @@ impl Store {
                 replace(&mut cluster.promises, name, value.as_ref());
                 (Key::Promise(name.clone()), value.is_some())
             }
-            Put::Stance(name) => (Key::Stance(name.clone()), true),
+            Put::Stance(name, present) => (Key::Stance(name.clone()), *present),
         };
         snapshot.revision += 1;
         if present {

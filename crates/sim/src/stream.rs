@@ -20,6 +20,9 @@ impl World {
     pub(crate) fn connect(&mut self, id: NodeId) {
         let node = &self.nodes[id];
         let Some((from, epoch)) = node.disk.upstream else {
+            // Told to stream from nobody: from now on it waits for WAL in its own directory.
+            let target = self.pg(id);
+            self.after(ms(1), target, Event::Replay);
             return;
         };
         if node
@@ -78,9 +81,11 @@ impl World {
         let connection = self.new_run();
         let histories = self.nodes[from].disk.histories.clone();
         self.nodes[id].disk.histories.extend(histories);
+        self.nodes[id].disk.half = false;
         if let Some(standby) = self.nodes[id].standby_mut() {
             standby.receiver = Some(Receiver { connection, from });
             standby.streamed = true;
+            standby.waiting = false;
             standby.broken = None;
         }
         if let Some(side) = self.nodes[from].primary_mut() {
@@ -158,6 +163,8 @@ impl World {
         }
         sender.sent = flushed;
         let records = self.nodes[id].disk.wal[from..flushed].to_vec();
+        // What is flushed may end at a page, in the middle of a record.
+        let half = self.nodes[id].disk.wal.len() > flushed && self.rng.chance(self.config.halves);
         if self.carries(id, id, standby, connection) {
             let delay = Network::delay(&mut self.rng);
             let target = self.pg(standby);
@@ -168,6 +175,7 @@ impl World {
                     connection,
                     from,
                     records,
+                    half,
                 },
             );
         }
@@ -211,6 +219,7 @@ impl World {
         connection: u64,
         from: usize,
         records: &[Record],
+        half: bool,
     ) {
         let local = self.local(id);
         let node = &mut self.nodes[id];
@@ -231,11 +240,13 @@ impl World {
                     connection,
                     from,
                     records,
+                    half,
                 },
             );
             return;
         }
         node.disk.wal.extend_from_slice(records);
+        node.disk.half = half;
         node.agent.contact.wal = Some(local);
         if !records.is_empty() {
             self.note_received(id);

@@ -74,7 +74,13 @@ impl World {
                 txn.puts = vec![Put::Failover(None)];
             }
             Action::Leave => {
-                txn.puts = vec![Put::Member(me.clone(), None), Put::Promise(me, None)];
+                txn.guards = vec![seen.unchanged(Key::Node(me.clone()))];
+                txn.puts = vec![
+                    Put::Member(me.clone(), None),
+                    Put::Promise(me.clone(), None),
+                    Put::Stance(me.clone(), false),
+                    Put::Node(me, None),
+                ];
             }
             Action::Bootstrap
             | Action::Park
@@ -153,7 +159,7 @@ impl World {
         txn.guards = vec![(Key::Promise(me.clone()), 0)];
         match self.config.broken {
             Some(Break::LateTransactions) => {}
-            _ => txn.puts = vec![Put::Stance(me)],
+            _ => txn.puts = vec![Put::Stance(me, true)],
         }
         self.call(id, Request::Commit(txn), Purpose::Action { serial });
     }

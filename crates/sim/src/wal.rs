@@ -21,6 +21,11 @@ pub(crate) fn lsn(count: usize) -> Lsn {
     Lsn(count as u64 * RECORD_BYTES)
 }
 
+/// The LSN after `count` records and the first half of one more.
+pub(crate) fn received(count: usize, half: bool) -> Lsn {
+    Lsn(lsn(count).0 + u64::from(half) * RECORD_BYTES / 2)
+}
+
 /// The timelines as PostgreSQL's history files tell them: number, and index of the first record.
 pub(crate) fn branches(wal: &[Record]) -> Vec<(Timeline, usize)> {
     let mut found: Vec<(Timeline, usize)> = Vec::new();

@@ -80,6 +80,7 @@ pub(crate) enum Event {
         connection: u64,
         from: usize,
         records: Vec<Record>,
+        half: bool,
     },
     Reply {
         standby: NodeId,
@@ -505,7 +506,8 @@ impl World {
             Era::Healing | Era::Settling if spent > CONVERGES_WITHIN => {
                 self.stuck("the healed cluster does not converge");
             }
-            Era::Founding | Era::Turmoil | Era::Healing | Era::Settling => {}
+            Era::Healing => self.rejoin_all(),
+            Era::Founding | Era::Turmoil | Era::Settling => {}
         }
     }
 

@@ -103,3 +103,32 @@ fn a_transaction_that_arrives_late_is_caught() {
 fn a_crash_that_is_taken_for_a_handover_is_caught() {
     check(Break::CrashAsHandover, 300, &["a_handover_is_a_clean_stop"]);
 }
+
+#[test]
+fn a_pause_that_is_not_seen_is_caught() {
+    check(
+        Break::PauseUnseen,
+        100,
+        &["a_paused_cluster_keeps_its_leader"],
+    );
+}
+
+#[test]
+fn a_candidate_that_shall_not_lead_is_caught() {
+    check(Break::PriorityUnseen, 200, &["unwanted_nodes_lead_last"]);
+}
+
+#[test]
+fn a_loss_that_nobody_has_accepted_is_caught() {
+    check(Break::LossUnasked, 100, LOSS);
+}
+
+#[test]
+fn a_dropped_node_that_leaves_while_it_is_needed_is_caught() {
+    check(Break::LeaveNamed, 100, &["cluster_converges"]);
+}
+
+#[test]
+fn half_a_record_taken_for_a_whole_one_is_caught() {
+    check(Break::HalfBelieved, 600, &["promises_tell_the_truth"]);
+}

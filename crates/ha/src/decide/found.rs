@@ -11,7 +11,8 @@ pub(super) fn found(cluster: &Cluster, me: &NodeView) -> Decision {
             format!("waiting for {leader} to create the first data directory"),
         ),
         None => {
-            if let Some(why) = super::unfit(cluster, me) {
+            let unwanted = super::unwanted(cluster, &me.name).map(str::to_owned);
+            if let Some(why) = unwanted.or_else(|| super::unfit(me)) {
                 return Decision::wait(
                     "founding",
                     format!("this node can't found the cluster: {why}"),

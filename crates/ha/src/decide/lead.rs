@@ -305,22 +305,42 @@ pub fn wanted_setting(
         && standbys.len() < settings.sync_node_count.min(current.needed.max(1))
         && !current.is_alone()
     {
-        return current.clone();
+        // Strict mode waits for those it has named, save those that a person has dropped.
+        let stays = |name: &&NodeName| cluster.nodes.get(*name).is_some_and(|node| !node.dropped);
+        let stay: BTreeSet<NodeName> = current.standbys.iter().filter(stays).cloned().collect();
+        if stay == current.standbys {
+            return current.clone();
+        }
+        if !stay.is_empty() {
+            return sized(cluster, me, stay);
+        }
     }
     if settings.sync_strict && standbys.is_empty() {
-        // Strict mode names the absent and waits for them; alone only where there is nobody else.
-        let absent = cluster
-            .nodes
-            .iter()
-            .filter(|(name, node)| *name != me && counts(node));
-        return sized(cluster, me, absent.map(|(name, _)| name.clone()).collect());
+        return sized(cluster, me, absent(cluster, me));
     }
     sized(cluster, me, standbys)
 }
 
+/// Whom strict mode names and waits for when nobody is there: those that could lead, or else whoever has not been
+/// dropped. A leader goes on alone only where there is nobody else.
+pub(super) fn absent(cluster: &Cluster, me: &NodeName) -> BTreeSet<NodeName> {
+    let named = |fit: fn(&NodeRecord) -> bool| -> BTreeSet<NodeName> {
+        let others = cluster.nodes.iter();
+        others
+            .filter(|(name, node)| *name != me && fit(node))
+            .map(|(name, _)| name.clone())
+            .collect()
+    };
+    let able = named(counts);
+    if able.is_empty() {
+        return named(|node| node.quorum && !node.dropped);
+    }
+    able
+}
+
 /// Whether commits may rest on this node. One that may never lead is left out: what it alone has could not be found
 /// again without the leader.
-fn counts(node: &NodeRecord) -> bool {
+pub(super) fn counts(node: &NodeRecord) -> bool {
     node.quorum && node.priority > 0 && !node.maintenance && !node.dropped
 }
 
@@ -403,7 +423,8 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
     let order = cluster
         .switchover
         .as_ref()
-        .filter(|order| order.from.as_ref().is_none_or(|from| *from == me.name));
+        .filter(|order| order.from.as_ref().is_none_or(|from| *from == me.name))
+        .filter(|order| order.to.as_ref() != Some(&me.name));
     if let Some(order) = order.filter(|order| me.clean_stop || order.accept_loss) {
         let to = order
             .to
@@ -502,7 +523,7 @@ pub(super) fn can_take_over(cluster: &Cluster, me: &NodeView) -> Result<(), Stri
             .members
             .get(name)
             .is_some_and(|member| member.unfit.is_none())
-            && cluster.node(name).priority > 0
+            && super::unwanted(cluster, name).is_none()
     };
     let alive: BTreeSet<NodeName> = cluster
         .members

@@ -34,7 +34,7 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     let held = me
         .lease
         .is_some_and(|lease| lease.epoch >= cluster.current_epoch());
-    if mine && !held && is_my_epoch(cluster, me) {
+    if mine && !held && led_last(cluster, &me.name) {
         return reattach(cluster, me);
     }
     if let Some(fence) = unlawful_primary(cluster, me, now) {
@@ -44,7 +44,9 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
         return Decision::wait("job", format!("waiting for {}", job_name(job)));
     }
     let record = cluster.node(&me.name);
-    if record.dropped && !mine && !is_named(cluster, me) {
+    // The last leader may have what nobody else has: it stays until there is another.
+    let last = cluster.leader.is_none() && led_last(cluster, &me.name);
+    if record.dropped && !mine && !last && !is_named(cluster, &me.name) {
         return leave(me);
     }
     if let Some(refusal) = wrong_directory(cluster, me).or_else(|| forgotten_epoch(cluster, me)) {
@@ -56,25 +58,22 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     if mine {
         return lead::lead(cluster, me, now);
     }
+    if !cluster.nodes.contains_key(&me.name) {
+        return stranger(me);
+    }
     // Its acknowledgement still counts: without a leader its promise may be the one that is missing.
     let needed = cluster.leader.is_none()
-        && is_named(cluster, me)
+        && is_named(cluster, &me.name)
         && matches!(me.postgres, Postgres::Standby(_));
     if record.maintenance && !needed {
         return Decision::wait("maintenance", "in maintenance: Postgres is left alone");
     }
-    let ordered = cluster.switchover.is_some() || is_my_epoch(cluster, me);
     match &cluster.leader {
         Some(_) if record.dropped => Decision::wait(
             "dropped",
             "this node was dropped; the leader takes it out of its setting first",
         ),
         Some(leader) => follow::follow(cluster, me, leader, now),
-        // An order is none of the automatic's business, and neither is the way back of the last leader.
-        None if cluster.settings.paused && !ordered => Decision::wait(
-            "paused",
-            "no leader, but the cluster is paused: no automatic failover",
-        ),
         None => race::race(cluster, me, "there is no leader", now),
     }
 }
@@ -124,11 +123,12 @@ fn silent(me: &NodeView, since: Instant, now: Instant) -> Decision {
     )
 }
 
-fn is_my_epoch(cluster: &Cluster, me: &NodeView) -> bool {
+/// Whether the newest epoch is this node's.
+fn led_last(cluster: &Cluster, name: &NodeName) -> bool {
     cluster
         .epoch
         .as_ref()
-        .is_some_and(|leadership| leadership.leader == me.name)
+        .is_some_and(|leadership| leadership.leader == *name)
 }
 
 /// The one thing that never waits: a primary that may not be one.
@@ -193,9 +193,8 @@ fn forgotten_epoch(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
 }
 
 /// Whether a commit may have been acknowledged that needs this node's promise to be found again.
-fn is_named(cluster: &Cluster, me: &NodeView) -> bool {
-    let names =
-        |setting: &Setting| setting.leader == me.name || setting.standbys.contains(&me.name);
+fn is_named(cluster: &Cluster, name: &NodeName) -> bool {
+    let names = |setting: &Setting| setting.leader == *name || setting.standbys.contains(name);
     cluster
         .sync
         .as_ref()
@@ -210,6 +209,16 @@ fn leave(me: &NodeView) -> Decision {
             Decision::act("dropped", Action::Fence, reason)
         }
         Postgres::Starting | Postgres::Standby(_) => Decision::act("dropped", Action::Stop, reason),
+    }
+}
+
+/// Not registered: it has left without learning so, or is not registered yet. It is nobody's standby and no candidate.
+fn stranger(me: &NodeView) -> Decision {
+    let reason =
+        "this node is not registered with the cluster; it registers when standfast run starts";
+    match me.postgres {
+        Postgres::Standby(_) => Decision::act("not registered", Action::Stop, reason),
+        _ => Decision::wait("not registered", reason),
     }
 }
 
@@ -242,20 +251,20 @@ fn settle_down(me: &NodeView, settings: &crate::Settings, now: Instant) -> Optio
 }
 
 /// Why this node could not lead, whatever its WAL.
-pub(crate) fn unfit(cluster: &Cluster, me: &NodeView) -> Option<String> {
-    let record = cluster.node(&me.name);
-    if record.maintenance {
-        return Some("it is in maintenance".into());
-    }
-    if record.dropped {
-        return Some("it was dropped".into());
-    }
-    if record.priority == 0 {
-        return Some("its candidate priority is 0".into());
-    }
+fn unfit(me: &NodeView) -> Option<String> {
     match &me.storage {
         crate::view::Storage::Failing { why, .. } => Some(format!("its storage fails: {why}")),
         crate::view::Storage::Healthy => None,
+    }
+}
+
+/// Why a node shall not lead, as a person wishes. Where it alone has what was acknowledged, it leads nevertheless.
+fn unwanted(cluster: &Cluster, name: &NodeName) -> Option<&'static str> {
+    match cluster.node(name) {
+        node if node.dropped => Some("it was dropped"),
+        node if node.maintenance => Some("it is in maintenance"),
+        node if node.priority == 0 => Some("its candidate priority is 0"),
+        _ => None,
     }
 }
 
@@ -378,17 +387,10 @@ fn first_setting<'a>(
     me: &NodeName,
     promised: impl IntoIterator<Item = &'a NodeName>,
 ) -> Setting {
-    let could = |name: &&NodeName| {
-        let node = cluster.node(name);
-        *name != me && node.quorum && node.priority > 0 && !node.dropped
-    };
-    let counts = |name: &&NodeName| could(name) && !cluster.node(name).maintenance;
+    let counts = |name: &&NodeName| *name != me && lead::counts(&cluster.node(name));
     let mut standbys: BTreeSet<NodeName> = promised.into_iter().filter(counts).cloned().collect();
     if cluster.settings.sync_strict && standbys.is_empty() {
-        standbys = cluster.nodes.keys().filter(counts).cloned().collect();
-    }
-    if cluster.settings.sync_strict && standbys.is_empty() {
-        standbys = cluster.nodes.keys().filter(could).cloned().collect();
+        standbys = lead::absent(cluster, me);
     }
     lead::sized(cluster, me, standbys)
 }

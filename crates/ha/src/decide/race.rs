@@ -5,7 +5,7 @@
 
 use crate::decision::{Action, Claim, Decision};
 use crate::lineage::Position;
-use crate::quorum::{Missing, SyncRecord};
+use crate::quorum::{Missing, Setting, SyncRecord};
 use crate::types::{Instant, NodeName};
 use crate::view::{Cluster, DataDir, NodeView, Postgres, Promise, Standby};
 use serde::{Deserialize, Serialize};
@@ -70,10 +70,21 @@ fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: In
             format!("{why}; this node has no note of whose WAL it holds, so it can't vouch for it"),
         );
     };
+    if lineage.at(standby.received).epoch != lineage.at(standby.replayed).epoch {
+        // Half a record past the end of one epoch's WAL is no record of the next one's.
+        return Decision::wait(
+            "reading WAL",
+            format!(
+                "{why}; replayed to {}, {} bytes to replay before it is known whose they are",
+                standby.replayed,
+                standby.received.bytes_since(standby.replayed)
+            ),
+        );
+    }
     let promise = Promise {
         epoch: cluster.current_epoch(),
         position: lineage.at(standby.received),
-        unfit: super::unfit(cluster, me),
+        unfit: super::unfit(me),
         priority: cluster.node(&me.name).priority,
     };
     if !cluster
@@ -136,19 +147,42 @@ fn elect(
     if let Some(why) = &mine.unfit {
         return Err(format!("{name} can't lead: {why}"));
     }
+    if cluster.settings.paused && cluster.switchover.is_none() && !super::led_last(cluster, name) {
+        return Err("the cluster is paused: no automatic failover".to_owned());
+    }
     let able = able(cluster, name, &promises);
+    let with_me = || {
+        let mut able = able.clone();
+        able.extend(
+            promises
+                .get_key_value(name)
+                .map(|(name, mine)| (*name, *mine)),
+        );
+        able
+    };
     let promises = match &cluster.sync {
         // Among those that have promised the most advanced still goes first.
-        _ if loss_accepted(cluster, name) => able,
+        _ if loss_accepted(cluster, name) => with_me(),
         // If those that can lead prove enough by themselves, the others' tails hold nothing that was acknowledged.
-        Some(record) if proof(cluster, record, &able).is_ok() => able,
+        Some(record) if proof(cluster, record, &able).is_ok() => {
+            wanted(cluster, name)?;
+            able
+        }
         Some(record) => {
             proof(cluster, record, &promises).map_err(|missing| missing.to_string())?;
+            let as_much = |promise: &&Promise| promise.position.rank() >= mine.position.rank();
+            if able.values().any(as_much) || !super::is_named(cluster, name) {
+                wanted(cluster, name)?;
+            }
             promises.clone()
         }
         None => {
             window(cluster, name, me, &names(&promises), mine, now)?;
-            able
+            let near = |promise: &&Promise| lag(cluster, promise) <= cluster.settings.lag_bytes_max;
+            if able.values().any(near) || !super::led_last(cluster, name) {
+                wanted(cluster, name)?;
+            }
+            with_me()
         }
     };
     let counted = names(&promises);
@@ -163,12 +197,27 @@ fn elect(
     Ok(counted)
 }
 
+/// Whether a person wants this node to lead. Asked wherever somebody else can.
+fn wanted(cluster: &Cluster, name: &NodeName) -> Result<(), String> {
+    match super::unwanted(cluster, name) {
+        Some(why) => Err(format!("{name} can't lead: {why}")),
+        None => Ok(()),
+    }
+}
+
+/// How far a promise is behind the last known position of the leader, in bytes.
+fn lag(cluster: &Cluster, promise: &Promise) -> u64 {
+    cluster.leader_position.bytes_since(promise.position.lsn)
+}
+
 type Promises<'a> = BTreeMap<&'a NodeName, &'a Promise>;
 
-/// The promises of nodes that are there and could lead.
+/// The promises of nodes that are there, could lead and shall.
 fn able<'a>(cluster: &Cluster, name: &NodeName, promises: &Promises<'a>) -> Promises<'a> {
     let can = |(other, promise): &(&&NodeName, &&Promise)| {
-        promise.unfit.is_none() && (**other == name || cluster.members.contains_key(**other))
+        promise.unfit.is_none()
+            && super::unwanted(cluster, other).is_none()
+            && (**other == name || cluster.members.contains_key(**other))
     };
     promises
         .iter()
@@ -251,7 +300,7 @@ fn window(
             "commits are asynchronous and the lease of {leader} has not ended"
         ));
     }
-    let lag = cluster.leader_position.bytes_since(mine.position.lsn);
+    let lag = lag(cluster, mine);
     if lag > cluster.settings.lag_bytes_max {
         return Err(format!(
             "{name} is {lag} bytes behind the last known position of the leader, more than \
@@ -296,7 +345,13 @@ fn turn(
         .as_ref()
         .and_then(|order| order.from.as_ref());
     let merit = |name: &NodeName, promise: &Promise| {
-        (asked == Some(name), left != Some(name), promise.priority)
+        let wanted = super::unwanted(cluster, name).is_none();
+        (
+            asked == Some(name),
+            left != Some(name),
+            wanted,
+            promise.priority,
+        )
     };
     let better: Vec<&NodeName> = promises
         .iter()
@@ -326,8 +381,9 @@ fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &s
         .as_ref()
         .and_then(|record| proof(cluster, record, &promises).err());
     let record = cluster.sync.as_ref().map(|record| match unproven {
-        // The loss was accepted: what it might have kept is no longer waited for.
-        Some(_) => SyncRecord::of(first()),
+        // The loss was accepted: what it might have kept is no longer waited for. What is here, is here alone until
+        // the first setting's barrier is passed.
+        Some(_) => SyncRecord::of(Setting::alone(me.name.clone())).joined(first()),
         None => record.joined(first()),
     });
     let voices: Vec<&str> = counted.iter().map(NodeName::as_str).collect();

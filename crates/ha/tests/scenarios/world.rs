@@ -66,6 +66,14 @@ impl World {
                 self.cluster.switchover = Some(order);
             }
             ["maintenance", name, on] => self.record(name).maintenance = *on == "on",
+            ["pause", on] => self.cluster.settings.paused = *on == "on",
+            ["priority", name, priority] => {
+                self.record(name).priority = priority.parse().expect("a number");
+            }
+            // Its registration went without its knowledge.
+            ["forgotten", name] => {
+                self.cluster.nodes.remove(&name_of(name));
+            }
             ["drop", name] => self.record(name).dropped = true,
             // Its new copy of the data was cut off.
             ["unfinish", name] => {

@@ -6,7 +6,7 @@ use crate::world::World;
 
 pub(super) fn at_release(world: &World, (id, rule): &(NodeId, &'static str)) -> Result<(), Broken> {
     let node = &world.nodes[*id];
-    let order = world.store.current.cluster.switchover.as_ref();
+    let order = node.agent.snapshot.cluster.switchover.as_ref();
     let accepted = order.is_some_and(|order| order.accept_loss);
     let planned = matches!(*rule, "switchover" | "step aside");
     if !planned || accepted || node.disk.clean_stop {

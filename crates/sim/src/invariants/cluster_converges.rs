@@ -36,6 +36,15 @@ impl World {
                 return Err(format!("{} has a promise left", node.name));
             }
         }
+        if cluster.settings.paused {
+            return Err("the cluster is paused".to_owned());
+        }
+        if let Some(name) = self.nodes.iter().map(|node| &node.name).find(|name| {
+            let record = cluster.nodes.get(*name);
+            record.is_none_or(|record| record.dropped || record.maintenance)
+        }) {
+            return Err(format!("{name} is no full member"));
+        }
         if cluster.switchover.is_some() {
             return Err("a switchover is pending".to_owned());
         }
@@ -46,19 +55,14 @@ impl World {
         if !self.config.synchronous() {
             return Ok(());
         }
-        let record = self
-            .store
-            .current
-            .cluster
-            .sync
-            .as_ref()
-            .ok_or("there is no sync record")?;
+        let cluster = &self.store.current.cluster;
+        let record = cluster.sync.as_ref().ok_or("there is no sync record")?;
         let newest = record.newest();
-        let count = self
-            .config
-            .settings
-            .sync_node_count
-            .min(self.nodes.len() - 1);
+        let able = cluster
+            .nodes
+            .iter()
+            .filter(|(name, node)| Some(*name) != cluster.leader.as_ref() && node.priority > 0);
+        let count = self.config.settings.sync_node_count.min(able.count());
         let enough = newest.needed >= count;
         if record.is_settled() && enough {
             return Ok(());

@@ -3,6 +3,7 @@
 //! The checks see everything: true time, the identity of records, every node at once.
 
 mod a_handover_is_a_clean_stop;
+mod a_paused_cluster_keeps_its_leader;
 mod acknowledged_commits_survive;
 mod cluster_converges;
 mod epoch_moves_forward;
@@ -12,13 +13,14 @@ mod promises_tell_the_truth;
 mod promoted_node_had_every_acknowledged_commit;
 mod strict_mode_never_acknowledges_alone;
 mod timelines_never_fork_unseen;
+mod unwanted_nodes_lead_last;
 mod visible_commits_survive;
 
-use crate::node::{NodeId, Waiter};
+use crate::node::{NodeId, Waiter, id_of};
 use crate::store::Snapshot;
 use crate::time::Micros;
 use crate::world::World;
-use ha::Epoch;
+use ha::{Claim, Epoch};
 use std::collections::BTreeSet;
 
 /// A rule that did not hold.
@@ -60,6 +62,10 @@ pub(crate) struct Ledger {
     pub protected: bool,
     /// Acknowledged in asynchronous mode and gone.
     pub lost: BTreeSet<u64>,
+    /// The newest epoch that was claimed without proof, because a person has accepted the loss.
+    pub accepted: Epoch,
+    /// Claims without proof that were sent, whether they happened or not.
+    pub unproven: BTreeSet<(NodeId, Epoch)>,
 }
 
 impl World {
@@ -89,6 +95,10 @@ impl World {
         else {
             return;
         };
+        if epoch < self.ledger.accepted {
+            // A zombie of the time before a loss that a person has accepted.
+            return;
+        }
         let Waiter { index, uid, begun } = waiter;
         let known = Known {
             index,
@@ -134,6 +144,21 @@ impl World {
         self.ledger.promotions.push(promotion);
     }
 
+    /// What a person has given up is nobody's to keep.
+    fn forgive_accepted_loss(&mut self, id: NodeId) {
+        let held = |known: &Known| self.holds(id, known);
+        let kept: Vec<Known> = self
+            .ledger
+            .acknowledged
+            .iter()
+            .copied()
+            .filter(held)
+            .collect();
+        let readable: Vec<Known> = self.ledger.visible.iter().copied().filter(held).collect();
+        self.ledger.acknowledged = kept;
+        self.ledger.visible = readable;
+    }
+
     pub(crate) fn note_opened(&mut self, id: NodeId) {
         let Some(side) = self.nodes[id].primary() else {
             return;
@@ -172,7 +197,17 @@ impl World {
         }
     }
 
-    pub(crate) fn note_released(&mut self, id: NodeId, rule: &'static str) {
+    pub(crate) fn note_claiming(&mut self, id: NodeId, claim: &Claim) {
+        self.check(a_paused_cluster_keeps_its_leader::at_claim, &id);
+        self.check(unwanted_nodes_lead_last::at_claim, &id);
+        let order = self.nodes[id].agent.snapshot.cluster.switchover.as_ref();
+        let asked = order.is_some_and(|order| order.accept_loss);
+        if asked && claim.why.contains("a person has accepted the loss") {
+            self.ledger.unproven.insert((id, claim.epoch));
+        }
+    }
+
+    pub(crate) fn note_releasing(&mut self, id: NodeId, rule: &'static str) {
         self.check(a_handover_is_a_clean_stop::at_release, &(id, rule));
     }
 
@@ -186,6 +221,15 @@ impl World {
     pub(crate) fn check_store(&mut self, before: &Snapshot) {
         self.check(epoch_moves_forward::at_transaction, before);
         self.check(promises_tell_the_truth::at_transaction, before);
+        let cluster = &self.store.current.cluster;
+        let epoch = cluster.current_epoch();
+        if epoch != before.cluster.current_epoch()
+            && let Some(leader) = cluster.leader.as_ref().map(id_of)
+            && self.ledger.unproven.contains(&(leader, epoch))
+        {
+            self.ledger.accepted = epoch;
+            self.forgive_accepted_loss(leader);
+        }
         let record = self.store.current.cluster.sync.as_ref();
         self.ledger.protected |=
             record.is_some_and(|record| record.is_settled() && !record.newest().is_alone());

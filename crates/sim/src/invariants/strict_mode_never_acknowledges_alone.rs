@@ -4,7 +4,13 @@ use super::{Broken, Known};
 use crate::world::World;
 
 pub(super) fn at_acknowledgement(world: &World, known: &Known) -> Result<(), Broken> {
-    let strict = world.config.settings.sync_strict && world.ledger.protected;
+    let cluster = &world.store.current.cluster;
+    let me = &world.nodes[known.node].name;
+    let others = cluster
+        .nodes
+        .iter()
+        .any(|(name, node)| name != me && !node.dropped);
+    let strict = world.config.settings.sync_strict && world.ledger.protected && others;
     let record = world.store.current.cluster.sync.as_ref();
     let alone = record.is_some_and(|record| record.is_settled() && record.newest().is_alone());
     if strict && alone {
