@@ -29,6 +29,9 @@ const READ: Duration = Duration::from_secs(1);
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 const WRITE: Duration = Duration::from_millis(1500);
 
+/// A standby that acknowledges nothing for this long, though there is something, is not called streaming.
+const MUTE: Duration = Duration::from_secs(1);
+
 /// One look at the instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Observation {
@@ -38,6 +41,8 @@ pub(crate) struct Observation {
     pub(crate) postgres: Postgres,
     /// Down, and the control file says that it stopped cleanly as a primary.
     pub(crate) clean_stop: bool,
+    /// Why no new cluster may be made of the data directory.
+    pub(crate) may_not_found: Option<String>,
     pub(crate) stream_broken: Option<StreamBroken>,
     /// What Postgres says of a stream that has not come about for a while.
     pub(crate) stream_says: Option<String>,
@@ -60,6 +65,9 @@ pub(crate) struct Facts {
     pub(crate) sync_names: String,
 }
 
+/// What a look into the directory found, and why no new cluster may be made of it.
+type Read = Result<(postgres::DataDir, Option<String>), postgres::PostgresError>;
+
 /// Looks when poked, when the postmaster dies, and from time to time.
 #[derive(Debug)]
 pub(crate) struct Observer {
@@ -73,8 +81,10 @@ pub(crate) struct Observer {
     last_data: DataDir,
     /// What the control file said of the last stop, read while nothing ran.
     clean_stop: bool,
-    reading: Option<JoinHandle<Result<postgres::DataDir, postgres::PostgresError>>>,
-    seen: BTreeMap<NodeName, Instant>,
+    may_not_found: Option<String>,
+    reading: Option<JoinHandle<Read>>,
+    /// When each standby was last seen streaming, and how much it had flushed then.
+    seen: BTreeMap<NodeName, (Instant, Lsn)>,
     /// Since when it should stream and does not.
     unconnected: Option<Instant>,
     /// What the log said of that, and when it was read.
@@ -126,6 +136,7 @@ impl Observer {
             data: None,
             last_data: DataDir::Empty,
             clean_stop: false,
+            may_not_found: None,
             reading: None,
             seen: BTreeMap::new(),
             waiting: None,
@@ -162,6 +173,7 @@ impl Observer {
             data: DataDir::Empty,
             postgres: Postgres::Starting,
             clean_stop: false,
+            may_not_found: None,
             stream_broken: None,
             stream_says: None,
             stream_heard: None,
@@ -190,6 +202,7 @@ impl Observer {
         observation.data = self.data_dir().await;
         let down = observation.postgres == (Postgres::Down { leftovers: 0 });
         observation.clean_stop = down && self.clean_stop;
+        observation.may_not_found.clone_from(&self.may_not_found);
         let there = matches!(observation.data, DataDir::Ready(_));
         self.streams.has_data.store(there, Ordering::SeqCst);
         observation
@@ -337,12 +350,19 @@ impl Observer {
             let Ok(name) = NodeName::new(row.application_name.clone()) else {
                 continue;
             };
-            let streaming = row.state.as_deref() == Some("streaming");
-            if streaming {
-                self.seen.insert(name.clone(), at);
-            }
-            let seen = self.seen.get(&name).copied().unwrap_or_default();
             let flushed = row.flushed.unwrap_or_default();
+            let streams = row.state.as_deref() == Some("streaming");
+            let before = self.seen.get(&name);
+            // To a machine that is gone a walsender streams on until its timeout: what counts is what comes back.
+            let mute = before.is_some_and(|(_, last)| *last == flushed) && flushed < probe.flushed;
+            if streams && !mute {
+                self.seen.insert(name.clone(), (at, flushed));
+            }
+            let seen = self
+                .seen
+                .get(&name)
+                .map_or_else(Instant::default, |(seen, _)| *seen);
+            let streaming = streams && at.since(seen) < MUTE;
             standbys.insert(
                 name,
                 Walsender {
@@ -352,7 +372,7 @@ impl Observer {
                 },
             );
         }
-        for (name, seen) in &self.seen {
+        for (name, (seen, _)) in &self.seen {
             let gone = Walsender {
                 streaming: false,
                 flushed: Lsn::ZERO,
@@ -377,17 +397,21 @@ impl Observer {
         let instance = self.instance.clone();
         let reading = self
             .reading
-            .get_or_insert_with(|| tokio::task::spawn_blocking(move || instance.data_dir()));
+            .get_or_insert_with(|| tokio::task::spawn_blocking(move || read(&instance)));
         let Ok(read) = tokio::time::timeout(READ, reading).await else {
             return self.last_data.clone();
         };
         self.reading = None;
         self.clean_stop = matches!(
             &read,
-            Ok(Ok(postgres::DataDir::Ready(control))) if control.state == ControlState::ShutDown
+            Ok(Ok((postgres::DataDir::Ready(control), _)))
+                if control.state == ControlState::ShutDown
         );
         let found = match read {
-            Ok(Ok(found)) => typed(found),
+            Ok(Ok((found, may_not_found))) => {
+                self.may_not_found = may_not_found;
+                typed(found)
+            }
             Ok(Err(error)) => DataDir::Unusable(error.to_string()),
             Err(_) => DataDir::Unusable("it could not be read".to_owned()),
         };
@@ -406,6 +430,15 @@ fn broken(failure: &StreamFailure) -> Option<StreamBroken> {
         StreamTrouble::Diverged => Some(StreamBroken::Diverged),
         StreamTrouble::WrongSystem | StreamTrouble::NoSlot | StreamTrouble::Refused => None,
     }
+}
+
+fn read(instance: &Instance) -> Read {
+    let found = instance.data_dir()?;
+    let may_not_found = match &found {
+        postgres::DataDir::Ready(control) => instance.may_found(control).err(),
+        _ => None,
+    };
+    Ok((found, may_not_found))
 }
 
 fn facts(probe: &Probe) -> Facts {

@@ -53,6 +53,24 @@ fn a_machine_of_a_pair_is_lost_and_comes_back() {
     });
 }
 
+/// What commits wait is `synchronous_relax_after` (2 s) from the standby's last word, not what
+/// PostgreSQL needs to notice that it is gone (5 s). The load of a test machine comes on top.
+const WAITS_AT_MOST: Duration = Duration::from_millis(4500);
+
+#[test]
+fn commits_wait_for_the_lost_standby_of_a_pair_and_go_on() {
+    let name = "commits_wait_for_the_lost_standby_of_a_pair_and_go_on";
+    story(name, Topology::Pair, Announced::POWER, async |world| {
+        let ledger = world.load(4).await?;
+        world
+            .break_and_heal(Fault::Standby, &ledger, Duration::ZERO)
+            .await?;
+        let gap = world.reckon(ledger).await?.gap.length;
+        ensure!(gap < WAITS_AT_MOST, "commits waited {gap:?}");
+        Ok(())
+    });
+}
+
 #[test]
 fn the_power_of_a_pair_goes_and_comes_back() {
     story(
