@@ -8,11 +8,13 @@ use crate::error::PostgresError;
 use ha::{Lsn, SystemId, Timeline};
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufStream};
 use tokio::net::UnixStream;
 
 /// Answers of this command are tiny.
 const MESSAGE_MAX: usize = 64 * 1024;
+/// Holds a whole answer, which comes as five messages.
+const BUFFER: usize = 512;
 
 /// What the server says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct Identity {
 /// A replication connection that asks one question, again and again.
 #[derive(Debug)]
 pub(crate) struct Identifier {
-    stream: UnixStream,
+    stream: BufStream<UnixStream>,
 }
 
 impl Identifier {
@@ -45,6 +47,7 @@ impl Identifier {
     async fn open_unlimited(socket: &Path, user: &str) -> Result<Self, PostgresError> {
         let failed = |e| PostgresError::file("connect to", socket, e);
         let stream = UnixStream::connect(socket).await.map_err(failed)?;
+        let stream = BufStream::with_capacity(BUFFER, BUFFER, stream);
         let mut this = Self { stream };
         let mut body = 196_608_i32.to_be_bytes().to_vec();
         for text in [
@@ -101,7 +104,8 @@ impl Identifier {
         let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
         message.extend_from_slice(&length.to_be_bytes());
         message.extend_from_slice(body);
-        self.stream.write_all(&message).await
+        self.stream.write_all(&message).await?;
+        self.stream.flush().await
     }
 
     async fn receive(&mut self) -> Result<(u8, Vec<u8>), PostgresError> {

@@ -20,7 +20,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ConnectionCommon};
@@ -150,7 +150,8 @@ impl Tls {
 pub(crate) fn plain(stream: TcpStream) -> Wire {
     let (reader, writer) = stream.into_split();
     Wire {
-        reader: Box::new(reader),
+        // A frame is read in parts: one call to the system for all of them.
+        reader: Box::new(BufReader::new(reader)),
         writer: Box::new(writer),
         binding: None,
     }

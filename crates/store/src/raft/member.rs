@@ -225,17 +225,19 @@ impl Member {
     /// Ends when this member cannot go on.
     pub(crate) async fn failed(&self) -> String {
         let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(why)) => why.clone(),
+            Ok(None) | Err(_) => "it is gone".into(),
+        }
+    }
+
+    /// Notices that Raft has ended by itself. A task of its own: the metrics change with each message.
+    pub(crate) async fn watch_raft(self: Arc<Self>) {
         let mut metrics = self.raft.metrics();
-        loop {
-            if let Err(StoreError::Fatal(why)) = self.failure() {
-                return why;
-            }
-            tokio::select! {
-                _ = failure.changed() => {}
-                // The sender is gone when Raft has ended, which `running_state` has said before.
-                changed = metrics.changed() => if changed.is_err() {
-                    self.fail("its Raft node has ended".into());
-                }
+        while self.failure().is_ok() {
+            // The sender is gone when Raft has ended, which `running_state` has said before.
+            if metrics.changed().await.is_err() {
+                self.fail("its Raft node has ended".into());
             }
         }
     }

@@ -76,6 +76,7 @@ impl RaftStore {
         let failed = |error: std::io::Error| StoreError::Fatal(format!("{path}: {error}"));
         let member = Arc::new(Member::start(options, directory).await.map_err(failed)?);
         let tasks = vec![
+            tokio::spawn(Arc::clone(&member).watch_raft()).abort_handle(),
             tokio::spawn(start::run(Arc::clone(&member))).abort_handle(),
             tokio::spawn(expiry::run(Arc::clone(&member))).abort_handle(),
             tokio::spawn(caretaker::run(Arc::clone(&member))).abort_handle(),
