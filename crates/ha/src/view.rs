@@ -173,6 +173,9 @@ pub struct NodeView {
     /// Down, and it stopped cleanly as a primary: whoever streamed from it has everything.
     #[serde(default)]
     pub clean_stop: bool,
+    /// Why no new cluster may be made of the data directory, unless a person says so.
+    #[serde(default)]
+    pub may_not_found: Option<String>,
     /// When the instance was first found down, and how often it failed to start since.
     pub down_since: Option<Instant>,
     pub start_failures: u32,

@@ -4,7 +4,7 @@
 //! after the last one is; nothing is removed that neither carries the marker nor was named by the caller.
 
 use crate::binaries::Binaries;
-use crate::control::Control;
+use crate::control::{Control, ControlState};
 use crate::error::PostgresError;
 use crate::files;
 use crate::program::Running;
@@ -130,6 +130,46 @@ pub(crate) fn inspect(
             Err(PostgresError::Spawn { program, source })
         }
         Err(e) => unusable(format!("its control file can't be read: {e}")),
+    }
+}
+
+/// In the data directory, so that it outlives the state directory: Standfast has run this copy.
+const MARK: &str = "standfast.cluster";
+/// Made by a person in the data directory that shall be the beginning of a new cluster.
+const WORD: &str = "standfast.found";
+const MARK_TEXT: &str = "\
+This data directory belongs to a Standfast cluster; every node's does.
+Where the store of that cluster is lost, none of them becomes a new cluster by itself:
+another one may have newer data. A person decides, by a file standfast.found beside this one.
+";
+
+/// Written before Postgres starts under Standfast. A person's word is used up by it.
+pub(crate) fn mark(data_dir: &Path) -> Result<(), PostgresError> {
+    files::write_if_changed(&data_dir.join(MARK), MARK_TEXT.as_bytes())?;
+    files::remove_durably(&data_dir.join(WORD)).map(drop)
+}
+
+/// Why no new cluster may be made of this directory, unless a person says so.
+pub(crate) fn may_found(data_dir: &Path, control: &Control) -> Result<(), String> {
+    let word = data_dir.join(WORD);
+    if word.is_file() {
+        return Ok(());
+    }
+    let how = format!("make the file {} there", word.display());
+    if !matches!(data_dir.join(MARK).try_exists(), Ok(false)) {
+        return Err(format!(
+            "its data directory belongs to a cluster whose store is not here, and another node may have newer data; \
+             bring the store back, or choose the one node that shall begin anew and {how}"
+        ));
+    }
+    match control.state {
+        ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery => Err(format!(
+            "its data directory is a standby's; begin with the primary's, or {how} if this one shall take its place"
+        )),
+        ControlState::ShutDown
+        | ControlState::InProduction
+        | ControlState::InCrashRecovery
+        | ControlState::Other => Ok(()),
     }
 }
 

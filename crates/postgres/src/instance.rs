@@ -5,6 +5,7 @@
 use crate::autoconf;
 use crate::binaries::Binaries;
 use crate::config::{self, Paths, Settings};
+use crate::control::Control;
 use crate::datadir::{self, DataDir};
 use crate::error::PostgresError;
 use crate::files;
@@ -147,6 +148,11 @@ impl Instance {
             &self.inner.paths.unfinished,
             &self.inner.binaries,
         )
+    }
+
+    /// Why no new cluster may be made of the directory, unless a person says so: it is, or was, part of another one.
+    pub fn may_found(&self, control: &Control) -> Result<(), String> {
+        datadir::may_found(&self.options().data_dir, control)
     }
 
     /// Takes new parameters and `pg_hba` lines from the cluster's configuration and reloads where the instance runs.

@@ -5,7 +5,7 @@
 
 use crate::autoconf;
 use crate::config;
-use crate::datadir::DataDir;
+use crate::datadir::{self, DataDir};
 use crate::error::PostgresError;
 use crate::files;
 use crate::instance::Instance;
@@ -231,6 +231,7 @@ impl Instance {
                 "ALTER SYSTEM had set a parameter that is ours; removed"
             );
         }
+        datadir::mark(&options.data_dir)?;
         remove_strangers_pid_file(&options.data_dir)?;
         remove_our_socket_locks(&options.data_dir, options.port, &self.sockets())?;
         let fixed = {

@@ -23,6 +23,7 @@ fn an_instance_is_made_and_lives() {
             panic!("not ready")
         };
         assert!(control.checksums && control.system_id == system_id);
+        assert_eq!(instance.may_found(&control), Ok(()));
         assert!(matches!(
             instance.init().await,
             Err(PostgresError::Unusable { .. })
@@ -38,6 +39,13 @@ fn an_instance_is_made_and_lives() {
             instance.liveness(),
             Liveness::Up { guarded: true, .. }
         ));
+        // From now on it is a cluster's, and no other is made of it by itself.
+        let why = instance.may_found(&control).unwrap_err();
+        let word = instance.options().data_dir.join("standfast.found");
+        assert!(why.contains(&word.display().to_string()), "{why}");
+        std::fs::write(&word, "").unwrap();
+        assert_eq!(instance.may_found(&control), Ok(()));
+        std::fs::remove_file(&word).unwrap();
         let probe = node.probe().await;
         assert!(!probe.in_recovery && probe.timeline.0 == 1 && probe.flushed.0 > 0);
         assert!(probe.standbys.is_empty() && probe.receiver.is_none());

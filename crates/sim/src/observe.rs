@@ -34,6 +34,7 @@ impl World {
             storage,
             promised_at: agent.promised_at.map(|(_, at)| at),
             clean_stop: node.disk.clean_stop || self.config.is_broken(Break::CrashAsHandover),
+            may_not_found: None,
             down_since: agent.down_since,
             start_failures: agent.start_failures,
             stream_broken: node.standby().and_then(|standby| standby.broken),

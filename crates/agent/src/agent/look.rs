@@ -76,6 +76,7 @@ impl Agent {
                 .map(|(_, at)| at),
             down_since: self.memory.down_since,
             clean_stop: observation.clean_stop,
+            may_not_found: observation.may_not_found.clone(),
             start_failures: self.memory.start_failures,
             stream_broken: observation.stream_broken,
             stream_says: observation.stream_says.clone(),

@@ -38,6 +38,9 @@ impl Weight {
                 "bring back the store that knows the epoch; or, if this node belongs to another cluster, correct its \
                  configuration or move its data directory away",
             ),
+            "lost cluster" => Self::Person(
+                "bring the store back; or choose the node with the newest data, and make the file that the reason names",
+            ),
             _ => Self::Plain,
         }
     }
@@ -171,6 +174,7 @@ mod tests {
             storage: Storage::Healthy,
             promised_at: None,
             clean_stop: false,
+            may_not_found: None,
             down_since: None,
             start_failures: 0,
             stream_broken: None,

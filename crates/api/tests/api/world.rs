@@ -256,6 +256,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         promised_at: None,
         down_since: None,
         clean_stop: false,
+        may_not_found: None,
         start_failures: 0,
         stream_broken: None,
         stream_says: None,

@@ -1,4 +1,6 @@
 //! Before there is a cluster: one node founds it under the leader's lease, so that a founder that dies is replaced.
+//!
+//! **Invariant:** a copy of a cluster that Standfast has run founds no new one without a person's word.
 
 use crate::decision::{Action, Decision};
 use crate::view::{Cluster, DataDir, Initialize, NodeView, Postgres};
@@ -19,6 +21,9 @@ pub(super) fn found(cluster: &Cluster, me: &NodeView) -> Decision {
                 );
             }
             let begun = matches!(cluster.initialize, Initialize::Founding);
+            if let Some(why) = may_not(cluster, me, begun) {
+                return why;
+            }
             let reason = if begun {
                 "the founder has gone: founding the cluster in its place"
             } else {
@@ -27,6 +32,28 @@ pub(super) fn found(cluster: &Cluster, me: &NodeView) -> Decision {
             Decision::act("found", Action::Found, reason)
         }
     }
+}
+
+/// A copy of data that there is, is not passed over for an empty directory; and where the store of a cluster was lost,
+/// no node knows whether its copy is the newest: a person does.
+fn may_not(cluster: &Cluster, me: &NodeView, begun: bool) -> Option<Decision> {
+    // A note that the store has not forgotten is of this founding.
+    let mine = begun && me.lineage.is_some();
+    if let (DataDir::Ready(_), Some(why), false) = (&me.data, &me.may_not_found, mine) {
+        let reason = format!("this node can't found the cluster: {why}");
+        return Some(Decision::wait("lost cluster", reason));
+    }
+    if matches!(me.data, DataDir::Ready(_)) {
+        return None;
+    }
+    let others = cluster.members.iter();
+    let mut full = others.filter(|(name, member)| {
+        let wanted = super::unwanted(cluster, name).is_none();
+        **name != me.name && member.unfit.is_none() && wanted
+    });
+    let (name, _) = full.next()?;
+    let reason = format!("waiting for {name}, which has data, to found the cluster");
+    Some(Decision::wait("founding", reason))
 }
 
 fn create(me: &NodeView) -> Decision {

@@ -70,6 +70,28 @@ impl World {
             ["priority", name, priority] => {
                 self.record(name).priority = priority.parse().expect("a number");
             }
+            // The store and every state directory are gone; the data is there.
+            ["amnesia"] => {
+                let nodes = std::mem::take(&mut self.cluster.nodes);
+                self.cluster = Cluster {
+                    nodes,
+                    ..Cluster::default()
+                };
+                let names: Vec<String> = self.nodes.keys().map(NodeName::to_string).collect();
+                for name in names {
+                    self.lose(&name);
+                    let node = self.node_mut(&name);
+                    node.alive = true;
+                    node.me.lineage = None;
+                    node.me.may_not_found = Some("it belongs to a lost cluster".to_owned());
+                }
+            }
+            ["erase", name] => {
+                let me = &mut self.node_mut(name).me;
+                me.data = DataDir::Empty;
+                me.may_not_found = None;
+            }
+            ["allow", name] => self.node_mut(name).me.may_not_found = None,
             // Its registration went without its knowledge.
             ["forgotten", name] => {
                 self.cluster.nodes.remove(&name_of(name));
@@ -482,6 +504,7 @@ fn fresh(name: NodeName) -> NodeView {
         promised_at: None,
         down_since: None,
         clean_stop: false,
+        may_not_found: None,
         start_failures: 0,
         stream_broken: None,
         stream_says: None,
