@@ -4,6 +4,7 @@
 //! It deliberately decides nothing itself: every choice is `ha::decide`'s, and the journal can make it again.
 
 mod agent;
+mod answers;
 mod clock;
 mod contact;
 mod events;

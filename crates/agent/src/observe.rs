@@ -1,5 +1,6 @@
 //! What the instance is, looked at again and again: often while something is changing, seldom while nothing does.
 
+use crate::answers::Answers;
 use crate::clock::now;
 use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
@@ -75,8 +76,7 @@ pub(crate) struct Observer {
     poke: Arc<Notify>,
     changing: Arc<AtomicBool>,
     streams: Arc<Streams>,
-    /// When which postmaster last answered.
-    answered: Option<(i32, Instant)>,
+    answers: Answers,
     data: Option<DataDir>,
     last_data: DataDir,
     /// What the control file said of the last stop, read while nothing ran.
@@ -132,7 +132,7 @@ impl Observer {
             poke,
             changing,
             streams,
-            answered: None,
+            answers: Answers::default(),
             data: None,
             last_data: DataDir::Empty,
             clean_stop: false,
@@ -211,7 +211,7 @@ impl Observer {
     fn forget(&mut self) {
         self.data = None;
         self.clean_stop = false;
-        self.answered = None;
+        self.answers.forget();
         self.waiting = None;
         self.seen.clear();
     }
@@ -224,9 +224,12 @@ impl Observer {
     ) -> Postgres {
         let probe = match self.instance.probe(PROBE).await {
             Ok(probe) => probe,
-            Err(error) => return self.unanswered(postmaster, &error),
+            Err(error) => {
+                tracing::debug!(%error, "no answer to the probe");
+                let ready = self.instance.is_ready();
+                return self.answers.unanswered(postmaster, at, &error, ready);
+            }
         };
-        self.answered = Some((postmaster, at));
         observation.facts = facts(&probe);
         let (upstream, _, access) = self.instance.settings().await;
         let open = access == Access::Open;
@@ -234,7 +237,7 @@ impl Observer {
         if !probe.overridden.is_empty() || probe.has_upstream != upstream.is_some() {
             self.repair(at);
         }
-        if probe.in_recovery {
+        let found = if probe.in_recovery {
             observation.stream_heard = stream_heard(&probe);
             let failure = self.stream_failure(at, &probe);
             observation.stream_broken = failure.as_ref().and_then(broken);
@@ -242,7 +245,9 @@ impl Observer {
             Postgres::Standby(self.standby(at, &probe, upstream.map(|up| up.name), open))
         } else {
             Postgres::Primary(self.primary(at, &probe, open))
-        }
+        };
+        self.answers.answered(postmaster, at, &found);
+        found
     }
 
     /// ALTER SYSTEM has set what is ours to set.
@@ -288,15 +293,6 @@ impl Observer {
         let failure = self.instance.stream_failure();
         self.told = Some((at, failure.clone()));
         failure
-    }
-
-    /// A postmaster that has answered before and does not now is sick; one that never has is starting.
-    fn unanswered(&self, postmaster: i32, error: &postgres::PostgresError) -> Postgres {
-        tracing::debug!(%error, "no answer to the probe");
-        match self.answered {
-            Some((pid, since)) if pid == postmaster => Postgres::Unresponsive { since },
-            Some(_) | None => Postgres::Starting,
-        }
     }
 
     fn standby(

@@ -3,7 +3,9 @@
 use crate::agent::Options;
 use crate::clock::now;
 use crate::observe::Observation;
-use ha::{Cluster, ClusterView, DataDir, Decision, Instant, Lsn, NodeView, Postgres, Storage};
+use ha::{
+    Cluster, ClusterView, DataDir, Decision, Instant, Lease, Lsn, NodeView, Postgres, Storage,
+};
 use std::sync::Arc;
 use store::Snapshot;
 use store::layout::{MemberExtra, MemberRecord};
@@ -69,6 +71,18 @@ impl Shown {
                 server_version: observation.facts.server_version,
             }),
         }
+    }
+
+    /// Without a decision only what the node knows by itself is news.
+    pub(crate) fn undecided(&self, observation: &Observation, lease: Option<Lease>) {
+        self.out.send_modify(|served| {
+            let served = Arc::make_mut(served);
+            if let Some(me) = &mut served.me {
+                me.postgres = observation.postgres.clone();
+                me.lease = lease;
+            }
+            served.loop_at = now();
+        });
     }
 
     /// Publishes the picture after a decision.

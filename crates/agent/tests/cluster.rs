@@ -11,12 +11,13 @@
 use agent::{Agent, Handle, Options};
 use ha::{NodeName, Postgres};
 use postgres::{Instance, Login};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::layout::{ConfigRecord, Keys, MemberRecord};
-use store::{MemoryStore, Store};
+use store::{MemoryStore, Store, Txn};
 use tokio::sync::watch;
 
 fn main() -> ExitCode {
@@ -53,6 +54,12 @@ fn as_postgres() -> ExitCode {
     }
 }
 
+/// Ports of 127.0.0.1 that nobody uses.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("its address").port())
+}
+
 /// A node of the cluster, in this process.
 struct Node {
     name: NodeName,
@@ -86,7 +93,7 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         name: Some(name.clone()),
         host: "127.0.0.1".into(),
         port,
-        api_url: format!("http://127.0.0.1:{}", port + 1000),
+        api_url: "http://127.0.0.1:1".into(),
         identity: name.to_string(),
         priority: None,
         quorum: None,
@@ -103,7 +110,7 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         state_dir: dir.join("state"),
         host: "127.0.0.1".into(),
         port,
-        api_url: format!("http://127.0.0.1:{}/patroni", port + 1000),
+        api_url: "http://127.0.0.1:1/patroni".into(),
         identity: name.to_string(),
         tags: serde_json::Map::from_iter([("zone".to_owned(), name.as_str().into())]),
         bootstrap: ConfigRecord::default(),
@@ -185,9 +192,10 @@ async fn stories() -> bool {
     let store = MemoryStore::new();
     let keys = Keys::new("service", "test");
     let limit = Duration::from_secs(30);
-    let a = start(&root, &store, &keys, "a", 21510).await;
+    let [port_a, port_b] = free_ports();
+    let a = start(&root, &store, &keys, "a", port_a).await;
     until("a founds the cluster", limit, || a.is_open_primary()).await;
-    let b = start(&root, &store, &keys, "b", 21511).await;
+    let b = start(&root, &store, &keys, "b", port_b).await;
     until("b is a synchronous standby", limit, || {
         a.state() == Some(ha::NodeState::Primary) && b.state() == Some(ha::NodeState::Standby)
     })
@@ -220,6 +228,8 @@ async fn stories() -> bool {
     })
     .await;
     b.psql("INSERT INTO t VALUES (2)").expect("a row");
+    spoilt_settings_stop_nobody(&store, &keys, &a, &b, limit).await;
+    what_nobody_can_read_keeps_no_office(&store, &keys, &a, &b, limit).await;
     for node in [a, b] {
         node.handle.stop(agent::StopOrder::InOrder);
         let ended = tokio::time::timeout(limit, node.task).await;
@@ -227,4 +237,79 @@ async fn stories() -> bool {
     }
     let _ = std::fs::remove_dir_all(&root);
     true
+}
+
+/// The leader `b` dies while its settings can't be read: `a` takes over by those that it knew.
+async fn spoilt_settings_stop_nobody(
+    store: &MemoryStore,
+    keys: &Keys,
+    a: &Node,
+    b: &Node,
+    limit: Duration,
+) {
+    let config = store
+        .view(keys.prefix())
+        .borrow()
+        .value(&keys.config())
+        .map(str::to_owned);
+    write(store, Txn::new().put(keys.config(), r#"{"ttl":0.1}"#)).await;
+    b.kill_postmaster();
+    until("a leads though nobody can read the settings", limit, || {
+        a.is_open_primary()
+    })
+    .await;
+    until("b is a standby", limit, || {
+        b.state() == Some(ha::NodeState::Standby)
+    })
+    .await;
+    let mended = match config {
+        Some(config) => Txn::new().put(keys.config(), config),
+        None => Txn::new().delete(keys.config()),
+    };
+    write(store, mended).await;
+}
+
+/// Nothing can be decided: a working primary goes on, a dead one's leadership ends, and the mended record is all that an
+/// election needs.
+async fn what_nobody_can_read_keeps_no_office(
+    store: &MemoryStore,
+    keys: &Keys,
+    a: &Node,
+    b: &Node,
+    limit: Duration,
+) {
+    until("all is well", limit, || {
+        a.state() == Some(ha::NodeState::Primary)
+    })
+    .await;
+    write(store, Txn::new().put(keys.failover(), "{")).await;
+    let view = store.view(keys.prefix());
+    let beat = || {
+        view.borrow()
+            .entries
+            .get(&keys.status())
+            .map_or(0, |entry| entry.modified)
+    };
+    let (mut last, mut beats) = (beat(), 0);
+    while beats < 16 {
+        until("a beats on", limit, || beat() != last).await;
+        (last, beats) = (beat(), beats + 1);
+    }
+    assert_eq!(view.borrow().value(&keys.leader()), Some("a"));
+    a.psql("INSERT INTO t VALUES (3)").expect("a row");
+    a.kill_postmaster();
+    until("the dead primary's leadership ends", limit, || {
+        view.borrow().value(&keys.leader()).is_none()
+    })
+    .await;
+    write(store, Txn::new().delete(keys.failover())).await;
+    until("one leads again", limit, || {
+        a.is_open_primary() || b.is_open_primary()
+    })
+    .await;
+}
+
+async fn write(store: &MemoryStore, txn: Txn) {
+    let outcome = store.commit(txn).await.expect("the store answers");
+    assert!(outcome.is_committed());
 }

@@ -157,8 +157,13 @@ impl Instance {
 
     /// The postmaster lives and has not yet said that it takes connections.
     fn is_starting(&self) -> bool {
+        self.postmaster().is_some() && !self.is_ready()
+    }
+
+    /// The pid file says that the server takes connections. One that hangs goes on saying so.
+    pub fn is_ready(&self) -> bool {
         let file = PidFile::read(&self.options().data_dir);
-        self.postmaster().is_some() && !file.is_some_and(|file| file.is_ready())
+        file.is_some_and(|file| file.is_ready())
     }
 
     async fn add_slow(&self, probe: &mut Probe, limit: Duration) -> Result<(), PostgresError> {

@@ -65,29 +65,35 @@ impl Agent {
         let (shell, report) = (self.shell.clone(), self.report.clone());
         self.memory.begun += 1;
         let number = self.memory.begun;
+        let doing = action.clone();
         let task = tokio::spawn(async move {
-            let result = shell.act(action.clone(), &basis).await;
+            let result = shell.act(doing.clone(), &basis).await;
             let _ = report.send(Done {
+                number,
+                action: doing,
+                result,
+            });
+        });
+        self.memory.running = Some(Running {
+            number,
+            job,
+            action,
+            task,
+        });
+    }
+
+    /// An action that panicked never reports: it has failed, and must not hold the loop for ever.
+    pub(super) fn notice_a_dead_action(&mut self) {
+        // Whoever reports does so before the task ends.
+        if self.done.is_empty()
+            && let Some(Running { number, action, .. }) = self.memory.take_dead()
+        {
+            let result = Err(ShellError::Panicked);
+            self.finish(Done {
                 number,
                 action,
                 result,
             });
-        });
-        self.memory.running = Some(Running { number, job, task });
-    }
-
-    /// An action that panicked never reports: it must not hold the loop for ever.
-    pub(super) fn notice_a_dead_action(&mut self) {
-        let dead = self
-            .memory
-            .running
-            .as_ref()
-            .is_some_and(|running| running.task.is_finished());
-        if dead && self.done.is_empty() {
-            tracing::error!("an action ended without a report");
-            self.memory.running = None;
-            self.memory.fresh_from = now();
-            self.poke.notify_one();
         }
     }
 
@@ -148,7 +154,10 @@ impl Agent {
             ShellError::Store(error) if error.is_retryable() => {
                 tracing::info!(error = chain(error), "the store did not answer");
             }
-            ShellError::Store(_) | ShellError::Postgres(_) | ShellError::Note(_) => {
+            ShellError::Store(_)
+            | ShellError::Postgres(_)
+            | ShellError::Note(_)
+            | ShellError::Panicked => {
                 let action = shell::name(action);
                 self.back_off(action);
                 tracing::warn!(
@@ -165,11 +174,12 @@ impl Agent {
     pub(super) fn give_up_on_the_unkillable(&mut self, me: &NodeView, at: Instant) {
         let killing = matches!(me.job, None | Some(Job::Stop));
         let stuck = killing && matches!(me.postgres, Postgres::Down { leftovers } if leftovers > 0);
-        let long = self
-            .memory
-            .down_since
-            .is_some_and(|since| at.since(since) > UNKILLABLE);
-        if let (true, Some(lease)) = (stuck && long, me.lease) {
+        if !stuck {
+            self.memory.stuck_since = None;
+            return;
+        }
+        let long = at.since(*self.memory.stuck_since.get_or_insert(at)) > UNKILLABLE;
+        if let (true, Some(lease)) = (long, me.lease) {
             tracing::warn!(
                 epoch = lease.epoch.0,
                 "processes can't be killed: the lease is left to end"

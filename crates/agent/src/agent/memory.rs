@@ -6,13 +6,15 @@
 use super::Agent;
 use crate::observe::Observation;
 use ha::quorum::Applied;
-use ha::{ClusterView, Decision, Epoch, Instant, Job, Postgres, Walsender};
+use ha::{Action, ClusterView, Decision, Epoch, Instant, Job, Postgres, Walsender};
+use store::layout::Reader;
 use tokio::task::JoinHandle;
 
 /// One running action, or none.
 pub(super) struct Running {
     pub(super) number: u64,
     pub(super) job: Job,
+    pub(super) action: Action,
     pub(super) task: JoinHandle<()>,
 }
 
@@ -25,6 +27,8 @@ pub(super) struct Memory {
     pub(super) applied: Option<Applied>,
     pub(super) promised: Option<(Epoch, Instant)>,
     pub(super) down_since: Option<Instant>,
+    /// Since when processes of a dead instance are there though they were killed.
+    pub(super) stuck_since: Option<Instant>,
     pub(super) primary_since: Option<Instant>,
     pub(super) start_failures: u32,
     /// Observations from before this moment are out of date.
@@ -32,10 +36,22 @@ pub(super) struct Memory {
     pub(super) last: Option<Decision>,
     /// When a decision was last said.
     pub(super) said: Option<Instant>,
+    pub(super) reader: Reader,
+    /// What could not be read, and when that was last said.
+    pub(super) unreadable: Option<(String, Instant)>,
+    /// Since when nothing can be decided and Postgres does not work as a primary.
+    pub(super) idle_since: Option<Instant>,
     pub(super) slots: Option<(Vec<String>, Instant)>,
     /// The action that failed last, how often in a row, and until when it is not tried again.
     pub(super) trouble: Option<(&'static str, u32, Instant)>,
     pub(super) left: bool,
+}
+
+impl Memory {
+    /// The action whose task has ended.
+    pub(super) fn take_dead(&mut self) -> Option<Running> {
+        self.running.take_if(|running| running.task.is_finished())
+    }
 }
 
 impl Agent {
@@ -93,5 +109,34 @@ impl Agent {
             walsender.seen = walsender.seen.max(since);
         }
         Postgres::Primary(primary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_action_that_panicked_is_found_dead() {
+        let running = |task| Running {
+            number: 1,
+            job: Job::Park,
+            action: Action::Park,
+            task,
+        };
+        let mut memory = Memory {
+            running: Some(running(tokio::spawn(std::future::pending()))),
+            ..Memory::default()
+        };
+        assert!(memory.take_dead().is_none(), "it is still at work");
+        memory.running = Some(running(tokio::spawn(async { panic!("as a test") })));
+        let dead = loop {
+            match memory.take_dead() {
+                Some(dead) => break dead,
+                None => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(dead.action, Action::Park);
+        assert!(memory.running.is_none());
     }
 }

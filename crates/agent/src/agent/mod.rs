@@ -8,6 +8,7 @@ mod look;
 mod memory;
 mod stopping;
 mod telling;
+mod unreadable;
 
 use self::doing::Done;
 use self::look::{is_changing, stop_unguarded};
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use store::layout::{ConfigRecord, Keys, read_cluster};
+use store::layout::{ConfigRecord, Keys};
 use store::{Store, View};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -268,15 +269,14 @@ impl Agent {
         let at = now();
         self.tenure.turned(at);
         let snapshot = Arc::clone(&self.view.borrow_and_update());
-        let cluster = match read_cluster(&self.shell.keys, &snapshot) {
-            Ok(cluster) => cluster,
-            Err(error) => {
-                tracing::error!(%error, "the store's content can't be read: nothing is decided on it");
-                self.memory.last = None;
-                return Duration::from_secs(1);
-            }
-        };
         self.notice_a_dead_action();
+        let cluster = match self.memory.reader.read(&self.shell.keys, &snapshot) {
+            Ok(read) => {
+                self.passed_over(&read.passed_over);
+                read.cluster
+            }
+            Err(bad) => return self.undecided(&bad, at),
+        };
         let rest = cluster.settings.loop_wait;
         let Some(observation) = self.observed.borrow_and_update().clone() else {
             return rest;

@@ -46,6 +46,9 @@ pub(crate) enum ShellError {
     Refused,
     #[error("{0}")]
     NotNow(String),
+    /// A bug: the panic's text is on stderr.
+    #[error("it panicked")]
+    Panicked,
 }
 
 /// What the loop learns from a finished action.

@@ -8,7 +8,7 @@ use super::{ConfigRecord, Keys};
 use crate::Snapshot;
 use ha::quorum::SyncRecord;
 use ha::{
-    Cluster, Initialize, Leadership, Lineage, Member, NodeName, NodeState, Promise, Published,
+    Cluster, Initialize, Leadership, Lineage, Lsn, Member, NodeName, NodeState, Promise, Published,
     Settings, Switchover, SystemId,
 };
 use serde::de::DeserializeOwned;
@@ -22,8 +22,77 @@ pub struct Unreadable {
     pub why: String,
 }
 
-/// The typed content of a cluster's keys.
+/// The typed content of a cluster's keys, read once.
+///
+/// # Errors
+/// The first record that can't be read, members aside: an unreadable one is a member that is not there.
 pub fn read_cluster(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
+    Reader::default()
+        .read(keys, snapshot)
+        .map(|read| read.cluster)
+}
+
+/// Reads again and again, and knows what was readable last.
+///
+/// One value that a person or a foreign program has spoilt must not stop every node. **Invariant:** what is passed over
+/// permits nothing: a member is taken for dead, and settings and the leader's position stay what they were. Whatever
+/// says who leads, which commits count and whose WAL it is must be readable, each record of it.
+#[derive(Debug, Default)]
+pub struct Reader {
+    settings: Option<Settings>,
+    leader_position: Option<Lsn>,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub struct Reading {
+    pub cluster: Cluster,
+    /// Records that could not be read and were done without.
+    pub passed_over: Vec<Unreadable>,
+}
+
+impl Reader {
+    /// The settings as they were readable last.
+    pub fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
+    }
+
+    /// # Errors
+    /// The first record that can't be read and can't be done without.
+    pub fn read(&mut self, keys: &Keys, snapshot: &Snapshot) -> Result<Reading, Unreadable> {
+        let mut passed_over = Vec::new();
+        let (members, bad) = members(keys, snapshot);
+        passed_over.extend(bad);
+        let mut or_last = |bad: Unreadable, last: bool| {
+            if !last {
+                return Err(bad);
+            }
+            passed_over.push(bad);
+            Ok(())
+        };
+        match settings(keys, snapshot) {
+            Ok(settings) => self.settings = Some(settings),
+            Err(bad) => or_last(bad, self.settings.is_some())?,
+        }
+        match parse::<StatusRecord>(snapshot, &keys.status()) {
+            Ok(status) => self.leader_position = Some(status.unwrap_or_default().optime),
+            Err(bad) => or_last(bad, self.leader_position.is_some())?,
+        }
+        let cluster = Cluster {
+            members,
+            settings: self.settings.clone().unwrap_or_default(),
+            leader_position: self.leader_position.unwrap_or_default(),
+            ..strictly(keys, snapshot)?
+        };
+        Ok(Reading {
+            cluster,
+            passed_over,
+        })
+    }
+}
+
+/// What must be readable.
+fn strictly(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
     let text = |key: String| snapshot.value(&key).map(|value| (key, value));
     let initialize = match text(keys.initialize()) {
         None => Initialize::Absent,
@@ -77,10 +146,6 @@ pub fn read_cluster(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreada
         leader,
         sync,
         lineage,
-        members: under::<MemberRecord>(snapshot, &keys.members())?
-            .into_iter()
-            .map(|(name, record)| (name, member(record)))
-            .collect(),
         nodes: under::<NodeEntry>(snapshot, &keys.nodes())?
             .into_iter()
             .filter(|(_, entry)| !entry.witness)
@@ -91,11 +156,20 @@ pub fn read_cluster(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreada
             .map(|(name, record)| (name, Promise::from(record)))
             .collect(),
         switchover,
-        leader_position: parse::<StatusRecord>(snapshot, &keys.status())?
-            .unwrap_or_default()
-            .optime,
-        settings: settings(keys, snapshot)?,
+        ..Cluster::default()
     })
+}
+
+/// The members that can be read, and what can't.
+fn members(keys: &Keys, snapshot: &Snapshot) -> (BTreeMap<NodeName, Member>, Vec<Unreadable>) {
+    let (mut members, mut unreadable) = (BTreeMap::new(), Vec::new());
+    for read in each::<MemberRecord>(snapshot, &keys.members()) {
+        match read {
+            Ok((name, record)) => drop(members.insert(name, member(record))),
+            Err(bad) => unreadable.push(bad),
+        }
+    }
+    (members, unreadable)
 }
 
 fn settings(keys: &Keys, snapshot: &Snapshot) -> Result<Settings, Unreadable> {
@@ -146,16 +220,100 @@ fn under<T: DeserializeOwned>(
     snapshot: &Snapshot,
     prefix: &str,
 ) -> Result<BTreeMap<NodeName, T>, Unreadable> {
-    let mut found = BTreeMap::new();
-    for (key, entry) in snapshot.entries.range(prefix.to_owned()..) {
-        let Some(rest) = key.strip_prefix(prefix) else {
-            break;
-        };
+    each(snapshot, prefix).collect()
+}
+
+/// Each record under a prefix, by name.
+fn each<T: DeserializeOwned>(
+    snapshot: &Snapshot,
+    prefix: &str,
+) -> impl Iterator<Item = Result<(NodeName, T), Unreadable>> {
+    let under = snapshot.entries.range(prefix.to_owned()..);
+    under.map_while(move |(key, entry)| {
+        let rest = key.strip_prefix(prefix)?;
         let value = serde_json::from_str(&entry.value).map_err(|error| Unreadable {
             key: key.clone(),
             why: error.to_string(),
-        })?;
-        found.insert(node_name(key, rest)?, value);
+        });
+        Some(value.and_then(|value| Ok((node_name(key, rest)?, value))))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Entry;
+
+    fn keys() -> Keys {
+        Keys::new("service", "test")
     }
-    Ok(found)
+
+    fn snapshot(entries: &[(String, &str)]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for (key, value) in entries {
+            let entry = Entry {
+                value: (*value).to_owned(),
+                created: 1,
+                modified: 1,
+                lease: None,
+            };
+            snapshot.entries.insert(key.clone(), entry.into());
+        }
+        snapshot
+    }
+
+    #[test]
+    fn a_spoilt_member_is_one_that_is_not_there() {
+        let a = NodeName::new("a").expect("a plain name");
+        let record =
+            r#"{"conn_url":"","api_url":"","state":"running","role":"primary","version":"1"}"#;
+        let spoilt = format!("{}b", keys().members());
+        let snapshot = snapshot(&[(keys().member(&a), record), (spoilt.clone(), "{")]);
+        let read = Reader::default()
+            .read(&keys(), &snapshot)
+            .expect("readable");
+        assert_eq!(read.cluster.members.into_keys().collect::<Vec<_>>(), [a]);
+        assert_eq!(read.passed_over[0].key, spoilt);
+    }
+
+    #[test]
+    fn spoilt_settings_stay_what_they_were() {
+        let mut reader = Reader::default();
+        let good = [
+            (keys().config(), r#"{"ttl":7}"#),
+            (keys().status(), r#"{"optime":7000}"#),
+        ];
+        let bad = [
+            (keys().config(), r#"{"ttl":0.1}"#),
+            (keys().status(), "7000."),
+        ];
+        let first = reader.read(&keys(), &snapshot(&bad));
+        assert_eq!(first.expect_err("never readable").key, keys().config());
+        let read = reader.read(&keys(), &snapshot(&good)).expect("readable");
+        let again = reader.read(&keys(), &snapshot(&bad)).expect("readable");
+        assert_eq!(read.cluster, again.cluster);
+        assert_eq!(again.passed_over.len(), 2);
+        // A key that is gone is no spoilt key.
+        let gone = reader.read(&keys(), &snapshot(&[])).expect("readable");
+        assert_eq!(gone.cluster.settings, Settings::default());
+    }
+
+    #[test]
+    fn nothing_else_may_be_spoilt() {
+        let mut reader = Reader::default();
+        reader.read(&keys(), &snapshot(&[])).expect("readable");
+        for key in [
+            keys().initialize(),
+            keys().leader(),
+            keys().epoch(),
+            keys().sync(),
+            keys().lineage(),
+            keys().failover(),
+            format!("{}a", keys().nodes()),
+            format!("{}a", keys().promises()),
+        ] {
+            let read = reader.read(&keys(), &snapshot(&[(key.clone(), "{ ,")]));
+            assert_eq!(read.expect_err("spoilt").key, key);
+        }
+    }
 }

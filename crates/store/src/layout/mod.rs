@@ -1,14 +1,14 @@
 //! Where things stand in the store, and in which form: Patroni's keys and values, and ours under `standfast/`.
 //!
 //! **Invariant:** what is written here is a promise to other programs and to older versions of ourselves: fields are
-//! added, never renamed; unknown fields are ignored; a record that can't be read is an error with its key, never a
-//! default that would permit something.
+//! added, never renamed; unknown fields are ignored; a record that can't be read is an error with its key, or it is
+//! done without where that permits nothing, never a default that would permit something.
 
 mod cluster;
 mod config;
 mod records;
 
-pub use cluster::{Unreadable, read_cluster};
+pub use cluster::{Reader, Reading, Unreadable, read_cluster};
 pub use config::ConfigRecord;
 pub use records::{
     EpochRecord, EventRecord, FailoverRecord, HistoryLine, LineageRecord, MemberExtra,
