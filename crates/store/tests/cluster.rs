@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::log::Log;
 use common::{CLUSTER, Cluster, PATIENCE, eventually, name, secret, voters};
 use std::time::Duration;
 use store::{
@@ -486,4 +487,18 @@ async fn what_never_was_in_a_cluster_is_not_recovered() {
         .await
         .expect_err("nothing");
     assert!(matches!(error, StoreError::Denied(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_member_that_was_stopped_is_no_failure() {
+    let (log, _guard) = Log::begin();
+    let cluster = Cluster::of(&["a"]).await;
+    let member = cluster.member(0).clone();
+    member.shutdown().await;
+    // Somebody who has not heard of it.
+    let error = member.read("/").await.expect_err("stopped");
+    assert!(error.to_string().contains("was stopped"), "{error}");
+    let error = member.members().await.expect_err("stopped");
+    assert!(matches!(error, StoreError::Fatal(_)), "{error}");
+    assert!(!log.text().contains("ERROR"), "{}", log.text());
 }

@@ -3,9 +3,10 @@
 mod common;
 
 use common::certificates::{Authority, Files, Pair, replace};
+use common::log::Log;
 use common::{CLUSTER, Cluster, PATIENCE, eventually, secret, tls};
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use store::{
     RaftStore, RemoteOptions, RemoteStore, Start, Store, StoreError, Tls, TlsOptions, Txn,
@@ -17,48 +18,6 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, rustls};
-
-/// What this thread logs from now on.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// Everything runs on the test's own thread, so that nobody else's lines are in it.
-    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn text(&self) -> String {
-        let bytes = self.0.lock().expect("whole").clone();
-        String::from_utf8(bytes).expect("text")
-    }
-
-    async fn says(&self, level: &str, what: &str) {
-        eventually(&format!("{level} {what}: {}", self.text()), || async {
-            let text = self.text();
-            text.lines()
-                .any(|line| line.contains(level) && line.contains(what))
-        })
-        .await;
-    }
-}
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("whole").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 fn remote(address: &str, tls: Option<Tls>) -> RemoteStore {
     let mut options = RemoteOptions::new(vec![address.to_owned()], CLUSTER, secret());

@@ -58,6 +58,10 @@ impl Door {
         self.closing.send_replace(true);
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.closing.borrow()
+    }
+
     pub(crate) async fn closed(&self) {
         // The sender lives as long as `self`.
         let _ = self.closing.subscribe().wait_for(|closing| *closing).await;

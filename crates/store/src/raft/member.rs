@@ -218,6 +218,10 @@ impl Member {
         }
         let fatal = self.raft.metrics().borrow().running_state.clone().err();
         let Some(fatal) = fatal else { return Ok(()) };
+        if self.door.is_closed() && matches!(fatal, Fatal::Stopped) {
+            // As it was told to. Somebody still asks.
+            return Err(StoreError::Fatal("this store member was stopped".into()));
+        }
         self.fail(fatal.to_string());
         Err(StoreError::Fatal(fatal.to_string()))
     }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 pub(crate) mod certificates;
+pub(crate) mod log;
 
 use certificates::{Authority, Files};
 use ha::NodeName;
@@ -39,7 +40,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: 
 }
 
 /// With STORE_TEST_LOG set, a failing test can be followed.
-fn log() {
+fn follow_log() {
     if std::env::var_os("STORE_TEST_LOG").is_some() {
         let max = tracing_subscriber::filter::LevelFilter::DEBUG;
         // The first test of a process has done it for all.
@@ -86,7 +87,7 @@ fn free_port() -> u16 {
 
 impl Cluster {
     pub(crate) fn planned(names: &[&str]) -> Self {
-        log();
+        follow_log();
         let home = tempfile::tempdir().expect("a directory");
         let place = |text: &&str| Place {
             name: name(text),
