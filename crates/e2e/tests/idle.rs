@@ -12,6 +12,9 @@ const MEMORY_MAX_KB: u64 = 15 * 1024;
 /// What an agent may use of a core, in thousandths. A debug build is several times slower.
 const CPU_MAX_PERMILLE: u64 = 10;
 const CPU_MAX_PERMILLE_DEBUG: u64 = 60;
+/// What an idle cluster may write into its store: leases, and the leader's beat four times a second.
+/// `store/tests/growth.rs` shows that the file keeps its size however long this goes on.
+const ENTRIES_MAX_PER_SECOND: u64 = 10;
 /// What the store's files may hold after the cluster has settled.
 const STORE_MAX_KB: u64 = 16 * 1024;
 
@@ -52,6 +55,12 @@ fn cost(node: &Node) -> Result<Cost> {
     })
 }
 
+/// The number of the store's last transaction, as a node sees it.
+async fn revision(node: &Node) -> Result<u64> {
+    let state = node.get("/api/v1/state").await?.json()?;
+    state["store"]["revision"].as_u64().context("no revision")
+}
+
 fn size_kb(directory: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(directory)? {
@@ -77,7 +86,14 @@ fn an_idle_cluster_costs_next_to_nothing() {
             .iter()
             .map(cost)
             .collect::<Result<Vec<_>>>()?;
+        let first = revision(&world.cluster.nodes[0]).await?;
         tokio::time::sleep(WATCHED).await;
+        let entries = revision(&world.cluster.nodes[0]).await? - first;
+        world.say(&format!("{entries} transactions in {WATCHED:?}"));
+        ensure!(
+            entries <= ENTRIES_MAX_PER_SECOND * WATCHED.as_secs(),
+            "{entries} transactions in {WATCHED:?}"
+        );
         let debug = world.lab.binary().metadata()?.len() > 40 << 20;
         let cpu_max = if debug {
             CPU_MAX_PERMILLE_DEBUG
