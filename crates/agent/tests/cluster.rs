@@ -230,11 +230,10 @@ async fn stories() -> bool {
     b.psql("INSERT INTO t VALUES (2)").expect("a row");
     spoilt_settings_stop_nobody(&store, &keys, &a, &b, limit).await;
     what_nobody_can_read_keeps_no_office(&store, &keys, &a, &b, limit).await;
-    for node in [a, b] {
-        node.handle.stop(agent::StopOrder::InOrder);
-        let ended = tokio::time::timeout(limit, node.task).await;
-        println!("{} ended: {ended:?}", node.name);
-    }
+    let leader = who_has_left_unknowingly_ends(&store, &keys, a, b, limit).await;
+    leader.handle.stop(agent::StopOrder::InOrder);
+    let ended = tokio::time::timeout(limit, leader.task).await;
+    println!("{} ended: {ended:?}", leader.name);
     let _ = std::fs::remove_dir_all(&root);
     true
 }
@@ -307,6 +306,31 @@ async fn what_nobody_can_read_keeps_no_office(
         a.is_open_primary() || b.is_open_primary()
     })
     .await;
+}
+
+/// The record of the standby is gone, and its agent was not told. Returns the leader.
+async fn who_has_left_unknowingly_ends(
+    store: &MemoryStore,
+    keys: &Keys,
+    a: Node,
+    b: Node,
+    limit: Duration,
+) -> Node {
+    let is_whole = |leader: &Node, standby: &Node| {
+        leader.state() == Some(ha::NodeState::Primary)
+            && standby.state() == Some(ha::NodeState::Standby)
+    };
+    until("both are there", limit, || {
+        is_whole(&a, &b) || is_whole(&b, &a)
+    })
+    .await;
+    let (leader, standby) = if a.is_open_primary() { (a, b) } else { (b, a) };
+    write(store, Txn::new().delete(keys.node(&standby.name))).await;
+    let ended = tokio::time::timeout(limit, standby.task).await;
+    assert!(matches!(ended, Ok(Ok(agent::Ended::Dropped))), "{ended:?}");
+    let left = standby.instance.liveness();
+    assert_eq!(left, postgres::Liveness::Down);
+    leader
 }
 
 async fn write(store: &MemoryStore, txn: Txn) {

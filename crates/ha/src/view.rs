@@ -168,6 +168,9 @@ pub struct NodeView {
     /// What Postgres was proven to use for synchronous commits.
     pub applied: Option<Applied>,
     pub storage: Storage,
+    /// Whether this agent has seen its node's record: one that is gone since then was taken away.
+    #[serde(default)]
+    pub registered: bool,
     /// When my promise of the current epoch was acknowledged.
     pub promised_at: Option<Instant>,
     /// Down, and it stopped cleanly as a primary: whoever streamed from it has everything.

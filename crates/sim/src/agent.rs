@@ -90,6 +90,7 @@ impl World {
         if agent.snapshot.at(&Key::Status) != old.at(&Key::Status) {
             agent.contact.beat = Some(local);
         }
+        agent.registered |= cluster.nodes.contains_key(&me);
         let mine = cluster
             .promises
             .get(&me)

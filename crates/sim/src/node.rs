@@ -177,6 +177,8 @@ pub(crate) struct Agent {
     pub calls: BTreeMap<u64, Call>,
     pub doing: Option<Doing>,
     pub contact: Contact,
+    /// It has seen its node's record.
+    pub registered: bool,
     pub promised_at: Option<(Epoch, Instant)>,
     /// A broken withdrawal: the promise counts as gone before the view says so.
     pub forgot: bool,
@@ -315,6 +317,7 @@ impl Agent {
             calls: BTreeMap::new(),
             doing: None,
             contact: Contact::default(),
+            registered: false,
             promised_at: None,
             forgot: false,
             down_since: None,

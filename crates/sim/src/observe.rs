@@ -32,6 +32,7 @@ impl World {
             contact: agent.contact,
             applied: agent.applied.clone(),
             storage,
+            registered: agent.registered,
             promised_at: agent.promised_at.map(|(_, at)| at),
             clean_stop: node.disk.clean_stop || self.config.is_broken(Break::CrashAsHandover),
             may_not_found: None,

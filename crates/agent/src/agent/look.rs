@@ -69,6 +69,7 @@ impl Agent {
             contact,
             applied: self.memory.applied.clone(),
             storage: self.storage.borrow().clone(),
+            registered: self.memory.registered,
             promised_at: self
                 .memory
                 .promised

@@ -25,6 +25,8 @@ pub(super) struct Memory {
     /// How many actions were begun.
     pub(super) begun: u64,
     pub(super) applied: Option<Applied>,
+    /// The node's record was seen.
+    pub(super) registered: bool,
     pub(super) promised: Option<(Epoch, Instant)>,
     pub(super) down_since: Option<Instant>,
     /// Since when processes of a dead instance are there though they were killed.
@@ -57,6 +59,7 @@ impl Memory {
 impl Agent {
     pub(super) fn remember(&mut self, view: &ClusterView, observation: &Observation, at: Instant) {
         if let ClusterView::Known(cluster) = view {
+            self.memory.registered |= cluster.nodes.contains_key(&self.name);
             // Also a promise whose acknowledgement was lost, or that this agent's predecessor made.
             let epoch = cluster.current_epoch();
             let stands = cluster

@@ -172,6 +172,7 @@ mod tests {
             contact: ha::Contact::default(),
             applied: None,
             storage: Storage::Healthy,
+            registered: true,
             promised_at: None,
             clean_stop: false,
             may_not_found: None,

@@ -253,6 +253,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         contact: Contact::default(),
         applied: None,
         storage: Storage::Healthy,
+        registered: true,
         promised_at: None,
         down_since: None,
         clean_stop: false,

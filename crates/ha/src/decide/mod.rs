@@ -214,6 +214,9 @@ fn leave(me: &NodeView) -> Decision {
 
 /// Not registered: it has left without learning so, or is not registered yet. It is nobody's standby and no candidate.
 fn stranger(me: &NodeView) -> Decision {
+    if me.registered {
+        return leave(me);
+    }
     let reason =
         "this node is not registered with the cluster; it registers when standfast run starts";
     match me.postgres {

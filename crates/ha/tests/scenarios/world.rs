@@ -96,6 +96,11 @@ impl World {
             ["forgotten", name] => {
                 self.cluster.nodes.remove(&name_of(name));
             }
+            // The same, and its agent had seen that it was registered.
+            ["unregistered", name] => {
+                self.cluster.nodes.remove(&name_of(name));
+                self.node_mut(name).me.registered = true;
+            }
             ["drop", name] => self.record(name).dropped = true,
             // Its new copy of the data was cut off.
             ["unfinish", name] => {
@@ -501,6 +506,7 @@ fn fresh(name: NodeName) -> NodeView {
         contact: Contact::default(),
         applied: None,
         storage: Storage::Healthy,
+        registered: false,
         promised_at: None,
         down_since: None,
         clean_stop: false,
