@@ -231,6 +231,13 @@ impl Instance {
         Ok(took)
     }
 
+    /// Lets replay go on where it was paused.
+    pub async fn resume_replay(&self, limit: Duration) -> Result<(), PostgresError> {
+        let sql =
+            "SELECT pg_wal_replay_resume() WHERE pg_is_in_recovery() AND pg_is_wal_replay_paused()";
+        self.act("resume replay", sql, &[], limit).await.map(drop)
+    }
+
     /// Writes a checkpoint: before a planned stop, and after a promotion, so that pg_rewind sees the new timeline.
     pub async fn checkpoint(&self, limit: Duration) -> Result<(), PostgresError> {
         // On a connection of its own: it may take minutes.

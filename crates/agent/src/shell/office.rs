@@ -60,7 +60,19 @@ impl Shell {
     pub(super) async fn claim(&self, claim: &Claim, basis: &Basis) -> Result<(), ShellError> {
         let session = self.session()?;
         let txn = self.steps(basis).claim(claim, session.lease);
-        self.take_office(claim.epoch, txn, session).await
+        self.take_office(claim.epoch, txn, session).await?;
+        self.resume_replay();
+        Ok(())
+    }
+
+    /// Replay that a person has paused would keep the promotion waiting, and with it the cluster.
+    fn resume_replay(&self) {
+        let instance = self.instance.clone();
+        tokio::spawn(async move {
+            if let Err(error) = instance.resume_replay(QUICK).await {
+                tracing::debug!(error = crate::agent::chain(&error), "replay is not resumed");
+            }
+        });
     }
 
     pub(super) async fn reattach(&self, epoch: Epoch, basis: &Basis) -> Result<(), ShellError> {
@@ -77,6 +89,7 @@ impl Shell {
             .map_or(0, |entry| entry.modified);
         let office = self.tenure.take_office(epoch, revision, session, sent);
         self.arm(epoch, office.deadline);
+        self.resume_replay();
         Ok(())
     }
 
