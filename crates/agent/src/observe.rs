@@ -6,7 +6,7 @@ use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
 };
 use postgres::{Access, ControlState, Instance, Liveness, Probe, StreamFailure, StreamTrouble};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -90,6 +90,8 @@ pub(crate) struct Observer {
     /// What the log said of that, and when it was read.
     told: Option<(Instant, Option<StreamFailure>)>,
     repaired: Option<Instant>,
+    /// Walsenders that were last seen under a node's name without its slot.
+    strangers: BTreeSet<i32>,
     /// Since when the startup process was seen waiting for more WAL, at which position.
     waiting: Option<(Instant, Lsn)>,
 }
@@ -139,6 +141,7 @@ impl Observer {
             may_not_found: None,
             reading: None,
             seen: BTreeMap::new(),
+            strangers: BTreeSet::new(),
             waiting: None,
             unconnected: None,
             told: None,
@@ -342,10 +345,16 @@ impl Observer {
 
     fn primary(&mut self, at: Instant, probe: &Probe, open: bool) -> Primary {
         let mut standbys = BTreeMap::new();
+        let mut strangers = BTreeSet::new();
         for row in &probe.standbys {
-            let Ok(name) = NodeName::new(row.application_name.clone()) else {
+            let Some((name, epoch)) = NodeName::of_stream(&row.application_name) else {
                 continue;
             };
+            // Postgres counts it for the node, whoever it is; a slot is held by one walsender only.
+            if row.slot.as_deref() != Some(name.slot_of_epoch(epoch).as_str()) {
+                strangers.insert(row.pid);
+                continue;
+            }
             let flushed = row.flushed.unwrap_or_default();
             let streams = row.state.as_deref() == Some("streaming");
             let before = self.seen.get(&name);
@@ -368,6 +377,7 @@ impl Observer {
                 },
             );
         }
+        self.turn_out(strangers);
         for (name, (seen, _)) in &self.seen {
             let gone = Walsender {
                 streaming: false,
@@ -382,6 +392,27 @@ impl Observer {
             standbys,
             open,
         }
+    }
+
+    /// Ends walsenders that stream under a node's name without its slot: seen twice, since one that ends on its own has
+    /// lost its slot a moment before.
+    fn turn_out(&mut self, strangers: BTreeSet<i32>) {
+        for pid in strangers.intersection(&self.strangers) {
+            tracing::warn!(
+                pid,
+                "a walsender has a node's name and not its slot: ended, commits would have counted it"
+            );
+            let (instance, pid) = (self.instance.clone(), *pid);
+            tokio::spawn(async move {
+                if let Err(error) = instance.end_walsender(pid, PROBE).await {
+                    tracing::warn!(error = crate::agent::chain(&error), "it was not ended");
+                }
+            });
+        }
+        if !strangers.is_subset(&self.strangers) {
+            self.poke.notify_one();
+        }
+        self.strangers = strangers;
     }
 
     /// The directory is read again when nothing runs in it; while something does, it stays what it was. A disk that

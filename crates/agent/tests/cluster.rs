@@ -167,7 +167,7 @@ impl Node {
     }
 }
 
-async fn until(what: &str, limit: Duration, condition: impl Fn() -> bool) -> Duration {
+async fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
@@ -200,6 +200,7 @@ async fn stories() -> bool {
         a.state() == Some(ha::NodeState::Primary) && b.state() == Some(ha::NodeState::Standby)
     })
     .await;
+    a_stranger_with_a_nodes_name_is_ended(&a, limit).await;
     a.psql("CREATE TABLE t (n int)").expect("a table");
     a.psql("INSERT INTO t VALUES (1)").expect("a row");
     let view = store.view(keys.prefix());
@@ -234,6 +235,7 @@ async fn stories() -> bool {
     leader.handle.stop(agent::StopOrder::InOrder);
     let ended = tokio::time::timeout(limit, leader.task).await;
     println!("{} ended: {ended:?}", leader.name);
+    a_lost_cluster_is_not_begun_anew(&root, limit).await;
     let _ = std::fs::remove_dir_all(&root);
     true
 }
@@ -336,4 +338,77 @@ async fn who_has_left_unknowingly_ends(
 async fn write(store: &MemoryStore, txn: Txn) {
     let outcome = store.commit(txn).await.expect("the store answers");
     assert!(outcome.is_committed());
+}
+
+/// Postgres counts every walsender of a name. One that streams as `b` and does not hold `b`'s slot is ended; one with
+/// the node's plain name counts for nobody.
+async fn a_stranger_with_a_nodes_name_is_ended(a: &Node, limit: Duration) {
+    let sync = "SELECT string_agg(application_name || ' ' || sync_state, ', ' ORDER BY application_name COLLATE \"C\") \
+                FROM (SELECT application_name, sync_state FROM pg_stat_replication) r";
+    until("b counts under its stream's name", limit, || {
+        a.psql(sync).as_deref() == Some("b_e1 quorum")
+    })
+    .await;
+    let binaries = a.instance.binaries().dir.clone();
+    let receive = |name: &str| {
+        let dir = std::env::temp_dir().join(format!("sf-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let child = Command::new(binaries.join("pg_receivewal"))
+            .args(["--synchronous", "--no-loop", "-D"])
+            .arg(&dir)
+            .arg("-d")
+            .arg(format!(
+                "host=127.0.0.1 port={} user=replicator application_name={name}",
+                a.port
+            ))
+            .env("PGPASSWORD", "rep")
+            .spawn()
+            .expect("pg_receivewal");
+        (child, dir)
+    };
+    let (mut plain, plain_dir) = receive("b");
+    until("a stranger named b counts for nobody", limit, || {
+        a.psql(sync).as_deref() == Some("b async, b_e1 quorum")
+    })
+    .await;
+    let (mut copy, copy_dir) = receive("b_e1");
+    until("a stranger with b's stream's name is ended", limit, || {
+        copy.try_wait().expect("its status").is_some()
+    })
+    .await;
+    until("b alone counts", limit, || {
+        a.psql(sync).as_deref() == Some("b async, b_e1 quorum")
+    })
+    .await;
+    plain.kill().expect("killed");
+    let _ = plain.wait();
+    for dir in [plain_dir, copy_dir] {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+}
+
+/// The store and the notes are lost: no copy of the data becomes a new cluster by itself, until a person says so.
+async fn a_lost_cluster_is_not_begun_anew(root: &Path, limit: Duration) {
+    let store = MemoryStore::new();
+    let keys = Keys::new("service", "test");
+    std::fs::remove_dir_all(root.join("a/state")).expect("a's state directory");
+    let [port] = free_ports();
+    let a = start(root, &store, &keys, "a", port).await;
+    let waits = || {
+        let served = a.shown.borrow();
+        let reason = served.decision.as_ref().map(|it| it.reason.as_str());
+        reason.is_some_and(|reason| reason.contains("can't found the cluster"))
+    };
+    until("a does not begin a new cluster", limit, waits).await;
+    let word = root.join("a/data/standfast.found");
+    std::fs::write(&word, "").expect("a file in the data directory");
+    until("a begins anew by a person's word", limit, || {
+        a.is_open_primary()
+    })
+    .await;
+    assert!(!word.exists(), "the word is used up");
+    assert!(a.psql("SELECT count(*) FROM t").is_some(), "with its data");
+    a.handle.stop(agent::StopOrder::InOrder);
+    let ended = tokio::time::timeout(limit, a.task).await;
+    println!("{} ended: {ended:?}", a.name);
 }

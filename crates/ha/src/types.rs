@@ -45,6 +45,20 @@ impl NodeName {
     pub fn slot_of_epoch(&self, epoch: Epoch) -> String {
         format!("{}_e{epoch}", self.slot())
     }
+
+    /// The `application_name` by which this node streams from the leader of `epoch`, and by which commits wait for it.
+    /// Postgres counts whoever has the name, so it is one that nobody else takes by chance.
+    pub fn stream_of_epoch(&self, epoch: Epoch) -> String {
+        format!("{self}_e{epoch}")
+    }
+
+    /// Whose stream has this `application_name`, and of which epoch.
+    pub fn of_stream(application_name: &str) -> Option<(Self, Epoch)> {
+        let (name, epoch) = application_name.rsplit_once("_e")?;
+        let plain = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_digit());
+        let epoch = epoch.parse().ok().filter(|_| plain)?;
+        Some((Self::new(name).ok()?, Epoch(epoch)))
+    }
 }
 
 impl TryFrom<String> for NodeName {
@@ -225,6 +239,17 @@ mod tests {
             &"x".repeat(64),
         ] {
             assert!(NodeName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_tells_its_node_and_epoch() {
+        let node = NodeName::new("Node-1.b_e2").expect("plain");
+        let stream = node.stream_of_epoch(Epoch(17));
+        assert_eq!(stream, "Node-1.b_e2_e17");
+        assert_eq!(NodeName::of_stream(&stream), Some((node, Epoch(17))));
+        for other in ["b", "b_e", "b_e+1", "_e1", "b_ex", "walreceiver"] {
+            assert_eq!(NodeName::of_stream(other), None, "{other:?}");
         }
     }
 

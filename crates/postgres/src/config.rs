@@ -12,6 +12,7 @@ use crate::files;
 use crate::options::{Access, Options, SyncNames, Upstream};
 use crate::quote::{conf_value, conninfo, passfile_field};
 use crate::socket;
+use ha::{Epoch, NodeName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -326,14 +327,22 @@ pub(crate) fn primary_conninfo(options: &Options, upstream: Option<&Upstream>) -
         .stream_passfile
         .display()
         .to_string();
-    let node = options.node.as_str();
     upstream_conninfo(
         options,
         upstream,
         &options.replication.user,
         &passfile,
-        node,
+        &stream_name(&options.node, upstream.slot.as_deref()),
     )
+}
+
+/// By a slot of an epoch a node streams under the name of that epoch.
+fn stream_name(node: &NodeName, slot: Option<&str>) -> String {
+    let epoch = slot.and_then(|slot| slot.strip_prefix(&node.slot())?.strip_prefix("_e"));
+    match epoch.and_then(|epoch| epoch.parse().ok()) {
+        Some(epoch) => node.stream_of_epoch(Epoch(epoch)),
+        None => node.to_string(),
+    }
 }
 
 /// A connection string to an upstream for a login whose password is in `passfile`.

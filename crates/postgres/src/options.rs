@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Everything that the instance needs to know and can't find out.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Becomes the `application_name` of the WAL receiver and the `cluster_name`.
+    /// Becomes the `cluster_name`, and with the epoch of the slot the `application_name` of the WAL receiver.
     pub node: NodeName,
     pub data_dir: PathBuf,
     /// Ours, outside of the data directory: generated configuration, pass files, private socket, notes, log.
@@ -138,7 +138,8 @@ pub struct Upstream {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncNames {
     pub needed: usize,
-    pub names: BTreeSet<NodeName>,
+    /// `application_name`s of WAL receivers.
+    pub names: BTreeSet<String>,
 }
 
 impl SyncNames {
@@ -146,10 +147,10 @@ impl SyncNames {
         Self::default()
     }
 
-    pub fn any(needed: usize, names: impl IntoIterator<Item = NodeName>) -> Self {
+    pub fn any(needed: usize, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             needed,
-            names: names.into_iter().collect(),
+            names: names.into_iter().map(Into::into).collect(),
         }
     }
 
@@ -161,7 +162,7 @@ impl SyncNames {
         let names: Vec<String> = self
             .names
             .iter()
-            .map(|name| format!("\"{name}\""))
+            .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
             .collect();
         format!("ANY {} ({})", self.needed, names.join(","))
     }

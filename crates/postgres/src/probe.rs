@@ -74,6 +74,8 @@ pub struct Receiver {
 pub struct Walsender {
     pub pid: i32,
     pub application_name: String,
+    /// The replication slot that it holds.
+    pub slot: Option<String>,
     /// `startup`, `catchup`, `streaming`, `backup`, `stopping`.
     pub state: Option<String>,
     #[serde(rename = "sent_lsn", deserialize_with = "lsn")]
@@ -106,9 +108,10 @@ SELECT pg_is_in_recovery() AS in_recovery,
  (SELECT row_to_json(r)::text FROM (SELECT pid, status, sender_host, sender_port, received_tli, latest_end_lsn,
     extract(epoch FROM clock_timestamp() - last_msg_receipt_time)::float8 AS message_age
     FROM pg_stat_wal_receiver) r) AS receiver,
- (SELECT json_agg(r)::text FROM (SELECT pid, application_name, state, sent_lsn, flush_lsn, replay_lsn, sync_state,
+ (SELECT json_agg(r)::text FROM (SELECT pid, application_name,
+    (SELECT slot_name FROM pg_replication_slots s WHERE s.active_pid = w.pid LIMIT 1) AS slot, state, sent_lsn, flush_lsn, replay_lsn, sync_state,
     extract(epoch FROM clock_timestamp() - reply_time)::float8 AS reply_age
-    FROM pg_stat_replication WHERE state IS DISTINCT FROM 'startup') r) AS standbys,
+    FROM pg_stat_replication w WHERE state IS DISTINCT FROM 'startup') r) AS standbys,
  a.startup_wait, a.sync_waiters, a.wal_waiters,
  current_setting('synchronous_standby_names') AS sync_names,
  current_setting('primary_conninfo') <> '' AS has_upstream,

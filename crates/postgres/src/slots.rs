@@ -72,6 +72,14 @@ impl Instance {
         Ok(changes)
     }
 
+    /// Ends a walsender.
+    pub async fn end_walsender(&self, pid: i32, limit: Duration) -> Result<(), PostgresError> {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE pid = $1";
+        self.act("end a walsender", sql, &[&pid], limit)
+            .await
+            .map(drop)
+    }
+
     async fn slots(&self, limit: Duration) -> Result<Vec<Slot>, PostgresError> {
         let doing = "list the slots";
         let failed = |e| PostgresError::sql(doing, e);

@@ -27,7 +27,9 @@ impl Shell {
             .ok_or_else(|| ShellError::NotNow("the leadership has ended meanwhile".to_owned()))?;
         self.note
             .write(&old.promoted(plan.timeline, epoch, plan.begins))?;
-        self.instance.apply_sync(&names(setting), QUICK).await?;
+        self.instance
+            .apply_sync(&names(setting, epoch), QUICK)
+            .await?;
         self.arm(epoch, office.deadline);
         // Asked once more at the last moment: the lease may have ended while files were written.
         if self
@@ -103,7 +105,10 @@ impl Shell {
         record: Option<SyncRecord>,
     ) -> Result<Report, ShellError> {
         let setting = record.as_ref().map(SyncRecord::newest);
-        let applied = self.instance.apply_sync(&names(setting), QUICK).await?;
+        let applied = self
+            .instance
+            .apply_sync(&names(setting, epoch), QUICK)
+            .await?;
         let record = record.unwrap_or_else(|| SyncRecord::of(Setting::alone(self.me.clone())));
         let applied = Applied {
             epoch,
@@ -118,10 +123,14 @@ impl Shell {
 }
 
 /// The names that Postgres is to wait for.
-fn names(setting: Option<&Setting>) -> SyncNames {
+fn names(setting: Option<&Setting>, epoch: Epoch) -> SyncNames {
     match setting {
         Some(setting) if !setting.is_alone() => {
-            SyncNames::any(setting.needed, setting.standbys.iter().cloned())
+            let standbys = setting.standbys.iter();
+            SyncNames::any(
+                setting.needed,
+                standbys.map(|name| name.stream_of_epoch(epoch)),
+            )
         }
         Some(_) | None => SyncNames::none(),
     }
