@@ -27,6 +27,10 @@ pub enum Topology {
     ThreeOnSmallDisks,
     /// The same with a file system of its own that can be frozen.
     ThreeOnOwnDisks,
+    /// The same with a small disk of its own for the store.
+    ThreeOnSmallStores,
+    /// The same where a slot keeps little WAL for a standby that is away.
+    ThreeOnLittleWal,
     /// A monitor and two nodes, by `standfast create`.
     Pair,
 }

@@ -129,6 +129,22 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
         Topology::Three => Cluster::three(lab, &Shape::default()),
         Topology::ThreeOnSmallDisks => Cluster::three(lab, &on(Disk::Tmpfs { megabytes: 400 })),
         Topology::ThreeOnOwnDisks => Cluster::three(lab, &on(Disk::Ext4 { megabytes: 500 })),
+        Topology::ThreeOnSmallStores => {
+            let shape = Shape {
+                store_disk: Disk::Tmpfs { megabytes: 40 },
+                ..Shape::default()
+            };
+            Cluster::three(lab, &shape)
+        }
+        Topology::ThreeOnLittleWal => {
+            let shape = Shape {
+                parameters: "max_slot_wal_keep_size: 32MB, max_wal_size: 48MB, min_wal_size: 32MB, \
+                    wal_keep_size: 0"
+                    .to_owned(),
+                ..Shape::default()
+            };
+            Cluster::three(lab, &shape)
+        }
         Topology::Pair => Cluster::pair(lab).await,
     }
 }

@@ -17,15 +17,21 @@ use std::sync::Arc;
 pub struct Shape {
     /// What the data directory of every node stands on.
     pub disk: Disk,
+    /// What the store's files of every node stand on.
+    pub store_disk: Disk,
     /// More of `bootstrap.dcs`, as flow YAML entries: `ttl: 3, loop_wait: 1`.
     pub dcs: String,
+    /// More of `postgresql.parameters`, likewise.
+    pub parameters: String,
 }
 
 impl Default for Shape {
     fn default() -> Self {
         Self {
             disk: Disk::Shared,
+            store_disk: Disk::Shared,
             dcs: "synchronous_mode: quorum".to_owned(),
+            parameters: "max_connections: 100".to_owned(),
         }
     }
 }
@@ -141,6 +147,9 @@ fn configured(
     let disk = base.join("disk");
     host.mount(shape.disk, &disk)?;
     lab.identity().own(&host.outside(&disk))?;
+    if shape.store_disk != Disk::Shared {
+        host.mount(shape.store_disk, &base.join("store"))?;
+    }
     let data_dir = disk.join("data");
     let secret = write_secret(lab)?;
     let file = base.join("node.yml");
@@ -165,11 +174,12 @@ postgresql:
   bin_dir: {bin}
   pg_hba: [\"local all all trust\", \"host all all 0.0.0.0/0 scram-sha-256\"]
   authentication: {{superuser: {{username: postgres, password: {superuser}}}, replication: {{username: replicator, password: {replication}}}, rewind: {{username: rewind, password: {rewind}}}}}
-  parameters: {{unix_socket_directories: {base}/run, max_connections: 100}}
+  parameters: {{unix_socket_directories: {base}/run, {parameters}}}
 ",
         base = base.display(),
         secret = secret.display(),
         dcs = shape.dcs,
+        parameters = shape.parameters,
         data = data_dir.display(),
         bin = host.pg_bin().display(),
         superuser = passwords.superuser,
