@@ -18,6 +18,9 @@ impl World {
         let serial = self.new_run();
         let snapshot = Rc::clone(&self.nodes[id].agent.snapshot);
         let promoting = self.nodes[id].pg.promoting;
+        if let (Action::Adopt, Some(lease)) = (&action, self.nodes[id].agent.lease) {
+            self.adopt(id, lease.epoch);
+        }
         let mut begin = |job, phase| {
             let action = action.clone();
             self.nodes[id].agent.doing = Some(Doing {

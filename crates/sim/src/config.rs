@@ -45,11 +45,13 @@ pub enum Break {
     LeaveNamed,
     /// Half a record that came in counts as replayed.
     HalfBelieved,
+    /// The founder takes a directory with data for an empty one.
+    DataOverlooked,
 }
 
 impl Break {
     /// With the names that the command line knows them by.
-    pub const ALL: [(Self, &'static str); 18] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::PromiseWhileStreaming, "promise-while-streaming"),
         (Self::WithdrawUnchecked, "withdraw-unchecked"),
         (Self::ClaimBehind, "claim-behind"),
@@ -68,6 +70,7 @@ impl Break {
         (Self::LossUnasked, "loss-unasked"),
         (Self::LeaveNamed, "leave-named"),
         (Self::HalfBelieved, "half-believed"),
+        (Self::DataOverlooked, "data-overlooked"),
     ];
 
     pub fn named(name: &str) -> Option<Self> {
@@ -156,6 +159,8 @@ pub(crate) struct Config {
     /// How many records a primary keeps for standbys that are away.
     pub retention: usize,
     pub clients: usize,
+    /// The first node brings a data directory from before, with so many records.
+    pub adopted: usize,
     /// Of a thousand promotions, how many are followed by a fault at once.
     pub double_fault: u64,
     /// Of a thousand pieces of WAL, how many end in the middle of a record.
@@ -207,6 +212,7 @@ impl Config {
             view_lag: ms(rng.between(300, 3000)),
             retention: if rng.chance(300) { 40 } else { usize::MAX },
             clients: 2 + rng.index(2),
+            adopted: [0, 0, 0, 1, 40][rng.index(5)],
             double_fault: if rng.chance(500) { 500 } else { 0 },
             halves: 400,
             slow_flush: rng.below(40),

@@ -111,6 +111,11 @@ impl World {
 
     /// The breaks that stand in front of the decision.
     pub(crate) fn distort(&self, cluster: &mut Cluster, me: &mut NodeView) {
+        if self.config.is_broken(Break::DataOverlooked)
+            && !matches!(cluster.initialize, ha::Initialize::Done(_))
+        {
+            me.data = DataDir::Empty;
+        }
         if self.config.is_broken(Break::PriorityUnseen) {
             for node in cluster.nodes.values_mut() {
                 node.priority = 50;

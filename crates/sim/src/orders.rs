@@ -115,11 +115,17 @@ impl World {
         }
     }
 
+    pub(crate) fn is_founded(&self) -> bool {
+        matches!(
+            self.store.current.cluster.initialize,
+            ha::Initialize::Done(_)
+        )
+    }
+
     /// `perform failover --allow-data-loss`, which a person may only say where nobody leads.
     pub(crate) fn accept_loss(&mut self, to: NodeId) {
         let cluster = &self.store.current.cluster;
-        let founded = matches!(cluster.initialize, ha::Initialize::Done(_));
-        if founded && cluster.leader.is_none() {
+        if self.is_founded() && cluster.leader.is_none() {
             self.order(Put::Failover(Some(Switchover {
                 from: None,
                 to: Some(name_of(to)),

@@ -259,6 +259,38 @@ impl World {
         self.note_promoted(id);
     }
 
+    /// A data directory from before there was a cluster, whose commits were acknowledged.
+    pub(crate) fn bring_data(&mut self) {
+        let timeline = Timeline([1, 3][self.rng.index(2)]);
+        for index in 0..self.config.adopted {
+            let uid = self.new_uid();
+            let record = Record {
+                uid,
+                timeline,
+                epoch: Epoch::NONE,
+                commit: true,
+            };
+            self.nodes[0].disk.wal.push(record);
+            self.note_brought(index, uid);
+        }
+        let disk = &mut self.nodes[0].disk;
+        disk.flushed = disk.wal.len();
+        if disk.flushed > 0 {
+            disk.data = DataDir::Ready(SYSTEM);
+            disk.histories = (1..=timeline.0).map(Timeline).collect();
+        }
+    }
+
+    /// Its WAL is the cluster's first from now on.
+    pub(crate) fn adopt(&mut self, id: NodeId, epoch: Epoch) {
+        let disk = &mut self.nodes[id].disk;
+        let timeline = disk.wal.last().map_or(Timeline(1), |last| last.timeline);
+        disk.note = Some(Lineage::founded(timeline, epoch));
+        for record in &mut disk.wal {
+            record.epoch = epoch;
+        }
+    }
+
     /// No receiver any more, and none can come back. What it has written, it flushes before it ends.
     pub(crate) fn detach(&mut self, id: NodeId) {
         let broken = self.config.is_broken(Break::PromiseWhileStreaming);

@@ -244,7 +244,14 @@ impl World {
     fn begin(&mut self) {
         let about = format!("{:?}", self.config);
         self.note(|| about);
-        for id in 0..self.nodes.len() {
+        self.bring_data();
+        // Nobody else is told to begin before the one that has data.
+        let first = if self.config.adopted > 0 {
+            1
+        } else {
+            self.nodes.len()
+        };
+        for id in 0..first {
             let after = self.rng.below(ms(200));
             self.at(after, Target::World, Event::Undo(Undo::StartAgent(id)));
         }
@@ -492,6 +499,11 @@ impl World {
         self.after(ms(100), Target::World, Event::Watch);
         let spent = self.now - self.era_since;
         match self.era {
+            Era::Founding
+                if self.is_founded() && self.nodes.iter().any(|node| !node.agent.alive) =>
+            {
+                (0..self.nodes.len()).for_each(|id| self.start_agent(id));
+            }
             Era::Founding if self.healthy().is_ok() => {
                 self.enter(Era::Turmoil);
                 let gap = self.rng.between(ms(50), self.config.fault_gap);

@@ -132,3 +132,8 @@ fn a_dropped_node_that_leaves_while_it_is_needed_is_caught() {
 fn half_a_record_taken_for_a_whole_one_is_caught() {
     check(Break::HalfBelieved, 600, &["promises_tell_the_truth"]);
 }
+
+#[test]
+fn a_founder_that_overlooks_its_data_is_caught() {
+    check(Break::DataOverlooked, 100, LOSS);
+}

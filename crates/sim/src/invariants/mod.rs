@@ -117,6 +117,18 @@ impl World {
         self.ledger.acknowledged.push(known);
     }
 
+    /// A commit from before the cluster.
+    pub(crate) fn note_brought(&mut self, index: usize, uid: u64) {
+        self.ledger.acknowledged.push(Known {
+            index,
+            uid,
+            epoch: Epoch::NONE,
+            node: 0,
+            begun: 0,
+            at: 0,
+        });
+    }
+
     pub(crate) fn note_promoted(&mut self, id: NodeId) {
         let node = &self.nodes[id];
         let Some(side) = node.primary() else { return };
