@@ -7,6 +7,7 @@
 //! was announced.
 
 mod binary;
+mod certificates;
 mod logs;
 mod majors;
 mod slot;
@@ -27,6 +28,8 @@ pub enum Topology {
     ThreeOnSmallDisks,
     /// The same with a file system of its own that can be frozen.
     ThreeOnOwnDisks,
+    /// The same as the first, with a certificate for each store member.
+    ThreeWithTls,
     /// The same with a small disk of its own for the store.
     ThreeOnSmallStores,
     /// The same where a slot keeps little WAL for a standby that is away.

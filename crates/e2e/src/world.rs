@@ -1,7 +1,7 @@
 //! Setting up a story, playing it, judging it.
 
 use crate::slot::Slot;
-use crate::{Announced, Topology, binary, logs};
+use crate::{Announced, Topology, binary, certificates, logs};
 use anyhow::{Context, Result, bail};
 use lab::{Cluster, Disk, Fault, Lab, Ledger, Place, Shape, Verdict, why_no_namespaces};
 use std::io::Write;
@@ -129,6 +129,11 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
         Topology::Three => Cluster::three(lab, &Shape::default()),
         Topology::ThreeOnSmallDisks => Cluster::three(lab, &on(Disk::Tmpfs { megabytes: 400 })),
         Topology::ThreeOnOwnDisks => Cluster::three(lab, &on(Disk::Ext4 { megabytes: 500 })),
+        Topology::ThreeWithTls => {
+            let cluster = Cluster::three(lab, &certificates::shape(lab))?;
+            certificates::renew(lab, &cluster)?;
+            Ok(cluster)
+        }
         Topology::ThreeOnSmallStores => {
             let shape = Shape {
                 store_disk: Disk::Tmpfs { megabytes: 40 },
@@ -150,6 +155,11 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
 }
 
 impl World<'_> {
+    /// New certificates for all, of a new authority; the nodes are not told.
+    pub fn renew_certificates(&self) -> Result<()> {
+        certificates::renew(self.lab, &self.cluster)
+    }
+
     /// Waits until the cluster is whole; gives the primary's name.
     pub async fn whole(&self) -> Result<String> {
         self.cluster.healthy(settle_deadline()).await

@@ -21,6 +21,8 @@ pub struct Shape {
     pub store_disk: Disk,
     /// More of `bootstrap.dcs`, as flow YAML entries: `ttl: 3, loop_wait: 1`.
     pub dcs: String,
+    /// More of `store.raft`, likewise; `NAME` stands for the node's name.
+    pub raft: String,
     /// More of `postgresql.parameters`, likewise.
     pub parameters: String,
 }
@@ -31,6 +33,7 @@ impl Default for Shape {
             disk: Disk::Shared,
             store_disk: Disk::Shared,
             dcs: "synchronous_mode: quorum".to_owned(),
+            raft: String::new(),
             parameters: "max_connections: 100".to_owned(),
         }
     }
@@ -163,7 +166,7 @@ fn configured(
         "scope: lab
 name: {name}
 store:
-  raft: {{listen: \"{address}:{store}\", data_dir: {base}/store, members: {{{members}}}, secret_file: {secret}}}
+  raft: {{listen: \"{address}:{store}\", data_dir: {base}/store, members: {{{members}}}, secret_file: {secret}{raft}}}
 restapi: {{listen: \"{address}:{rest}\", connect_address: \"{address}:{rest}\"}}
 bootstrap: {{dcs: {{{dcs}}}}}
 state_dir: {base}/state
@@ -178,6 +181,10 @@ postgresql:
 ",
         base = base.display(),
         secret = secret.display(),
+        raft = match shape.raft.as_str() {
+            "" => String::new(),
+            more => format!(", {}", more.replace("NAME", name)),
+        },
         dcs = shape.dcs,
         parameters = shape.parameters,
         data = data_dir.display(),

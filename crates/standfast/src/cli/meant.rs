@@ -9,7 +9,7 @@ use super::typed::{
 };
 use crate::client::Named;
 use crate::config::{Endpoint, Log, LogLevel, check_host};
-use crate::create::{Access, MonitorRequest, PostgresRequest};
+use crate::create::{Access, MonitorRequest, PostgresRequest, StoreFiles};
 use crate::exit::Failure;
 use crate::paths::absolute;
 use api::v1::Action;
@@ -284,9 +284,26 @@ fn create_monitor(typed: typed::CreateMonitor) -> Result<MonitorRequest, Failure
             .secret_file
             .map(|file| made_absolute(&file))
             .transpose()?,
+        certificates: store_files(typed.store)?,
         run: typed.run,
         without_effect,
     })
+}
+
+/// The parser has seen to it that there are all three or none.
+fn store_files(typed: typed::StoreFiles) -> Result<Option<StoreFiles>, Failure> {
+    let (Some(certificate), Some(key), Some(authority)) = (
+        typed.store_cert_file,
+        typed.store_key_file,
+        typed.store_ca_file,
+    ) else {
+        return Ok(None);
+    };
+    Ok(Some(StoreFiles {
+        certificate: made_absolute(&certificate)?,
+        key: made_absolute(&key)?,
+        authority: made_absolute(&authority)?,
+    }))
 }
 
 fn create_postgres(typed: typed::CreatePostgres) -> Result<PostgresRequest, Failure> {
@@ -344,6 +361,7 @@ fn create_postgres(typed: typed::CreatePostgres) -> Result<PostgresRequest, Fail
             .secret_file
             .map(|file| made_absolute(&file))
             .transpose()?,
+        certificates: store_files(typed.store)?,
         run: typed.run,
         without_effect,
     })

@@ -6,7 +6,7 @@ use super::meant::{
 use super::typed::Arguments;
 use crate::client::Named;
 use crate::config::Endpoint;
-use crate::create::{MonitorRequest, PostgresRequest};
+use crate::create::{MonitorRequest, PostgresRequest, StoreFiles};
 use crate::exit::{ExitCode, Failure};
 use api::v1::Action;
 use clap::Parser as _;
@@ -154,6 +154,33 @@ fn create_takes_the_flags_of_2_x() {
             .access
             .skip
     );
+}
+
+#[test]
+fn certificates_for_the_store_are_three_files() {
+    let files = "--store-cert-file /x/a.crt --store-key-file /x/a.key --store-ca-file /x/ca.crt";
+    let expected = StoreFiles {
+        certificate: "/x/a.crt".into(),
+        key: "/x/a.key".into(),
+        authority: "/x/ca.crt".into(),
+    };
+    let request = monitor(&format!("create monitor --pgdata /m {files}"));
+    assert_eq!(request.certificates.as_ref(), Some(&expected));
+    let request = created(&format!(
+        "create postgres --pgdata /a --monitor m:1 {files}"
+    ));
+    assert_eq!(request.certificates.as_ref(), Some(&expected));
+    assert_eq!(
+        monitor("create monitor --pgdata /m --server-cert /x").certificates,
+        None
+    );
+    for some in [
+        "--store-cert-file /x/a.crt",
+        "--store-key-file /x/a.key",
+        "--store-cert-file /x/a.crt --store-ca-file /x/ca.crt",
+    ] {
+        refused(&format!("create monitor --pgdata /m {some}"));
+    }
 }
 
 #[test]

@@ -171,6 +171,8 @@ pub(crate) struct CreateMonitor {
     #[arg(long)]
     pub(crate) run: bool,
     #[command(flatten)]
+    pub(crate) store: StoreFiles,
+    #[command(flatten)]
     pub(crate) tls: Tls,
 }
 
@@ -239,7 +241,23 @@ pub(crate) struct CreatePostgres {
     #[arg(long)]
     pub(crate) run: bool,
     #[command(flatten)]
+    pub(crate) store: StoreFiles,
+    #[command(flatten)]
     pub(crate) tls: Tls,
+}
+
+/// Certificates for the connections between the store's members
+#[derive(Debug, Default, Args)]
+pub(crate) struct StoreFiles {
+    /// This node's certificate for the connections between members, in PEM
+    #[arg(long, value_name = "FILE", requires_all = ["store_key_file", "store_ca_file"])]
+    pub(crate) store_cert_file: Option<PathBuf>,
+    /// The private key of that certificate
+    #[arg(long, value_name = "FILE", requires = "store_cert_file")]
+    pub(crate) store_key_file: Option<PathBuf>,
+    /// The certificate that signed every member's
+    #[arg(long, value_name = "FILE", requires = "store_cert_file")]
+    pub(crate) store_ca_file: Option<PathBuf>,
 }
 
 /// pg_autoctl's choices of TLS

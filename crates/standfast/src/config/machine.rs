@@ -16,6 +16,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
         }));
     };
     add("store.raft.secret_file", secret(&config.raft.secret_file));
+    add("store.raft.tls", certificates(config));
     add("restapi.listen", address(&config.restapi));
     if let Some(pg) = &config.postgresql {
         add("postgresql.data_dir", data_dir(&pg.data_dir));
@@ -43,10 +44,17 @@ pub(super) fn readable_passwords(config: &Config) -> Option<Problem> {
 }
 
 fn secret(file: &Path) -> Option<String> {
-    let error = store::Secret::read(file).err()?;
-    let cause =
-        std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-    Some(format!("{error}{cause}"))
+    Some(with_cause(&store::Secret::read(file).err()?))
+}
+
+fn certificates(config: &Config) -> Option<String> {
+    let options = config.raft.tls.as_ref()?;
+    Some(with_cause(&store::Tls::load(options.clone()).err()?))
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map_or(String::new(), |it| format!(": {it}"));
+    format!("{error}{cause}")
 }
 
 /// Whether the address is this machine's. That its port is taken may be our own doing.

@@ -109,6 +109,8 @@ pub(crate) struct Raft {
     pub(crate) data_dir: PathBuf,
     pub(crate) start: RaftStart,
     pub(crate) secret_file: PathBuf,
+    /// Certificates for the connections between members, for the host of `advertise`.
+    pub(crate) tls: Option<store::TlsOptions>,
 }
 
 /// How a member without data comes to its cluster. One with data needs none of this.

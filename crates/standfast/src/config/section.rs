@@ -70,6 +70,11 @@ impl<'t> Section<'t> {
         self.entry(key).is_some()
     }
 
+    /// Whether the key is there with a value.
+    pub(super) fn is_given(&self, key: &'static str) -> bool {
+        self.given(key).is_some()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

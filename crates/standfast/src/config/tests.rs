@@ -378,6 +378,40 @@ fn settings_that_can_not_work() {
 }
 
 #[test]
+fn tls_between_members_is_all_three_files_or_none() {
+    let with = |tls: &str| altered("    join:", &format!("    tls: {tls}\n    join:"));
+    let whole = "{cert_file: /x/a.crt, key_file: /x/a.key, ca_file: /x/ca.crt}";
+    let expected = store::TlsOptions {
+        certificate: "/x/a.crt".into(),
+        key: "/x/a.key".into(),
+        authority: "/x/ca.crt".into(),
+        host: Some("127.0.0.1".to_owned()),
+        required: true,
+    };
+    assert_eq!(sound(&with(whole)).raft.tls.as_ref(), Some(&expected));
+    assert_eq!(sound(NODE).raft.tls, None);
+    let lenient = sound(&with(&whole.replace('}', ", required: false}")));
+    assert!(lenient.raft.tls.is_some_and(|tls| !tls.required));
+    check_error(
+        &with("{cert_file: /x/a.crt, key_file: a.key}"),
+        expect![[r#"
+            f.yml: line 7: store.raft.tls.key_file: "a.key" is relative, write an absolute path
+            f.yml: line 7: store.raft.tls.ca_file: is missing: the certificate in PEM that signed every member's"#]],
+    );
+    check_error(
+        &with(""),
+        expect![[r#"
+        f.yml: line 7: store.raft.tls.cert_file: is missing: this node's certificate, in PEM
+        f.yml: line 7: store.raft.tls.key_file: is missing: the private key of the certificate, in PEM
+        f.yml: line 7: store.raft.tls.ca_file: is missing: the certificate in PEM that signed every member's"#]],
+    );
+    check_warning(
+        &with(&whole.replace('}', ", keyfile: /y}")),
+        expect!["line 7: store.raft.tls.keyfile: unknown key, did you mean `key_file`?"],
+    );
+}
+
+#[test]
 fn addresses() {
     for (listen, expected) in [
         (

@@ -3,10 +3,12 @@
 //! **Invariant:** the configuration file is written last and at once. Cut off anywhere, the same command works again,
 //! and nothing that was there before is touched.
 
+mod certificates;
 mod monitor;
 mod network;
 mod postgres;
 
+pub(crate) use certificates::StoreFiles;
 pub(crate) use monitor::{MonitorRequest, create_monitor};
 pub(crate) use postgres::{Access, PostgresRequest, create_postgres};
 

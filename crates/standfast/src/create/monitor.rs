@@ -1,8 +1,8 @@
 //! `create monitor`.
 
 use super::{
-    Created, DEFAULT_SCOPE, check_writable, existing, identity, is_filled, network,
-    note_without_effect, path_value, refuse_root_directory, say_next,
+    Created, DEFAULT_SCOPE, StoreFiles, certificates, check_writable, existing, identity,
+    is_filled, network, note_without_effect, path_value, refuse_root_directory, say_next,
 };
 use crate::config::{Endpoint, check_host, write_file, write_private};
 use crate::exit::Failure;
@@ -22,6 +22,7 @@ pub(crate) struct MonitorRequest {
     pub(crate) host: Option<String>,
     pub(crate) name: NodeName,
     pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) certificates: Option<StoreFiles>,
     pub(crate) run: bool,
     pub(crate) without_effect: Vec<String>,
 }
@@ -57,7 +58,9 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
                 .into());
         }
         Some(config)
-            if config.name == request.name && config.restapi.connect_address == advertise =>
+            if config.name == request.name
+                && config.restapi.connect_address == advertise
+                && certificates::is_same(request.certificates.as_ref(), config) =>
         {
             note(&format!("the monitor {} is created already", config.name));
             say_next(&request.pgdata, &file);
@@ -68,6 +71,11 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
     }
     check_directory(&request.pgdata, before.is_some())?;
     check_port(&listen)?;
+    let tls = certificates::section(
+        request.certificates.as_ref(),
+        before.as_ref(),
+        &advertise.host,
+    )?;
 
     let secret_file = request
         .secret_file
@@ -85,10 +93,13 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
         "restapi".to_owned(),
         json!({ "listen": listen.to_string(), "connect_address": advertise.to_string() }),
     );
-    let raft = json!({
+    let mut raft = json!({
         "data_dir": path_value(&request.pgdata.join("raft"))?,
         "secret_file": path_value(&secret_file)?,
     });
+    if let Some(tls) = tls {
+        raft["tls"] = tls;
+    }
     values.insert("store".to_owned(), json!({ "raft": raft }));
     values.insert("bootstrap".to_owned(), json!({ "dcs": first_settings() }));
     let comment = "A monitor of Standfast, written by `standfast create monitor`.\n\

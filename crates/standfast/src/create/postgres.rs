@@ -2,8 +2,8 @@
 
 use super::monitor::{check_port, first_settings, refuse_while_running};
 use super::{
-    Created, check_writable, existing, identity, network, note_without_effect, path_value,
-    refuse_root_directory, say_next,
+    Created, StoreFiles, certificates, check_writable, existing, identity, network,
+    note_without_effect, path_value, refuse_root_directory, say_next,
 };
 use crate::client::Api;
 use crate::config::{Config, Endpoint, check_host, is_loopback, write_file};
@@ -37,6 +37,7 @@ pub(crate) struct PostgresRequest {
     pub(crate) quorum: bool,
     pub(crate) backup_rate: Option<String>,
     pub(crate) secret_file: Option<PathBuf>,
+    pub(crate) certificates: Option<StoreFiles>,
     pub(crate) run: bool,
     pub(crate) without_effect: Vec<String>,
 }
@@ -120,6 +121,7 @@ pub(crate) async fn create_postgres(
     if !is_our_postmaster(&request.pgdata) {
         check_port(&Endpoint::new(first_listen(&listen), request.port))?;
     }
+    let tls = certificates::section(request.certificates.as_ref(), before.as_ref(), &host)?;
     let secret_file = request
         .secret_file
         .clone()
@@ -153,6 +155,7 @@ pub(crate) async fn create_postgres(
         host: &host,
         listen: &listen,
         api_port,
+        tls,
     };
     let values = node.values(&state_dir, &secret_file, bin_dir.as_deref())?;
     let comment = "A node of Standfast, written by `standfast create postgres`.\n\
@@ -212,6 +215,7 @@ fn is_same(config: &Config, request: &PostgresRequest, host: &str) -> bool {
         && pg.database == request.database
         && config.tags.priority() == request.priority
         && config.tags.quorum() == request.quorum
+        && certificates::is_same(request.certificates.as_ref(), config)
 }
 
 fn refuse_other_name(config: &Config, request: &PostgresRequest) -> Result<(), Failure> {
@@ -402,6 +406,7 @@ struct NewNode<'a> {
     host: &'a str,
     listen: &'a str,
     api_port: u16,
+    tls: Option<Value>,
 }
 
 impl NewNode<'_> {
@@ -432,6 +437,10 @@ impl NewNode<'_> {
         if let Some(rate) = &request.backup_rate {
             postgresql["basebackup"] = json!([{ "max-rate": rate }]);
         }
+        let mut raft = json!({ "join": join, "secret_file": path_value(secret_file)? });
+        if let Some(tls) = &self.tls {
+            raft["tls"] = tls.clone();
+        }
         let values = json!({
             "scope": self.registered.scope,
             "name": self.registered.name,
@@ -440,7 +449,7 @@ impl NewNode<'_> {
                 "listen": api_listen.to_string(),
                 "connect_address": api.to_string(),
             },
-            "store": { "raft": { "join": join, "secret_file": path_value(secret_file)? } },
+            "store": { "raft": raft },
             "bootstrap": { "dcs": first_settings() },
             "postgresql": postgresql,
         });

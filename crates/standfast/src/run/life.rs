@@ -2,7 +2,7 @@
 
 use super::membership::Members;
 use super::threads::{Elsewhere, Threads};
-use super::{instance, ports};
+use super::{certificates, instance, ports};
 use crate::config::{BasicAuth, Config, Endpoint, RaftStart};
 use crate::exit::{ExitCode, Failure};
 use crate::paths::Homes;
@@ -14,7 +14,7 @@ use api::v1::{Code, Register};
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::{Keys, NodeEntry};
-use store::{RaftStore, Start, Store};
+use store::{RaftStore, Start, Store, Tls};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -41,7 +41,8 @@ pub(crate) async fn recover_store(
         .into());
     }
     let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
-    RaftStore::recover(&store_options(config, &secret))
+    let tls = certificates::load(config)?;
+    RaftStore::recover(&store_options(config, &secret, tls))
         .await
         .context("embedded store")?;
     crate::output::line(&format!(
@@ -57,6 +58,7 @@ struct Life {
     secret: ClusterSecret,
     identity: String,
     keys: Keys,
+    tls: Option<Tls>,
     raft: RaftStore,
     store: Arc<dyn Store>,
     elsewhere: Elsewhere,
@@ -64,9 +66,10 @@ struct Life {
 
 async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
     let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
+    let tls = certificates::load(&config)?;
     let identity = crate::create::identity(&config.state_dir)?;
     let ports = ports::Ports::bind(&config, &elsewhere).await?;
-    let options = store_options(&config, &secret);
+    let options = store_options(&config, &secret, tls.clone());
     let raft = elsewhere.store.spawn(RaftStore::start(options));
     let raft = raft.await?.context("embedded store")?;
     let store: Arc<dyn Store> = Arc::new(raft.clone());
@@ -76,6 +79,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         secret,
         identity,
         keys,
+        tls,
         raft,
         store,
         elsewhere,
@@ -151,9 +155,15 @@ impl Life {
             witness.run().await;
             Ok(ExitCode::Ok)
         };
-        tokio::select! {
-            () = signals.end() => Ok(ExitCode::Ok),
-            result = duty => result,
+        tokio::pin!(duty);
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop(_) => return Ok(ExitCode::Ok),
+                    Asked::Reload => certificates::reload(self.tls.as_ref()),
+                },
+                result = &mut duty => return result,
+            }
         }
     }
 
@@ -177,7 +187,10 @@ impl Life {
                         stopping = true;
                         handle.stop(how);
                     }
-                    Asked::Reload => self.reload(&instance).await,
+                    Asked::Reload => {
+                        certificates::reload(self.tls.as_ref());
+                        self.reload(&instance).await;
+                    }
                 },
                 result = &mut register, if !registered && !stopping => {
                     registered = true;
@@ -342,18 +355,13 @@ impl Signals {
             _ = self.hangup.recv() => Asked::Reload,
         }
     }
-
-    /// Returns when the node is told to stop. A monitor has nothing to reload.
-    async fn end(&mut self) {
-        while !matches!(self.next().await, Asked::Stop(_)) {}
-    }
 }
 
 fn basic_auth(auth: &BasicAuth) -> api::BasicAuth {
     api::BasicAuth::new(&auth.username, auth.password.expose())
 }
 
-fn store_options(config: &Config, secret: &ClusterSecret) -> store::Options {
+fn store_options(config: &Config, secret: &ClusterSecret, tls: Option<Tls>) -> store::Options {
     let start = match &config.raft.start {
         RaftStart::Found => Start::Found,
         RaftStart::Members(members) => Start::Members(
@@ -366,12 +374,13 @@ fn store_options(config: &Config, secret: &ClusterSecret) -> store::Options {
             Start::Join(addresses.iter().map(Endpoint::to_string).collect())
         }
     };
-    store::Options::new(
+    let options = store::Options::new(
         config.raft.data_dir.clone(),
         format!("{}/{}", config.namespace, config.scope),
         config.name.clone(),
         config.raft.advertise.to_string(),
         secret.for_store(),
         start,
-    )
+    );
+    store::Options { tls, ..options }
 }

@@ -4,13 +4,17 @@ use super::threads::Elsewhere;
 use crate::config::{Config, Endpoint};
 use anyhow::{Context as _, Result};
 use api::Api;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
-use store::RaftStore;
+use store::{RaftStore, Strangers};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
 /// How long a connection may take to say what it is.
 const FIRST_BYTES: Duration = Duration::from_secs(5);
+/// How many may be about to say it. More than that is no reason to keep others out, nor to run out of descriptors.
+const SILENT_MAX: usize = 256;
 
 /// Bound before anything else is begun, so that a taken port is an error and not half a node.
 #[derive(Debug)]
@@ -39,11 +43,14 @@ impl Ports {
             }
         }
         let (raft, api, store) = (raft.clone(), api.clone(), elsewhere.store.clone());
+        let silent = Arc::new(Strangers::new(SILENT_MAX));
         elsewhere.rest.spawn(async move {
             loop {
                 match self.shared.accept().await {
                     Ok((stream, _)) => {
-                        tokio::spawn(sort(stream, raft.clone(), api.clone(), store.clone()));
+                        let (raft, api, store) = (raft.clone(), api.clone(), store.clone());
+                        let silent = Arc::clone(&silent);
+                        tokio::spawn(sort(stream, silent, raft, api, store));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "can't accept a connection");
@@ -61,8 +68,16 @@ async fn bind(endpoint: Endpoint) -> Result<TcpListener> {
         .with_context(|| format!("can't listen on {endpoint}"))
 }
 
-async fn sort(stream: TcpStream, raft: RaftStore, api: Api, store: Handle) {
-    match tokio::time::timeout(FIRST_BYTES, is_peer(&stream)).await {
+async fn sort(stream: TcpStream, silent: Arc<Strangers>, raft: RaftStore, api: Api, store: Handle) {
+    let is_peer = {
+        let from = stream.peer_addr().map(|address| address.ip());
+        let mut silent = silent.enter(from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        tokio::select! {
+            looked = tokio::time::timeout(FIRST_BYTES, is_peer(&stream)) => looked,
+            () = silent.displaced() => return,
+        }
+    };
+    match is_peer {
         // On the store's thread for the rest of its life.
         Ok(Ok(true)) => match stream.into_std() {
             Ok(stream) => drop(store.spawn(async move {

@@ -5,6 +5,7 @@
     reason = "a test that can't go on has failed; helpers outside of #[test] are not exempt by themselves"
 )]
 
+mod certificates;
 mod cluster;
 mod home;
 mod usage;

@@ -81,6 +81,7 @@ pub(super) fn raft(
     let secret_file = absolute_path(&section, "secret_file").unwrap_or_else(|| homes.secret_file());
     let members = section.section("members");
     let start = start(&section, &members);
+    let tls = tls(&section);
     section.finish(&[]);
     store.finish(&["memory"]);
     let advertise = match (advertise, &listen) {
@@ -99,13 +100,51 @@ pub(super) fn raft(
         (None, Some(listen)) => listen.clone(),
         (None, None) => restapi?.connect_address.clone(),
     };
+    let tls = tls?.map(|tls| store::TlsOptions {
+        host: Some(advertise.host.clone()),
+        ..tls
+    });
     Some(Raft {
         listen,
         advertise,
+        tls,
         data_dir,
         start: start?,
         secret_file,
     })
+}
+
+/// `Some(None)`: no TLS; `None`: something is wrong with it. A section that is there is never without effect.
+#[allow(clippy::option_option, reason = "absent and wrong are two things")]
+fn tls(section: &Section<'_>) -> Option<Option<store::TlsOptions>> {
+    if !section.is_present("tls") {
+        return Some(None);
+    }
+    let tls = section.section("tls");
+    let file = |key, what| {
+        if !tls.is_given(key) {
+            tls.missing(key, what);
+        }
+        absolute_path(&tls, key)
+    };
+    let certificate = file("cert_file", "this node's certificate, in PEM");
+    let key = file("key_file", "the private key of the certificate, in PEM");
+    let authority = file(
+        "ca_file",
+        "the certificate in PEM that signed every member's",
+    );
+    let required = match tls.is_given("required") {
+        true => tls.flag("required"),
+        false => Some(true),
+    };
+    tls.finish(&[]);
+    Some(Some(store::TlsOptions {
+        certificate: certificate?,
+        key: key?,
+        authority: authority?,
+        host: None,
+        required: required?,
+    }))
 }
 
 fn start(section: &Section<'_>, members: &Section<'_>) -> Option<RaftStart> {
