@@ -671,7 +671,7 @@ fn step_aside(cluster: &Cluster, me: &NodeView, primary: &Primary) -> Decision {
             Action::Drain,
             format!("{} steps aside for {to}: stopping cleanly", me.name),
         ),
-        Err(why) if cluster.nodes.keys().all(|name| *name == me.name) => Decision::act(
+        Err(why) if super::is_only(cluster, &me.name) => Decision::act(
             "step aside",
             Action::Drain,
             format!("the last node steps aside: {why}"),

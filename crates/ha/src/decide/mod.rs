@@ -44,9 +44,10 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
         return Decision::wait("job", format!("waiting for {}", job_name(job)));
     }
     let record = cluster.node(&me.name);
-    // The last leader may have what nobody else has: it stays until there is another.
+    // The last leader may have what nobody else has: it stays until there is another, if there can be one.
     let last = cluster.leader.is_none() && led_last(cluster, &me.name);
-    if record.dropped && !mine && !last && !is_named(cluster, &me.name) {
+    let missed = (last || is_named(cluster, &me.name)) && !is_only(cluster, &me.name);
+    if record.dropped && !mine && !missed {
         return leave(me);
     }
     if let Some(refusal) = wrong_directory(cluster, me).or_else(|| forgotten_epoch(cluster, me)) {
@@ -121,6 +122,11 @@ fn silent(me: &NodeView, since: Instant, now: Instant) -> Decision {
         "store silent",
         format!("the store has been silent for {silence} ms"),
     )
+}
+
+/// Whether there is no other node.
+fn is_only(cluster: &Cluster, name: &NodeName) -> bool {
+    cluster.nodes.keys().all(|other| other == name)
 }
 
 /// Whether the newest epoch is this node's.
