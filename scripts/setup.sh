@@ -82,7 +82,8 @@ install_packages() {
     # confold: our createcluster.conf is there before the package that asks about it.
     # shellcheck disable=SC2086 # a list of words is meant
     $as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $packages
+        apt-get install -y -qq --no-install-recommends \
+        -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold $packages
 }
 
 install_rust() {

@@ -98,6 +98,7 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         priority: None,
         quorum: None,
         witness: false,
+        ahead: false,
     };
     api::register(store.as_ref(), keys, "test", &register)
         .await

@@ -15,6 +15,7 @@ mod bad_input {
 
     mod data_directories;
     mod orders;
+    mod paths;
     mod rest;
     mod secrets;
 }

@@ -21,6 +21,7 @@ mod ports;
 mod processes;
 mod program;
 mod scene;
+mod sockets;
 mod wait;
 
 pub use cluster::{Cluster, Member, Shape};

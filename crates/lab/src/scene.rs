@@ -2,7 +2,7 @@
 //! stand inside it.
 
 use crate::program::within_reach;
-use crate::{Host, Identity, Network, postgres_bin_dir};
+use crate::{Host, Identity, Network, postgres_bin_dir, sockets};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -224,6 +224,9 @@ impl Drop for Lab {
         for host in &self.hosts {
             let _ = host.thaw();
             let _ = host.kill_everything();
+        }
+        if !self.hosts.is_empty() {
+            sockets::sweep(&self.path);
         }
     }
 }

@@ -22,13 +22,17 @@ impl Binaries {
     /// below `/usr/lib/postgresql`, newest first; `major` restricts the search to a data directory's version.
     pub fn find(explicit: Option<&Path>, major: Option<u32>) -> Result<Self, PostgresError> {
         if let Some(path) = explicit {
-            let dir = if path.is_dir() {
-                path
+            let dir = match path.parent() {
+                Some(parent) if path.is_file() => parent,
+                _ => path,
+            };
+            let absent = if dir.is_dir() {
+                ""
             } else {
-                path.parent().unwrap_or(path)
+                ", which is no directory"
             };
             return Self::in_dir(dir)?.ok_or_else(|| PostgresError::NoPrograms {
-                looked_in: dir.display().to_string(),
+                looked_in: format!("{}{absent}", dir.display()),
             });
         }
         let dirs = candidates();
@@ -136,12 +140,15 @@ mod tests {
     #[test]
     fn a_directory_without_programs_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let error = Binaries::find(Some(dir.path()), None).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains(&dir.path().display().to_string()),
-            "{error}"
+        let said = |path: &Path| Binaries::find(Some(path), None).unwrap_err().to_string();
+        let named = |text: String| text.split_once(" in ").unwrap().1.to_owned();
+        let here = dir.path().display().to_string();
+        assert_eq!(named(said(dir.path())), here);
+        std::fs::write(dir.path().join("pg_ctl"), "").unwrap();
+        assert_eq!(named(said(&dir.path().join("pg_ctl"))), here, "a file");
+        assert_eq!(
+            named(said(&dir.path().join("absent"))),
+            format!("{here}/absent, which is no directory")
         );
     }
 }

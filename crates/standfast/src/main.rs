@@ -25,9 +25,9 @@ use clap::Parser as _;
 use cli::meant::{self, Command, Which};
 use cli::typed::Arguments;
 use config::{Config, Log, LogLevel};
-use exit::ExitCode;
+use exit::{ExitCode, Failure};
 use paths::Homes;
-use pidfile::PidFile;
+use pidfile::{PidFile, PidFileError};
 use std::future::Future;
 use std::path::PathBuf;
 
@@ -117,8 +117,29 @@ fn run(file: &std::path::Path, level: Option<LogLevel>, homes: &Homes) -> anyhow
     for warning in warnings {
         tracing::warn!("{}: {warning}", file.display());
     }
-    let pid_file = PidFile::acquire(&config.state_dir)?;
+    let pid_file =
+        PidFile::acquire(&config.state_dir).map_err(|error| with_hint(error, &config, homes))?;
     run::run(config, pid_file)
+}
+
+/// How to stop the agent that is in the way.
+fn with_hint(error: PidFileError, config: &Config, homes: &Homes) -> anyhow::Error {
+    let PidFileError::Taken { pid, .. } = error else {
+        return error.into();
+    };
+    let monitor = config.raft.data_dir.parent();
+    let pgdata = match &config.postgresql {
+        Some(pg) => Some(pg.data_dir.as_path()),
+        None => monitor,
+    };
+    let made_by_create = pgdata.filter(|dir| homes.config_file(dir) == config.file);
+    let stop = made_by_create.map_or_else(
+        || format!("kill {pid}"),
+        |dir| format!("standfast stop --pgdata {}", create::quoted(dir)),
+    );
+    Failure::error(error.to_string())
+        .hint(format!("stop it first: {stop}"))
+        .into()
 }
 
 fn check_config(file: &std::path::Path, homes: &Homes) -> anyhow::Result<ExitCode> {

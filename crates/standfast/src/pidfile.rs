@@ -24,8 +24,8 @@ pub(crate) struct PidFile {
 /// Why this process can't be the agent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PidFileError {
-    #[error("an agent with this state directory runs already, pid {0}")]
-    Taken(i32),
+    #[error("an agent with the state directory {dir} runs already, pid {pid}")]
+    Taken { dir: String, pid: i32 },
     #[error("can't write the pid file in {dir}")]
     Io { dir: String, source: io::Error },
 }
@@ -52,7 +52,12 @@ impl PidFile {
             .map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(PidFileError::Taken(read_pid(&mut file))),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(PidFileError::Taken {
+                    dir: state_dir.display().to_string(),
+                    pid: read_pid(&mut file),
+                });
+            }
             Err(errno) => return Err(failed(errno.into())),
         }
         file.set_len(0).map_err(failed)?;
@@ -148,7 +153,7 @@ mod tests {
         let me = i32::try_from(std::process::id()).unwrap();
         let taken = PidFile::acquire(dir.path()).unwrap_err();
         assert!(
-            matches!(taken, PidFileError::Taken(pid) if pid == me),
+            matches!(taken, PidFileError::Taken { pid, .. } if pid == me),
             "{taken}"
         );
         assert_eq!(agent(dir.path()).unwrap().unwrap().pid, me);

@@ -123,6 +123,7 @@ fn place(
         maintenance: false,
         dropped: false,
         witness: asked.witness,
+        never_ran: asked.ahead,
     };
     Ok((name, updated(&fresh, asked), false))
 }
@@ -143,6 +144,7 @@ fn updated(entry: &NodeEntry, asked: &Register) -> NodeEntry {
         priority: asked.priority.unwrap_or(entry.priority),
         quorum: asked.quorum.unwrap_or(entry.quorum),
         witness: asked.witness,
+        never_ran: entry.never_ran && asked.ahead,
         ..entry.clone()
     }
 }

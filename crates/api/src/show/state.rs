@@ -126,7 +126,17 @@ fn node(
             .any(|voter| voter.name == name.as_str() && voter.reachable != Some(false))
     };
     let alive = member.is_some() || (witness && in_store());
-    let state = member.map_or_else(|| last_known(witness, &wanted), |member| member.state);
+    let never_ran = record.is_some_and(|entry| entry.never_ran) && member.is_none();
+    let state = match member {
+        Some(member) => member.state,
+        None if never_ran => NodeState::Init,
+        None => last_known(witness, &wanted),
+    };
+    let assigned = match &extra {
+        Some(extra) => extra.assigned,
+        None if never_ran => first_task(cluster),
+        None => state,
+    };
     let leads = cluster.leader.as_ref() == Some(name);
     let position = position(cluster, name);
     let (host, port, api_url) = match (member, record) {
@@ -137,12 +147,10 @@ fn node(
         (Some(member), None) => (member.host.clone(), member.port, member.api_url.clone()),
         (None, None) => (String::new(), 0, String::new()),
     };
-    let dead_reason = || {
-        if alive {
-            String::new()
-        } else {
-            "its lease in the store has ended".to_owned()
-        }
+    let dead_reason = || match (alive, never_ran) {
+        (true, _) => String::new(),
+        (false, true) => "created, and not run yet".to_owned(),
+        (false, false) => "its lease in the store has ended".to_owned(),
     };
     v1::Node {
         id: wanted.id,
@@ -154,7 +162,7 @@ fn node(
         lsn: position.0,
         connection: connection(state, leads, alive, witness),
         state,
-        assigned: extra.as_ref().map_or(state, |extra| extra.assigned),
+        assigned,
         reason: extra
             .as_ref()
             .map_or_else(dead_reason, |extra| extra.reason.clone()),
@@ -172,6 +180,14 @@ fn node(
         witness,
         unfit: member.and_then(|member| member.unfit.clone()),
         server_version: extra.map_or(0, |extra| extra.server_version),
+    }
+}
+
+/// What a new node will do: make the cluster, or a copy of its data.
+fn first_task(cluster: &Cluster) -> NodeState {
+    match cluster.initialize {
+        Initialize::Done(_) => NodeState::Joining,
+        Initialize::Absent | Initialize::Founding => NodeState::Single,
     }
 }
 

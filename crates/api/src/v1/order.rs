@@ -113,6 +113,9 @@ pub struct Register {
     /// A monitor.
     #[serde(default)]
     pub witness: bool,
+    /// Asked by `create`, before the agent runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ahead: bool,
 }
 
 /// The answer to [`Register`].

@@ -86,6 +86,39 @@ async fn names_that_postgresql_takes_for_one_are_refused() {
 }
 
 #[tokio::test]
+async fn a_node_that_never_ran_is_at_its_beginning() {
+    let world = World::three().await;
+    let mut asked = asks(Some("d"), 6040, "d");
+    asked["ahead"] = json!(true);
+    let seen = async || {
+        let server = world.serve("a").await;
+        let (_, state) = server
+            .order(Method::GET, "/api/v1/state", Value::Null)
+            .await;
+        let nodes = state["nodes"].as_array().expect("nodes").clone();
+        let node = nodes.into_iter().find(|node| node["name"] == "d");
+        let node = node.expect("d");
+        let said = |key: &str| node[key].as_str().unwrap_or_default().to_owned();
+        (said("state"), said("assigned"), said("reason"))
+    };
+    let register = async |body: &Value| {
+        let server = world.serve("monitor").await;
+        let (status, answer) = server
+            .order(Method::POST, "/api/v1/register", body.clone())
+            .await;
+        assert_eq!(status, 200, "{answer}");
+    };
+    register(&asked).await;
+    let (state, assigned, reason) = seen().await;
+    assert_eq!((&*state, &*assigned), ("init", "joining"));
+    assert!(reason.contains("not run yet"), "{reason}");
+    // Its agent came, and went; `create` said again changes nothing about that.
+    register(&asks(Some("d"), 6040, "d")).await;
+    register(&asked).await;
+    assert_eq!(seen().await.0, "demoted");
+}
+
+#[tokio::test]
 async fn nodes_that_register_at_once_get_different_numbers() {
     let world = World::empty();
     let server = world.serve("monitor").await;

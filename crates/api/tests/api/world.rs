@@ -185,6 +185,7 @@ pub(crate) fn entry(id: u64, node: &str) -> NodeEntry {
         maintenance: false,
         dropped: false,
         witness: false,
+        never_ran: false,
     }
 }
 

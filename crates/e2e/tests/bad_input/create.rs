@@ -115,6 +115,10 @@ fn a_node_name_is_taken() {
             .refuses(5, &["a", "hint: "])?;
         second
             .terminal
+            .tries(&format!("{create} --name A"))?
+            .refuses(5, &["name A", "like a", "hint: "])?;
+        second
+            .terminal
             .types(&format!("{create} --name b"))
             .map(drop)
     });

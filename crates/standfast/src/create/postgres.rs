@@ -146,6 +146,7 @@ pub(crate) async fn create_postgres(
         priority: Some(request.priority),
         quorum: Some(request.quorum),
         witness: false,
+        ahead: true,
     };
     let registered: Registered = api.post("/api/v1/register", &register).await?;
 

@@ -8,6 +8,7 @@ use crate::exit::{ExitCode, Failure};
 use crate::paths::Homes;
 use crate::pidfile::PidFile;
 use crate::secret::ClusterSecret;
+use ::postgres::Instance;
 use agent::{Agent, Ended, StopOrder, Witness, WitnessOptions};
 use anyhow::{Context as _, Result, bail};
 use api::v1::{Code, Register};
@@ -61,6 +62,8 @@ struct Life {
     tls: Option<Tls>,
     raft: RaftStore,
     store: Arc<dyn Store>,
+    /// None: a monitor.
+    instance: Option<Instance>,
     elsewhere: Elsewhere,
 }
 
@@ -68,6 +71,11 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
     let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
     let tls = certificates::load(&config)?;
     let identity = crate::create::identity(&config.state_dir)?;
+    // First of all: nothing is founded or bound by a node that has no PostgreSQL to run.
+    let instance = match &config.postgresql {
+        Some(postgresql) => Some(instance::open(&config, postgresql, &secret)?),
+        None => None,
+    };
     let ports = ports::Ports::bind(&config, &elsewhere).await?;
     let options = store_options(&config, &secret, tls.clone());
     let raft = elsewhere.store.spawn(RaftStore::start(options));
@@ -82,6 +90,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         tls,
         raft,
         store,
+        instance,
         elsewhere,
     };
     let (served, shown) = watch::channel(Arc::new(life.first_picture()));
@@ -131,10 +140,9 @@ impl Life {
 
     async fn lead(&self, served: watch::Sender<Arc<api::Served>>) -> Result<ExitCode> {
         let signals = Signals::take()?;
-        if self.config.is_witness() {
-            self.watch_over(served, signals).await
-        } else {
-            self.look_after_postgres(served, signals).await
+        match &self.instance {
+            None => self.watch_over(served, signals).await,
+            Some(instance) => Box::pin(self.look_after_postgres(instance, served, signals)).await,
         }
     }
 
@@ -170,11 +178,11 @@ impl Life {
     /// A node that is restarted looks after its Postgres at once, whether the store answers or not.
     async fn look_after_postgres(
         &self,
+        instance: &Instance,
         served: watch::Sender<Arc<api::Served>>,
         mut signals: Signals,
     ) -> Result<ExitCode> {
-        let options = self.agent_options(served)?;
-        let instance = options.instance.clone();
+        let options = self.agent_options(instance, served)?;
         let (agent, handle) = Agent::start(options)?;
         let register = self.register_when_ready();
         let running = agent.run();
@@ -189,7 +197,7 @@ impl Life {
                     }
                     Asked::Reload => {
                         certificates::reload(self.tls.as_ref());
-                        self.reload(&instance).await;
+                        self.reload(instance).await;
                     }
                 },
                 result = &mut register, if !registered && !stopping => {
@@ -211,7 +219,11 @@ impl Life {
         }
     }
 
-    fn agent_options(&self, served: watch::Sender<Arc<api::Served>>) -> Result<agent::Options> {
+    fn agent_options(
+        &self,
+        instance: &Instance,
+        served: watch::Sender<Arc<api::Served>>,
+    ) -> Result<agent::Options> {
         let config = &self.config;
         let postgresql = config
             .postgresql
@@ -221,7 +233,7 @@ impl Life {
             name: config.name.clone(),
             keys: self.keys.clone(),
             store: Arc::clone(&self.store),
-            instance: instance::open(config, postgresql, &self.secret)?,
+            instance: instance.clone(),
             state_dir: config.state_dir.clone(),
             host: postgresql.connect_address.host.clone(),
             port: postgresql.connect_address.port,
@@ -235,10 +247,15 @@ impl Life {
     }
 
     /// Reads the configuration again. What can change while the node runs is taken; a broken file changes nothing.
-    async fn reload(&self, instance: &::postgres::Instance) {
+    async fn reload(&self, instance: &Instance) {
         let loaded = Config::load(&self.config.file, &Homes::from_env());
         let postgresql = match loaded {
-            Ok((config, _)) => config.postgresql,
+            Ok((config, warnings)) => {
+                for warning in warnings {
+                    tracing::warn!("{}: {warning}", config.file.display());
+                }
+                config.postgresql
+            }
             Err(error) => {
                 tracing::error!(%error, "the configuration can't be read, the old one stays in force");
                 return;
@@ -319,6 +336,7 @@ impl Life {
             priority: preferred.then(|| tags.priority()),
             quorum: tags.nosync.then_some(false),
             witness: config.is_witness(),
+            ahead: false,
         }
     }
 }

@@ -169,6 +169,9 @@ pub struct NodeEntry {
     /// A monitor: a voter without Postgres.
     #[serde(default)]
     pub witness: bool,
+    /// Created, and its agent has not registered by itself yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_ran: bool,
 }
 
 impl From<&NodeEntry> for NodeRecord {
