@@ -27,6 +27,20 @@ async fn plain_talk(node: &Node) -> Result<String> {
         .context("an answer")?
 }
 
+/// Connections that say nothing, or begin TLS and do not go on.
+async fn dawdle(node: &Node) -> Result<Vec<TcpStream>> {
+    let mut crowd = Vec::new();
+    for _ in 0..300 {
+        crowd.push(TcpStream::connect(&node.api).await?);
+        if crowd.len() % 2 == 0 {
+            let mut stream = TcpStream::connect((node.host.address(), 8009)).await?;
+            stream.write_all(b"SFS1\x16\x03\x01\x02").await?;
+            crowd.push(stream);
+        }
+    }
+    Ok(crowd)
+}
+
 async fn kill_the_postmaster(world: &mut World<'_>) -> Result<()> {
     let ledger = world.load(4).await?;
     world
@@ -50,6 +64,10 @@ fn the_postmaster_is_killed_over_tls() {
             let said = plain_talk(node).await?;
             ensure!(said.contains("OnlyTls"), "{} says {said}", node.name);
         }
+        let primary = world.cluster.primary().await?;
+        let node = world.cluster.node(&primary)?;
+        let _crowd = dawdle(node).await?;
+        ensure!(node.get("/liveness").await?.status == 200, "it is drowned");
         kill_the_postmaster(world).await
     });
 }
