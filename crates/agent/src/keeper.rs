@@ -18,6 +18,9 @@ use tokio::sync::{Notify, watch};
 /// A loop that has not turned for so long hangs; it turns at least once a second.
 const LOOP_HANGS: Duration = Duration::from_secs(3);
 
+/// A lease that was not granted is asked for again after this, and then after ever more: an agent that restarts in
+/// office has no time to lose, and its store may be electing.
+const FIRST_TRIES: Duration = Duration::from_millis(25);
 /// What changes together is written together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
@@ -58,9 +61,12 @@ impl Keeper {
     /// Runs until its task is aborted.
     pub(crate) async fn run(mut self) {
         let mut written: Option<Written> = None;
+        let mut misses = 0;
         loop {
             let said = self.said.borrow_and_update().clone();
-            match self.session(&said.settings).await {
+            let session = self.session(&said.settings).await;
+            misses = session.as_ref().map_or(misses + 1, |_| 0);
+            match session {
                 Ok(session) => match self.tenure.office() {
                     Some(office) if self.loop_hangs() => {
                         tracing::warn!(
@@ -71,7 +77,12 @@ impl Keeper {
                     Some(office) => self.beat(&said, session, office, &mut written).await,
                     None => self.stay(&said, session, &mut written).await,
                 },
-                Err(error) => tracing::debug!(%error, "no lease yet"),
+                Err(error) => {
+                    tracing::debug!(%error, "no lease yet");
+                    let rest = FIRST_TRIES * 2_u32.pow(misses.min(8));
+                    tokio::time::sleep(rest.min(said.settings.ttl / 3)).await;
+                    continue;
+                }
             }
             self.pause(&said.settings, written.as_ref()).await;
         }
@@ -111,7 +122,11 @@ impl Keeper {
                 }
             }
         };
-        let _ = tokio::time::timeout(settings.ttl / 3, changed).await;
+        tokio::select! {
+            _ = tokio::time::timeout(settings.ttl / 3, changed) => {}
+            // The others wait for the first beat.
+            () = self.tenure.took_office() => {}
+        }
     }
 
     /// The lease, granted anew when it ended or when its time to live was changed.

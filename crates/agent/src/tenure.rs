@@ -7,11 +7,13 @@ use ha::{Epoch, Instant, Lease, Settings};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{LeaseId, Revision};
+use tokio::sync::Notify;
 
 /// The agent's lease and its leadership, if any.
 #[derive(Debug, Default)]
 pub(crate) struct Tenure {
     inner: Mutex<Inner>,
+    taken: Notify,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -88,7 +90,13 @@ impl Tenure {
             deadline: session.deadline(sent),
         };
         self.lock().office = Some(office);
+        self.taken.notify_one();
         office
+    }
+
+    /// Returns when an office was taken, once for each.
+    pub(crate) async fn took_office(&self) {
+        self.taken.notified().await;
     }
 
     /// A renewal of this office, sent at `sent`, was acknowledged. Says the deadline, if the office still holds.

@@ -6,7 +6,7 @@
 use super::Agent;
 use crate::clock::now;
 use crate::observe::Observation;
-use ha::{Cluster, ClusterView, Decision, Epoch, Instant, NodeView, Postgres};
+use ha::{Cluster, ClusterView, Decision, Epoch, Instant, Lease, NodeView, Postgres};
 use store::Snapshot;
 
 impl Agent {
@@ -20,6 +20,19 @@ impl Agent {
             };
         }
         ClusterView::Known(Box::new(cluster))
+    }
+
+    /// The lease of an agent before this one, as its guard has it: until the store has been heard for the first time,
+    /// Postgres may go on under it. The guard ends it at that deadline in any case.
+    fn inherited_lease(&self) -> Option<Lease> {
+        if self.tenure.last_heard().is_some() {
+            return None;
+        }
+        let armed = self.shell.instance.guard()?.status().armed?;
+        Some(Lease {
+            epoch: Epoch(armed.epoch),
+            deadline: Instant(armed.deadline_ns),
+        })
     }
 
     pub(super) fn node_view(
@@ -64,7 +77,7 @@ impl Agent {
             data: observation.data.clone(),
             postgres: self.with_absent_standbys(view, &observation.postgres, at),
             lineage: self.shell.note.read(),
-            lease: self.tenure.lease(),
+            lease: self.tenure.lease().or_else(|| self.inherited_lease()),
             job: self.memory.running.as_ref().map(|running| running.job),
             contact,
             applied: self.memory.applied.clone(),

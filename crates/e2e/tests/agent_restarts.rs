@@ -1,0 +1,83 @@
+//! The agent of the primary dies and is back at once: its guard keeps Postgres, its lease lives on, nothing changes.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Announced, Topology, World, settle_deadline, story};
+use lab::{Node, eventually};
+use std::time::Instant;
+
+/// How often it is killed; more with `STANDFAST_E2E_KILLS`.
+fn kills() -> u32 {
+    let named = std::env::var("STANDFAST_E2E_KILLS").ok();
+    named.and_then(|text| text.parse().ok()).unwrap_or(4)
+}
+
+async fn epoch(node: &Node) -> Result<u64> {
+    let state = node.get("/api/v1/state").await?.json()?;
+    state["epoch"].as_u64().context("no epoch")
+}
+
+async fn store_leader(node: &Node) -> Result<String> {
+    let state = node.get("/api/v1/state").await?.json()?;
+    let leader = state["store"]["leader"].as_str();
+    leader.map(str::to_owned).context("no leader of the store")
+}
+
+/// Moves the store's leadership to `name`, by killing whoever has it.
+async fn lead_the_store(world: &mut World<'_>, name: &str) -> Result<()> {
+    loop {
+        let leader = store_leader(world.cluster.node(name)?).await?;
+        if leader == name {
+            return Ok(());
+        }
+        let node = world.cluster.node_mut(&leader)?;
+        node.kill_agent()?;
+        eventually(
+            "the store has another leader",
+            settle_deadline(),
+            async || {
+                ensure!(
+                    store_leader(world.cluster.node(name)?).await? != leader,
+                    "not yet"
+                );
+                Ok(())
+            },
+        )
+        .await?;
+        world.cluster.node_mut(&leader)?.start()?;
+        world.whole().await?;
+    }
+}
+
+async fn kill_and_restart(world: &mut World<'_>, what: &str) -> Result<()> {
+    let primary = world.cluster.primary().await?;
+    let before = epoch(world.cluster.node(&primary)?).await?;
+    let node = world.cluster.node_mut(&primary)?;
+    node.kill_agent()?;
+    let killed = Instant::now();
+    node.start()?;
+    let whole = world.whole().await?;
+    let after = epoch(world.cluster.node(&whole)?).await?;
+    world.say(&format!("{what}: whole after {:?}", killed.elapsed()));
+    ensure!(
+        (&whole, after) == (&primary, before),
+        "{what}: {primary} led epoch {before}, {whole} leads epoch {after}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_agent_of_an_idle_primary_is_restarted_at_once() {
+    let name = "the_agent_of_an_idle_primary_is_restarted_at_once";
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
+        for n in 1..=kills() {
+            let primary = world.cluster.primary().await?;
+            // Every other time the store's leader dies with it.
+            if n % 2 == 0 {
+                lead_the_store(world, &primary).await?;
+            }
+            let leader = store_leader(world.cluster.node(&primary)?).await?;
+            kill_and_restart(world, &format!("{n}, {primary}, the store led by {leader}")).await?;
+        }
+        Ok(())
+    });
+}
