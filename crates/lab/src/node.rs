@@ -220,6 +220,17 @@ impl Node {
         .await
     }
 
+    /// Waits until it answers from the store.
+    pub async fn wait_for_store(&self) -> Result<()> {
+        let what = format!("{} answers from the store", self.name);
+        eventually(&what, Duration::from_secs(20), async || {
+            let answer = self.get("/api/v1/state").await?;
+            ensure!(answer.status == 200, "{}: {}", answer.status, answer.body);
+            Ok(())
+        })
+        .await
+    }
+
     /// Whether the node says of itself that it is the open primary.
     pub async fn is_primary(&self) -> bool {
         self.pg_port.is_some()

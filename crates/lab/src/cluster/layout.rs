@@ -97,6 +97,7 @@ impl Cluster {
         let mut nodes = vec![created_monitor(lab, monitor, first, &secret)?];
         nodes[0].start()?;
         nodes[0].wait_for_api().await?;
+        nodes[0].wait_for_store().await?;
         for (host, offset) in hosts.into_iter().zip(1..) {
             let data_dir = data_dir_on(&host, disk)?;
             let port = first + offset;
