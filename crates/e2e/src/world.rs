@@ -143,9 +143,10 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
         }
         Topology::ThreeOnLittleWal => {
             let shape = Shape {
-                parameters: "max_slot_wal_keep_size: 32MB, max_wal_size: 48MB, min_wal_size: 32MB, \
+                parameters:
+                    "max_slot_wal_keep_size: 32MB, max_wal_size: 48MB, min_wal_size: 32MB, \
                     wal_keep_size: 0"
-                    .to_owned(),
+                        .to_owned(),
                 ..Shape::default()
             };
             Cluster::three(lab, &shape)

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use e2e::{Announced, Topology, World, settle_deadline, story};
 use lab::{Node, eventually};
-use std::time::Instant;
+use rustix::process::Signal;
+use std::time::{Duration, Instant};
 
 /// How often it is killed; more with `STANDFAST_E2E_KILLS`.
 fn kills() -> u32 {
@@ -79,5 +80,31 @@ fn the_agent_of_an_idle_primary_is_restarted_at_once() {
             kill_and_restart(world, &format!("{n}, {primary}, the store led by {leader}")).await?;
         }
         Ok(())
+    });
+}
+
+/// A new agent has never heard this Postgres; its pid file says that it takes connections, so it is no start to wait for.
+#[test]
+fn the_agent_is_restarted_while_postgres_hangs() {
+    let name = "the_agent_is_restarted_while_postgres_hangs";
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
+        let ledger = world.load(4).await?;
+        let old = world.cluster.primary().await?;
+        let node = world.cluster.node_mut(&old)?;
+        node.kill_agent()?;
+        let postmaster = node.postmaster_pid()?;
+        node.host.signal(postmaster, Signal::STOP)?;
+        node.start()?;
+        let hung = Instant::now();
+        world
+            .cluster
+            .another_primary(&old, settle_deadline())
+            .await?;
+        let took = hung.elapsed();
+        world.say(&format!("another primary after {took:?}"));
+        // A start is given a minute.
+        ensure!(took < Duration::from_secs(20), "it took {took:?}");
+        ledger.more(50, settle_deadline()).await?;
+        world.reckon(ledger).await.map(drop)
     });
 }
