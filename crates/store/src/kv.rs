@@ -78,7 +78,8 @@ pub enum Op {
 pub struct Txn {
     pub guards: Vec<Guard>,
     pub ops: Vec<Op>,
-    /// Renew this lease to its full time to live as well, if the guards hold.
+    /// Renew this lease to its full time to live as well, if the guards hold. Where they don't, it may be renewed all the
+    /// same: etcd renews in a step of its own.
     pub renew: Option<LeaseId>,
 }
 

@@ -6,6 +6,7 @@
 
 mod answers;
 mod clock;
+mod etcd;
 mod kv;
 pub mod layout;
 mod memory;
@@ -16,6 +17,7 @@ mod secret;
 mod state;
 mod views;
 
+pub use etcd::{EtcdLogin, EtcdOptions, EtcdStore, EtcdTls};
 pub use kv::{
     Entry, Guard, LeaseId, Op, Outcome, Result, Revision, Snapshot, Store, StoreError, Txn, View,
 };

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::etcd::Etcd;
 use common::{Cluster, PATIENCE, eventually};
 use futures_util::future::join_all;
 use std::sync::Arc;
@@ -13,6 +14,18 @@ use tokio::time::{Instant, timeout};
 struct Handles {
     one: Arc<dyn Store>,
     two: Arc<dyn Store>,
+    /// The shortest time to live that the store grants as it is asked for.
+    ttl: Duration,
+}
+
+impl Handles {
+    fn on(one: impl Store, two: impl Store) -> Self {
+        Self {
+            one: Arc::new(one),
+            two: Arc::new(two),
+            ttl: Duration::from_secs(1),
+        }
+    }
 }
 
 /// The whole contract, all clauses at once under prefixes of their own.
@@ -44,7 +57,7 @@ async fn commit(store: &Arc<dyn Store>, txn: Txn) -> u64 {
     committed(store.commit(txn).await.expect("an answer"))
 }
 
-async fn reads_see_every_commit(Handles { one, two }: &Handles) {
+async fn reads_see_every_commit(Handles { one, two, .. }: &Handles) {
     for round in 0..20 {
         let (writer, reader) = if round % 2 == 0 {
             (one, two)
@@ -62,7 +75,7 @@ async fn reads_see_every_commit(Handles { one, two }: &Handles) {
     assert!(nothing.entries.is_empty() && nothing.revision > 0);
 }
 
-async fn guards_decide(Handles { one, two }: &Handles) {
+async fn guards_decide(Handles { one, two, .. }: &Handles) {
     let key = "/guards/a".to_owned();
     let put = |guard: Guard, value: &str| Txn::new().when(guard).put("/guards/a", value);
     let (absent, present) = (
@@ -107,7 +120,7 @@ async fn guards_decide(Handles { one, two }: &Handles) {
     commit(two, put(seen.unchanged(&key), "7")).await;
 }
 
-async fn transactions_are_atomic(Handles { one, two }: &Handles) {
+async fn transactions_are_atomic(Handles { one, two, .. }: &Handles) {
     // Two writers fight over a pair of keys that must always be equal.
     let writer = |store: &Arc<dyn Store>, tag: &'static str| {
         let store = Arc::clone(store);
@@ -147,7 +160,7 @@ async fn transactions_are_atomic(Handles { one, two }: &Handles) {
     );
 }
 
-async fn revisions_rise(Handles { one, two }: &Handles) {
+async fn revisions_rise(Handles { one, two, .. }: &Handles) {
     let first = commit(
         one,
         Txn::new().put("/revisions/a", "1").put("/revisions/b", "1"),
@@ -165,7 +178,7 @@ async fn revisions_rise(Handles { one, two }: &Handles) {
     assert_eq!(seen.entries["/revisions/a"].created, again);
 }
 
-async fn counters_lose_nothing(Handles { one, two }: &Handles) {
+async fn counters_lose_nothing(Handles { one, two, .. }: &Handles) {
     let count = |store: &Arc<dyn Store>| {
         let store = Arc::clone(store);
         async move {
@@ -196,8 +209,8 @@ async fn is_gone(store: &Arc<dyn Store>, key: &str) -> bool {
     store.read(key).await.expect("read").value(key).is_none()
 }
 
-async fn leases_expire(Handles { one, two }: &Handles) {
-    let ttl = Duration::from_millis(1000);
+async fn leases_expire(Handles { one, two, ttl }: &Handles) {
+    let ttl = *ttl;
     let before = Instant::now();
     let lease = one.grant(ttl).await.expect("granted");
     commit(
@@ -229,8 +242,8 @@ async fn leases_expire(Handles { one, two }: &Handles) {
     );
 }
 
-async fn renewed_leases_live(Handles { one, two }: &Handles) {
-    let ttl = Duration::from_millis(1000);
+async fn renewed_leases_live(Handles { one, two, ttl }: &Handles) {
+    let ttl = *ttl;
     let lease = one.grant(ttl).await.expect("granted");
     commit(two, Txn::new().put_leased("/renew/a", "1", lease)).await;
     let mut last = Instant::now();
@@ -249,8 +262,8 @@ async fn renewed_leases_live(Handles { one, two }: &Handles) {
     assert!(last.elapsed() >= ttl);
 }
 
-async fn transactions_renew(Handles { one, two }: &Handles) {
-    let ttl = Duration::from_millis(1000);
+async fn transactions_renew(Handles { one, two, ttl }: &Handles) {
+    let ttl = *ttl;
     let lease = one.grant(ttl).await.expect("granted");
     commit(one, Txn::new().put_leased("/txn-renew/a", "1", lease)).await;
     tokio::time::sleep(ttl * 3 / 5).await;
@@ -264,7 +277,7 @@ async fn transactions_renew(Handles { one, two }: &Handles) {
             .renew(lease),
     )
     .await;
-    // A refused one renews nothing.
+    // A refused one need not: what it was to be renewed for is no longer so.
     tokio::time::sleep(ttl * 3 / 5).await;
     let txn = Txn::new()
         .when(Guard::Absent {
@@ -277,7 +290,7 @@ async fn transactions_renew(Handles { one, two }: &Handles) {
     assert!(renewed.elapsed() < ttl * 3, "{:?}", renewed.elapsed());
 }
 
-async fn revoked_leases_are_gone(Handles { one, two }: &Handles) {
+async fn revoked_leases_are_gone(Handles { one, two, .. }: &Handles) {
     let lease = one.grant(Duration::from_secs(60)).await.expect("granted");
     commit(
         one,
@@ -292,7 +305,7 @@ async fn revoked_leases_are_gone(Handles { one, two }: &Handles) {
     assert!(matches!(error, StoreError::LeaseEnded(_)), "{error}");
 }
 
-async fn keys_move_between_leases(Handles { one, two }: &Handles) {
+async fn keys_move_between_leases(Handles { one, two, .. }: &Handles) {
     let first = one.grant(Duration::from_secs(60)).await.expect("granted");
     let second = two.grant(Duration::from_secs(60)).await.expect("granted");
     assert_ne!(first, second);
@@ -320,7 +333,7 @@ async fn keys_move_between_leases(Handles { one, two }: &Handles) {
     assert_eq!(keys(seen), ["/attach/freed"]);
 }
 
-async fn ended_leases_are_named(Handles { one, two }: &Handles) {
+async fn ended_leases_are_named(Handles { one, two, .. }: &Handles) {
     let gone = LeaseId(0x0123_4567_89ab_cdef);
     for error in [
         one.commit(Txn::new().put_leased("/ended/a", "1", gone))
@@ -350,7 +363,7 @@ async fn seen(view: &mut View, what: &str, holds: impl Fn(&Snapshot) -> bool) ->
     )
 }
 
-async fn views_follow(Handles { one, two }: &Handles) {
+async fn views_follow(Handles { one, two, ttl }: &Handles) {
     let first = commit(one, Txn::new().put("/views/a", "1").put("/views-not", "1")).await;
     let mut view = two.view("/views/");
     let snapshot = seen(&mut view, "the first key", |seen| {
@@ -389,10 +402,7 @@ async fn views_follow(Handles { one, two }: &Handles) {
     };
     tokio::join!(watching, writing);
     // What leaves is seen too, also by the end of a lease.
-    let lease = one
-        .grant(Duration::from_millis(500))
-        .await
-        .expect("granted");
+    let lease = one.grant(*ttl / 2).await.expect("granted");
     commit(one, Txn::new().put_leased("/views/b", "1", lease)).await;
     seen(&mut view, "a leased key", |seen| {
         seen.value("/views/b").is_some()
@@ -458,11 +468,7 @@ const LIMIT: Duration = Duration::from_millis(1500);
 async fn memory_keeps_the_contract() {
     let store = MemoryStore::new();
     let other = store.handle();
-    keeps_the_contract(&Handles {
-        one: Arc::new(store.clone()),
-        two: Arc::new(other.clone()),
-    })
-    .await;
+    keeps_the_contract(&Handles::on(store.clone(), other.clone())).await;
     let mut view = store.view("/cut");
     store.set_fault(Fault::Unreachable);
     says_when_it_is_cut_off(&store, LIMIT).await;
@@ -484,12 +490,8 @@ async fn memory_keeps_the_contract() {
 #[tokio::test]
 async fn a_lone_raft_member_keeps_the_contract() {
     let cluster = Cluster::of(&["a"]).await;
-    let store = Arc::new(cluster.member(0).clone());
-    keeps_the_contract(&Handles {
-        one: store.clone(),
-        two: store,
-    })
-    .await;
+    let store = cluster.member(0).clone();
+    keeps_the_contract(&Handles::on(store.clone(), store)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -506,10 +508,7 @@ async fn members_keep_the_contract(mut cluster: Cluster) {
     let leader = cluster.leader().await;
     let (next, last) = ((leader + 1) % 3, (leader + 2) % 3);
     // Both followers, so that every call is forwarded; then the leader itself.
-    let handles = Handles {
-        one: Arc::new(cluster.member(next).clone()),
-        two: Arc::new(cluster.member(last).clone()),
-    };
+    let handles = Handles::on(cluster.member(next).clone(), cluster.member(last).clone());
     keeps_the_contract(&handles).await;
     drop(handles);
     cluster.stop(last).await;
@@ -530,11 +529,33 @@ async fn a_remote_client_keeps_the_contract_over_tls() {
 async fn client_keeps_the_contract(mut cluster: Cluster) {
     let remote = cluster.remote();
     let member = cluster.member(1).clone();
-    keeps_the_contract(&Handles {
-        one: Arc::new(remote.clone()),
-        two: Arc::new(member),
-    })
-    .await;
+    keeps_the_contract(&Handles::on(remote.clone(), member)).await;
     cluster.stop_all().await;
     says_when_it_is_cut_off(&remote, LIMIT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_keeps_the_contract() {
+    etcd_cluster_keeps_the_contract(Etcd::of(3).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_keeps_the_contract_over_tls() {
+    etcd_cluster_keeps_the_contract(Etcd::with_tls(3).await).await;
+}
+
+async fn etcd_cluster_keeps_the_contract(etcd: Etcd) {
+    let store = etcd.store();
+    let handles = Handles {
+        // One and a half election timeouts, in whole seconds.
+        ttl: Duration::from_secs(2),
+        ..Handles::on(store.clone(), etcd.store_from(1))
+    };
+    keeps_the_contract(&handles).await;
+    // Frozen ones keep their connections and say nothing; dead ones refuse.
+    (0..3).for_each(|at| etcd.freeze(at));
+    says_when_it_is_cut_off(&store, LIMIT).await;
+    (0..3).for_each(|at| etcd.thaw(at));
+    (0..3).for_each(|at| etcd.kill(at));
+    says_when_it_is_cut_off(&store, LIMIT).await;
 }

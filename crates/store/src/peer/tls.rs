@@ -6,7 +6,7 @@
 //! authority; whoever dials has made sure that it names the host that was dialled.
 //! It knows nothing of what is said then.
 
-mod credentials;
+pub(crate) mod credentials;
 mod denial;
 mod rotation;
 #[cfg(test)]

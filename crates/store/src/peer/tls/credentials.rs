@@ -131,11 +131,8 @@ impl Credentials {
         let as_server = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|error| damaged(Error::General(error.to_string())))?;
-        let mine = Arc::new(SingleCertAndKey::from(certified(
-            options,
-            chain.clone(),
-            &provider,
-        )?));
+        let mine = certified(&options.certificate, &options.key, chain.clone(), &provider)?;
+        let mine = Arc::new(SingleCertAndKey::from(mine));
         let refused = |source| TlsError::Refused {
             path: options.certificate.clone(),
             source,
@@ -244,34 +241,35 @@ fn refusal(options: &TlsOptions, error: Error) -> TlsError {
     }
 }
 
-fn certified(
-    options: &TlsOptions,
+pub(crate) fn certified(
+    certificate: &Path,
+    private: &Path,
     chain: Vec<CertificateDer<'static>>,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     let unusable = || TlsError::UnusableKey {
-        path: options.key.clone(),
+        path: private.to_owned(),
     };
     let key = provider
         .key_provider
-        .load_private_key(key(&options.key)?)
+        .load_private_key(key(private)?)
         .map_err(|_| unusable())?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) => Ok(certified),
         Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(TlsError::KeyMismatch {
-            key: options.key.clone(),
-            certificate: options.certificate.clone(),
+            key: private.to_owned(),
+            certificate: certificate.to_owned(),
         }),
         Err(Error::InconsistentKeys(_)) => Err(unusable()),
         Err(source) => Err(TlsError::Damaged {
-            path: options.certificate.clone(),
+            path: certificate.to_owned(),
             source,
         }),
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let (bytes, _) = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
@@ -282,7 +280,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
 }
 
-fn authority(path: &Path) -> Result<RootCertStore, TlsError> {
+pub(crate) fn authority(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|source| TlsError::Damaged {
