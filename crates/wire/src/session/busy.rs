@@ -1,0 +1,76 @@
+//! Why a connection cannot be used for something else just now.
+
+use super::request::{Request, RequestKind};
+use super::{Copying, Session};
+use crate::backend::TransactionStatus;
+
+/// Why a connection is not idle between two transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Busy {
+    #[error("the server ends the connection")]
+    Ended,
+    #[error("the server said what could not be understood")]
+    Lost,
+    #[error("the server has not let us in yet")]
+    Starting,
+    #[error("a COPY is going on")]
+    Copying(Copying),
+    #[error("{unanswered} requests are not answered, the oldest is {oldest:?}")]
+    Unanswered {
+        oldest: RequestKind,
+        unanswered: usize,
+    },
+    #[error("after an error the server waits for a Sync")]
+    Skipping,
+    /// It may have answered something that it is taken to have skipped. The next answer that is
+    /// neither an error nor ReadyForQuery ends the doubt: an empty Query brings one.
+    #[error("the server may have an answer left after an error")]
+    Doubtful,
+    #[error("a batch is open that no Sync has ended")]
+    BatchOpen,
+    #[error("in a transaction")]
+    InTransaction,
+    #[error("in a transaction that has failed")]
+    InFailedTransaction,
+}
+
+impl Session {
+    /// Whether the server waits for the next request outside of any transaction.
+    ///
+    /// # Errors
+    /// The reason why it does not.
+    pub fn idle(&self) -> Result<(), Busy> {
+        if self.ended {
+            return Err(Busy::Ended);
+        }
+        if self.lost {
+            return Err(Busy::Lost);
+        }
+        if let Some(copying) = self.copying {
+            return Err(Busy::Copying(copying));
+        }
+        if matches!(self.queue.front(), Some(head) if matches!(head.request, Request::Start)) {
+            return Err(Busy::Starting);
+        }
+        if let Some((oldest, _)) = self.unanswered().next() {
+            return Err(Busy::Unanswered {
+                oldest,
+                unanswered: self.unanswered().count(),
+            });
+        }
+        if !self.queue.is_empty() || self.doubtful > 0 || self.early {
+            return Err(Busy::Doubtful);
+        }
+        if self.skipping {
+            return Err(Busy::Skipping);
+        }
+        if self.batch_open {
+            return Err(Busy::BatchOpen);
+        }
+        match self.status {
+            TransactionStatus::Idle => Ok(()),
+            TransactionStatus::InTransaction => Err(Busy::InTransaction),
+            TransactionStatus::Failed => Err(Busy::InFailedTransaction),
+        }
+    }
+}
