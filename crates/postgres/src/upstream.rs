@@ -6,7 +6,10 @@ use crate::options::Upstream;
 use crate::sql::{Address, Host, Link};
 use crate::timeline::{History, history_file};
 use ha::{Lsn, SystemId, Timeline};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How often the upstream is asked again.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Another server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,34 @@ impl Instance {
     ) -> Result<UpstreamInfo, PostgresError> {
         let link = self.connect_upstream(upstream, limit).await?;
         info(&link, limit).await
+    }
+
+    /// Returns when the upstream has the slot that we are told to use: it makes a node's when it sees the node.
+    pub async fn upstream_slot(
+        &self,
+        upstream: &Upstream,
+        limit: Duration,
+    ) -> Result<(), PostgresError> {
+        let Some(slot) = &upstream.slot else {
+            return Ok(());
+        };
+        let doing = "waiting for the slot on the upstream";
+        let sql = "SELECT 1 FROM pg_replication_slots WHERE slot_name = $1";
+        let end = Instant::now() + limit;
+        let link = self.connect_upstream(upstream, limit).await?;
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).max(POLL);
+            if !link.rows(doing, sql, &[slot], left).await?.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(PostgresError::Timeout {
+                    doing,
+                    after: limit,
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// A session on the upstream with the login of pg_rewind.

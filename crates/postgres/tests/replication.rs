@@ -242,6 +242,19 @@ fn slots_are_kept_on_every_node() {
             assert_eq!(changes.created, ["b", "c"]);
         }
         let mut upstream = primary.upstream();
+        upstream.slot = Some("late".to_owned());
+        let missing = standby
+            .instance
+            .upstream_slot(&upstream, Duration::from_millis(200))
+            .await;
+        assert!(
+            matches!(missing, Err(PostgresError::Timeout { .. })),
+            "{missing:?}"
+        );
+        let make = primary.sql("SELECT pg_create_physical_replication_slot('late')");
+        let (there, _) = tokio::join!(standby.instance.upstream_slot(&upstream, LONG), make);
+        there.unwrap();
+        primary.sql("SELECT pg_drop_replication_slot('late')").await;
         upstream.slot = Some("b".to_owned());
         standby.instance.follow(upstream).await.unwrap();
         wait("slot in use", async || {

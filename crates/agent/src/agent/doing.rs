@@ -140,12 +140,6 @@ impl Agent {
     }
 
     pub(super) fn failed(&mut self, action: &Action, error: &ShellError) {
-        if matches!(
-            action,
-            Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap
-        ) {
-            self.memory.start_failures += 1;
-        }
         match error {
             // Somebody else was faster, or the moment has passed: the next decision sees it.
             ShellError::Refused | ShellError::NotNow(_) => {
@@ -158,6 +152,12 @@ impl Agent {
             | ShellError::Postgres(_)
             | ShellError::Note(_)
             | ShellError::Panicked => {
+                if matches!(
+                    action,
+                    Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap
+                ) {
+                    self.memory.start_failures += 1;
+                }
                 let action = shell::name(action);
                 self.back_off(action);
                 tracing::warn!(

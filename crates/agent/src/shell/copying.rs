@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the note is gone before the directory is touched, and comes back when the directory is whole.
 
-use super::{Basis, Report, STOP, Shell, ShellError};
+use super::{Basis, QUICK, Report, STOP, Shell, ShellError};
 use ha::{Epoch, Lineage, NodeName};
 use postgres::{DataDir, Replace, Stop};
 
@@ -74,6 +74,7 @@ impl Shell {
                 "the cluster is not initialized".to_owned(),
             ));
         };
+        self.instance.upstream_slot(&upstream, QUICK).await?;
         self.instance.stop(Stop::Fast, STOP).await?;
         self.note.forget()?;
         let (progress, _) = tokio::sync::watch::channel(postgres::CloneProgress::default());
