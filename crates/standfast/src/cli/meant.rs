@@ -2,14 +2,15 @@
 //!
 //! **Invariant:** nothing is opened or asked here except the working directory and the name of the user.
 
+mod create;
+
 use super::monitor_url;
 use super::typed::{
-    self, Arguments, Auth, Create, Disable, Drop, Enable, Get, GetNode, Perform, Set, SetNode,
-    Show, Verb,
+    self, Arguments, Create, Disable, Drop, Enable, Get, GetNode, Perform, Set, SetNode, Show, Verb,
 };
 use crate::client::Named;
 use crate::config::{Endpoint, Log, LogLevel, check_host};
-use crate::create::{Access, MonitorRequest, PostgresRequest, StoreFiles};
+use crate::create::{MonitorRequest, PostgresRequest};
 use crate::exit::Failure;
 use crate::paths::absolute;
 use api::v1::Action;
@@ -195,8 +196,8 @@ pub(crate) fn log(configured: Log, level: Option<LogLevel>) -> Log {
 /// The second step.
 pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
     Ok(match arguments.verb {
-        Verb::Create(Create::Monitor(typed)) => Command::CreateMonitor(create_monitor(*typed)?),
-        Verb::Create(Create::Postgres(typed)) => Command::CreatePostgres(create_postgres(*typed)?),
+        Verb::Create(Create::Monitor(typed)) => Command::CreateMonitor(create::monitor(*typed)?),
+        Verb::Create(Create::Postgres(typed)) => Command::CreatePostgres(create::postgres(*typed)?),
         Verb::Run(typed) => Command::Run(which(typed.file, typed.local)?),
         Verb::Show(show) => self::show(show)?,
         Verb::Status(table) => ask(table.target, Ask::Status { json: table.json })?,
@@ -267,134 +268,6 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
     })
 }
 
-fn create_monitor(typed: typed::CreateMonitor) -> Result<MonitorRequest, Failure> {
-    let mut without_effect = owned(typed.tls.without_effect());
-    if let Some(method) = typed
-        .auth
-        .filter(|method| !matches!(method, Auth::Trust | Auth::Skip))
-    {
-        without_effect.push(format!("--auth {} of a monitor", method.word()));
-    }
-    Ok(MonitorRequest {
-        pgdata: pgdata(&typed.local)?,
-        port: typed.pgport.unwrap_or(DEFAULT_PORT),
-        host: typed.hostname,
-        name: node_name(typed.name.as_deref().unwrap_or("monitor"))?,
-        secret_file: typed
-            .secret_file
-            .map(|file| made_absolute(&file))
-            .transpose()?,
-        certificates: store_files(typed.store)?,
-        run: typed.run,
-        without_effect,
-    })
-}
-
-/// The parser has seen to it that there are all three or none.
-fn store_files(typed: typed::StoreFiles) -> Result<Option<StoreFiles>, Failure> {
-    let (Some(certificate), Some(key), Some(authority)) = (
-        typed.store_cert_file,
-        typed.store_key_file,
-        typed.store_ca_file,
-    ) else {
-        return Ok(None);
-    };
-    Ok(Some(StoreFiles {
-        certificate: made_absolute(&certificate)?,
-        key: made_absolute(&key)?,
-        authority: made_absolute(&authority)?,
-    }))
-}
-
-fn create_postgres(typed: typed::CreatePostgres) -> Result<PostgresRequest, Failure> {
-    one_group(typed.group)?;
-    let mut without_effect = owned(typed.tls.without_effect());
-    without_effect.extend(typed.region.map(|_| "--region".to_owned()));
-    without_effect.extend(typed.pghost.map(|_| "--pghost".to_owned()));
-    let Some(monitor) = typed.monitor else {
-        return Err(Failure::usage(
-            "--monitor is missing: the address of any member of the cluster",
-        )
-        .hint("standfast create monitor makes the first one"));
-    };
-    let superuser = typed
-        .username
-        .or_else(user_name)
-        .unwrap_or_else(|| "postgres".to_owned());
-    if superuser.is_empty() || superuser.len() > 63 || superuser.contains(['"', '\n', '\r', '\0']) {
-        return Err(Failure::usage(format!(
-            "--username: {superuser:?} is no role's name"
-        )));
-    }
-    let database = typed.dbname.unwrap_or_else(|| "postgres".to_owned());
-    if database.is_empty() || database.len() > 63 || database.contains(['\n', '\r', '\0']) {
-        return Err(Failure::usage(format!(
-            "--dbname: {database:?} is no database's name"
-        )));
-    }
-    if let Some(rate) = &typed.maximum_backup_rate {
-        check_rate(rate)?;
-    }
-    Ok(PostgresRequest {
-        pgdata: pgdata(&typed.local)?,
-        port: typed.pgport.unwrap_or(DEFAULT_PORT),
-        host: typed.hostname,
-        listen: typed.listen,
-        name: typed.name.as_deref().map(node_name).transpose()?,
-        pgctl: typed.pgctl,
-        monitor: monitor_address(&monitor)?,
-        scope: typed.formation,
-        superuser,
-        database,
-        access: Access {
-            method: typed
-                .auth
-                .filter(|auth| *auth != Auth::Skip)
-                .map(Auth::word),
-            skip: typed.skip_pg_hba || typed.auth == Some(Auth::Skip),
-            lan: typed.pg_hba_lan,
-        },
-        priority: typed.candidate_priority,
-        quorum: typed.replication_quorum,
-        backup_rate: typed.maximum_backup_rate,
-        secret_file: typed
-            .secret_file
-            .map(|file| made_absolute(&file))
-            .transpose()?,
-        certificates: store_files(typed.store)?,
-        run: typed.run,
-        without_effect,
-    })
-}
-
-/// As pg_basebackup takes it: kilobytes a second, or with k or M.
-fn check_rate(rate: &str) -> Result<(), Failure> {
-    let digits = rate.trim_end_matches(['k', 'M']);
-    if !digits.is_empty()
-        && rate.len() - digits.len() <= 1
-        && digits.bytes().all(|b| b.is_ascii_digit())
-    {
-        Ok(())
-    } else {
-        Err(Failure::usage(format!(
-            "--maximum-backup-rate: {rate:?} is no rate such as 100M"
-        )))
-    }
-}
-
-impl Auth {
-    /// As `pg_hba.conf` says it.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Trust => "trust",
-            Self::Md5 => "md5",
-            Self::Scram => "scram-sha-256",
-            Self::Cert => "cert",
-            Self::Skip => "skip",
-        }
-    }
-}
-
 fn show(show: Show) -> Result<Command, Failure> {
     Ok(match show {
         Show::State(table) => ask(table.target, Ask::State { json: table.json })?,
@@ -441,7 +314,7 @@ fn perform(action: Action, args: typed::PerformArgs) -> Result<Command, Failure>
     let order = PerformOrder {
         action,
         to: args.name.as_deref().map(node_name).transpose()?,
-        wait: Duration::from_secs(args.wait),
+        wait: Duration::from_secs(args.patience.wait),
         dry_run: args.dry_run,
         accept_loss: args.allow_data_loss,
         yes: args.yes,
@@ -452,17 +325,17 @@ fn perform(action: Action, args: typed::PerformArgs) -> Result<Command, Failure>
 fn maintenance(enabled: bool, args: typed::Maintenance) -> Result<Command, Failure> {
     let order = MaintenanceOrder {
         enabled,
-        node: args.name.as_deref().map(node_name).transpose()?,
+        node: args.node.name.as_deref().map(node_name).transpose()?,
         allow_failover: args.allow_failover,
-        wait: Duration::from_secs(args.wait),
+        wait: Duration::from_secs(args.patience.wait),
     };
-    ask(args.target, Ask::Maintenance(order))
+    ask(args.node.target, Ask::Maintenance(order))
 }
 
 fn get(args: typed::NodeArgs, property: NodeProperty) -> Result<Command, Failure> {
-    let node = args.name.as_deref().map(node_name).transpose()?;
+    let node = args.node.name.as_deref().map(node_name).transpose()?;
     ask(
-        args.target,
+        args.node.target,
         Ask::GetNode {
             node,
             property,
@@ -472,9 +345,9 @@ fn get(args: typed::NodeArgs, property: NodeProperty) -> Result<Command, Failure
 }
 
 fn set(args: typed::NodeArgs, value: NodeValue) -> Result<Command, Failure> {
-    let node = args.name.as_deref().map(node_name).transpose()?;
+    let node = args.node.name.as_deref().map(node_name).transpose()?;
     ask(
-        args.target,
+        args.node.target,
         Ask::SetNode {
             node,
             value,
@@ -571,14 +444,6 @@ fn monitor_address(text: &str) -> Result<Vec<Endpoint>, Failure> {
 
 fn node_name(text: &str) -> Result<NodeName, Failure> {
     NodeName::new(text).map_err(|bad| Failure::usage(format!("--name: {bad}")))
-}
-
-/// The superuser of a new instance is named for who creates it, as initdb does.
-fn user_name() -> Option<String> {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let output = std::process::Command::new("id").arg("-un").output().ok()?;
-    let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !name.is_empty() && name != uid).then_some(name)
 }
 
 fn owned(words: Vec<&'static str>) -> Vec<String> {

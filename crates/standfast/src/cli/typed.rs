@@ -1,7 +1,11 @@
 //! What was typed. Words and flags are pg_autoctl's where the meaning is pg_autoctl's, those of its 1.0 included.
 
+mod create;
+
+pub(crate) use create::{Auth, Create, CreateMonitor, CreatePostgres, StoreFiles};
+
 use crate::config::LogLevel;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Keeps PostgreSQL available by itself
@@ -17,16 +21,22 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 pub(crate) struct Common {
     /// How much to log on standard error: error, warn, info, debug, trace
-    #[arg(long, global = true, value_name = "LEVEL")]
+    #[arg(long, global = true, display_order = 900, value_name = "LEVEL")]
     pub(crate) log_level: Option<LogLevel>,
     /// Log more; twice for everything
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, display_order = 900, action = ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Log errors only
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 900)]
     pub(crate) quiet: bool,
     /// Started as root: the user to run as
-    #[arg(long, global = true, default_value = "postgres", value_name = "USER")]
+    #[arg(
+        long,
+        global = true,
+        display_order = 900,
+        default_value = "postgres",
+        value_name = "USER"
+    )]
     pub(crate) user: String,
 }
 
@@ -140,176 +150,6 @@ pub(crate) struct Scope {
     pub(crate) secret_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Create {
-    /// Create a monitor: a voter without Postgres
-    Monitor(Box<CreateMonitor>),
-    /// Create a Postgres node
-    Postgres(Box<CreatePostgres>),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CreateMonitor {
-    #[command(flatten)]
-    pub(crate) local: Local,
-    /// The port that the monitor listens on
-    #[arg(long, value_name = "PORT", value_parser = port)]
-    pub(crate) pgport: Option<u16>,
-    /// Under which the nodes reach this machine
-    #[arg(long, alias = "nodename", value_name = "HOST")]
-    pub(crate) hostname: Option<String>,
-    /// The monitor's name among the members
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Accepted for pg_autoctl's sake: members prove themselves by the cluster secret
-    #[arg(long, value_name = "METHOD")]
-    pub(crate) auth: Option<Auth>,
-    /// File of the cluster secret; made if there is none
-    #[arg(long, env = "STANDFAST_SECRET_FILE", value_name = "FILE")]
-    pub(crate) secret_file: Option<PathBuf>,
-    /// Run it at once
-    #[arg(long)]
-    pub(crate) run: bool,
-    #[command(flatten)]
-    pub(crate) store: StoreFiles,
-    #[command(flatten)]
-    pub(crate) tls: Tls,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CreatePostgres {
-    #[command(flatten)]
-    pub(crate) local: Local,
-    /// The port of Postgres
-    #[arg(long, env = "PGPORT", value_name = "PORT", value_parser = port)]
-    pub(crate) pgport: Option<u16>,
-    /// Where Postgres listens
-    #[arg(long, value_name = "ADDRESSES")]
-    pub(crate) listen: Option<String>,
-    /// Under which clients and the other nodes reach this one
-    #[arg(long, alias = "nodename", value_name = "HOST")]
-    pub(crate) hostname: Option<String>,
-    /// The node's name; node_<id> if none is given
-    #[arg(long, env = "PG_AUTOCTL_NODE_NAME", value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// pg_ctl of the Postgres to run
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pgctl: Option<PathBuf>,
-    /// The monitor's address, as HOST:PORT, http://HOST:PORT or pg_autoctl's postgres:// form
-    #[arg(long, env = "PG_AUTOCTL_MONITOR", value_name = "URL")]
-    pub(crate) monitor: Option<String>,
-    /// The formation to join
-    #[arg(long, value_name = "NAME")]
-    pub(crate) formation: Option<String>,
-    /// The group to join; there is only 0
-    #[arg(long, value_name = "N")]
-    pub(crate) group: Option<u32>,
-    /// The superuser of the instance
-    #[arg(long, value_name = "ROLE")]
-    pub(crate) username: Option<String>,
-    /// The database that `show uri` names
-    #[arg(long, value_name = "NAME")]
-    pub(crate) dbname: Option<String>,
-    /// How clients prove who they are
-    #[arg(long, value_name = "METHOD")]
-    pub(crate) auth: Option<Auth>,
-    /// Leave pg_hba.conf to its owner
-    #[arg(long)]
-    pub(crate) skip_pg_hba: bool,
-    /// Let clients in from the networks of this machine
-    #[arg(long)]
-    pub(crate) pg_hba_lan: bool,
-    /// 0: never leads; 100: preferred most
-    #[arg(long, env = "PG_AUTOCTL_CANDIDATE_PRIORITY", value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(0..=100))]
-    pub(crate) candidate_priority: u32,
-    /// Whether commits may count on this node
-    #[arg(long, env = "PG_AUTOCTL_REPLICATION_QUORUM", value_name = "BOOL", default_value = "true", value_parser = boolean, action = ArgAction::Set)]
-    pub(crate) replication_quorum: bool,
-    /// Limits the rate of a base backup, such as 100M
-    #[arg(long, value_name = "RATE")]
-    pub(crate) maximum_backup_rate: Option<String>,
-    /// Accepted for pg_autoctl's sake
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub(crate) region: Option<String>,
-    /// Accepted for pg_autoctl's sake
-    #[arg(long, value_name = "DIR", hide = true)]
-    pub(crate) pghost: Option<String>,
-    /// File of the cluster secret
-    #[arg(long, env = "STANDFAST_SECRET_FILE", value_name = "FILE")]
-    pub(crate) secret_file: Option<PathBuf>,
-    /// Run it at once
-    #[arg(long)]
-    pub(crate) run: bool,
-    #[command(flatten)]
-    pub(crate) store: StoreFiles,
-    #[command(flatten)]
-    pub(crate) tls: Tls,
-}
-
-/// Certificates for the connections between the store's members
-#[derive(Debug, Default, Args)]
-pub(crate) struct StoreFiles {
-    /// This node's certificate for the connections between members, in PEM
-    #[arg(long, value_name = "FILE", requires_all = ["store_key_file", "store_ca_file"])]
-    pub(crate) store_cert_file: Option<PathBuf>,
-    /// The private key of that certificate
-    #[arg(long, value_name = "FILE", requires = "store_cert_file")]
-    pub(crate) store_key_file: Option<PathBuf>,
-    /// The certificate that signed every member's
-    #[arg(long, value_name = "FILE", requires = "store_cert_file")]
-    pub(crate) store_ca_file: Option<PathBuf>,
-}
-
-/// pg_autoctl's choices of TLS
-#[derive(Debug, Default, Args)]
-pub(crate) struct Tls {
-    /// Without TLS
-    #[arg(long)]
-    pub(crate) no_ssl: bool,
-    /// Accepted for pg_autoctl's sake, without effect in this version
-    #[arg(long, hide = true)]
-    pub(crate) ssl_self_signed: bool,
-    #[arg(long, hide = true, value_name = "MODE")]
-    pub(crate) ssl_mode: Option<String>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub(crate) ssl_ca_file: Option<PathBuf>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub(crate) ssl_crl_file: Option<PathBuf>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub(crate) server_cert: Option<PathBuf>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub(crate) server_key: Option<PathBuf>,
-}
-
-impl Tls {
-    /// The flags that have no effect.
-    pub(crate) fn without_effect(&self) -> Vec<&'static str> {
-        let given = [
-            ("--ssl-self-signed", self.ssl_self_signed),
-            ("--ssl-mode", self.ssl_mode.is_some()),
-            ("--ssl-ca-file", self.ssl_ca_file.is_some()),
-            ("--ssl-crl-file", self.ssl_crl_file.is_some()),
-            ("--server-cert", self.server_cert.is_some()),
-            ("--server-key", self.server_key.is_some()),
-        ];
-        given
-            .into_iter()
-            .filter(|(_, given)| *given)
-            .map(|(flag, _)| flag)
-            .collect()
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Auth {
-    Trust,
-    Md5,
-    #[value(name = "scram-sha-256", alias = "scram")]
-    Scram,
-    Cert,
-    Skip,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     /// The configuration file, when `create` did not write it
@@ -387,9 +227,8 @@ pub(crate) struct PerformArgs {
     /// The node that is to lead
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// How many seconds to wait for the outcome
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
-    pub(crate) wait: u64,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -416,13 +255,16 @@ pub(crate) enum Disable {
 #[derive(Debug, Args)]
 pub(crate) struct Maintenance {
     #[command(flatten)]
-    pub(crate) target: Target,
-    /// The node; the one of --pgdata if none is given
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
+    pub(crate) node: Node,
     /// A primary hands over first
     #[arg(long)]
     pub(crate) allow_failover: bool,
+    #[command(flatten)]
+    pub(crate) patience: Patience,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Patience {
     /// How many seconds to wait for the outcome
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub(crate) wait: u64,
@@ -443,13 +285,20 @@ pub(crate) enum GetNode {
     ReplicationQuorum(NodeArgs),
 }
 
+/// A node of the cluster
 #[derive(Debug, Args)]
-pub(crate) struct NodeArgs {
+pub(crate) struct Node {
     #[command(flatten)]
     pub(crate) target: Target,
     /// The node; the one of --pgdata if none is given
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) node: Node,
     /// For programs
     #[arg(long)]
     pub(crate) json: bool,
