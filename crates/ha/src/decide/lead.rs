@@ -454,7 +454,7 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
     if let Err(missing) = enough_alone(cluster, me) {
         return release("others needed", missing);
     }
-    if !matches!(me.data, DataDir::Ready(_)) {
+    if matches!(me.data, DataDir::Empty | DataDir::Unfinished) {
         return release(
             "data lost",
             format!("the data directory of {} is not usable", me.name),
@@ -462,6 +462,10 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
     }
     if let Some(decision) = too_long(cluster, me, lease, now) {
         return decision;
+    }
+    // It may become readable again, and has what nobody else has.
+    if let Some(wait) = super::wrong_directory(cluster, me) {
+        return wait;
     }
     Decision::act(
         "restart in place",

@@ -50,10 +50,19 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     if record.dropped && !mine && !missed {
         return leave(me);
     }
-    if let Some(refusal) = wrong_directory(cluster, me).or_else(|| forgotten_epoch(cluster, me)) {
+    let founded = matches!(cluster.initialize, Initialize::Done(_));
+    // A leader whose directory can't be used has a leadership to let go of before it waits for a person.
+    let fallen = mine
+        && founded
+        && matches!(
+            me.postgres,
+            Postgres::Down { .. } | Postgres::Unresponsive { .. }
+        );
+    let refusal = wrong_directory(cluster, me).filter(|_| !fallen);
+    if let Some(refusal) = refusal.or_else(|| forgotten_epoch(cluster, me)) {
         return refusal;
     }
-    if !matches!(cluster.initialize, Initialize::Done(_)) {
+    if !founded {
         return found::found(cluster, me);
     }
     if mine {

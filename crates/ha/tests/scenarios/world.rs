@@ -108,6 +108,12 @@ impl World {
                 me.data = DataDir::Unfinished;
                 me.postgres = Postgres::Down { leftovers: 0 };
             }
+            // Its disk answers with errors, as far as the control file goes.
+            ["unusable", name] => {
+                let me = &mut self.node_mut(name).me;
+                me.data = DataDir::Unusable("its control file can't be read".to_owned());
+                me.postgres = Postgres::Down { leftovers: 0 };
+            }
             // The next claim's answer does not reach the node.
             ["forget", name] => self.node_mut(name).forgets = true,
             ["step", name] => {
