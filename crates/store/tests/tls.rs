@@ -19,13 +19,16 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, rustls};
 
+/// A client that a busy machine does not cut short.
 fn remote(address: &str, tls: Option<Tls>) -> RemoteStore {
-    let mut options = RemoteOptions::new(vec![address.to_owned()], CLUSTER, secret());
-    options.tls = tls;
-    RemoteStore::new(options)
+    RemoteStore::new(RemoteOptions {
+        tls,
+        request_timeout: PATIENCE,
+        ..RemoteOptions::new(vec![address.to_owned()], CLUSTER, secret())
+    })
 }
 
-/// What is said to a client, which would hear something else if it had waited in vain.
+/// What is said to a client; one that waits in vain hears something else.
 async fn complaint(client: &RemoteStore) -> String {
     let error = client.read("/").await.expect_err("refused");
     assert!(matches!(error, StoreError::Denied(_)), "{error}");
@@ -217,8 +220,11 @@ async fn the_secret_is_asked_for_inside_tls() {
     let cluster = Cluster::with_tls(&["a"]).await;
     let other = store::Secret::new(b"the secret of another cluster").expect("long enough");
     let addresses = vec![cluster.places[0].address.clone()];
-    let mut options = RemoteOptions::new(addresses, CLUSTER, other);
-    options.tls = cluster.tls("client");
+    let options = RemoteOptions {
+        tls: cluster.tls("client"),
+        request_timeout: PATIENCE,
+        ..RemoteOptions::new(addresses, CLUSTER, other)
+    };
     let said = complaint(&RemoteStore::new(options)).await;
     assert!(said.contains("another cluster secret"), "{said}");
 }
@@ -383,7 +389,12 @@ async fn strangers_that_dawdle_or_talk_nonsense_hold_up_nobody() {
         crowd.push(stream);
         if at % 50 == 0 {
             // A new connection each time, past whoever is there already.
-            let client = remote(&address, cluster.tls("client"));
+            let client = RemoteStore::new(RemoteOptions {
+                tls: cluster.tls("client"),
+                // Less than the strangers are given, so that it cannot have waited for them to go.
+                request_timeout: Duration::from_secs(2),
+                ..RemoteOptions::new(vec![address.clone()], CLUSTER, secret())
+            });
             let txn = Txn::new().put("/crowd", at.to_string());
             client.commit(txn).await.expect("let in");
         }
