@@ -12,15 +12,12 @@ use crate::instance::Instance;
 use crate::options::{Replace, Upstream};
 use crate::program::Program;
 use crate::secret::Login;
-use crate::sql::Link;
-use crate::upstream;
 use ha::SystemId;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 const ASK: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What our tools call themselves. It is no node name, so that a base backup's WAL stream is never a synchronous
 /// standby: with a slot it reports what it flushed, of a copy that may never be finished.
@@ -32,24 +29,6 @@ pub struct CloneProgress {
     pub done_bytes: u64,
     /// 0 until the upstream has told it.
     pub total_bytes: u64,
-}
-
-/// Waits until the upstream has made our slot: it does so once it sees that this node exists, and a base backup that
-/// asks for it before is refused half a second after it began. One that never comes is said by pg_basebackup.
-async fn slot_is_there(link: &Link, upstream: &Upstream) -> Result<(), PostgresError> {
-    let Some(slot) = &upstream.slot else {
-        return Ok(());
-    };
-    let sql = "SELECT 1 FROM pg_replication_slots WHERE slot_name = $1";
-    let end = Instant::now() + ASK;
-    while Instant::now() < end {
-        let there = link.rows("look for our slot", sql, &[slot], ASK).await?;
-        if !there.is_empty() {
-            break;
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-    Ok(())
 }
 
 impl Instance {
@@ -64,11 +43,8 @@ impl Instance {
         self.nothing_runs()?;
         let options = self.options();
         let paths = &self.inner.paths;
-        let link = self.connect_upstream(upstream, ASK).await?;
-        let source = upstream::info(&link, ASK).await?;
+        let source = self.upstream_info(upstream, ASK).await?;
         self.same_major(upstream, source.version)?;
-        slot_is_there(&link, upstream).await?;
-        drop(link);
         let wal_dir = self.make_room(replace)?;
         self.write_tool_passfile(upstream, &options.replication)?;
         let program = self.basebackup(upstream, wal_dir);
