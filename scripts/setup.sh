@@ -44,6 +44,9 @@ have psql || packages="$packages postgresql-client"
 have setpriv || packages="$packages util-linux"
 have_anywhere ip || packages="$packages iproute2"
 have_anywhere mkfs.ext4 || packages="$packages e2fsprogs"
+# Tests run clusters of their own.
+have etcd || packages="$packages etcd-server"
+have etcdctl || packages="$packages etcd-client"
 rust_missing=
 if ! has_rust; then
     rust_missing=yes
@@ -84,6 +87,15 @@ install_packages() {
     $as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends \
         -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold $packages
+    case "$packages" in
+    *' etcd-server'*)
+        # Debian's package starts a service of its own, which nobody here asked for either.
+        if [ -d /run/systemd/system ]; then
+            $as_root systemctl disable --quiet --now etcd.service
+            say "stopped and disabled etcd.service: only tests start etcd here"
+        fi
+        ;;
+    esac
 }
 
 install_rust() {
