@@ -3,6 +3,7 @@
 
 mod lints;
 mod postgres;
+mod reach;
 mod tests;
 
 use anyhow::{Context, Result, anyhow, ensure};

@@ -79,8 +79,16 @@ pub(crate) fn run(arguments: &Words) -> Result<Count> {
 pub(crate) fn run_on(arguments: &Words, pg_bin: Option<&Path>) -> Result<Count> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     say(&format!("cargo {}", arguments.join(" ")));
+    let target_dir = crate::reach::target_dir()?;
+    if let Some(directory) = &target_dir {
+        let directory = directory.display();
+        say(&format!(
+            "built in {directory}, which the user postgres can reach"
+        ));
+    }
     let mut child = Command::new(cargo)
         .args(arguments)
+        .envs(target_dir.map(|directory| ("CARGO_TARGET_DIR", directory)))
         .envs(pg_bin.map(|directory| ("STANDFAST_PG_BIN", directory)))
         .stdout(Stdio::piped())
         .spawn()
