@@ -1,12 +1,13 @@
 //! How an agent stops: Postgres first, then the leadership is let go, then its lease.
 //!
 //! **Invariant:** while Postgres is being stopped in order the lease goes on being renewed.
+//! **Invariant:** a lease that leadership hangs on is given back only when no process of the instance is left.
 //! It does not know why it was asked to stop.
 
 use super::{Agent, StopOrder, chain};
 use crate::clock::now;
 use crate::shell::{Basis, Report, ShellError};
-use ha::{Action, Job};
+use ha::{Action, Job, Storage};
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::read_cluster;
@@ -14,6 +15,9 @@ use store::layout::read_cluster;
 /// How long a start under way is waited for when the agent stops.
 const START_ENDS: Duration = Duration::from_secs(15);
 const TICK: Duration = Duration::from_millis(250);
+
+/// Storage that fails for so long gets no orderly stop: on a disk that hangs it would take minutes.
+const STORAGE_FAILS_FOR: Duration = Duration::from_millis(250);
 
 impl Agent {
     /// A start under way is waited for: cut off, it would leave a Postgres that nobody looks after.
@@ -35,7 +39,17 @@ impl Agent {
         running.task.abort();
     }
 
-    /// Does an action while the lease goes on being renewed; a second order to stop makes it a fence.
+    /// Whether waiting for a clean stop would only keep others from leading: what was acknowledged, they have too.
+    fn storage_is_gone(&self, basis: &Basis) -> bool {
+        let failing = match &*self.storage.borrow() {
+            Storage::Failing { since, .. } => now().since(*since) >= STORAGE_FAILS_FOR,
+            Storage::Healthy => false,
+        };
+        failing && basis.cluster.sync.is_some()
+    }
+
+    /// Does an action while the lease goes on being renewed; a second order to stop, or storage that fails, makes it a
+    /// fence.
     pub(super) async fn act_to_the_end(
         &mut self,
         action: Action,
@@ -56,6 +70,10 @@ impl Agent {
                     }
                 }
                 () = tokio::time::sleep(TICK) => {}
+            }
+            if self.storage_is_gone(basis) {
+                tracing::warn!("the storage fails: Postgres is not stopped in order");
+                return self.shell.act(Action::Fence, basis).await;
             }
         }
     }
@@ -81,6 +99,15 @@ impl Agent {
         tokio::time::sleep(TICK).await;
         if self.shell.instance.liveness() != postgres::Liveness::Down {
             let _ = self.shell.act(Action::Fence, &basis).await;
+        }
+        if self.shell.instance.liveness() != postgres::Liveness::Down {
+            // Not even killed, on a disk that hangs: the lease runs out, and the guard stays.
+            tracing::warn!("processes can't be killed: the lease is left to end");
+            if let Some(office) = office {
+                self.tenure.leave_office(office.epoch);
+            }
+            self.tenure.set_session(None);
+            return;
         }
         if let Some(office) = office {
             let why = format!("the agent of {} was stopped", self.name);

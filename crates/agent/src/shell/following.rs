@@ -63,6 +63,8 @@ impl Shell {
     }
 
     /// **Invariant:** a promise that stands, or is still on its way, is never broken by following.
+    /// **Invariant:** nobody else's lineage is noted beside a promotion that may still be under way: it would give its
+    /// timeline's number a second history.
     pub(super) async fn take_stance(
         &self,
         leader: &NodeName,
@@ -72,6 +74,7 @@ impl Shell {
         if basis.cluster.current_epoch() != epoch {
             return Err(ShellError::Refused);
         }
+        self.end_ordered_promotion().await?;
         self.step(basis, |steps| steps.follow(leader, epoch))
             .await?;
         self.instance.serve_streams(false).await?;

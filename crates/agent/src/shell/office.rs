@@ -93,19 +93,28 @@ impl Shell {
         Ok(())
     }
 
-    /// **Invariant:** no promise is written beside a promotion that may still be under way. An agent that restarts sees
-    /// a standby; that its predecessor has ordered the promotion of this very Postgres, only the marker tells.
+    /// An agent that restarts sees a standby; that its predecessor has ordered the promotion of this very Postgres, only
+    /// the marker tells.
+    pub(super) async fn end_ordered_promotion(&self) -> Result<(), ShellError> {
+        if !self.promotion_ordered.is_set() {
+            return Ok(());
+        }
+        if self.instance.liveness() == postgres::Liveness::Down {
+            return Ok(self.promotion_ordered.clear()?);
+        }
+        self.instance.stop(Stop::Immediate, QUICK).await?;
+        self.promotion_ordered.clear()?;
+        let why = "a promotion may be under way: Postgres is started anew first";
+        Err(ShellError::NotNow(why.to_owned()))
+    }
+
+    /// **Invariant:** no promise is written beside a promotion that may still be under way.
     pub(super) async fn promise(
         &self,
         promise: &Promise,
         basis: &Basis,
     ) -> Result<Report, ShellError> {
-        if self.promotion_ordered.is_set() {
-            self.instance.stop(Stop::Immediate, QUICK).await?;
-            self.promotion_ordered.clear()?;
-            let why = "a promotion was under way: Postgres is started anew before it promises";
-            return Err(ShellError::NotNow(why.to_owned()));
-        }
+        self.end_ordered_promotion().await?;
         self.step(basis, |steps| steps.promise(promise)).await?;
         Ok(Report {
             promised: true,
