@@ -34,6 +34,10 @@ pub enum Topology {
     ThreeOnSmallStores,
     /// The same where a slot keeps little WAL for a standby that is away.
     ThreeOnLittleWal,
+    /// Three nodes whose store is an etcd cluster, on three more hosts.
+    ThreeWithEtcd,
+    /// The same where each member of etcd has a file system of its own that can be frozen.
+    ThreeWithEtcdOnOwnDisks,
     /// A monitor and two nodes, by `standfast create`.
     Pair,
 }

@@ -23,8 +23,9 @@ impl Announced {
         "the store no longer has this node as leader",
         "WAL that the cluster does not have was discarded",
         "postmaster.pid names a process that is not its; removed",
-        // A leader that was restarted lets nobody stream before it is in office again.
-        "pg_hba.conf rejects replication connection",
+        // A leader that was fenced or restarted lets nobody stream before it is in office again.
+        "cannot stream from",
+        "the lease has ended",
     ]);
 
     /// The same where what is tried may fail, and is tried again.

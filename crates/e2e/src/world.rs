@@ -3,7 +3,7 @@
 use crate::slot::Slot;
 use crate::{Announced, Topology, binary, certificates, logs};
 use anyhow::{Context, Result, bail};
-use lab::{Cluster, Disk, Fault, Lab, Ledger, Place, Shape, Verdict, why_no_namespaces};
+use lab::{Cluster, Disk, Etcd, Fault, Lab, Ledger, Place, Shape, Verdict, why_no_namespaces};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 pub struct World<'lab> {
     pub lab: &'lab mut Lab,
     pub cluster: Cluster,
+    etcd: Option<Etcd>,
     name: &'static str,
 }
 
@@ -102,12 +103,17 @@ async fn play(
     announced: Announced,
     plot: impl AsyncFnOnce(&mut World<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut cluster = set_up(lab, topology).await?;
+    let (mut cluster, etcd) = set_up(lab, topology).await?;
     let begun = match topology {
         Topology::Pair => cluster.start_data_nodes(),
         _ => cluster.start_all(),
     };
-    let mut world = World { lab, cluster, name };
+    let mut world = World {
+        lab,
+        cluster,
+        etcd,
+        name,
+    };
     let told = match begun.and(world.whole().await) {
         Ok(_) => plot(&mut world).await,
         Err(error) => Err(error.context("the cluster never became whole")),
@@ -120,13 +126,29 @@ async fn play(
     Ok(())
 }
 
-async fn set_up(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
+async fn set_up(lab: &mut Lab, topology: Topology) -> Result<(Cluster, Option<Etcd>)> {
+    let disk = match topology {
+        Topology::ThreeWithEtcd => Disk::Shared,
+        Topology::ThreeWithEtcdOnOwnDisks => Disk::Ext4 { megabytes: 200 },
+        _ => return Ok((with_own_store(lab, topology).await?, None)),
+    };
+    let etcd = Etcd::three(lab, disk).await?;
+    let shape = Shape {
+        etcd: etcd.addresses(),
+        ..Shape::default()
+    };
+    Ok((Cluster::three(lab, &shape)?, Some(etcd)))
+}
+
+async fn with_own_store(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
     let on = |disk| Shape {
         disk,
         ..Shape::default()
     };
     match topology {
-        Topology::Three => Cluster::three(lab, &Shape::default()),
+        Topology::Three | Topology::ThreeWithEtcd | Topology::ThreeWithEtcdOnOwnDisks => {
+            Cluster::three(lab, &Shape::default())
+        }
         Topology::ThreeOnSmallDisks => Cluster::three(lab, &on(Disk::Tmpfs { megabytes: 400 })),
         Topology::ThreeOnOwnDisks => Cluster::three(lab, &on(Disk::Ext4 { megabytes: 500 })),
         Topology::ThreeWithTls => {
@@ -156,6 +178,11 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
 }
 
 impl World<'_> {
+    /// The store of this story, if it is etcd.
+    pub fn etcd(&mut self) -> Result<&mut Etcd> {
+        self.etcd.as_mut().context("this story has no etcd")
+    }
+
     /// New certificates for all, of a new authority; the nodes are not told.
     pub fn renew_certificates(&self) -> Result<()> {
         certificates::renew(self.lab, &self.cluster)
@@ -244,6 +271,11 @@ impl World<'_> {
             std::fs::write(postgres, node.postgres_log())?;
             let processes = format!("{:#?}\n", node.host.processes());
             std::fs::write(target.join(format!("{}.processes", node.name)), processes)?;
+        }
+        for host in self.lab.hosts() {
+            // What etcd has logged, where there is one.
+            let log = host.directory().join("etcd.log");
+            let _ = std::fs::copy(log, target.join(format!("{}.etcd.log", host.name())));
         }
         target
             .canonicalize()

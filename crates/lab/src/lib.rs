@@ -10,6 +10,7 @@
 
 mod cluster;
 mod disk;
+mod etcd;
 mod fault;
 mod host;
 mod http;
@@ -26,6 +27,7 @@ mod wait;
 
 pub use cluster::{Cluster, Member, Shape};
 pub use disk::Disk;
+pub use etcd::Etcd;
 pub use fault::{Fault, Fired};
 pub use host::Host;
 pub use http::{Answer, request};

@@ -127,7 +127,7 @@ fn with_hint(error: PidFileError, config: &Config, homes: &Homes) -> anyhow::Err
     let PidFileError::Taken { pid, .. } = error else {
         return error.into();
     };
-    let monitor = config.raft.data_dir.parent();
+    let monitor = config.raft().and_then(|raft| raft.data_dir.parent());
     let pgdata = match &config.postgresql {
         Some(pg) => Some(pg.data_dir.as_path()),
         None => monitor,

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** nothing here has a printable form; what is derived does not lead back to the secret.
 
-use crate::config::Password;
+use crate::config::{Config, Password, StoreChoice};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt::{self, Write as _};
@@ -25,6 +25,45 @@ impl ClusterSecret {
         };
         let bytes = std::fs::read(path).map_err(read)?.trim_ascii().to_vec();
         Ok(Self { store, bytes })
+    }
+
+    /// The secret of the cluster that a node is configured for: the file, or, where etcd is the store and every password
+    /// is configured, what all nodes can derive from those. A file of Patroni's has no other secret, and who knows these
+    /// passwords needs none.
+    pub(crate) fn of(config: &Config) -> Result<Self, store::SecretError> {
+        let error = match Self::read(&config.secret_file) {
+            Ok(secret) => return Ok(secret),
+            Err(error) => error,
+        };
+        let absent = matches!(&error, store::SecretError::Read { source, .. }
+            if source.kind() == std::io::ErrorKind::NotFound);
+        let passwords = config.postgresql.as_ref().and_then(|postgresql| {
+            let superuser = postgresql.superuser.password.as_ref()?;
+            let replication = postgresql.replication.password.as_ref()?;
+            Some([superuser.expose(), replication.expose()])
+        });
+        match (&config.store, passwords) {
+            (StoreChoice::Etcd(_), Some(passwords)) if absent => {
+                Self::derived(&config.scope, passwords)
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn derived(scope: &str, passwords: [&str; 2]) -> Result<Self, store::SecretError> {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(b"standfast cluster secret") else {
+            unreachable!("HMAC accepts keys of every length")
+        };
+        for part in [scope, passwords[0], passwords[1]] {
+            // With their lengths, so that no two lists of parts are the same bytes.
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        let bytes = mac.finalize().into_bytes().to_vec();
+        Ok(Self {
+            store: store::Secret::new(&bytes)?,
+            bytes,
+        })
     }
 
     /// For the store's peers.

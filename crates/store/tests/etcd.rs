@@ -63,6 +63,23 @@ async fn the_member_that_is_asked_freezes_and_the_next_one_answers() {
     etcd.thaw(frozen);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gives_up_is_not_led_to_the_same_member_again() {
+    let etcd = Etcd::of(3).await;
+    let frozen = (etcd.leader().await + 1) % 3;
+    let store = etcd.store_from(frozen);
+    store.read("/").await.expect("it answers");
+    etcd.freeze(frozen);
+    // As the agent's keeper does it: its patience ends before the store's.
+    let put = Txn::new().put("/a", "1");
+    let given_up = timeout(Duration::from_millis(400), store.commit(put.clone())).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    let next = timeout(Duration::from_millis(900), store.commit(put)).await;
+    let next = next.expect("another member was asked").expect("an answer");
+    assert!(next.is_committed());
+    etcd.thaw(frozen);
+}
+
 /// Each key is put once and for all. An attempt that was made twice would find its own key.
 async fn put_once(
     store: EtcdStore,

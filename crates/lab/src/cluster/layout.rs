@@ -21,6 +21,8 @@ pub struct Shape {
     pub store_disk: Disk,
     /// More of `bootstrap.dcs`, as flow YAML entries: `ttl: 3, loop_wait: 1`.
     pub dcs: String,
+    /// Where etcd is, if that is to be the store.
+    pub etcd: Vec<String>,
     /// More of `store.raft`, likewise; `NAME` stands for the node's name.
     pub raft: String,
     /// More of `postgresql.parameters`, likewise.
@@ -33,6 +35,7 @@ impl Default for Shape {
             disk: Disk::Shared,
             store_disk: Disk::Shared,
             dcs: "synchronous_mode: quorum".to_owned(),
+            etcd: Vec::new(),
             raft: String::new(),
             parameters: "max_connections: 100".to_owned(),
         }
@@ -161,13 +164,28 @@ fn configured(
     let Ports {
         postgres,
         rest,
-        store,
+        store: port,
     } = ports;
+    let store = match shape.etcd.join(",") {
+        none if none.is_empty() => format!(
+            "store:
+  raft: {{listen: \"{address}:{port}\", data_dir: {base}/store, members: {{{members}}}, secret_file: {secret}{raft}}}",
+            base = base.display(),
+            secret = secret.display(),
+            raft = match shape.raft.as_str() {
+                "" => String::new(),
+                more => format!(", {}", more.replace("NAME", name)),
+            },
+        ),
+        etcd => format!(
+            "store: {{secret_file: {}}}\netcd3: {{hosts: \"{etcd}\"}}",
+            secret.display()
+        ),
+    };
     let text = format!(
         "scope: lab
 name: {name}
-store:
-  raft: {{listen: \"{address}:{store}\", data_dir: {base}/store, members: {{{members}}}, secret_file: {secret}{raft}}}
+{store}
 restapi: {{listen: \"{address}:{rest}\", connect_address: \"{address}:{rest}\"}}
 bootstrap: {{dcs: {{{dcs}}}}}
 state_dir: {base}/state
@@ -181,11 +199,6 @@ postgresql:
   parameters: {{unix_socket_directories: {base}/run, {parameters}}}
 ",
         base = base.display(),
-        secret = secret.display(),
-        raft = match shape.raft.as_str() {
-            "" => String::new(),
-            more => format!(", {}", more.replace("NAME", name)),
-        },
         dcs = shape.dcs,
         parameters = shape.parameters,
         data = data_dir.display(),

@@ -12,7 +12,7 @@ use crate::incidents;
 use crate::output;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use lab::{Cluster, Disk, Fault, Lab, Place, Shape, why_no_namespaces};
+use lab::{Cluster, Disk, Etcd, Fault, Lab, Place, Shape, why_no_namespaces};
 use report::{Cell, Report, Sample};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,6 +24,13 @@ pub(crate) enum Topology {
     Three,
     /// A monitor and two nodes.
     Pair,
+}
+
+/// Where the cluster agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StoreKind {
+    Raft,
+    Etcd,
 }
 
 impl Topology {
@@ -54,6 +61,9 @@ pub(crate) struct Options {
     /// Which topologies, separated by commas; all unless given
     #[arg(long, value_delimiter = ',', value_name = "TOPOLOGY")]
     pub(crate) topologies: Vec<Topology>,
+    /// Which store: the embedded one, or an etcd cluster of three on more hosts; a pair has the embedded one
+    #[arg(long, value_enum, default_value_t = StoreKind::Raft)]
+    pub(crate) store: StoreKind,
     /// How many times each
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: u32,
@@ -101,7 +111,14 @@ fn failover(options: &Options) -> Result<ExitCode> {
         }
     };
     let mut cells = Vec::new();
-    for topology in or_all(&options.topologies, &Topology::ALL) {
+    let topologies: &[Topology] = match options.store {
+        StoreKind::Raft => &Topology::ALL,
+        StoreKind::Etcd => &[Topology::Three],
+    };
+    for topology in or_all(&options.topologies, topologies) {
+        if !topologies.contains(&topology) {
+            bail!("a pair has the embedded store, there is nothing to measure with --store etcd");
+        }
         for fault in or_all(&options.faults, &Fault::ALL) {
             if fault.needs_namespaces() && place == Place::Loopback {
                 output::note(&format!("left out, it needs root: {}", fault.describe()));
@@ -141,9 +158,9 @@ fn measure(options: &Options, place: Place, topology: Topology, fault: Fault) ->
         spell: Duration::from_secs(options.spell),
         timeline: options.timeline,
     };
-    let runs = options.runs;
+    let (runs, store) = (options.runs, options.store);
     let (lab, samples) = lab.run(async move |lab| {
-        let mut cluster = set_up(lab, topology, fault).await?;
+        let (mut cluster, _etcd) = set_up(lab, topology, store, fault).await?;
         let mut samples = Vec::new();
         for run in 1..=runs {
             let sample = once(lab, &mut cluster, &plan).await;
@@ -158,13 +175,23 @@ fn measure(options: &Options, place: Place, topology: Topology, fault: Fault) ->
     Ok(Cell::new(topology, fault, samples))
 }
 
-async fn set_up(lab: &mut Lab, topology: Topology, fault: Fault) -> Result<Cluster> {
+async fn set_up(
+    lab: &mut Lab,
+    topology: Topology,
+    store: StoreKind,
+    fault: Fault,
+) -> Result<(Cluster, Option<Etcd>)> {
     let disk = match fault {
         Fault::Disk => Disk::Tmpfs { megabytes: 400 },
         _ => Disk::Shared,
     };
+    let etcd = match store {
+        StoreKind::Raft => None,
+        StoreKind::Etcd => Some(Etcd::three(lab, Disk::Shared).await?),
+    };
     let shape = Shape {
         disk,
+        etcd: etcd.as_ref().map_or_else(Vec::new, Etcd::addresses),
         ..Shape::default()
     };
     let mut cluster = match topology {
@@ -176,7 +203,7 @@ async fn set_up(lab: &mut Lab, topology: Topology, fault: Fault) -> Result<Clust
         Topology::Three => cluster.start_all()?,
     }
     cluster.healthy(PATIENCE).await?;
-    Ok(cluster)
+    Ok((cluster, etcd))
 }
 
 /// What happens in each run of a cell.

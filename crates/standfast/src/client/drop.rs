@@ -122,7 +122,8 @@ pub(super) async fn monitor(
     let Some(config) = target.config.as_ref().filter(|config| config.is_witness()) else {
         return Err(Failure::usage("--pgdata is not a monitor's directory").into());
     };
-    let dir = config.raft.data_dir.as_path();
+    let dir = config.raft().context("a monitor has store.raft")?;
+    let dir = dir.data_dir.as_path();
     let mut what = format!("remove the monitor {}", config.name);
     if order.destroy {
         what += &format!(" and everything in {}", dir.display());

@@ -50,17 +50,13 @@ impl Target {
         if let (Some(config), true) = (&config, known.is_empty()) {
             known = members_of(config);
         }
-        let secret_file = named
-            .secret_file
-            .clone()
-            .or_else(|| {
-                config
-                    .as_ref()
-                    .map(|config| config.raft.secret_file.clone())
-            })
-            .unwrap_or_else(|| homes.secret_file());
         // Reading needs no secret; what changes something complains when there is none.
-        let secret = match ClusterSecret::read(&secret_file) {
+        let secret = match (&named.secret_file, &config) {
+            (Some(file), _) => ClusterSecret::read(file),
+            (None, Some(config)) => ClusterSecret::of(config),
+            (None, None) => ClusterSecret::read(&homes.secret_file()),
+        };
+        let secret = match secret {
             Ok(secret) => Some(secret),
             Err(error) if named.secret_file.is_some() => return Err(error.into()),
             Err(_) => None,
@@ -138,8 +134,8 @@ pub(crate) fn load(pgdata: &Path, homes: &Homes) -> anyhow::Result<Config> {
 /// Its own API first, then every other that it has heard of.
 fn members_of(config: &Config) -> Vec<Endpoint> {
     let mut members = vec![config.restapi.connect_address.clone()];
-    if config.raft.listen.is_none() {
-        match &config.raft.start {
+    if let Some(raft) = config.raft().filter(|raft| raft.listen.is_none()) {
+        match &raft.start {
             RaftStart::Found => {}
             RaftStart::Members(listed) => members.extend(listed.values().cloned()),
             RaftStart::Join(listed) => members.extend(listed.iter().cloned()),

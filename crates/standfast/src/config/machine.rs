@@ -1,6 +1,7 @@
 //! What a configuration needs of this machine: looked at, never touched.
 
-use super::{Config, Problem, RestApi};
+use super::{Config, Etcd, Problem, Raft, RestApi, StoreChoice};
+use crate::secret::ClusterSecret;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -15,8 +16,16 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
             what,
         }));
     };
-    add("store.raft.secret_file", secret(&config.raft.secret_file));
-    add("store.raft.tls", certificates(config));
+    match &config.store {
+        StoreChoice::Raft(raft) => {
+            add("store.raft.secret_file", secret(config));
+            add("store.raft.tls", certificates(raft));
+        }
+        StoreChoice::Etcd(etcd) => {
+            add("store.secret_file", secret(config));
+            add("etcd3.cacert", certificates_for_etcd(etcd));
+        }
+    }
     add("restapi.listen", address(&config.restapi));
     if let Some(pg) = &config.postgresql {
         add("postgresql.data_dir", data_dir(&pg.data_dir));
@@ -43,13 +52,17 @@ pub(super) fn readable_passwords(config: &Config) -> Option<Problem> {
     })
 }
 
-fn secret(file: &Path) -> Option<String> {
-    Some(with_cause(&store::Secret::read(file).err()?))
+fn secret(config: &Config) -> Option<String> {
+    Some(with_cause(&ClusterSecret::of(config).err()?))
 }
 
-fn certificates(config: &Config) -> Option<String> {
-    let options = config.raft.tls.as_ref()?;
+fn certificates(raft: &Raft) -> Option<String> {
+    let options = raft.tls.as_ref()?;
     Some(with_cause(&store::Tls::load(options.clone()).err()?))
+}
+
+fn certificates_for_etcd(etcd: &Etcd) -> Option<String> {
+    Some(with_cause(&etcd.tls.as_ref()?.check().err()?))
 }
 
 fn with_cause(error: &dyn std::error::Error) -> String {

@@ -40,7 +40,9 @@ pub(crate) struct Config {
     /// The node's own files: pid file, identity, journal, caches, the store's log.
     pub(crate) state_dir: PathBuf,
     pub(crate) restapi: RestApi,
-    pub(crate) raft: Raft,
+    pub(crate) store: StoreChoice,
+    /// What every node of the cluster knows and nobody else.
+    pub(crate) secret_file: PathBuf,
     /// `None`: a monitor, a voter without Postgres.
     pub(crate) postgresql: Option<Postgresql>,
     pub(crate) bootstrap: Bootstrap,
@@ -53,6 +55,14 @@ impl Config {
     /// A monitor: a voter without Postgres.
     pub(crate) fn is_witness(&self) -> bool {
         self.postgresql.is_none()
+    }
+
+    /// The embedded store, if that is the one.
+    pub(crate) fn raft(&self) -> Option<&Raft> {
+        match &self.store {
+            StoreChoice::Raft(raft) => Some(raft),
+            StoreChoice::Etcd(_) => None,
+        }
     }
 
     /// The address under which other members reach this node's API.
@@ -79,7 +89,12 @@ impl Config {
             .postgresql
             .iter()
             .flat_map(|pg| [&pg.superuser, &pg.replication, &pg.rewind]);
+        let etcd = match &self.store {
+            StoreChoice::Raft(_) => None,
+            StoreChoice::Etcd(etcd) => etcd.login.as_ref(),
+        };
         self.restapi.authentication.is_some()
+            || etcd.is_some()
             || logins.into_iter().any(|login| login.password.is_some())
     }
 }
@@ -99,6 +114,24 @@ pub(crate) struct BasicAuth {
     pub(crate) password: Password,
 }
 
+/// Where the cluster agrees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StoreChoice {
+    Raft(Raft),
+    Etcd(Etcd),
+}
+
+/// The user's own etcd, by its v3 interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Etcd {
+    /// At least one.
+    pub(crate) members: Vec<Endpoint>,
+    /// Whether the cluster is asked for its other members.
+    pub(crate) discover: bool,
+    pub(crate) tls: Option<store::EtcdTls>,
+    pub(crate) login: Option<BasicAuth>,
+}
+
 /// The embedded store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Raft {
@@ -108,7 +141,6 @@ pub(crate) struct Raft {
     pub(crate) advertise: Endpoint,
     pub(crate) data_dir: PathBuf,
     pub(crate) start: RaftStart,
-    pub(crate) secret_file: PathBuf,
     /// Certificates for the connections between members, for the host of `advertise`.
     pub(crate) tls: Option<store::TlsOptions>,
 }

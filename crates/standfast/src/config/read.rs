@@ -1,20 +1,22 @@
 //! From the tree of a file to a [`Config`]: defaults, and every rule that one value must keep.
 
+mod etcd;
 mod network;
 mod places;
 mod postgresql;
+mod store;
 
 use super::problem::{ConfigError, Problem};
 use super::section::{At, Findings, Section, nearest};
-use super::{Bootstrap, Config, Guard, Log, LogFormat, LogLevel, Postgresql, Tags};
+use super::{Bootstrap, Config, Guard, Log, LogFormat, LogLevel, Postgresql, StoreChoice, Tags};
 use super::{postgres_rules, tree};
 use crate::paths::Homes;
+use ::store::layout::ConfigRecord;
 use ha::NodeName;
-use network::{raft, restapi};
+use network::restapi;
 use places::absolute_path;
 use postgresql::postgresql;
 use std::path::{Path, PathBuf};
-use store::layout::ConfigRecord;
 
 /// Settings of `bootstrap.dcs` that mean something, here or to Patroni.
 const DCS_KEYS: &[&str] = &[
@@ -114,7 +116,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         .map_or_else(|| file.to_owned(), |pg| pg.data_dir.clone());
     let state_dir = state_dir(root, &anchor, postgresql.as_ref(), homes);
     let restapi = restapi(root);
-    let raft = raft(root, restapi.as_ref(), &state_dir, homes);
+    let chosen = store::store(root, restapi.as_ref(), &state_dir, homes);
     let bootstrap = bootstrap(root);
     let tags = tags(root);
     let log = log(root);
@@ -130,13 +132,20 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
             "a witness has no Postgres: remove the key or the section postgresql",
         );
     }
-    for other in ["etcd", "etcd3", "consul", "zookeeper", "exhibitor"] {
+    for other in ["consul", "zookeeper", "exhibitor"] {
         if root.is_present(other) {
             root.refuse(
                 other,
-                "this store is not supported in this version, use store.raft",
+                "this store is not supported in this version, use etcd3 or store.raft",
             );
         }
+    }
+    let (chosen, secret_file) = chosen?;
+    if witness && matches!(chosen, StoreChoice::Etcd(_)) {
+        root.refuse(
+            "witness",
+            "a witness votes in store.raft: a cluster that has etcd needs none",
+        );
     }
     Some(Config {
         file: file.to_owned(),
@@ -145,7 +154,8 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         name: name?,
         state_dir,
         restapi: restapi?,
-        raft: raft?,
+        store: chosen,
+        secret_file,
         postgresql: if witness { None } else { Some(postgresql?) },
         bootstrap: bootstrap?,
         tags,

@@ -79,6 +79,11 @@ impl<'t> Section<'t> {
         self.entries.is_empty()
     }
 
+    /// A key of this section, as messages name it.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        self.key_path(key)
+    }
+
     /// The line of the section's own key.
     pub(super) fn line(&self) -> u64 {
         self.line

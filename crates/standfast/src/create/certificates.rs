@@ -3,7 +3,7 @@
 //! **Invariant:** a node that has them does not lose them because a later `create` does not name them.
 
 use super::path_value;
-use crate::config::Config;
+use crate::config::{Config, Raft};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use store::{Tls, TlsOptions};
@@ -30,7 +30,10 @@ impl StoreFiles {
 
 /// Whether a configuration has what is asked for; who asks for nothing gets what there is.
 pub(super) fn is_same(asked: Option<&StoreFiles>, config: &Config) -> bool {
-    asked.is_none_or(|files| config.raft.tls == Some(files.options(&config.raft.advertise.host)))
+    asked.is_none_or(|files| {
+        let is_so = |raft: &Raft| raft.tls == Some(files.options(&raft.advertise.host));
+        config.raft().is_some_and(is_so)
+    })
 }
 
 /// `store.raft.tls`, with certificates that the other members will accept for `host`.
@@ -39,7 +42,7 @@ pub(super) fn section(
     before: Option<&Config>,
     host: &str,
 ) -> anyhow::Result<Option<Value>> {
-    let kept = before.and_then(|config| config.raft.tls.clone());
+    let kept = before.and_then(|config| config.raft()?.tls.clone());
     let kept = kept.map(|options| TlsOptions {
         host: Some(host.to_owned()),
         ..options

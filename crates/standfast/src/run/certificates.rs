@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use store::Tls;
 
 pub(super) fn load(config: &Config) -> Result<Option<Tls>> {
-    let Some(options) = &config.raft.tls else {
+    let Some(options) = config.raft().and_then(|raft| raft.tls.as_ref()) else {
         return Ok(None);
     };
     let tls = Tls::load(options.clone()).context("store.raft.tls")?;

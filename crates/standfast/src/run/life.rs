@@ -1,21 +1,21 @@
 //! A node's life: from its configuration to its running parts, and to their end in order.
 
-use super::membership::Members;
+use super::store::{OwnStore, recover};
 use super::threads::{Elsewhere, Threads};
 use super::{certificates, instance, ports};
-use crate::config::{BasicAuth, Config, Endpoint, RaftStart};
+use crate::config::{BasicAuth, Config};
 use crate::exit::{ExitCode, Failure};
 use crate::paths::Homes;
 use crate::pidfile::PidFile;
 use crate::secret::ClusterSecret;
 use ::postgres::Instance;
+use ::store::layout::{Keys, NodeEntry};
+use ::store::{Store, StoreError, Tls};
 use agent::{Agent, Ended, StopOrder, Witness, WitnessOptions};
 use anyhow::{Context as _, Result, bail};
 use api::v1::{Code, Register};
 use std::sync::Arc;
 use std::time::Duration;
-use store::layout::{Keys, NodeEntry};
-use store::{RaftStore, Start, Store, Tls};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -33,6 +33,10 @@ pub(crate) async fn recover_store(
     _pid_file: PidFile,
     yes: bool,
 ) -> Result<ExitCode> {
+    let Some(raft) = config.raft() else {
+        let what = format!("the store of {} is etcd: recover that", config.scope);
+        return Err(Failure::usage(what).into());
+    };
     if !yes {
         return Err(Failure::refused(format!(
             "the store of {} would go on from this member alone; what only the lost members knew is lost",
@@ -41,11 +45,7 @@ pub(crate) async fn recover_store(
         .hint("if they are gone for good, repeat this with --yes; they must come back with empty store directories")
         .into());
     }
-    let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
-    let tls = certificates::load(config)?;
-    RaftStore::recover(&store_options(config, &secret, tls))
-        .await
-        .context("embedded store")?;
+    recover(config, raft).await?;
     crate::output::line(&format!(
         "the store of {} goes on from {} alone",
         config.scope, config.name
@@ -60,7 +60,7 @@ struct Life {
     identity: String,
     keys: Keys,
     tls: Option<Tls>,
-    raft: RaftStore,
+    own_store: OwnStore,
     store: Arc<dyn Store>,
     /// None: a monitor.
     instance: Option<Instance>,
@@ -68,7 +68,7 @@ struct Life {
 }
 
 async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
-    let secret = ClusterSecret::read(&config.raft.secret_file).context("cluster secret")?;
+    let secret = ClusterSecret::of(&config).context("cluster secret")?;
     let tls = certificates::load(&config)?;
     let identity = crate::create::identity(&config.state_dir)?;
     // First of all: nothing is founded or bound by a node that has no PostgreSQL to run.
@@ -77,10 +77,8 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         None => None,
     };
     let ports = ports::Ports::bind(&config, &elsewhere).await?;
-    let options = store_options(&config, &secret, tls.clone());
-    let raft = elsewhere.store.spawn(RaftStore::start(options));
-    let raft = raft.await?.context("embedded store")?;
-    let store: Arc<dyn Store> = Arc::new(raft.clone());
+    let own_store = OwnStore::open(&config, &secret, tls.clone(), &elsewhere).await?;
+    let store = own_store.as_store();
     let keys = Keys::new(&config.namespace, &config.scope);
     let life = Life {
         config,
@@ -88,27 +86,27 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         identity,
         keys,
         tls,
-        raft,
+        own_store,
         store,
         instance,
         elsewhere,
     };
     let (served, shown) = watch::channel(Arc::new(life.first_picture()));
     let api = api::Api::new(life.api_options(shown));
-    ports.serve(&life.raft, &api, &life.elsewhere);
+    ports.serve(life.own_store.member(), &api, &life.elsewhere);
     tracing::info!(
         name = %life.config.name,
         api = %life.config.api_url(),
-        "started, meeting the store's other members"
+        "started, meeting the store"
     );
     let result = tokio::select! {
         ended = life.lead(served) => ended,
-        failure = life.raft.failed() => {
+        failure = life.own_store.failed() => {
             tracing::error!(error = %failure, "the store's member failed: this node can't go on");
             Err(anyhow::Error::new(failure).context("the store's member failed"))
         }
     };
-    life.raft.shutdown().await;
+    life.own_store.shutdown().await;
     result
 }
 
@@ -134,7 +132,7 @@ impl Life {
             token: self.secret.api_token(),
             basic_auth: self.config.restapi.authentication.as_ref().map(basic_auth),
             served,
-            membership: Some(Arc::new(Members(self.raft.clone()))),
+            membership: self.own_store.membership(),
         }
     }
 
@@ -272,16 +270,16 @@ impl Life {
 
     async fn leave_store(&self) {
         tracing::info!("this node was dropped from the cluster");
-        if let Err(error) = self.raft.remove_member(&self.config.name).await {
+        if let Err(error) = self.own_store.forget(&self.config.name).await {
             tracing::warn!(%error, "this node is still a member of the store");
         }
     }
 
     /// Enters the node in the cluster's list, as soon as the store answers.
     async fn register_when_ready(&self) -> Result<()> {
-        while let Err(error) = self.raft.ready(PATIENCE).await {
+        while let Err(error) = self.own_store.ready(PATIENCE).await {
             match error {
-                store::StoreError::Denied(why) => bail!("the store refuses this node: {why}"),
+                StoreError::Denied(why) => bail!("the store refuses this node: {why}"),
                 error => tracing::info!(%error, "waiting for the store"),
             }
         }
@@ -377,28 +375,4 @@ impl Signals {
 
 fn basic_auth(auth: &BasicAuth) -> api::BasicAuth {
     api::BasicAuth::new(&auth.username, auth.password.expose())
-}
-
-fn store_options(config: &Config, secret: &ClusterSecret, tls: Option<Tls>) -> store::Options {
-    let start = match &config.raft.start {
-        RaftStart::Found => Start::Found,
-        RaftStart::Members(members) => Start::Members(
-            members
-                .iter()
-                .map(|(name, address)| (name.clone(), address.to_string()))
-                .collect(),
-        ),
-        RaftStart::Join(addresses) => {
-            Start::Join(addresses.iter().map(Endpoint::to_string).collect())
-        }
-    };
-    let options = store::Options::new(
-        config.raft.data_dir.clone(),
-        format!("{}/{}", config.namespace, config.scope),
-        config.name.clone(),
-        config.raft.advertise.to_string(),
-        secret.for_store(),
-        start,
-    );
-    store::Options { tls, ..options }
 }

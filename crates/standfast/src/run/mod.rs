@@ -7,6 +7,7 @@ mod instance;
 mod life;
 mod membership;
 mod ports;
+mod store;
 mod threads;
 
 pub(crate) use life::{recover_store, run};

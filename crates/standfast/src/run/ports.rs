@@ -27,22 +27,22 @@ impl Ports {
     pub(crate) async fn bind(config: &Config, elsewhere: &Elsewhere) -> Result<Self> {
         let shared = elsewhere.rest.spawn(bind(config.restapi.listen.clone()));
         let shared = shared.await??;
-        let store = match &config.raft.listen {
+        let store = match config.raft().and_then(|raft| raft.listen.as_ref()) {
             Some(endpoint) => Some(elsewhere.store.spawn(bind(endpoint.clone())).await??),
             None => None,
         };
         Ok(Self { shared, store })
     }
 
-    /// Serves until the process ends.
-    pub(crate) fn serve(self, raft: &RaftStore, api: &Api, elsewhere: &Elsewhere) {
-        if let Some(listener) = self.store {
+    /// Serves until the process ends. Without a member there are no peers.
+    pub(crate) fn serve(self, raft: Option<&RaftStore>, api: &Api, elsewhere: &Elsewhere) {
+        if let (Some(listener), Some(raft)) = (self.store, raft) {
             let _there = elsewhere.store.enter();
             if let Err(error) = raft.serve(listener) {
                 tracing::error!(%error, "the store's port can't be served");
             }
         }
-        let (raft, api, store) = (raft.clone(), api.clone(), elsewhere.store.clone());
+        let (raft, api, store) = (raft.cloned(), api.clone(), elsewhere.store.clone());
         let silent = Arc::new(Strangers::new(SILENT_MAX));
         elsewhere.rest.spawn(async move {
             loop {
@@ -68,7 +68,13 @@ async fn bind(endpoint: Endpoint) -> Result<TcpListener> {
         .with_context(|| format!("can't listen on {endpoint}"))
 }
 
-async fn sort(stream: TcpStream, silent: Arc<Strangers>, raft: RaftStore, api: Api, store: Handle) {
+async fn sort(
+    stream: TcpStream,
+    silent: Arc<Strangers>,
+    raft: Option<RaftStore>,
+    api: Api,
+    store: Handle,
+) {
     let is_peer = {
         let from = stream.peer_addr().map(|address| address.ip());
         let mut silent = silent.enter(from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
@@ -78,16 +84,21 @@ async fn sort(stream: TcpStream, silent: Arc<Strangers>, raft: RaftStore, api: A
         }
     };
     match is_peer {
-        // On the store's thread for the rest of its life.
-        Ok(Ok(true)) => match stream.into_std() {
-            Ok(stream) => drop(store.spawn(async move {
-                match TcpStream::from_std(stream) {
-                    Ok(stream) => raft.serve_connection(stream).await,
-                    Err(error) => tracing::warn!(%error, "can't serve a peer"),
-                }
-            })),
-            Err(error) => tracing::warn!(%error, "can't serve a peer"),
-        },
+        Ok(Ok(true)) => {
+            let Some(raft) = raft else {
+                return tracing::debug!("a peer of an embedded store, which this node has not");
+            };
+            // On the store's thread for the rest of its life.
+            match stream.into_std() {
+                Ok(stream) => drop(store.spawn(async move {
+                    match TcpStream::from_std(stream) {
+                        Ok(stream) => raft.serve_connection(stream).await,
+                        Err(error) => tracing::warn!(%error, "can't serve a peer"),
+                    }
+                })),
+                Err(error) => tracing::warn!(%error, "can't serve a peer"),
+            }
+        }
         Ok(Ok(false)) => api.serve_connection(stream).await,
         Ok(Err(_)) | Err(_) => {}
     }

@@ -21,6 +21,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long one member may take for what another can be asked as well.
 const ATTEMPT: Duration = Duration::from_millis(300);
+/// A caller that gives up after so long has waited for a member that is slow, not for too little time.
+const GIVEN_UP: Duration = Duration::from_millis(200);
 /// Between two rounds through all members.
 const PAUSE: Duration = Duration::from_millis(30);
 /// Unacknowledged bytes for so long mean that the member's machine is gone.
@@ -104,10 +106,17 @@ impl Members {
                 Repeat::Harmless => until.min(Instant::now() + ATTEMPT),
                 Repeat::Never => until,
             };
-            let failure = match self
-                .ask_at(&member, method, question, patience, until)
-                .await
-            {
+            let mut attempt = Attempt {
+                members: self,
+                member: &member,
+                begun: Instant::now(),
+                over: false,
+            };
+            let answer = self.ask_at(&member, method, question, patience, until);
+            let answer = answer.await;
+            attempt.over = true;
+            drop(attempt);
+            let failure = match answer {
                 Ok(answer) => return (Ok(answer), sent_before),
                 Err(failure) => failure,
             };
@@ -188,7 +197,7 @@ impl Members {
         patience: Instant,
         until: Instant,
     ) -> Result<A, Failure> {
-        // Connecting takes nothing away from the patience that a call may need once it is sent.
+        // However long the call may take once it is sent, others can be asked until then.
         let connecting = until.min(Instant::now() + ATTEMPT);
         let channel = self.channel(member, connecting).await?;
         for attempt in 0.. {
@@ -374,6 +383,23 @@ impl Members {
                 tracing::debug!(member = address, "etcd has another member");
                 all.push(Member::at(address));
             }
+        }
+    }
+}
+
+/// A question under way. Callers have limits of their own, shorter than ours: one that gives up says as much of a member
+/// as a failure, and must not be led to the same one the next time.
+struct Attempt<'a> {
+    members: &'a Members,
+    member: &'a Arc<Member>,
+    begun: Instant,
+    over: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.over && self.begun.elapsed() >= GIVEN_UP {
+            self.members.put_last(self.member);
         }
     }
 }

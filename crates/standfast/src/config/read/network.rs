@@ -1,10 +1,9 @@
-//! `restapi` and `store`: how a node is reached, and how it finds the others.
+//! `restapi` and `store.raft`: how a node is reached, and how it finds the others.
 
 use super::places::{absolute_path, connected, endpoint};
 use crate::config::section::Section;
 use crate::config::values::Endpoint;
 use crate::config::{BasicAuth, Password, Raft, RaftStart, RestApi};
-use crate::paths::Homes;
 use ha::NodeName;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -68,22 +67,17 @@ pub(super) fn restapi(root: &Section<'_>) -> Option<RestApi> {
 }
 
 pub(super) fn raft(
-    root: &Section<'_>,
+    section: &Section<'_>,
     restapi: Option<&RestApi>,
     state_dir: &Path,
-    homes: &Homes,
 ) -> Option<Raft> {
-    let store = root.section("store");
-    let section = store.section("raft");
-    let listen = endpoint(&section, "listen");
-    let advertise = endpoint(&section, "advertise");
-    let data_dir = absolute_path(&section, "data_dir").unwrap_or_else(|| state_dir.join("raft"));
-    let secret_file = absolute_path(&section, "secret_file").unwrap_or_else(|| homes.secret_file());
+    let listen = endpoint(section, "listen");
+    let advertise = endpoint(section, "advertise");
+    let data_dir = absolute_path(section, "data_dir").unwrap_or_else(|| state_dir.join("raft"));
     let members = section.section("members");
-    let start = start(&section, &members);
-    let tls = tls(&section);
+    let start = start(section, &members);
+    let tls = tls(section);
     section.finish(&[]);
-    store.finish(&["memory"]);
     let advertise = match (advertise, &listen) {
         (Some(advertise), _) if advertise.is_any() => {
             section.refuse("advertise", "must name one address of this machine");
@@ -110,7 +104,6 @@ pub(super) fn raft(
         tls,
         data_dir,
         start: start?,
-        secret_file,
     })
 }
 

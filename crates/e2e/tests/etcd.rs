@@ -1,0 +1,186 @@
+//! Three nodes whose store is a real etcd cluster of three, and what befalls both.
+
+use anyhow::{Result, bail, ensure};
+use e2e::{Announced, Topology, World, in_a_lab, settle_deadline, story};
+use lab::{Disk, Etcd, Fault, Place};
+use std::time::{Duration, Instant};
+use store::{EtcdOptions, EtcdStore, Store, Txn};
+
+async fn survives(world: &mut World<'_>, fault: Fault) -> Result<()> {
+    let ledger = world.load(4).await?;
+    world.break_and_heal(fault, &ledger, Duration::ZERO).await?;
+    world.reckon(ledger).await.map(drop)
+}
+
+#[test]
+fn the_postmaster_is_killed_with_etcd() {
+    story(
+        "the_postmaster_is_killed_with_etcd",
+        Topology::ThreeWithEtcd,
+        Announced::FAILOVER,
+        async |world| survives(world, Fault::Postmaster).await,
+    );
+}
+
+#[test]
+fn a_person_switches_over_with_etcd() {
+    story(
+        "a_person_switches_over_with_etcd",
+        Topology::ThreeWithEtcd,
+        Announced::FAILOVER,
+        async |world| survives(world, Fault::Switchover).await,
+    );
+}
+
+#[test]
+fn the_machine_is_lost_with_etcd() {
+    story(
+        "the_machine_is_lost_with_etcd",
+        Topology::ThreeWithEtcd,
+        Announced::POWER,
+        async |world| survives(world, Fault::Machine).await,
+    );
+}
+
+#[test]
+fn the_primary_and_etcds_leader_die_at_once() {
+    story(
+        "the_primary_and_etcds_leader_die_at_once",
+        Topology::ThreeWithEtcd,
+        Announced::TROUBLE,
+        async |world| {
+            let ledger = world.load(4).await?;
+            let primary = world.cluster.primary().await?;
+            let etcd = world.etcd()?;
+            let leader = etcd.leader().await?;
+            etcd.kill(&leader)?;
+            world.cluster.node(&primary)?.kill_postmaster()?;
+            ledger.more(50, settle_deadline()).await?;
+            world.etcd()?.start_all()?;
+            world.reckon(ledger).await.map(drop)
+        },
+    );
+}
+
+/// etcd is away for ten seconds. Nobody can renew a lease: the primary must cease to be one.
+async fn etcd_is_away(
+    world: &mut World<'_>,
+    go: fn(&mut Etcd) -> Result<()>,
+    come: fn(&mut Etcd) -> Result<()>,
+) -> Result<()> {
+    let ledger = world.load(4).await?;
+    let primary = world.cluster.primary().await?;
+    let begun = tokio::time::Instant::now();
+    go(world.etcd()?)?;
+    let node = world.cluster.node(&primary)?;
+    lab::until("the primary is fenced", settle_deadline(), || {
+        node.postmaster_pid().is_err()
+    })
+    .await?;
+    // The length of the fault is part of the story, not a wait for something.
+    tokio::time::sleep_until(begun + Duration::from_secs(10)).await;
+    let primaries = world.cluster.primaries().await;
+    ensure!(
+        primaries.is_empty(),
+        "primaries without a store: {primaries:?}"
+    );
+    come(world.etcd()?)?;
+    world.reckon(ledger).await.map(drop)
+}
+
+#[test]
+fn etcd_is_killed_and_comes_back() {
+    story(
+        "etcd_is_killed_and_comes_back",
+        Topology::ThreeWithEtcd,
+        Announced::POWER,
+        async |world| etcd_is_away(world, Etcd::kill_all, Etcd::start_all).await,
+    );
+}
+
+#[test]
+fn etcd_freezes_and_thaws() {
+    story(
+        "etcd_freezes_and_thaws",
+        Topology::ThreeWithEtcd,
+        Announced::POWER,
+        async |world| etcd_is_away(world, |etcd| etcd.freeze_all(), |etcd| etcd.thaw_all()).await,
+    );
+}
+
+/// A leader of etcd that is stuck in its disk is deposed and does not notice: it goes on granting renewals.
+#[test]
+fn the_disk_of_etcds_leader_hangs() {
+    story(
+        "the_disk_of_etcds_leader_hangs",
+        Topology::ThreeWithEtcdOnOwnDisks,
+        Announced::POWER,
+        async |world| {
+            let ledger = world.load(4).await?;
+            let etcd = world.etcd()?;
+            let leader = etcd.leader().await?;
+            etcd.hang_disk(&leader)?;
+            ledger.more(50, settle_deadline()).await?;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            ledger.more(50, settle_deadline()).await?;
+            world.etcd()?.resume_disk(&leader)?;
+            ledger.more(50, settle_deadline()).await?;
+            world.reckon(ledger).await.map(drop)
+        },
+    );
+}
+
+const TTL: Duration = Duration::from_secs(2);
+
+fn store_at(addresses: Vec<String>) -> Result<EtcdStore> {
+    Ok(EtcdStore::new(EtcdOptions::new(addresses, "/"))?)
+}
+
+#[test]
+fn a_deposed_leader_of_etcd_renews_no_lease() {
+    let name = "a_deposed_leader_of_etcd_renews_no_lease";
+    in_a_lab(name, Place::Namespaces, async |lab| {
+        let etcd = Etcd::three(lab, Disk::Ext4 { megabytes: 200 }).await?;
+        let leader = etcd.leader().await?;
+        let own = etcd.address_of(&leader)?;
+        let others = etcd.addresses().into_iter().filter(|it| *it != own);
+        let others = store_at(others.collect())?;
+        let holder = store_at(vec![own])?;
+        let lease = holder.grant(TTL).await?;
+        let txn = Txn::new().put_leased("/leased", "1", lease);
+        ensure!(holder.commit(txn).await?.is_committed(), "no key");
+        etcd.hang_disk(&leader)?;
+        // From the next write on it is stuck; the others elect, and count the lease by their own clock.
+        let (renewing, mut renewed) = (holder.clone(), Instant::now());
+        let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+        let renewer = tokio::spawn(async move {
+            loop {
+                let sent = Instant::now();
+                let txn = Txn::new().put("/beat", "1").renew(lease);
+                if renewing.renew(lease).await.is_ok() || renewing.commit(txn).await.is_ok() {
+                    let _ = told.send(sent);
+                }
+            }
+        });
+        let begun = Instant::now();
+        loop {
+            let read = others.read("/leased").await;
+            if read.is_ok_and(|seen| seen.entries.is_empty()) {
+                break;
+            }
+            if begun.elapsed() > settle_deadline() {
+                bail!("the lease never ended");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let gone = Instant::now();
+        renewer.abort();
+        while let Ok(sent) = tells.try_recv() {
+            renewed = sent;
+        }
+        etcd.resume_disk(&leader)?;
+        let lived = gone.duration_since(renewed);
+        ensure!(lived >= TTL, "the lease ended {lived:?} after a renewal");
+        Ok(())
+    });
+}
