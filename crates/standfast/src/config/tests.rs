@@ -631,8 +631,16 @@ fn parameters_that_are_ours_or_lose_commits() {
 
 #[test]
 fn stores_and_witnesses() {
-    check_error(&format!("{NODE}etcd3: {{hosts: ['a:2379']}}\n"), expect!["f.yml: line 14: etcd3: either this or store.raft, not both"]);
-    check_error(&format!("{NODE}consul: {{host: 'a:8500'}}\n"), expect!["f.yml: line 14: consul: this store is not supported in this version, use etcd3 or store.raft"]);
+    check_error(
+        &format!("{NODE}etcd3: {{hosts: ['a:2379']}}\n"),
+        expect!["f.yml: line 14: etcd3: either this or store.raft, not both"],
+    );
+    check_error(
+        &format!("{NODE}consul: {{host: 'a:8500'}}\n"),
+        expect![
+            "f.yml: line 14: consul: this store is not supported in this version, use etcd3 or store.raft"
+        ],
+    );
     check_error(
         &format!("{NODE}witness: true\n"),
         expect![
@@ -727,29 +735,81 @@ fn etcd_as_patroni_names_it() {
 #[test]
 fn etcd_that_could_not_work() {
     for (section, expected) in [
-        ("etcd3: {}", expect!["f.yml: line 11: etcd3.hosts: is missing: the members of etcd, as a list of HOST:PORT"]),
-        ("etcd3: {hosts: []}", expect!["f.yml: line 11: etcd3.hosts: is missing: the members of etcd, as a list of HOST:PORT"]),
-        ("etcd3: {hosts: 'a:b'}", expect![[r#"f.yml: line 11: etcd3.hosts: port "b" is not a number between 1 and 65535"#]]),
-        ("etcd3: {hosts: '0.0.0.0:1'}", expect![[r#"f.yml: line 11: etcd3.hosts: "0.0.0.0:1" names no machine"#]]),
-        ("etcd3: {url: 'a:2379'}", expect!["f.yml: line 11: etcd3.url: must begin with http:// or https://"]),
-        ("etcd3: {url: 'http://u:planted@a:2379'}", expect!["f.yml: line 11: etcd3.url: must not hold a user: there are username and password"]),
-        ("etcd3: {srv: example.org}", expect!["f.yml: line 11: etcd3.srv: is not supported, name the members under hosts"]),
-        ("etcd3: {host: a, protocol: ftp}", expect![[r#"f.yml: line 11: etcd3.protocol: "ftp" is neither http nor https"#]]),
-        ("etcd3: {host: a, protocol: https}", expect!["f.yml: line 11: etcd3.cacert: is missing: the certificate in PEM that signed those of etcd; for a public authority, the system's bundle"]),
+        (
+            "etcd3: {}",
+            expect![
+                "f.yml: line 11: etcd3.hosts: is missing: the members of etcd, as a list of HOST:PORT"
+            ],
+        ),
+        (
+            "etcd3: {hosts: []}",
+            expect![
+                "f.yml: line 11: etcd3.hosts: is missing: the members of etcd, as a list of HOST:PORT"
+            ],
+        ),
+        (
+            "etcd3: {hosts: 'a:b'}",
+            expect![[
+                r#"f.yml: line 11: etcd3.hosts: port "b" is not a number between 1 and 65535"#
+            ]],
+        ),
+        (
+            "etcd3: {hosts: '0.0.0.0:1'}",
+            expect![[r#"f.yml: line 11: etcd3.hosts: "0.0.0.0:1" names no machine"#]],
+        ),
+        (
+            "etcd3: {url: 'a:2379'}",
+            expect!["f.yml: line 11: etcd3.url: must begin with http:// or https://"],
+        ),
+        (
+            "etcd3: {url: 'http://u:planted@a:2379'}",
+            expect![
+                "f.yml: line 11: etcd3.url: must not hold a user: there are username and password"
+            ],
+        ),
+        (
+            "etcd3: {srv: example.org}",
+            expect!["f.yml: line 11: etcd3.srv: is not supported, name the members under hosts"],
+        ),
+        (
+            "etcd3: {host: a, protocol: ftp}",
+            expect![[r#"f.yml: line 11: etcd3.protocol: "ftp" is neither http nor https"#]],
+        ),
+        (
+            "etcd3: {host: a, protocol: https}",
+            expect![
+                "f.yml: line 11: etcd3.cacert: is missing: the certificate in PEM that signed those of etcd; for a public authority, the system's bundle"
+            ],
+        ),
         (
             "etcd3: {host: a, protocol: https, cacert: ca.pem}",
-            expect![[r#"f.yml: line 11: etcd3.cacert: "ca.pem" is relative, write an absolute path"#]],
+            expect![[
+                r#"f.yml: line 11: etcd3.cacert: "ca.pem" is relative, write an absolute path"#
+            ]],
         ),
         (
             "etcd3: {host: a, protocol: https, cacert: /ca, cert: /c}",
             expect!["f.yml: line 11: etcd3.key: is missing: the private key of cert, in PEM"],
         ),
-        ("etcd3: {host: a, username: u}", expect!["f.yml: line 11: etcd3.password: is missing: etcd lets nobody in by the name alone"]),
-        ("etcd3: {host: a}\netcd: {host: a}", expect!["f.yml: line 12: etcd: either this or etcd3, not both"]),
+        (
+            "etcd3: {host: a, username: u}",
+            expect![
+                "f.yml: line 11: etcd3.password: is missing: etcd lets nobody in by the name alone"
+            ],
+        ),
+        (
+            "etcd3: {host: a}\netcd: {host: a}",
+            expect!["f.yml: line 12: etcd: either this or etcd3, not both"],
+        ),
     ] {
         check_error(&on_etcd(section), expected);
     }
-    check_warning(&on_etcd("etcd: {host: a}"), expect!["line 11: etcd: is served by etcd's v3 interface: its v2 interface, which Patroni uses for this section, is not supported; nodes that Patroni still runs must use etcd3 as well"]);
+    check_warning(
+        &on_etcd("etcd: {host: a}"),
+        expect![
+            "line 11: etcd: is served by etcd's v3 interface: its v2 interface, which Patroni uses for this section, is not supported; nodes that Patroni still runs must use etcd3 as well"
+        ],
+    );
     check_warning(
         &on_etcd("etcd3: {host: a, cacert: /ca, hots: b}"),
         expect![[r#"
@@ -758,7 +818,12 @@ fn etcd_that_could_not_work() {
     );
     let monitor =
         "scope: d\nname: m\nwitness: true\nrestapi: {listen: '127.0.0.1:6000'}\netcd3: {host: a}\n";
-    check_error(monitor, expect!["f.yml: line 3: witness: a witness votes in store.raft: a cluster that has etcd needs none"]);
+    check_error(
+        monitor,
+        expect![
+            "f.yml: line 3: witness: a witness votes in store.raft: a cluster that has etcd needs none"
+        ],
+    );
 }
 
 #[test]

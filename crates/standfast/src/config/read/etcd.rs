@@ -176,7 +176,9 @@ fn tls(section: &Section<'_>, https: bool, files: Files) -> Option<Option<store:
     if !https {
         for key in ["cacert", "cert", "key"] {
             if given(key) {
-                let line = section.value(key).map_or_else(|| section.line(), |tree| tree.line);
+                let line = section
+                    .value(key)
+                    .map_or_else(|| section.line(), |tree| tree.line);
                 section.warning(line, key, "has no effect without `protocol: https`");
             }
         }
