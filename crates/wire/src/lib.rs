@@ -23,6 +23,8 @@ pub mod startup;
 pub mod backend;
 pub mod frontend;
 
+pub mod scram;
+
 mod session;
 
 mod element;

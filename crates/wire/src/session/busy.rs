@@ -23,7 +23,7 @@ pub enum Busy {
     #[error("after an error the server waits for a Sync")]
     Skipping,
     /// It may have answered something that it is taken to have skipped. The next answer that is
-    /// neither an error nor ReadyForQuery ends the doubt: an empty Query brings one.
+    /// neither an error nor ReadyForQuery ends most such doubts: an empty Query brings one.
     #[error("the server may have an answer left after an error")]
     Doubtful,
     #[error("a batch is open that no Sync has ended")]
@@ -58,7 +58,7 @@ impl Session {
                 unanswered: self.unanswered().count(),
             });
         }
-        if !self.queue.is_empty() || self.doubtful > 0 || self.early {
+        if !self.queue.is_empty() || self.doubtful > 0 || self.early || self.unsure {
             return Err(Busy::Doubtful);
         }
         if self.skipping {

@@ -55,6 +55,8 @@ pub struct Session {
     /// The last error may have come before the request that it was taken to answer was read; then
     /// that request is answered after all.
     early: bool,
+    /// Such a doubt that no later answer can end.
+    unsure: bool,
     /// After an error in a batch the server throws away what it reads up to a Sync.
     skipping: bool,
     /// It has thrown away something, as far as we know.
@@ -91,6 +93,7 @@ impl Session {
             swallowed: 0,
             doubtful: 0,
             early: false,
+            unsure: false,
             skipping: false,
             skipped: false,
             batch_open: false,

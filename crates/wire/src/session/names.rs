@@ -7,7 +7,7 @@ use super::request::Name;
 use std::collections::BTreeMap;
 
 /// What a name costs beside its bytes, in a map, roughly.
-const ENTRY_BYTES: usize = 64;
+pub(super) const ENTRY_BYTES: usize = 64;
 
 /// A prepared statement of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! **Invariant:** an answer belongs to the oldest request that is not answered in full; one that
 //! does not fit it is an error, after which nothing is believed any more.
 
+use super::names::ENTRY_BYTES;
 use super::request::{Origin, Request, RequestKind};
 use super::{Copying, Session, Violation};
 use crate::backend::{Fields, Frame, Message, Severity, SqlState, Tag, TransactionStatus};
@@ -162,6 +163,8 @@ impl Session {
             _ => false,
         });
         if answers {
+            // What was skipped was answered if this belongs to a Sync that was not swallowed.
+            self.unsure |= self.skipped && (self.doubtful > 0 || self.early);
             self.pop();
             self.drop_copy_ends();
         } else if self.doubtful > 0 && !self.skipped {
@@ -256,8 +259,8 @@ impl Session {
         };
         let (name, value) = (name.to_bytes(), value.to_bytes());
         let known = self.parameters.get(name);
-        let freed = known.map_or(0, |known| name.len() + known.len());
-        let bytes = self.parameter_bytes - freed + name.len() + value.len();
+        let freed = known.map_or(0, |known| ENTRY_BYTES + name.len() + known.len());
+        let bytes = self.parameter_bytes - freed + ENTRY_BYTES + name.len() + value.len();
         if bytes > self.limits.remembered_bytes_max {
             return Err(Violation::TooManyParameters);
         }

@@ -432,7 +432,7 @@ fn what_does_not_fit_is_forgotten_and_said_to_be() {
     tell(&mut session, ">P:b >S <1 <Z:I").unwrap();
     assert!(session.has_forgotten() && session.statement(b"b").is_none());
     let long = "x".repeat(100);
-    let storm = tell(&mut session, &format!("<S:a:b <S:{long}:b"));
+    let storm = tell(&mut session, &format!("<S:c:d <S:{long}:b"));
     assert_eq!(storm, Err(Violation::TooManyParameters));
 }
 
