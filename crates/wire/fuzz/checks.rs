@@ -18,8 +18,9 @@ pub(crate) const LIMITS: Limits = Limits {
     remembered_bytes_max: 2_000,
 };
 
-/// What came out of a stream: each message with the bytes that belong to it, and how it ended.
-type Read = (Vec<Vec<u8>>, Option<FrameError>);
+/// What came out of a stream: each message, as the length of its first part and all its bytes,
+/// and how it ended.
+type Read = (Vec<(usize, Vec<u8>)>, Option<FrameError>);
 
 /// A client's bytes, at both stages.
 pub(crate) fn frontend(bytes: &[u8]) {
@@ -187,7 +188,7 @@ fn read<D: Direction>(
 ) -> Read {
     let mut framer = Framer::<D>::new(stage, LIMITS);
     let (mut buffer, mut arrived) = (Vec::new(), 0);
-    let mut messages: Vec<Vec<u8>> = Vec::new();
+    let mut messages: Vec<(usize, Vec<u8>)> = Vec::new();
     loop {
         let taken = match framer.next(&buffer) {
             Err(why) => return (messages, Some(why)),
@@ -195,12 +196,12 @@ fn read<D: Direction>(
                 match &step {
                     Step::Message(frame) => {
                         look(frame);
-                        messages.push(frame.bytes().to_vec());
+                        messages.push((frame.bytes().len(), frame.bytes().to_vec()));
                     }
                     Step::Part(part) => {
                         let last = messages.last_mut();
                         let last = last.expect("a part follows a beginning");
-                        last.extend_from_slice(part);
+                        last.1.extend_from_slice(part);
                     }
                     Step::More { buffer_bytes } => {
                         assert!(*buffer_bytes > buffer.len());

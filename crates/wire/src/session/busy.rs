@@ -9,7 +9,7 @@ use crate::backend::TransactionStatus;
 pub enum Busy {
     #[error("the server ends the connection")]
     Ended,
-    #[error("the server said what could not be understood")]
+    #[error("what the connection is in the middle of cannot be told any more")]
     Lost,
     #[error("the server has not let us in yet")]
     Starting,

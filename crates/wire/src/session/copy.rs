@@ -23,7 +23,7 @@ impl Session {
     pub(super) fn begin_reading(&mut self, copying: Copying) {
         self.copying = Some(copying);
         self.swallowed = 0;
-        // A message that is no part of a COPY is left: the server will fail at it.
+        self.intruded = false;
         while let Some(next) = self.queue.get(1) {
             match next.request {
                 Request::Sync if copying == Copying::In => self.swallowed += 1,
@@ -32,7 +32,11 @@ impl Session {
                     self.client_done();
                     return;
                 }
-                _ => return,
+                // No part of a COPY: the server will fail at it, if not before.
+                _ => {
+                    self.intruded = true;
+                    return;
+                }
             }
             self.queue.remove(1);
         }
@@ -55,7 +59,11 @@ impl Session {
     }
 
     /// An error has ended a COPY, perhaps before the server read what we took for swallowed.
+    ///
+    /// PostgreSQL 13 goes on after a message that does not belong into a COPY, without answering
+    /// it; newer ones end the connection. Whether it was that message that failed is not known.
     pub(super) fn copy_failed(&mut self) {
+        self.lost |= std::mem::take(&mut self.intruded);
         self.doubtful += std::mem::take(&mut self.swallowed);
         self.copying = None;
     }

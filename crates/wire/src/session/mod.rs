@@ -52,6 +52,8 @@ pub struct Session {
     /// Of these, those of a COPY that failed: it may have failed before it read them, and then
     /// they are answered after all.
     doubtful: usize,
+    /// Behind a COPY from the client stands a message that it cannot read.
+    intruded: bool,
     /// The last error may have come before the request that it was taken to answer was read; then
     /// that request is answered after all.
     early: bool,
@@ -91,6 +93,7 @@ impl Session {
             status: TransactionStatus::Idle,
             copying: None,
             swallowed: 0,
+            intruded: false,
             doubtful: 0,
             early: false,
             unsure: false,

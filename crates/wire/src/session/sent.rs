@@ -63,7 +63,7 @@ impl Session {
             Tag::CopyData | Tag::Flush | Tag::Terminate => {}
             Tag::CopyDone | Tag::CopyFail => self.client_done(),
             Tag::Sync => self.swallowed += 1,
-            // The server would lose track of where messages begin, and say so by FATAL.
+            // The server would fail at it, and from PostgreSQL 14 on end the connection.
             _ => return Err(Violation::OutOfTurn { sent: tag.name() }),
         }
         Ok(())

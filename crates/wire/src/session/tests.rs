@@ -307,7 +307,9 @@ fn copy_takes_no_other_message_from_a_client() {
         let violation = refused(&format!(">Q <G >{word}"));
         assert!(matches!(violation, Violation::OutOfTurn { .. }), "{word}");
     }
-    // When it is too late to refuse it, the server does.
+    // When it is too late to refuse it, the server does, and 13 goes on.
+    check(">E >P >S <G <E:ERROR:08P01", Err(Busy::Lost));
+    check(">Q >P >S <G <E:ERROR:08P01 <Z:I", Err(Busy::Lost));
     check(
         ">E >P >S <G <E:ERROR:08P01 <E:FATAL:08P01",
         Err(Busy::Ended),
@@ -434,6 +436,18 @@ fn what_does_not_fit_is_forgotten_and_said_to_be() {
     let long = "x".repeat(100);
     let storm = tell(&mut session, &format!("<S:c:d <S:{long}:b"));
     assert_eq!(storm, Err(Violation::TooManyParameters));
+}
+
+#[test]
+fn a_text_that_does_not_fit_leaves_its_name() {
+    let limits = Limits {
+        remembered_bytes_max: 80,
+        ..Limits::default()
+    };
+    let mut session = Session::ready(limits);
+    tell(&mut session, ">P:a >S <1 <Z:I").unwrap();
+    assert_eq!(session.statement(b"a").unwrap().message, None);
+    assert!(!session.has_forgotten());
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl World {
         if session.has_ended() {
             return;
         }
-        if session.idle() == Err(Busy::Doubtful) {
+        if matches!(session.idle(), Err(Busy::Doubtful | Busy::Lost)) {
             assert!(server.copy_failed, "there was no reason to doubt");
             return;
         }
@@ -124,10 +124,10 @@ fn frame<D: Direction, T>(bytes: &[u8], look: impl FnOnce(&Frame<'_, D>) -> T) -
 }
 
 /// Plays until everything has arrived everywhere.
-fn play(asks: Vec<Ask>, moves: &[Move]) -> World {
+fn play(asks: Vec<Ask>, moves: &[Move], lenient: bool) -> World {
     let mut world = World {
         session: Session::ready(Limits::default()),
-        server: Server::default(),
+        server: Server::new(lenient),
         asks: asks.into(),
     };
     let mut turns = moves.to_vec();
@@ -156,8 +156,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_session_knows_what_the_server_is_in_the_middle_of(asks in asks(), moves in moves()) {
-        play(asks, &moves);
+    fn the_session_knows_what_the_server_is_in_the_middle_of(
+        asks in asks(),
+        moves in moves(),
+        lenient in any::<bool>(),
+    ) {
+        play(asks, &moves, lenient);
     }
 }
 
@@ -170,7 +174,7 @@ fn most_worlds_come_to_rest_with_something_to_check() {
     for _ in 0..1_000 {
         let asks = asks().new_tree(&mut runner).expect("asks").current();
         let moves = moves().new_tree(&mut runner).expect("moves").current();
-        let world = play(asks, &moves);
+        let world = play(asks, &moves, false);
         ended += u32::from(world.session.has_ended());
         idle += u32::from(world.session.idle().is_ok());
         busy += u32::from(world.session.transaction_status() != TransactionStatus::Idle);

@@ -24,6 +24,8 @@ pub(crate) struct Server {
     pub(crate) said: TransactionStatus,
     /// A COPY has failed. What it has read as data and what it has not, nobody outside can tell.
     pub(crate) copy_failed: bool,
+    /// What PostgreSQL 13 does with a message that does not belong into a COPY: it goes on.
+    lenient: bool,
     status: TransactionStatus,
     skipping: bool,
     batch_open: bool,
@@ -31,8 +33,8 @@ pub(crate) struct Server {
     ended: bool,
 }
 
-impl Default for Server {
-    fn default() -> Self {
+impl Server {
+    pub(crate) fn new(lenient: bool) -> Self {
         Self {
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -40,6 +42,7 @@ impl Default for Server {
             portals: BTreeSet::new(),
             said: TransactionStatus::Idle,
             copy_failed: false,
+            lenient,
             status: TransactionStatus::Idle,
             skipping: false,
             batch_open: false,
@@ -47,9 +50,7 @@ impl Default for Server {
             ended: false,
         }
     }
-}
 
-impl Server {
     /// What a session should say when everything has arrived.
     pub(crate) fn truth(&self) -> Result<(), Busy> {
         if self.ended {
@@ -272,6 +273,7 @@ impl Server {
             }
             Ask::CopyDone => false,
             Ask::CopyFail => true,
+            _ if self.lenient => true,
             _ => {
                 self.error(c"ERROR");
                 self.error(c"FATAL");
