@@ -21,7 +21,7 @@ struct Member {
     host: Arc<Host>,
     client: u16,
     peer: u16,
-    /// What its files stand on.
+    /// What its log stands on, and nothing else: a member whose log is stuck goes on answering what needs none.
     disk: PathBuf,
     process: Option<Child>,
 }
@@ -39,7 +39,7 @@ struct Header {
 }
 
 impl Etcd {
-    /// Started, and with a leader. `disk` is what the files of each member stand on.
+    /// Started, and with a leader. `disk` is what the log of each member stands on.
     pub async fn three(lab: &mut Lab, disk: Disk) -> Result<Self> {
         let mut members = Vec::new();
         for (name, number) in ["e1", "e2", "e3"].into_iter().zip(31..) {
@@ -103,7 +103,7 @@ impl Etcd {
         self.members.iter().try_for_each(|it| it.host.thaw())
     }
 
-    /// Makes every write of a member hang.
+    /// Makes every write of a member to its log hang.
     pub fn hang_disk(&self, name: &str) -> Result<()> {
         let member = self.member(name)?;
         member.host.hang_disk(&member.disk)
@@ -162,7 +162,9 @@ impl Member {
             .command("etcd")
             .args(["--logger", "zap", "--name", self.host.name()])
             .arg("--data-dir")
-            .arg(self.disk.join("etcd"))
+            .arg(self.host.directory().join("etcd"))
+            .arg("--wal-dir")
+            .arg(self.disk.join("wal"))
             .args(["--listen-client-urls", &client])
             .args(["--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer])

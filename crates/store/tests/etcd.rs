@@ -108,9 +108,10 @@ async fn what_is_said_of_a_transaction_is_true() {
     });
     let writers: Vec<_> = writers.collect();
     let watcher = etcd.store();
-    for round in 0..3 {
+    for round in 0..15 {
         let leader = etcd.leader().await;
-        match round % 3 {
+        let (next, last) = ((leader + 1) % 3, (leader + 2) % 3);
+        match round {
             0 => {
                 etcd.kill(leader);
                 eventually("the others lead", async || watcher.read("/").await.is_ok()).await;
@@ -121,13 +122,21 @@ async fn what_is_said_of_a_transaction_is_true() {
                 eventually("the others lead", async || watcher.read("/").await.is_ok()).await;
                 etcd.thaw(leader);
             }
-            _ => {
-                etcd.freeze((leader + 1) % 3);
-                etcd.kill((leader + 2) % 3);
+            2 => {
+                etcd.freeze(next);
+                etcd.kill(last);
                 // No majority: for as long as somebody is told so.
                 eventually("no majority", async || watcher.read("/").await.is_err()).await;
-                etcd.thaw((leader + 1) % 3);
-                etcd.run((leader + 2) % 3);
+                etcd.thaw(next);
+                etcd.run(last);
+            }
+            // A follower goes with what it has handed on to the leader: others could be asked at once, and must not be.
+            _ => {
+                let follower = if round % 2 == 0 { next } else { last };
+                etcd.kill(follower);
+                etcd.run(follower);
+                let own = etcd.store_of(follower);
+                eventually("it is back", async || own.read("/").await.is_ok()).await;
             }
         }
         eventually("etcd answers", async || watcher.read("/").await.is_ok()).await;

@@ -175,6 +175,13 @@ impl Etcd {
         EtcdStore::new(self.options_from(first)).expect("members")
     }
 
+    /// Knows of the member `at` alone.
+    pub(crate) fn store_of(&self, at: usize) -> EtcdStore {
+        let mut options = self.options_from(at);
+        options.members.truncate(1);
+        EtcdStore::new(options).expect("a member")
+    }
+
     /// etcd's own command line, on the member `at`.
     pub(crate) fn ctl(&self, at: usize, arguments: &[&str]) -> String {
         let output = Command::new("etcdctl")
