@@ -7,12 +7,12 @@ mod tests;
 
 use self::member::{Written, due, fresh_member, note, text};
 use crate::clock::now;
-use crate::tenure::{Office, Session, Tenure};
-use ha::{Instant, Lsn, NodeName, Settings};
+use crate::tenure::{Enforcer, Office, Session, Tenure};
+use ha::{Lsn, NodeName, Settings};
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::{Keys, MemberRecord, StatusRecord};
-use store::{Guard, Store, StoreError, Txn};
+use store::{Guard, Outcome, Store, StoreError, Txn};
 use tokio::sync::{Notify, watch};
 
 /// A loop that has not turned for so long hangs; it turns at least once a second.
@@ -34,9 +34,6 @@ pub(crate) struct Said {
     pub(crate) settings: Settings,
 }
 
-/// Moves the guard's deadline forward.
-pub(crate) type Arm = Arc<dyn Fn(ha::Epoch, Instant) + Send + Sync>;
-
 /// The parts that the keeper works with.
 pub(crate) struct Keeper {
     pub(crate) store: Arc<dyn Store>,
@@ -44,7 +41,7 @@ pub(crate) struct Keeper {
     pub(crate) me: NodeName,
     pub(crate) tenure: Arc<Tenure>,
     pub(crate) said: watch::Receiver<Said>,
-    pub(crate) arm: Arm,
+    pub(crate) enforcer: Arc<dyn Enforcer>,
     /// Wakes the loop when the office has ended.
     pub(crate) wake: Arc<Notify>,
 }
@@ -73,6 +70,14 @@ impl Keeper {
                             epoch = office.epoch.0,
                             "the agent's loop hangs: the lease is not renewed"
                         );
+                    }
+                    Some(office) if office.session.lease != session.lease => {
+                        self.move_office(office, session).await;
+                        // Until it is known where the leader key hangs, no beat counts.
+                        if !self.is_moved() {
+                            tokio::time::sleep(said.settings.beat).await;
+                        }
+                        continue;
                     }
                     Some(office) => self.beat(&said, session, office, &mut written).await,
                     None => self.stay(&said, session, &mut written).await,
@@ -129,34 +134,39 @@ impl Keeper {
         }
     }
 
-    /// The lease, granted anew when it ended or when its time to live was changed.
+    /// The lease, granted anew when it ended or when its time to live was changed; not while the leader key still
+    /// moves to the last one.
     async fn session(&self, settings: &Settings) -> Result<Session, StoreError> {
         let held = self.tenure.session();
-        if let Some(session) = held.filter(|session| session.ttl == settings.ttl) {
+        let good = |session: &Session| session.ttl == settings.ttl || !self.is_moved();
+        if let Some(session) = held.filter(good) {
             return Ok(session);
         }
-        let lease = self.store.grant(settings.ttl).await?;
+        let lease = match (self.store.grant(settings.ttl).await, held) {
+            (Ok(lease), _) => lease,
+            // The one that is held goes on to be renewed.
+            (Err(_), Some(held)) => return Ok(held),
+            (Err(error), None) => return Err(error),
+        };
         let session = Session {
             lease,
             ttl: settings.ttl,
         };
         self.tenure.heard(now());
-        if let Some(office) = self.tenure.office()
-            && let Err(error) = self.move_office(office, session).await
-        {
-            // Whether it moved may be unknown: both leases are then kept alive until it is known, by trying again.
-            if matches!(error, StoreError::Denied(_)) {
-                let _ = self.store.revoke(lease).await;
-            }
-            return held.ok_or(error);
-        }
         self.tenure.set_session(Some(session));
         Ok(session)
     }
 
-    /// Hangs the leader key on another lease of mine.
-    async fn move_office(&self, office: Office, session: Session) -> Result<(), StoreError> {
-        let txn = Txn::new()
+    /// The leader key, if this node has it, hangs on the lease that the keeper renews.
+    fn is_moved(&self) -> bool {
+        match (self.tenure.office(), self.tenure.session()) {
+            (Some(office), Some(session)) => office.session.lease == session.lease,
+            (None, _) | (_, None) => true,
+        }
+    }
+
+    fn still_leader(&self, office: Office) -> Txn {
+        Txn::new()
             .when(Guard::Equals {
                 key: self.keys.leader(),
                 value: self.me.to_string(),
@@ -165,10 +175,31 @@ impl Keeper {
                 key: self.keys.epoch(),
                 modified: office.epoch_revision,
             })
-            .put_leased(self.keys.leader(), self.me.as_str(), session.lease);
-        match self.store.commit(txn).await? {
-            store::Outcome::Committed { .. } => Ok(()),
-            store::Outcome::Refused => Err(StoreError::Denied("no longer the leader".to_owned())),
+    }
+
+    /// Hangs the leader key on another lease of mine: the time to live was changed, perhaps while a claim was on its
+    /// way. What is not known to have moved is moved again.
+    async fn move_office(&self, office: Office, session: Session) {
+        let txn = self.still_leader(office).renew(session.lease).put_leased(
+            self.keys.leader(),
+            self.me.as_str(),
+            session.lease,
+        );
+        let sent = now();
+        let (epoch, enforcer) = (office.epoch, &*self.enforcer);
+        self.tenure.shorten(epoch, session, sent, enforcer);
+        match self.commit_in_time(txn, session).await {
+            Ok(outcome) if outcome.is_committed() => {
+                self.tenure.heard(now());
+                self.tenure.moved(epoch, session, sent, enforcer);
+                tracing::info!(epoch = epoch.0, ttl = ?session.ttl, "the leadership hangs on another lease");
+            }
+            Ok(_) => self.lost(office, "the store no longer has this node as leader"),
+            Err(StoreError::LeaseEnded(_)) => {
+                self.tenure.set_session(None);
+                self.lost(office, "the lease has ended");
+            }
+            Err(error) => tracing::debug!(%error, "the leadership is not moved yet"),
         }
     }
 
@@ -183,15 +214,8 @@ impl Keeper {
         let status = StatusRecord {
             optime: said.optime,
         };
-        let mut txn = Txn::new()
-            .when(Guard::Equals {
-                key: self.keys.leader(),
-                value: self.me.to_string(),
-            })
-            .when(Guard::Unchanged {
-                key: self.keys.epoch(),
-                modified: office.epoch_revision,
-            })
+        let mut txn = self
+            .still_leader(office)
             .put(
                 self.keys.status(),
                 serde_json::to_string(&status).unwrap_or_default(),
@@ -202,38 +226,33 @@ impl Keeper {
             txn = txn.put_leased(self.keys.member(&self.me), text(member), session.lease);
         }
         let sent = now();
-        // A beat that hangs (its way to the store's leader is cut) must leave time for the next.
-        let patience = session.ttl / 4;
-        let answer = tokio::time::timeout(patience, self.store.commit(txn)).await;
-        let answer =
-            answer.unwrap_or_else(|_| Err(StoreError::Unknown("a beat took too long".to_owned())));
-        match answer {
+        match self.commit_in_time(txn, session).await {
             Ok(outcome) if outcome.is_committed() => {
                 self.tenure.heard(now());
-                if let Some(deadline) = self.tenure.renewed(office.epoch, session, sent) {
-                    (self.arm)(office.epoch, deadline);
-                }
+                self.tenure.renewed(office.epoch, sent, &*self.enforcer);
                 note(written, session, fresh, sent);
             }
-            Ok(_) => {
-                self.tenure.heard(now());
-                tracing::warn!(
-                    epoch = office.epoch.0,
-                    "the store no longer has this node as leader"
-                );
-                self.end(office);
-            }
+            Ok(_) => self.lost(office, "the store no longer has this node as leader"),
             Err(StoreError::LeaseEnded(_)) => {
-                self.tenure.heard(now());
-                tracing::warn!(epoch = office.epoch.0, "the lease has ended");
                 self.tenure.set_session(None);
-                self.end(office);
+                self.lost(office, "the lease has ended");
             }
             Err(error) => tracing::debug!(%error, "beat not acknowledged"),
         }
     }
 
-    fn end(&self, office: Office) {
+    /// A beat that hangs (its way to the store's leader is cut) must leave time for the next.
+    async fn commit_in_time(&self, txn: Txn, session: Session) -> Result<Outcome, StoreError> {
+        let patience = session.ttl / 4;
+        tokio::time::timeout(patience, self.store.commit(txn))
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unknown("a beat took too long".to_owned())))
+    }
+
+    /// The store says that the office is over.
+    fn lost(&self, office: Office, why: &str) {
+        self.tenure.heard(now());
+        tracing::warn!(epoch = office.epoch.0, "{why}");
         self.tenure.leave_office(office.epoch);
         self.wake.notify_one();
     }

@@ -2,12 +2,37 @@
 //!
 //! **Invariant:** the deadline counts from the moment a renewal was *sent*, and only a renewal that was acknowledged
 //! under the same leadership moves it.
+//! **Invariant:** an office knows the lease that its leader key hangs on, and only renewals of that one count.
 
 use ha::{Epoch, Instant, Lease, Settings};
+use postgres::Instance;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{LeaseId, Revision};
 use tokio::sync::Notify;
+
+/// Whoever sees to it that no process of the instance outlives the deadline of an office.
+pub(crate) trait Enforcer: Send + Sync {
+    /// Moves the deadline forward.
+    fn arm(&self, epoch: Epoch, deadline: Instant);
+    /// Moves it back: the leader key is about to hang on a shorter lease.
+    fn shorten(&self, epoch: Epoch, deadline: Instant);
+}
+
+/// Whatever guard holds the instance.
+impl Enforcer for Instance {
+    fn arm(&self, epoch: Epoch, deadline: Instant) {
+        if let Some(guard) = self.guard() {
+            guard.arm(epoch.0, deadline.0);
+        }
+    }
+
+    fn shorten(&self, epoch: Epoch, deadline: Instant) {
+        if let Some(guard) = self.guard() {
+            guard.shorten(epoch.0, deadline.0);
+        }
+    }
+}
 
 /// The agent's lease and its leadership, if any.
 #[derive(Debug, Default)]
@@ -24,7 +49,7 @@ struct Inner {
     turned: Option<Instant>,
 }
 
-/// The lease that the member key hangs on, and the leader key when this node leads.
+/// The lease that the member key hangs on, and what an office is taken on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session {
     pub(crate) lease: LeaseId,
@@ -49,7 +74,15 @@ pub(crate) struct Office {
     pub(crate) epoch: Epoch,
     /// The revision at which the epoch record was written: unchanged means nobody claimed since.
     pub(crate) epoch_revision: Revision,
+    /// What the leader key hangs on. Another than the agent's own while it is being moved to that one.
+    pub(crate) session: Session,
     pub(crate) deadline: Instant,
+}
+
+impl Inner {
+    fn office_of(&mut self, epoch: Epoch) -> Option<&mut Office> {
+        self.office.as_mut().filter(|office| office.epoch == epoch)
+    }
 }
 
 impl Tenure {
@@ -87,6 +120,7 @@ impl Tenure {
         let office = Office {
             epoch,
             epoch_revision,
+            session,
             deadline: session.deadline(sent),
         };
         self.lock().office = Some(office);
@@ -99,15 +133,50 @@ impl Tenure {
         self.taken.notified().await;
     }
 
-    /// A renewal of this office, sent at `sent`, was acknowledged. Says the deadline, if the office still holds.
-    pub(crate) fn renewed(&self, epoch: Epoch, session: Session, sent: Instant) -> Option<Instant> {
+    /// A renewal of this office's lease, sent at `sent`, was acknowledged.
+    pub(crate) fn renewed(&self, epoch: Epoch, sent: Instant, enforcer: &dyn Enforcer) {
         let mut inner = self.lock();
-        let office = inner
-            .office
-            .as_mut()
-            .filter(|office| office.epoch == epoch)?;
-        office.deadline = office.deadline.max(session.deadline(sent));
-        Some(office.deadline)
+        if let Some(office) = inner.office_of(epoch) {
+            office.deadline = office.deadline.max(office.session.deadline(sent));
+            enforcer.arm(epoch, office.deadline);
+        }
+    }
+
+    /// Before the leader key is hung on `session`, at `sent`: from then on it may end as early as that lease does.
+    /// Nobody arms the old deadline in between.
+    pub(crate) fn shorten(
+        &self,
+        epoch: Epoch,
+        session: Session,
+        sent: Instant,
+        enforcer: &dyn Enforcer,
+    ) {
+        let mut inner = self.lock();
+        if let Some(office) = inner.office_of(epoch) {
+            office.deadline = office.deadline.min(session.deadline(sent));
+            enforcer.shorten(epoch, office.deadline);
+        }
+    }
+
+    /// The leader key hangs on `session` now, by a transaction that was sent at `sent`.
+    pub(crate) fn moved(
+        &self,
+        epoch: Epoch,
+        session: Session,
+        sent: Instant,
+        enforcer: &dyn Enforcer,
+    ) {
+        if let Some(office) = self.lock().office_of(epoch) {
+            office.session = session;
+        }
+        self.renewed(epoch, sent, enforcer);
+    }
+
+    /// Does something with the office while nobody else changes it.
+    pub(crate) fn in_office(&self, act: impl FnOnce(Office)) {
+        if let Some(office) = self.lock().office {
+            act(office);
+        }
     }
 
     /// Leadership of `epoch` is over, by release or because the store said so.

@@ -1,6 +1,6 @@
 //! The agent's handle on a guard: orders in, facts out.
 //!
-//! **Invariant:** no method waits. A deadline only moves forward within an epoch, and an order of an older
+//! **Invariant:** no method waits. Arming moves a deadline only forward within an epoch, and an order of an older
 //! epoch changes nothing. Orders of one process are given one at a time; that two agents don't serve one
 //! state directory at once is for the agent to see to.
 //! It does not know when to arm or why.
@@ -143,6 +143,24 @@ impl Guard {
         if wake {
             self.signal(Signal::USR1);
         }
+    }
+
+    /// The lease got a shorter time to live: the deadline of this epoch comes nearer, if it is armed and later.
+    pub fn shorten(&self, epoch: u64, deadline_boottime_ns: u64) {
+        let wanted = Order {
+            epoch,
+            deadline_ns: deadline_boottime_ns.max(1),
+        };
+        {
+            let _one_at_a_time = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = self.shared.order();
+            if now.epoch != epoch || now.deadline_ns <= wanted.deadline_ns {
+                return;
+            }
+            self.shared.put(wanted);
+        }
+        // Its timer may be set to the later one.
+        self.signal(Signal::USR1);
     }
 
     /// Standby: no deadline. The epoch stays, so that a late order of an older one is still ignored.

@@ -86,6 +86,35 @@ fn an_extended_deadline_lets_it_live_and_wakes_nobody() {
 }
 
 #[test]
+fn a_shortened_deadline_counts_and_only_for_its_epoch() {
+    let bench = Bench::deaf();
+    let guard = bench.run();
+    let (far, near) = (boottime_ns() + 60_000 * MS, boottime_ns() + 200 * MS);
+    guard.shorten(1, near);
+    assert_eq!(guard.status().armed, None, "what is not armed stays so");
+    guard.arm(2, far);
+    until("the guard's timer is set", || {
+        guard.status().timer_ns == Some(far)
+    });
+    guard.shorten(1, near);
+    guard.shorten(3, near);
+    guard.shorten(2, far + MS);
+    let armed = |deadline_ns| {
+        Some(Armed {
+            epoch: 2,
+            deadline_ns,
+        })
+    };
+    assert_eq!(guard.status().armed, armed(far));
+    guard.shorten(2, near);
+    assert_eq!(guard.status().armed, armed(near));
+    let status = ended(&guard);
+    assert_eq!(status.cause, Some(Cause::Deadline));
+    let took = ms_between(near, status.empty_ns.unwrap());
+    assert!((0.0..200.0).contains(&took), "{took} ms");
+}
+
+#[test]
 fn a_deadline_that_has_passed_kills_at_once() {
     let bench = Bench::deaf();
     let guard = bench.run();

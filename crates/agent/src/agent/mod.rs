@@ -17,7 +17,7 @@ use crate::clock::now;
 use crate::contact::Signs;
 use crate::events::Events;
 use crate::journal::Journal;
-use crate::keeper::{Arm, Keeper, Said};
+use crate::keeper::{Keeper, Said};
 use crate::note::{Marker, Note, NoteError};
 use crate::observe::{Observation, Observer, Streams, watch_storage};
 use crate::serve::Shown;
@@ -156,7 +156,7 @@ impl Agent {
             me: options.name.clone(),
             tenure: Arc::clone(&tenure),
             said: said_to,
-            arm: arm(options.instance.clone()),
+            enforcer: Arc::new(options.instance.clone()),
             wake: Arc::clone(&wake),
         };
         let events = Events::new(&options);
@@ -317,15 +317,6 @@ impl Agent {
             rest
         }
     }
-}
-
-/// Moves the deadline of whatever guard holds the instance.
-fn arm(instance: Instance) -> Arm {
-    Arc::new(move |epoch, deadline| {
-        if let Some(guard) = instance.guard() {
-            guard.arm(epoch.0, deadline.0);
-        }
-    })
 }
 
 /// The whole chain of an error.

@@ -1,15 +1,34 @@
 //! What the keeper writes, on a store in memory.
 
 use super::*;
-use ha::NodeState;
+use ha::{Epoch, Instant, NodeState};
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use store::layout::{MemberExtra, MemberRecord};
 use store::{MemoryStore, View};
 use tokio::task::JoinHandle;
 
+/// What a guard would be told.
+#[derive(Debug, Default)]
+struct Orders(Mutex<Vec<(&'static str, Instant)>>);
+
+impl Enforcer for Orders {
+    fn arm(&self, _epoch: Epoch, deadline: Instant) {
+        self.0.lock().expect("no panic").push(("arm", deadline));
+    }
+
+    fn shorten(&self, _epoch: Epoch, deadline: Instant) {
+        self.0.lock().expect("no panic").push(("shorten", deadline));
+    }
+}
+
 const WITHIN: Duration = Duration::from_secs(10);
 
 struct World {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    tenure: Arc<Tenure>,
+    orders: Arc<Orders>,
     said: watch::Sender<Said>,
     key: String,
     view: View,
@@ -65,16 +84,21 @@ impl World {
         });
         let key = keys.member(&me);
         let view = store.view(keys.prefix());
+        let (tenure, orders) = (Arc::<Tenure>::default(), Arc::<Orders>::default());
         let keeper = Keeper {
-            store,
-            keys,
+            store: Arc::clone(&store),
+            keys: keys.clone(),
             me,
-            tenure: Arc::default(),
+            tenure: Arc::clone(&tenure),
             said: heard,
-            arm: Arc::new(|_, _| {}),
+            enforcer: Arc::clone(&orders) as Arc<dyn Enforcer>,
             wake: Arc::default(),
         };
         Self {
+            store,
+            keys,
+            tenure,
+            orders,
             said,
             key,
             view,
@@ -141,4 +165,57 @@ async fn news_are_written_at_once_also_while_the_position_moves() {
     world.until(|member| member.role == "primary").await;
     let took = now().since(began);
     assert!(took < Duration::from_millis(500), "{took:?}");
+}
+
+async fn until_true(what: &str, mut done: impl FnMut() -> bool) {
+    let began = now();
+    while !done() {
+        assert!(now().since(began) < WITHIN, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_shorter_time_to_live_takes_the_leadership_along_even_one_that_was_just_claimed() {
+    let mut world = World::new();
+    world.until(|_| true).await;
+    let first = world.tenure.session().expect("a session");
+    let short = Duration::from_secs(1);
+    world.said.send_modify(|said| said.settings.ttl = short);
+    let tenure = Arc::clone(&world.tenure);
+    until_true("a new lease", || {
+        tenure.session().is_some_and(|session| session.ttl == short)
+    })
+    .await;
+
+    // The claim went out before that, on the first lease.
+    let leader = world.keys.leader();
+    let claim = Txn::new()
+        .renew(first.lease)
+        .put_leased(&*leader, "a", first.lease)
+        .put(world.keys.epoch(), "1");
+    let sent = now();
+    let committed = world.store.commit(claim).await.expect("a store");
+    let Outcome::Committed { revision } = committed else {
+        panic!("{committed:?}")
+    };
+    let long = world.tenure.take_office(Epoch(1), revision, first, sent);
+    let second = tenure.session().expect("a session");
+    until_true("the leadership moves", || {
+        tenure
+            .office()
+            .is_some_and(|office| office.session == second)
+    })
+    .await;
+
+    world.store.revoke(first.lease).await.expect("a store");
+    let snapshot = world.view.borrow().clone();
+    assert!(
+        snapshot.entries.contains_key(&leader),
+        "it hangs on the new lease"
+    );
+    let orders = world.orders.0.lock().expect("no panic").clone();
+    let (first_order, deadline) = orders[0];
+    assert_eq!(first_order, "shorten", "{orders:?}");
+    assert!(deadline < long.deadline, "{orders:?}");
 }

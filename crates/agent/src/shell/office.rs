@@ -5,7 +5,7 @@
 
 use super::{Basis, QUICK, Report, Shell, ShellError};
 use crate::clock::now;
-use crate::tenure::Session;
+use crate::tenure::{Enforcer, Session};
 use ha::{Claim, Epoch, Promise};
 use postgres::Stop;
 use store::Txn;
@@ -26,22 +26,15 @@ impl Shell {
     ) -> Result<(), ShellError> {
         let sent = now();
         let revision = self.commit(txn).await?;
-        let office = self.tenure.take_office(epoch, revision, session, sent);
-        self.arm(epoch, office.deadline);
+        self.tenure.take_office(epoch, revision, session, sent);
+        self.arm_in_office();
         Ok(())
     }
 
-    pub(super) fn arm(&self, epoch: Epoch, deadline: ha::Instant) {
-        if let Some(guard) = self.instance.guard() {
-            guard.arm(epoch.0, deadline.0);
-        }
-    }
-
-    /// Arms the guard of an instance that was started while this node holds an office.
+    /// Arms the guard of the instance, also of one that was started while this node holds an office.
     pub(super) fn arm_in_office(&self) {
-        if let Some(office) = self.tenure.office() {
-            self.arm(office.epoch, office.deadline);
-        }
+        self.tenure
+            .in_office(|office| self.instance.arm(office.epoch, office.deadline));
     }
 
     pub(super) fn disarm(&self) {
@@ -87,8 +80,8 @@ impl Shell {
             .entries
             .get(&key)
             .map_or(0, |entry| entry.modified);
-        let office = self.tenure.take_office(epoch, revision, session, sent);
-        self.arm(epoch, office.deadline);
+        self.tenure.take_office(epoch, revision, session, sent);
+        self.arm_in_office();
         self.resume_replay();
         Ok(())
     }

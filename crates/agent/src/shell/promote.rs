@@ -22,15 +22,16 @@ impl Shell {
             .read()
             .ok_or_else(|| ShellError::NotNow("there is no lineage note".to_owned()))?;
         let plan = promotion::plan(&self.instance, QUICK).await?;
-        let office = self.tenure.office().filter(|office| office.epoch == epoch);
-        let office = office
-            .ok_or_else(|| ShellError::NotNow("the leadership has ended meanwhile".to_owned()))?;
+        if self.epoch_in_office()? != epoch {
+            let why = "another leadership has begun meanwhile";
+            return Err(ShellError::NotNow(why.to_owned()));
+        }
         self.note
             .write(&old.promoted(plan.timeline, epoch, plan.begins))?;
         self.instance
             .apply_sync(&names(setting, epoch), QUICK)
             .await?;
-        self.arm(epoch, office.deadline);
+        self.arm_in_office();
         // Asked once more at the last moment: the lease may have ended while files were written.
         if self
             .tenure
