@@ -1,22 +1,27 @@
 //! Connections: bounded in number, in time for a header, in the length of a header, and in age.
 //!
+//! **Invariant:** no crowd of connections from one address keeps a health check from another out.
+//!
 //! It knows sockets and hyper, and nothing of what is asked.
 
+use crate::clock::now;
 use crate::options::Options;
 use crate::router::{self, Context};
 use axum::Router;
+use ha::Instant;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::net::{IpAddr, Ipv4Addr};
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use store::Strangers;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-/// How many connections are served at once.
+/// How many connections are served at once; one more takes the place of the oldest of the most crowded address.
 const CONNECTIONS_MAX: usize = 256;
 /// How long a request's header may take to arrive; an idle connection ends after it too.
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
@@ -27,6 +32,8 @@ const HEADER_LENGTH_MAX: usize = 16 << 10;
 /// A connection older than this is ended after its present answer, streams included: whoever wants more comes back.
 /// Longer than the longest wait that can be asked for.
 const AGE_MAX: Duration = Duration::from_secs(3700);
+/// How often the log says that connections are closed to make room.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// How long answers under way may still take when the server stops.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -35,7 +42,8 @@ const GRACE: Duration = Duration::from_millis(500);
 pub struct Api {
     router: Router,
     context: Arc<Context>,
-    room: Arc<Semaphore>,
+    places: Arc<Strangers>,
+    said_crowded: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Api {
@@ -44,19 +52,39 @@ impl Api {
         Self {
             router: router::router(Arc::clone(&context)),
             context,
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            places: Arc::new(Strangers::new(CONNECTIONS_MAX)),
+            said_crowded: Arc::default(),
         }
     }
 
     /// Serves one accepted connection until it ends. The caller has made sure that it is no peer of the store.
     pub async fn serve_connection(&self, stream: TcpStream) {
-        let Ok(_room) = self.room.try_acquire() else {
-            refuse(&stream);
-            return;
-        };
+        let from = stream.peer_addr().map(|address| address.ip());
+        let mut place = self
+            .places
+            .enter(from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
         self.context.connections.fetch_add(1, Ordering::Relaxed);
-        self.serve(stream).await;
+        tokio::select! {
+            () = self.serve(stream) => {}
+            () = place.displaced() => self.say_crowded(),
+        }
         self.context.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Not for each of a flood.
+    fn say_crowded(&self) {
+        let now = now();
+        let mut said = self
+            .said_crowded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|last| now.since(last) >= SAY_AGAIN) {
+            *said = Some(now);
+            tracing::warn!(
+                limit = CONNECTIONS_MAX,
+                "too many REST connections: those that have been open longest are closed"
+            );
+        }
     }
 
     async fn serve(&self, stream: TcpStream) {
@@ -116,15 +144,4 @@ impl Api {
         let rest = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(GRACE, rest).await;
     }
-}
-
-/// Says that there is no room, if the socket takes it at once.
-fn refuse(stream: &TcpStream) {
-    let answer =
-        b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    let _ = stream.try_write(answer);
-    tracing::warn!(
-        limit = CONNECTIONS_MAX,
-        "too many REST connections, one was refused"
-    );
 }
