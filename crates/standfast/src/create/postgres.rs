@@ -17,6 +17,10 @@ use ha::NodeName;
 use postgres::{DataDir, Instance, PostgresError};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a monitor that does not answer is asked again.
+const MONITOR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `create postgres` was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +137,7 @@ pub(crate) async fn create_postgres(
     };
 
     let api = Api::to(request.monitor.clone(), Some(&secret));
-    let state: State = api.get("/api/v1/state").await?;
+    let state = state_of_the_cluster(&api).await?;
     check_cluster(request, &state, &found)?;
     check_major(&state, major)?;
     let advertise = Endpoint::new(host.clone(), api_port);
@@ -184,6 +188,23 @@ pub(crate) async fn create_postgres(
     });
     say_next(&request.pgdata, &file);
     Ok(created)
+}
+
+/// A monitor that was started a moment ago founds its store yet; it is asked again for a while.
+async fn state_of_the_cluster(api: &Api) -> anyhow::Result<State> {
+    let began = Instant::now();
+    loop {
+        let error = match api.get("/api/v1/state").await {
+            Ok(state) => return Ok(state),
+            Err(error) => error,
+        };
+        let failure = error.downcast_ref::<Failure>();
+        let silent = failure.is_some_and(|failure| failure.code == ExitCode::Unreachable);
+        if !silent || began.elapsed() >= MONITOR_PATIENCE {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Under which the others reach us: as said, or the address of ours that the monitor sees.
