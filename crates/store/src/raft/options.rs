@@ -37,7 +37,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(120),
+            heartbeat: Duration::from_millis(180),
             election_timeout: (Duration::from_millis(450), Duration::from_millis(700)),
             request_timeout: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(3),
