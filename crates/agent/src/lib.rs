@@ -12,6 +12,7 @@ mod journal;
 mod keeper;
 mod note;
 mod observe;
+mod pace;
 mod promotion;
 mod serve;
 mod shell;

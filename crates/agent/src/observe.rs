@@ -2,6 +2,7 @@
 
 use crate::answers::Answers;
 use crate::clock::now;
+use crate::pace::Pace;
 use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
 };
@@ -13,9 +14,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-/// How often the instance is looked at while it is steady, and while it is changing.
-const STEADY: Duration = Duration::from_millis(500);
-const CHANGING: Duration = Duration::from_millis(15);
 /// A probe that takes longer has not been answered.
 const PROBE: Duration = Duration::from_millis(900);
 /// A stream that has not come about after this is looked into.
@@ -74,7 +72,7 @@ type Read = Result<(postgres::DataDir, Option<String>), postgres::PostgresError>
 pub(crate) struct Observer {
     instance: Instance,
     poke: Arc<Notify>,
-    changing: Arc<AtomicBool>,
+    pace: Arc<Pace>,
     streams: Arc<Streams>,
     answers: Answers,
     data: Option<DataDir>,
@@ -126,13 +124,13 @@ impl Observer {
     pub(crate) fn new(
         instance: Instance,
         poke: Arc<Notify>,
-        changing: Arc<AtomicBool>,
+        pace: Arc<Pace>,
         streams: Arc<Streams>,
     ) -> Self {
         Self {
             instance,
             poke,
-            changing,
+            pace,
             streams,
             answers: Answers::default(),
             data: None,
@@ -156,13 +154,8 @@ impl Observer {
             if out.send(Some(observation)).is_err() {
                 return;
             }
-            let rest = if self.changing.load(Ordering::Relaxed) {
-                CHANGING
-            } else {
-                STEADY
-            };
             tokio::select! {
-                () = tokio::time::sleep(rest) => {}
+                () = tokio::time::sleep(self.pace.rest()) => {}
                 () = self.poke.notified() => {}
                 () = self.instance.postmaster_died(), if self.instance.postmaster_pidfd().is_some() => {}
             }

@@ -6,6 +6,7 @@
 use super::Agent;
 use crate::clock::now;
 use crate::observe::Observation;
+use crate::pace::Scene;
 use ha::{Cluster, ClusterView, Decision, Epoch, Instant, Lease, NodeView, Postgres};
 use store::Snapshot;
 
@@ -133,4 +134,18 @@ pub(super) fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision
     let beatless = !mine
         && now().since(me.contact.beat.unwrap_or(me.contact.since)) > cluster.settings.beat * 2;
     !decision.actions.is_empty() || vacant || unsettled || beatless
+}
+
+/// What tells one change from the next.
+pub(super) fn scene(view: &ClusterView, decision: &Decision, busy: bool) -> Scene {
+    let (leader, leadership) = match view {
+        ClusterView::Known(cluster) => (cluster.leader.clone(), cluster.epoch.clone()),
+        ClusterView::Silent { .. } => (None, None),
+    };
+    Scene {
+        leader,
+        leadership,
+        rule: decision.rule,
+        busy,
+    }
 }

@@ -11,7 +11,7 @@ mod telling;
 mod unreadable;
 
 use self::doing::Done;
-use self::look::{is_changing, stop_unguarded};
+use self::look::{is_changing, scene, stop_unguarded};
 use self::memory::Memory;
 use crate::clock::now;
 use crate::contact::Signs;
@@ -20,6 +20,7 @@ use crate::journal::Journal;
 use crate::keeper::{Keeper, Said};
 use crate::note::{Marker, Note, NoteError};
 use crate::observe::{Observation, Observer, Streams, watch_storage};
+use crate::pace::Pace;
 use crate::serve::Shown;
 use crate::shell::Shell;
 use crate::tenure::Tenure;
@@ -27,7 +28,6 @@ use ha::{Action, Instant, NodeName, Postgres, Storage};
 use postgres::Instance;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use store::layout::{ConfigRecord, Keys};
 use store::{Store, View};
@@ -108,7 +108,7 @@ pub struct Agent {
     observed: watch::Receiver<Option<Observation>>,
     storage: watch::Receiver<Storage>,
     poke: Arc<Notify>,
-    changing: Arc<AtomicBool>,
+    pace: Arc<Pace>,
     wake: Arc<Notify>,
     stop: watch::Receiver<Option<StopOrder>>,
     said: watch::Sender<Said>,
@@ -138,7 +138,7 @@ impl Agent {
         let streams = Arc::new(Streams::default());
         let view = options.store.view(options.keys.prefix());
         let (poke, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let changing = Arc::new(AtomicBool::new(true));
+        let pace = Arc::<Pace>::default();
         let (said, said_to) = watch::channel(Said::default());
         let (report, done) = mpsc::unbounded_channel();
         let (stop, stopping) = watch::channel(None);
@@ -147,7 +147,7 @@ impl Agent {
         let observer = Observer::new(
             options.instance.clone(),
             Arc::clone(&poke),
-            Arc::clone(&changing),
+            Arc::clone(&pace),
             Arc::clone(&streams),
         );
         let keeper = Keeper {
@@ -193,7 +193,7 @@ impl Agent {
             observed,
             storage,
             poke,
-            changing,
+            pace,
             wake: Arc::clone(&wake),
             stop: stopping,
             said,
@@ -302,7 +302,10 @@ impl Agent {
         self.housekeep(&view, &me, at);
         self.tell_keeper(&view, &me, &observation, &decision);
         let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
-        self.changing.store(changing, Ordering::Relaxed);
+        self.pace.set(
+            changing,
+            scene(&view, &decision, self.memory.running.is_some()),
+        );
         self.shown.publish(
             &view,
             &snapshot,
