@@ -72,12 +72,14 @@ fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadS
         "primary_start_timeout" => settings.primary_start_timeout = seconds(key, value)?,
         "hang_timeout" => settings.hang_timeout = seconds(key, value)?,
         "pause" => settings.paused = boolean(key, value)?,
+        // Read by `ConfigRecord::postgres`, for every node's Postgres.
+        "postgresql" => {}
         _ => return Ok(false),
     }
     Ok(true)
 }
 
-fn bad(key: &str, why: impl Into<String>) -> BadSetting {
+pub(super) fn bad(key: &str, why: impl Into<String>) -> BadSetting {
     BadSetting {
         key: key.to_owned(),
         why: why.into(),

@@ -6,13 +6,17 @@
 
 mod cluster;
 mod config;
+mod history;
+mod postgres;
 mod records;
 
 pub use cluster::{Reader, Reading, Unreadable, read_cluster};
 pub use config::ConfigRecord;
+pub use history::{EndedTimeline, with_history};
+pub use postgres::SharedPostgres;
 pub use records::{
-    EpochRecord, EventRecord, FailoverRecord, HistoryLine, LineageRecord, MemberExtra,
-    MemberRecord, NodeEntry, PromiseRecord, StatusRecord, SyncValue,
+    EpochRecord, EventRecord, FailoverRecord, LineageRecord, MemberExtra, MemberRecord, NodeEntry,
+    PATRONI_CONTRACT, PromiseRecord, StatusRecord, SyncValue,
 };
 
 use ha::NodeName;

@@ -111,20 +111,33 @@ impl From<&SyncRecord> for SyncValue {
     }
 }
 
+/// The release of Patroni whose keys and values these are. Its members judge by a record's version what they may write
+/// beside it: an older one would make them write the forms of its time.
+pub const PATRONI_CONTRACT: &str = "4.1.5";
+
 /// `members/<name>`: Patroni's fields, and ours in `standfast`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemberRecord {
     pub conn_url: String,
     pub api_url: String,
     pub state: String,
     pub role: String,
+    /// [`PATRONI_CONTRACT`] where it is one of ours.
     pub version: String,
     #[serde(default)]
     pub xlog_location: Lsn,
+    /// A standby's two positions; Patroni's tools show them and count the lag from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive_lsn: Option<Lsn>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_lsn: Option<Lsn>,
     #[serde(default)]
     pub timeline: Timeline,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_state: Option<String>,
+    /// The node knows that the cluster is paused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pause: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -206,9 +219,6 @@ pub struct FailoverRecord {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_loss: bool,
 }
-
-/// One line of `history`: timeline, LSN, reason, time, new leader.
-pub type HistoryLine = (u32, u64, String, String, String);
 
 /// `standfast/events/<n>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -59,7 +59,7 @@ pub struct Options {
     pub secret: Secret,
     pub start: Start,
     pub timing: Timing,
-    /// A snapshot replaces the log after so many entries.
+    /// A snapshot replaces the log after so many entries; until then each is in memory, some 2 kB.
     pub snapshot_every: u64,
     /// Certificates for the connections between members; `None`: they are authenticated, not encrypted.
     pub tls: Option<Tls>,
@@ -82,7 +82,7 @@ impl Options {
             secret,
             start,
             timing: Timing::default(),
-            snapshot_every: 2000,
+            snapshot_every: 500,
             tls: None,
         }
     }
