@@ -8,7 +8,7 @@ use ha::{
 };
 use std::sync::Arc;
 use store::Snapshot;
-use store::layout::{MemberExtra, MemberRecord};
+use store::layout::{MemberExtra, MemberRecord, PATRONI_CONTRACT};
 use tokio::sync::watch;
 
 /// The parts of the node's picture that do not change.
@@ -46,17 +46,24 @@ impl Shown {
         decision: &Decision,
     ) -> MemberRecord {
         let (role, state) = decision.state.patroni();
-        let replication = matches!(&me.postgres, Postgres::Standby(it) if it.streaming);
+        let standby = match &me.postgres {
+            Postgres::Standby(standby) => Some(standby),
+            _ => None,
+        };
+        let replication = standby.is_some_and(|standby| standby.streaming);
         let (host, port) = (&self.host, self.port);
         MemberRecord {
             conn_url: format!("postgres://{host}:{port}/postgres"),
             api_url: self.api_url.clone(),
             state: state.to_owned(),
             role: role.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: PATRONI_CONTRACT.to_owned(),
             xlog_location: position(&me.postgres),
+            receive_lsn: standby.map(|standby| standby.received),
+            replay_lsn: standby.map(|standby| standby.replayed),
             timeline: observation.facts.timeline,
             replication_state: replication.then(|| "streaming".to_owned()),
+            pause: cluster.settings.paused,
             tags: self.tags.clone(),
             standfast: Some(MemberExtra {
                 host: host.clone(),

@@ -7,7 +7,8 @@ use ha::quorum::{Setting, SyncRecord};
 use ha::{Claim, Epoch, Lineage, NodeName, Promise, Settings, SyncMode, SystemId};
 use serde::Serialize;
 use store::layout::{
-    ConfigRecord, EpochRecord, FailoverRecord, Keys, LineageRecord, PromiseRecord, SyncValue,
+    ConfigRecord, EndedTimeline, EpochRecord, FailoverRecord, Keys, LineageRecord, PromiseRecord,
+    SyncValue, with_history,
 };
 use store::{Guard, LeaseId, Snapshot, Txn};
 
@@ -148,11 +149,24 @@ impl Steps<'_> {
         txn
     }
 
-    pub(crate) fn publish(&self, epoch: Epoch, lineage: &Lineage) -> Txn {
-        self.in_office().put(
+    /// With the timelines that ended, for the tools of people.
+    pub(crate) fn publish(
+        &self,
+        epoch: Epoch,
+        lineage: &Lineage,
+        ended: &[EndedTimeline],
+        at: &str,
+    ) -> Txn {
+        let txn = self.in_office().put(
             self.keys.lineage(),
             json(&LineageRecord::new(epoch, lineage)),
-        )
+        );
+        if ended.is_empty() {
+            return txn;
+        }
+        let key = self.keys.history();
+        let history = with_history(self.seen.value(&key), ended, self.me, at);
+        txn.put(key, history)
     }
 
     pub(crate) fn record(&self, record: Option<&SyncRecord>) -> Txn {

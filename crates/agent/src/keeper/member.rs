@@ -63,6 +63,8 @@ pub(super) fn due(
     }
     let moved = MemberRecord {
         xlog_location: member.xlog_location,
+        receive_lsn: member.receive_lsn,
+        replay_lsn: member.replay_lsn,
         ..written.record.clone()
     };
     if *member != moved {

@@ -50,8 +50,6 @@ fn record(position: Lsn) -> MemberRecord {
         version: "0.1.0".to_owned(),
         xlog_location: position,
         timeline: ha::Timeline(1),
-        replication_state: None,
-        tags: None,
         standfast: Some(MemberExtra {
             host: "127.0.0.1".to_owned(),
             port: 5432,
@@ -64,6 +62,7 @@ fn record(position: Lsn) -> MemberRecord {
             identity: "a".to_owned(),
             server_version: 150_018,
         }),
+        ..MemberRecord::default()
     }
 }
 

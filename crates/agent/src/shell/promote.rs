@@ -10,6 +10,7 @@ use crate::promotion;
 use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{Epoch, Lineage};
 use postgres::SyncNames;
+use store::layout::EndedTimeline;
 
 impl Shell {
     pub(super) async fn promote(
@@ -65,8 +66,24 @@ impl Shell {
             self.instance.ensure_roles(QUICK).await?;
             self.roles_missing.clear()?;
         }
-        self.step(basis, |steps| steps.publish(epoch, &lineage))
+        let ended = self.ended_timelines(&lineage);
+        let at = format!("{:.6}", jiff::Timestamp::now()).replace('Z', "+00:00");
+        self.step(basis, |steps| steps.publish(epoch, &lineage, &ended, &at))
             .await
+    }
+
+    /// As PostgreSQL's history file has them. They are for people: without the file the rest goes on.
+    fn ended_timelines(&self, lineage: &Lineage) -> Vec<EndedTimeline> {
+        let history = self.instance.timeline_history(lineage.newest().timeline);
+        let switches = history.ok().flatten().map(|history| history.switches);
+        let ended = switches.unwrap_or_default().into_iter();
+        ended
+            .map(|switch| EndedTimeline {
+                timeline: switch.timeline,
+                end: switch.end,
+                reason: switch.reason,
+            })
+            .collect()
     }
 
     /// The lineage with its newest branch as the history file has it: the note was written before the promotion.

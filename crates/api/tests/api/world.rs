@@ -200,7 +200,6 @@ pub(crate) fn member(id: u64, state: NodeState) -> MemberRecord {
         xlog_location: END,
         timeline: Timeline(2),
         replication_state: (role == "replica").then(|| "streaming".to_owned()),
-        tags: None,
         standfast: Some(MemberExtra {
             host: "127.0.0.1".to_owned(),
             port: 7100 + u16::try_from(id).expect("small"),
@@ -213,6 +212,7 @@ pub(crate) fn member(id: u64, state: NodeState) -> MemberRecord {
             identity: "x".to_owned(),
             server_version: 150_018,
         }),
+        ..MemberRecord::default()
     }
 }
 
@@ -262,6 +262,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         start_failures: 0,
         stream_broken: None,
         stream_says: None,
+        errand: None,
     }
 }
 

@@ -126,8 +126,6 @@ fn member(port: u16, state: NodeState) -> MemberRecord {
         version: "0.1.0".to_owned(),
         xlog_location: Lsn(0x3000060),
         timeline: Timeline(1),
-        replication_state: None,
-        tags: None,
         standfast: Some(MemberExtra {
             host: "127.0.0.1".to_owned(),
             port,
@@ -140,6 +138,7 @@ fn member(port: u16, state: NodeState) -> MemberRecord {
             identity: "x".to_owned(),
             server_version: 150_018,
         }),
+        ..MemberRecord::default()
     }
 }
 
