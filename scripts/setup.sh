@@ -44,6 +44,8 @@ have psql || packages="$packages postgresql-client"
 have setpriv || packages="$packages util-linux"
 have_anywhere ip || packages="$packages iproute2"
 have_anywhere mkfs.ext4 || packages="$packages e2fsprogs"
+# Tests run Patroni's programs beside ours, from an environment that scripts/patroni.sh makes.
+/usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || packages="$packages python3-venv"
 # Tests run clusters of their own.
 have etcd || packages="$packages etcd-server"
 have etcdctl || packages="$packages etcd-client"

@@ -2,6 +2,7 @@
 //! tree; `cargo xtask fix` does.
 
 mod lints;
+mod patroni;
 mod postgres;
 mod reach;
 mod tests;
@@ -49,6 +50,7 @@ fn ci() -> Result<()> {
     let checks = lints::check();
     let mut count = tests::run(&tests::UNIT)?;
     postgres::have_all();
+    patroni::have();
     count.add(&tests::run(&tests::end_to_end(&[]))?);
     for check in checks {
         if let Err(error) = check {
@@ -75,6 +77,8 @@ fn e2e(names: &[&str]) -> Result<()> {
     if names.is_empty() {
         postgres::have_all();
     }
+    // Whichever tests the words choose: this is quick where it is there already.
+    patroni::have();
     tests::run(&tests::end_to_end(names))?.finish()
 }
 

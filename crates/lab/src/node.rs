@@ -18,6 +18,8 @@ pub struct Passwords {
     pub superuser: String,
     pub replication: String,
     pub rewind: String,
+    /// Of `admin`, for what changes something through the REST interface.
+    pub rest: String,
 }
 
 impl Default for Passwords {
@@ -26,6 +28,7 @@ impl Default for Passwords {
             superuser: "planted-superuser-4711".to_owned(),
             replication: "planted-replication-4712".to_owned(),
             rewind: "planted-rewind-4713".to_owned(),
+            rest: "planted-rest-4714".to_owned(),
         }
     }
 }

@@ -186,7 +186,7 @@ fn configured(
         "scope: lab
 name: {name}
 {store}
-restapi: {{listen: \"{address}:{rest}\", connect_address: \"{address}:{rest}\"}}
+restapi: {{listen: \"{address}:{rest}\", connect_address: \"{address}:{rest}\", authentication: {{username: admin, password: {rest_password}}}}}
 bootstrap: {{dcs: {{{dcs}}}}}
 state_dir: {base}/state
 postgresql:
@@ -204,6 +204,7 @@ postgresql:
         data = data_dir.display(),
         bin = host.pg_bin().display(),
         superuser = passwords.superuser,
+        rest_password = passwords.rest,
         replication = passwords.replication,
         rewind = passwords.rewind,
     );
