@@ -9,8 +9,9 @@
 
 use crate::error::PostgresError;
 use crate::files;
-use crate::options::{Access, Options, SyncNames, Upstream};
+use crate::options::{Access, Options, Shared, SyncNames, Upstream};
 use crate::quote::{conf_value, conninfo, passfile_field};
+use crate::shared::not_the_users;
 use crate::socket;
 use ha::{Epoch, NodeName};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,12 @@ pub(crate) struct Settings {
     /// What a standby must not go below, as its control file had it at the last start.
     #[serde(default)]
     pub(crate) floors: BTreeMap<String, u64>,
+    /// The cluster's part of the configuration, as far as it can be taken.
+    #[serde(default)]
+    pub(crate) shared: Shared,
+    /// Parameters of the user's own that PostgreSQL does not take, with the value that it refused.
+    #[serde(default)]
+    pub(crate) refused: BTreeMap<String, String>,
 }
 
 /// Where our files are.
@@ -229,25 +236,11 @@ fn base_config(options: &Options) -> PathBuf {
 
 /// The user's parameters that are ignored because they are ours.
 pub(crate) fn ignored(options: &Options) -> Vec<&str> {
-    let never = |name: &&String| {
-        NEVER_THE_USERS
-            .iter()
-            .any(|ours| ours.eq_ignore_ascii_case(name.as_str()))
-    };
-    let mut ignored: Vec<&str> = options
+    let ignored = options
         .parameters
-        .keys()
-        .filter(never)
-        .map(String::as_str)
-        .collect();
-    let level = options
-        .parameters
-        .get("wal_level")
-        .map(|level| level.trim());
-    if level.is_some_and(|level| !matches!(level, "replica" | "logical" | "hot_standby")) {
-        ignored.push("wal_level");
-    }
-    ignored
+        .iter()
+        .filter(|(name, value)| not_the_users(name, value).is_some());
+    ignored.map(|(name, _)| name.as_str()).collect()
 }
 
 /// The text of our `postgresql.conf`. `fixed` is what the server has on its command line.

@@ -85,7 +85,10 @@ pub(crate) fn ident_text(options: &Options, os_user: &str) -> Result<String, Pos
             break;
         }
     }
-    let users_own = files::read_text(&options.data_dir.join("pg_ident.conf"))?.unwrap_or_default();
+    let users_own = match options.pg_ident.is_empty() {
+        true => files::read_text(&options.data_dir.join("pg_ident.conf"))?.unwrap_or_default(),
+        false => options.pg_ident.join("\n"),
+    };
     for line in users_own.lines().map(str::trim) {
         let ours = line.split_whitespace().next() == Some(MAP);
         if !line.is_empty() && !line.starts_with('#') && !ours {

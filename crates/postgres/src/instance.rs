@@ -12,12 +12,14 @@ use crate::files;
 use crate::hba;
 use crate::health::WriteProbe;
 use crate::identify::Identifier;
-use crate::options::{Access, Options, SyncNames, Upstream};
+use crate::options::{Access, Options, Shared, SyncNames, Upstream};
 use crate::probe::Slow;
 use crate::process;
+use crate::shared::Own;
 use crate::socket;
 use crate::sql::{Address, Host, Kept, Link};
 use guard::Guard;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -33,7 +35,12 @@ pub struct Instance {
 }
 
 pub(crate) struct Inner {
+    /// With the cluster's part of the configuration in them.
     options: RwLock<Arc<Options>>,
+    /// What the node's own file says of what the cluster may say as well.
+    pub(crate) own: RwLock<Own>,
+    /// The cluster's part that was asked for last, and taken.
+    pub(crate) asked: tokio::sync::Mutex<Option<Shared>>,
     pub(crate) paths: Paths,
     pub(crate) binaries: Binaries,
     os_user: String,
@@ -97,9 +104,13 @@ impl Instance {
         }
         let settings = Settings::load(&paths.settings)?;
         let guard = Guard::attach(&paths.guard)?.map(Arc::new);
+        let own = Own::of(&options);
+        let options = own.over(&settings.shared, &settings.refused, &options);
         let inner = Inner {
             os_user: os_user()?,
             options: RwLock::new(Arc::new(options)),
+            own: RwLock::new(own),
+            asked: tokio::sync::Mutex::new(None),
             paths,
             binaries,
             settings: tokio::sync::Mutex::new(settings),
@@ -155,25 +166,44 @@ impl Instance {
         datadir::may_found(&self.options().data_dir, control)
     }
 
-    /// Takes new parameters and `pg_hba` lines from the cluster's configuration and reloads where the instance runs.
-    /// Those that need a restart show in `Probe::pending_restart`.
+    /// Takes new parameters and lines of `pg_hba` and `pg_ident` from the node's own file, and reloads where the
+    /// instance runs. Those that need a restart show in `Probe::pending_restart`. Parameters that PostgreSQL does not
+    /// take are left out, with a warning.
     pub async fn configure(
         &self,
-        parameters: std::collections::BTreeMap<String, String>,
+        parameters: BTreeMap<String, String>,
         pg_hba: Vec<String>,
+        pg_ident: Vec<String>,
     ) -> Result<(), PostgresError> {
         let changed = Options {
             parameters,
             pg_hba,
+            pg_ident,
             ..(*self.options()).clone()
         };
         changed.check()?;
+        let own = Own::of(&changed);
+        *self
+            .inner
+            .own
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = own;
+        let shared = self.inner.asked.lock().await.take();
+        let (kept, refused) = {
+            let settings = self.inner.settings.lock().await;
+            (settings.shared.clone(), settings.refused.clone())
+        };
+        self.set_options(&kept, &refused);
+        self.share(&shared.unwrap_or(kept)).await?;
+        self.change(|_| {}).await
+    }
+
+    pub(crate) fn replace_options(&self, options: Options) {
         *self
             .inner
             .options
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(changed);
-        self.change(|_| {}).await
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(options);
     }
 
     /// Lets clients in, or nobody but ourselves. Sessions that are open stay open.

@@ -30,6 +30,8 @@ pub struct Options {
     pub parameters: BTreeMap<String, String>,
     /// The user's lines of `pg_hba.conf`; when empty, those of the data directory's own file.
     pub pg_hba: Vec<String>,
+    /// The user's lines of `pg_ident.conf`; when empty, those of the data directory's own file.
+    pub pg_ident: Vec<String>,
     /// The database that our connections use.
     pub database: String,
     /// libpq parameters for every connection to an upstream (`sslmode`, `sslrootcert`, …), no passwords.
@@ -63,6 +65,7 @@ impl Options {
             rewind: Login::new("rewind", ""),
             parameters: BTreeMap::new(),
             pg_hba: Vec::new(),
+            pg_ident: Vec::new(),
             database: "postgres".to_owned(),
             conninfo: BTreeMap::new(),
             base_config: None,
@@ -117,11 +120,23 @@ impl Options {
         {
             return Err(bad("parameters", "must not hold line breaks"));
         }
-        if !self.pg_hba.iter().all(|line| plain(line)) {
-            return Err(bad("pg_hba", "must not hold line breaks inside an entry"));
+        for (what, lines) in [("pg_hba", &self.pg_hba), ("pg_ident", &self.pg_ident)] {
+            if !lines.iter().all(|line| plain(line)) {
+                return Err(bad(what, "must not hold line breaks inside an entry"));
+            }
         }
         Ok(())
     }
+}
+
+/// What the cluster's configuration says to the Postgres of every node. The node's own options win over it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    pub parameters: BTreeMap<String, String>,
+    /// Lines of `pg_hba.conf`; none: every node's own.
+    pub pg_hba: Vec<String>,
+    /// Lines of `pg_ident.conf`; none: every node's own.
+    pub pg_ident: Vec<String>,
 }
 
 /// A server to stream, clone or rewind from.

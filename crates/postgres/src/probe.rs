@@ -4,12 +4,14 @@
 //! action waits for.
 
 use crate::autoconf;
+use crate::config;
 use crate::error::PostgresError;
 use crate::identify::{Identifier, Identity};
 use crate::instance::Instance;
 use crate::process::PidFile;
 use ha::{Lsn, Timeline};
 use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio_postgres::Row;
 
@@ -39,8 +41,8 @@ pub struct Probe {
     pub sync_names: String,
     /// `default_transaction_read_only` is on for everybody.
     pub read_only: bool,
-    /// Parameters that a restart would change.
-    pub pending_restart: Vec<String>,
+    /// Parameters that a restart would change, by their names.
+    pub pending_restart: Vec<PendingRestart>,
     /// Our parameters that somebody has set by ALTER SYSTEM: call `repair_overrides`.
     pub overridden: Vec<&'static str>,
     /// Sessions that wait for their commit to reach standbys.
@@ -50,6 +52,16 @@ pub struct Probe {
     pub started_at: SystemTime,
     /// `150018`
     pub version: u32,
+}
+
+/// A parameter that a restart would change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingRestart {
+    pub name: String,
+    /// What it is, as SHOW has it.
+    pub running: String,
+    /// What it would be, as the configuration has it.
+    pub wanted: String,
 }
 
 /// The WAL receiver.
@@ -94,7 +106,7 @@ pub struct Walsender {
 pub(crate) struct Slow {
     asked: Instant,
     read_only: bool,
-    pending_restart: Vec<String>,
+    pending_restart: Vec<PendingRestart>,
 }
 
 const SQL: &str = "\
@@ -124,9 +136,11 @@ FROM (SELECT max(CASE WHEN backend_type = 'startup' THEN wait_event END) AS star
      AS wal_waiters
    FROM pg_stat_activity) a";
 
-const SLOW_SQL: &str = "SELECT coalesce(bool_or(name = 'default_transaction_read_only' AND reset_val = 'on'), false), \
-   coalesce(string_agg(name, ',') FILTER (WHERE pending_restart), '') FROM pg_settings \
-   WHERE pending_restart OR name = 'default_transaction_read_only'";
+/// Those on the command line change by no reload, so Postgres itself never says that they wait for a restart.
+const SLOW_SQL: &str = "SELECT name, current_setting(name), reset_val, pending_restart, \
+   CASE WHEN pending_restart THEN coalesce((SELECT f.setting FROM pg_file_settings f \
+     WHERE lower(f.name) = lower(s.name) ORDER BY seqno DESC LIMIT 1), boot_val) END \
+   FROM pg_settings s WHERE pending_restart OR name = 'default_transaction_read_only' OR name = ANY($1) ORDER BY 1";
 
 impl Instance {
     /// Asks the instance about itself, on a connection that nothing else uses. `NotAccepting` while it starts or
@@ -177,26 +191,66 @@ impl Instance {
         {
             let doing = "probe the settings";
             let link = &self.inner.probe_link;
+            let fixed = self.fixed_now().await;
+            let names: Vec<&str> = fixed.keys().map(String::as_str).collect();
             let rows = link
-                .rows(|| self.address(), doing, SLOW_SQL, &[], limit)
+                .rows(|| self.address(), doing, SLOW_SQL, &[&names], limit)
                 .await?;
-            let row = rows.first().ok_or_else(|| bad("no row"))?;
-            let pending: String = row.try_get(1).map_err(|e| PostgresError::sql(doing, e))?;
-            let names = pending
-                .split(',')
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned);
-            *slow = Some(Slow {
+            let failed = |e| PostgresError::sql(doing, e);
+            let mut found = Slow {
                 asked: Instant::now(),
-                read_only: row.try_get(0).map_err(|e| PostgresError::sql(doing, e))?,
-                pending_restart: names.collect(),
-            });
+                read_only: false,
+                pending_restart: Vec::new(),
+            };
+            for row in &rows {
+                let name: String = row.try_get(0).map_err(failed)?;
+                let running: String = row.try_get(1).map_err(failed)?;
+                let reset: Option<String> = row.try_get(2).map_err(failed)?;
+                let pending: bool = row.try_get(3).map_err(failed)?;
+                let in_file: Option<String> = row.try_get(4).map_err(failed)?;
+                if name == "default_transaction_read_only" {
+                    found.read_only = reset.as_deref() == Some("on");
+                }
+                let fixed = fixed.get(&name).filter(|wanted| **wanted != running);
+                let wanted = match pending {
+                    true => in_file,
+                    false => fixed.cloned(),
+                };
+                if let Some(wanted) = wanted {
+                    found.pending_restart.push(PendingRestart {
+                        name,
+                        running,
+                        wanted,
+                    });
+                }
+            }
+            *slow = Some(found);
         }
         if let Some(slow) = &*slow {
             probe.read_only = slow.read_only;
             probe.pending_restart.clone_from(&slow.pending_restart);
         }
         Ok(())
+    }
+
+    /// What the parameters on the command line would be if the instance were started now; those that a configuration
+    /// can change.
+    async fn fixed_now(&self) -> BTreeMap<String, String> {
+        if !self.is_started_by_us() {
+            return BTreeMap::new();
+        }
+        let floors = self.inner.settings.lock().await.floors.clone();
+        let fixed = config::fixed_parameters(&self.options(), &self.sockets(), &floors);
+        let counted = |name: &str| {
+            matches!(
+                name,
+                "wal_level" | "max_wal_senders" | "max_replication_slots"
+            ) || floors.contains_key(name)
+        };
+        fixed
+            .into_iter()
+            .filter(|(name, _)| counted(name))
+            .collect()
     }
 
     /// The timeline of the last replayed record: only the replication protocol tells it.

@@ -7,7 +7,7 @@
 
 mod support;
 
-use postgres::{Access, DataDir, Instance, Liveness, PostgresError, Started, Stop};
+use postgres::{Access, DataDir, Instance, Liveness, PostgresError, Shared, Started, Stop};
 use std::time::Duration;
 use support::{LONG, Node, PASSWORD, run, wait};
 
@@ -215,7 +215,7 @@ fn parameters_change_by_reload() {
         parameters.insert("restart_after_crash".to_owned(), "on".to_owned());
         parameters.insert("search_path".to_owned(), r#""it's", public"#.to_owned());
         node.instance
-            .configure(parameters, node.options.pg_hba.clone())
+            .configure(parameters, node.options.pg_hba.clone(), Vec::new())
             .await
             .unwrap();
         wait("reloaded", async || {
@@ -226,7 +226,9 @@ fn parameters_change_by_reload() {
         assert_eq!(node.sql("SHOW restart_after_crash").await, ["off"]);
         wait("pending restart", async || {
             let probe = node.probe().await;
-            (probe.pending_restart == ["shared_buffers"]).then_some(())
+            let pending = probe.pending_restart.iter();
+            let pending: Vec<&str> = pending.map(|it| it.name.as_str()).collect();
+            (pending == ["shared_buffers"]).then_some(())
         })
         .await;
         tokio::time::timeout(Duration::from_secs(5), node.instance.checkpoint(LONG))
@@ -234,6 +236,106 @@ fn parameters_change_by_reload() {
             .unwrap()
             .unwrap();
     });
+}
+
+fn shared(parameters: &[(&str, &str)], pg_hba: &[&str]) -> Shared {
+    let parameters = parameters.iter();
+    Shared {
+        parameters: parameters
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        pg_hba: pg_hba.iter().map(|line| (*line).to_owned()).collect(),
+        pg_ident: vec!["somebody a b".to_owned()],
+    }
+}
+
+#[test]
+fn what_the_cluster_says_is_under_the_nodes_own_and_breaks_nothing() {
+    run(
+        "what_the_cluster_says_is_under_the_nodes_own_and_breaks_nothing",
+        async {
+            let dir = tempfile::tempdir_in("/tmp").unwrap();
+            let mut options = Node::options("n1", &dir);
+            options.pg_hba = Vec::new();
+            options.parameters.remove("max_connections");
+            for (name, value) in [("Work_Mem", "7MB"), ("wrong_name", "1")] {
+                options.parameters.insert(name.to_owned(), value.to_owned());
+            }
+            let node = Node::with_options(options, dir);
+            let hba = "host all all 127.0.0.2/32 md5";
+            let said = shared(
+                &[
+                    ("work_mem", "5MB"),
+                    ("maintenance_work_mem", "33MB"),
+                    ("max_connections", "77"),
+                    ("wrk_mem", "1MB"),
+                    ("random_page_cost", "cheap"),
+                    ("fsync", "off"),
+                    ("restart_after_crash", "on"),
+                ],
+                &[hba],
+            );
+            node.instance.share(&said).await.unwrap();
+            node.instance.init().await.unwrap();
+            node.instance.start_primary(LONG).await.unwrap();
+            let show = async |name: &str| node.sql(&format!("SHOW {name}")).await.remove(0);
+            assert_eq!(show("work_mem").await, "7MB", "the node's own");
+            assert_eq!(show("maintenance_work_mem").await, "33MB");
+            assert_eq!(show("max_connections").await, "77");
+            assert_eq!(show("fsync").await, "on");
+            assert_eq!(show("restart_after_crash").await, "off");
+            node.instance.access(Access::Open).await.unwrap();
+            let rules = "SELECT address || ' ' || auth_method FROM pg_hba_file_rules WHERE address = '127.0.0.2'";
+            wait("the line is there", async || {
+                (node.sql(rules).await == ["127.0.0.2 md5"]).then_some(())
+            })
+            .await;
+            assert_eq!(
+                node.sql("SELECT setting FROM pg_file_settings WHERE error IS NOT NULL")
+                    .await,
+                [] as [&str; 0]
+            );
+
+            // A change: what needs a restart is said, also of what is on the command line.
+            let changed = shared(
+                &[
+                    ("maintenance_work_mem", "44MB"),
+                    ("max_connections", "88"),
+                    ("max_wal_senders", "33"),
+                    ("wrk_mem", "1MB"),
+                ],
+                &[hba, "hosts all all all md5"],
+            );
+            node.instance.share(&changed).await.unwrap();
+            wait("reloaded", async || {
+                (show("maintenance_work_mem").await == "44MB").then_some(())
+            })
+            .await;
+            wait("pending restart", async || {
+                let pending = node.probe().await.pending_restart;
+                let said: Vec<String> = pending
+                    .iter()
+                    .map(|it| format!("{} {} {}", it.name, it.running, it.wanted))
+                    .collect();
+                (said == ["max_connections 77 88", "max_wal_senders 16 33"]).then_some(())
+            })
+            .await;
+            assert_eq!(
+                node.sql(rules).await,
+                ["127.0.0.2 md5"],
+                "the lines from before"
+            );
+
+            // An agent that comes after this one starts it the same, before it has met the store.
+            node.stop(Stop::Fast).await;
+            let again = Instance::open(node.options.clone()).unwrap();
+            again.start_standby(None, LONG).await.unwrap();
+            again.end_of_wal(LONG).await.unwrap();
+            again.promote(LONG).await.unwrap();
+            assert_eq!(show("max_connections").await, "88");
+            assert_eq!(show("max_wal_senders").await, "33");
+        },
+    );
 }
 
 #[test]

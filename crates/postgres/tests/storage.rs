@@ -103,7 +103,7 @@ fn a_start_that_fails_says_why() {
         let mut parameters = node.options.parameters.clone();
         parameters.insert("shared_buffers".to_owned(), "a lot".to_owned());
         node.instance
-            .configure(parameters, Vec::new())
+            .configure(parameters, Vec::new(), Vec::new())
             .await
             .unwrap();
         let error = node.instance.start_standby(None, LONG).await.unwrap_err();
@@ -114,7 +114,7 @@ fn a_start_that_fails_says_why() {
         assert!(!error.is_storage() && !error.is_retryable());
         // Nothing is in the way of the next try.
         node.instance
-            .configure(node.options.parameters.clone(), Vec::new())
+            .configure(node.options.parameters.clone(), Vec::new(), Vec::new())
             .await
             .unwrap();
         node.instance.start_standby(None, LONG).await.unwrap();

@@ -47,7 +47,9 @@ async fn update(
             Some(text) => serde_json::from_str(text).unwrap_or_default(),
         };
         let next = change(current.clone());
-        next.settings().map_err(|bad| {
+        let understood = next.settings().map(drop);
+        let understood = understood.and_then(|()| next.postgres().map(drop));
+        understood.map_err(|bad| {
             Refusal::new(Code::Invalid, bad.to_string()).hint("nothing was changed")
         })?;
         if next == current && snapshot.value(&key).is_some() {

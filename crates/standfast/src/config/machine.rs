@@ -1,20 +1,16 @@
 //! What a configuration needs of this machine: looked at, never touched.
 
-use super::{Config, Etcd, Problem, Raft, RestApi, StoreChoice};
+use super::{Config, Etcd, Problem, Raft, RestApi, StoreChoice, sources};
 use crate::secret::ClusterSecret;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Everything that would keep the node from starting here.
 pub(super) fn check(config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |key: &str, what: Option<String>| {
-        problems.extend(what.map(|what| Problem {
-            line: 0,
-            key: key.to_owned(),
-            what,
-        }));
+        problems.extend(what.map(|what| Problem::at(0, key, what)));
     };
     match &config.store {
         StoreChoice::Raft(raft) => {
@@ -36,20 +32,24 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
 }
 
 /// A file with passwords is its owner's alone.
-pub(super) fn readable_passwords(config: &Config) -> Option<Problem> {
-    let mode = std::fs::metadata(&config.file).ok()?.mode();
-    if mode & 0o077 == 0 || !config.holds_passwords() {
-        return None;
-    }
-    let what = format!(
-        "holds passwords and others may read it (mode {:04o}), chmod 600 it",
-        mode & 0o777
-    );
-    Some(Problem {
-        line: 0,
-        key: String::new(),
-        what,
-    })
+pub(super) fn readable_passwords(config: &Config) -> Vec<Problem> {
+    let files = match config.holds_passwords() {
+        true => sources::files(&config.file).unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let problem = |file: &PathBuf| {
+        let mode = std::fs::metadata(file).ok()?.mode();
+        let what = format!(
+            "holds passwords and others may read it (mode {:04o}), chmod 600 it",
+            mode & 0o777
+        );
+        let name = file.file_name()?.to_string_lossy().into_owned();
+        (mode & 0o077 != 0).then(|| Problem {
+            place: (*file != config.file).then_some(name),
+            ..Problem::whole(what)
+        })
+    };
+    files.iter().filter_map(problem).collect()
 }
 
 fn secret(config: &Config) -> Option<String> {

@@ -1,17 +1,21 @@
-//! What a node is told before it starts: one YAML file, with Patroni's keys where the meaning is Patroni's.
+//! What a node is told before it starts: YAML, with Patroni's keys where the meaning is Patroni's, and the environment
+//! over it.
 //!
 //! **Invariant:** a [`Config`] holds no value that could not work: what is wrong is refused with its line, all at
 //! once, before anything is touched. No password of it has a printable form.
 //!
 //! It is plain data. It does not know the components whose options it becomes.
 
+mod cures;
 mod machine;
 mod postgres_rules;
 mod problem;
 mod read;
 mod section;
+mod sources;
 mod tree;
 mod values;
+mod variables;
 mod write;
 
 pub(crate) use problem::{ConfigError, Problem};
@@ -24,13 +28,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use store::layout::ConfigRecord;
 
-/// Larger files are no configuration.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-
 /// A node's configuration, complete: defaults are filled in.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// Where it was read from; read again on SIGHUP.
+    /// Where it was read from, a file or a directory of them; read again on SIGHUP.
     pub(crate) file: PathBuf,
     /// Name of the cluster.
     pub(crate) scope: String,
@@ -70,10 +71,23 @@ impl Config {
         format!("http://{}", self.restapi.connect_address)
     }
 
-    /// Reads and checks a file. What is odd and harmless comes back beside it.
+    /// Reads and checks a file, or a directory of files, and the environment over it. What is odd and harmless comes
+    /// back beside it.
     pub(crate) fn load(file: &Path, homes: &Homes) -> Result<(Self, Vec<Problem>), ConfigError> {
-        let text = read_text(file)?;
-        let (config, mut warnings) = read::read(file, &text, homes)?;
+        // One that is not UTF-8 is no setting of ours.
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self::load_with(file, homes, &environment)
+    }
+
+    fn load_with(
+        file: &Path,
+        homes: &Homes,
+        environment: &variables::Environment,
+    ) -> Result<(Self, Vec<Problem>), ConfigError> {
+        let layers = sources::read(file, environment)?;
+        let (config, mut warnings) = read::read(file, layers, homes)?;
         warnings.extend(machine::readable_passwords(&config));
         Ok((config, warnings))
     }
@@ -169,6 +183,8 @@ pub(crate) struct Postgresql {
     pub(crate) bin_dir: Option<PathBuf>,
     /// Lines of `pg_hba.conf`; none: the data directory's own file.
     pub(crate) pg_hba: Vec<String>,
+    /// Lines of `pg_ident.conf`; none: the data directory's own file.
+    pub(crate) pg_ident: Vec<String>,
     pub(crate) parameters: BTreeMap<String, String>,
     pub(crate) superuser: Login,
     pub(crate) replication: Login,
@@ -275,54 +291,6 @@ pub(crate) enum LogFormat {
 pub(crate) struct Guard {
     /// A version 2 cgroup in which the guard may create children.
     pub(crate) cgroup: Option<PathBuf>,
-}
-
-/// The file as text, or the one sentence why not.
-fn read_text(file: &Path) -> Result<String, ConfigError> {
-    use std::io::Read as _;
-    let fail = |what: String| ConfigError::whole(file, what);
-    let metadata =
-        std::fs::metadata(file).map_err(|error| fail(format!("can't be read: {error}")))?;
-    if metadata.is_dir() {
-        return Err(fail("is a directory, not a configuration file".to_owned()));
-    }
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(fail(format!(
-            "has {} bytes, more than any configuration",
-            metadata.len()
-        )));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| fail(format!("can't be read: {error}")))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(fail("is larger than any configuration".to_owned()));
-    }
-    if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
-        return Err(fail("is UTF-16, save it as UTF-8".to_owned()));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        let what = "is not UTF-8 here, save the file as UTF-8".to_owned();
-        let problem = Problem {
-            line: line as u64,
-            key: String::new(),
-            what,
-        };
-        ConfigError {
-            file: file.to_owned(),
-            problems: vec![problem],
-        }
-    })?;
-    let text = text
-        .strip_prefix('\u{feff}')
-        .map_or_else(|| text.clone(), str::to_owned);
-    if text.trim().is_empty() {
-        return Err(fail("is empty".to_owned()));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

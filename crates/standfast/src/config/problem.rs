@@ -6,6 +6,8 @@ use std::path::PathBuf;
 /// One complaint: the line, the key, and a sentence that says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
+    /// The file in a directory of them, or the variable; `None`: the file that is named anyway.
+    pub(crate) place: Option<String>,
     /// 0: the file as a whole.
     pub(crate) line: u64,
     /// Dotted path, such as `postgresql.listen`; empty: the file as a whole.
@@ -13,8 +15,27 @@ pub(crate) struct Problem {
     pub(crate) what: String,
 }
 
+impl Problem {
+    pub(crate) fn at(line: u64, key: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            place: None,
+            line,
+            key: key.into(),
+            what: what.into(),
+        }
+    }
+
+    /// Of the whole file.
+    pub(crate) fn whole(what: impl Into<String>) -> Self {
+        Self::at(0, "", what)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
         if self.line > 0 {
             write!(f, "line {}: ", self.line)?;
         }
@@ -34,14 +55,9 @@ pub(crate) struct ConfigError {
 
 impl ConfigError {
     pub(crate) fn whole(file: impl Into<PathBuf>, what: impl Into<String>) -> Self {
-        let problem = Problem {
-            line: 0,
-            key: String::new(),
-            what: what.into(),
-        };
         Self {
             file: file.into(),
-            problems: vec![problem],
+            problems: vec![Problem::whole(what)],
         }
     }
 }

@@ -1,5 +1,6 @@
 //! From the tree of a file to a [`Config`]: defaults, and every rule that one value must keep.
 
+mod bootstrap;
 mod etcd;
 mod network;
 mod places;
@@ -7,76 +8,35 @@ mod postgresql;
 mod store;
 
 use super::problem::{ConfigError, Problem};
-use super::section::{At, Findings, Section, nearest};
-use super::{Bootstrap, Config, Guard, Log, LogFormat, LogLevel, Postgresql, StoreChoice, Tags};
-use super::{postgres_rules, tree};
+use super::section::{At, Findings, Section};
+use super::sources::Layers;
+use super::{Config, Guard, Log, LogFormat, LogLevel, Postgresql, StoreChoice, Tags};
 use crate::paths::Homes;
-use ::store::layout::ConfigRecord;
+pub(super) use bootstrap::DCS_KEYS;
+use bootstrap::bootstrap;
 use ha::NodeName;
 use network::restapi;
 use places::absolute_path;
 use postgresql::postgresql;
 use std::path::{Path, PathBuf};
 
-/// Settings of `bootstrap.dcs` that mean something, here or to Patroni.
-const DCS_KEYS: &[&str] = &[
-    "ttl",
-    "loop_wait",
-    "beat",
-    "failure_timeout",
-    "retry_timeout",
-    "maximum_lag_on_failover",
-    "maximum_lag_on_syncnode",
-    "max_timelines_history",
-    "primary_start_timeout",
-    "primary_stop_timeout",
-    "master_start_timeout",
-    "master_stop_timeout",
-    "synchronous_mode",
-    "synchronous_mode_strict",
-    "synchronous_node_count",
-    "synchronous_relax_after",
-    "election_window",
-    "hang_timeout",
-    "failsafe_mode",
-    "check_timeline",
-    "member_slots_ttl",
-    "pause",
-    "postgresql",
-    "standby_cluster",
-    "slots",
-    "ignore_slots",
-];
-
 /// The whole file.
 pub(super) fn read(
     file: &Path,
-    text: &str,
+    layers: Layers,
     homes: &Homes,
 ) -> Result<(Config, Vec<Problem>), ConfigError> {
-    let tree = tree::parse(text).map_err(|malformed| {
-        let problem = Problem {
-            line: malformed.line,
-            key: String::new(),
-            what: malformed.why,
-        };
-        ConfigError {
-            file: file.to_owned(),
-            problems: vec![problem],
-        }
-    })?;
-    if !matches!(tree.node, tree::Node::Map(_)) {
-        return Err(ConfigError::whole(
-            file,
-            "is not a mapping of keys to values",
-        ));
-    }
     let findings = Findings::default();
-    let config = config(file, &Section::root(&tree, &findings), homes);
+    let config = config(file, &Section::root(&layers.tree, &findings), homes);
     let mut errors = findings.errors.into_inner();
     let mut warnings = findings.warnings.into_inner();
-    errors.sort_by_key(|problem| problem.line);
-    warnings.sort_by_key(|problem| problem.line);
+    for problems in [&mut errors, &mut warnings] {
+        problems.sort_by_key(|problem| problem.line);
+        for problem in problems {
+            layers.places.resolve(problem);
+        }
+    }
+    warnings.extend(layers.unknown);
     match config {
         Some(config) if errors.is_empty() => Ok((config, warnings)),
         _ => Err(ConfigError {
@@ -175,14 +135,17 @@ fn key_part(section: &Section<'_>, key: &str, text: At<String>) -> Option<String
 }
 
 fn node_name(root: &Section<'_>) -> Option<NodeName> {
-    let Some(text) = root.text("name") else {
-        if root.value("name").is_none() {
-            root.missing(
-                "name",
-                "the name of this node, unlike any other's in the cluster",
-            );
+    let text = match root.text("name") {
+        Some(text) => text,
+        // Of the wrong type, which was said.
+        None if root.is_given("name") => return None,
+        None => {
+            let value = host_name();
+            let what = format!("is missing: this node is called after its host, {value:?}");
+            root.warning(root.line(), "name", what);
+            let line = root.line();
+            At { line, value }
         }
-        return None;
     };
     match NodeName::new(text.value) {
         Ok(name) => Some(name),
@@ -191,6 +154,12 @@ fn node_name(root: &Section<'_>) -> Option<NodeName> {
             None
         }
     }
+}
+
+/// As Patroni names a node that has no name.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 fn state_dir(
@@ -208,60 +177,6 @@ fn state_dir(
         root.refuse("state_dir", what);
     }
     dir
-}
-
-fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
-    let section = root.section("bootstrap");
-    let dcs = section.section("dcs");
-    let mut record = ConfigRecord::default();
-    for entry in dcs.entries() {
-        let key = entry.key.as_str();
-        if !DCS_KEYS.contains(&key) {
-            let what = match nearest(key, DCS_KEYS.iter().copied()) {
-                Some(near) => format!("unknown key, did you mean `{near}`?"),
-                None => "unknown key, it has no effect".to_owned(),
-            };
-            dcs.warning(entry.line, key, what);
-        }
-        record.0.insert(entry.key.clone(), entry.value.to_json());
-    }
-    let postgresql = dcs.section("postgresql");
-    let parameters = postgresql.section("parameters");
-    postgres_rules::check(&parameters, &parameters.pairs());
-    for entry in dcs.entries() {
-        let key = entry.key.as_str();
-        if DCS_KEYS.contains(&key) && record.without_effect().contains(&key) {
-            let what = match key {
-                "postgresql" => {
-                    "has no effect in this version: set parameters under `postgresql` in every node's file"
-                }
-                _ => "has no effect in this version",
-            };
-            dcs.warning(entry.line, key, what);
-        }
-    }
-    if !record.0.contains_key("synchronous_mode") {
-        // Patroni's meaning of the absent key; every file that we write names it.
-        record.0.insert("synchronous_mode".to_owned(), false.into());
-        let what =
-            "not set, so commits are asynchronous, as Patroni has it; `quorum` protects them";
-        dcs.warning(dcs.line(), "synchronous_mode", what);
-    }
-    let initdb = section.options("initdb");
-    section.finish(&["method", "post_bootstrap", "post_init", "pg_hba", "users"]);
-    if let Err(bad) = record.settings() {
-        let line = dcs
-            .entries()
-            .iter()
-            .find(|entry| entry.key == bad.key)
-            .map_or_else(|| dcs.line(), |entry| entry.line);
-        dcs.error(line, &bad.key, bad.why);
-        return None;
-    }
-    Some(Bootstrap {
-        dcs: record,
-        initdb,
-    })
 }
 
 fn tags(root: &Section<'_>) -> Tags {

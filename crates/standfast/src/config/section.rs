@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** a key that nobody asked for is reported, with the nearest key that somebody did ask for.
 
+use super::cures;
 use super::problem::Problem;
 use super::tree::{Entry, Node, Tree};
 use std::cell::RefCell;
@@ -73,6 +74,11 @@ impl<'t> Section<'t> {
     /// Whether the key is there with a value.
     pub(super) fn is_given(&self, key: &'static str) -> bool {
         self.given(key).is_some()
+    }
+
+    /// Nothing of the whole file was wrong so far.
+    pub(super) fn is_sound(&self) -> bool {
+        self.findings.errors.borrow().is_empty()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -245,7 +251,7 @@ impl<'t> Section<'t> {
         let asked = self.asked.borrow();
         for entry in self.entries {
             let key = entry.key.as_str();
-            if asked.contains(key) {
+            if asked.contains(key) || self.cure(key, entry) {
                 continue;
             }
             let what = if unused.contains(&key) {
@@ -261,12 +267,25 @@ impl<'t> Section<'t> {
         }
     }
 
-    pub(super) fn error(&self, line: u64, key: &str, what: impl Into<String>) {
-        let problem = Problem {
-            line,
-            key: self.key_path(key),
-            what: what.into(),
+    /// Whether it is known what was meant; then it is said, of the key and of what stands in it.
+    pub(super) fn cure(&self, key: &str, entry: &Entry) -> bool {
+        let Some(what) = cures::of(&self.key_path(key)) else {
+            return false;
         };
+        self.warning(entry.line, key, what);
+        if let Node::Map(inner) = &entry.value.node {
+            for below in inner {
+                let key = format!("{key}.{}", below.key);
+                if let Some(what) = cures::of(&self.key_path(&key)) {
+                    self.warning(below.line, &key, what);
+                }
+            }
+        }
+        true
+    }
+
+    pub(super) fn error(&self, line: u64, key: &str, what: impl Into<String>) {
+        let problem = Problem::at(line, self.key_path(key), what);
         self.findings.errors.borrow_mut().push(problem);
     }
 
@@ -281,11 +300,7 @@ impl<'t> Section<'t> {
     }
 
     pub(super) fn warning(&self, line: u64, key: &str, what: impl Into<String>) {
-        let problem = Problem {
-            line,
-            key: self.key_path(key),
-            what: what.into(),
-        };
+        let problem = Problem::at(line, self.key_path(key), what);
         self.findings.warnings.borrow_mut().push(problem);
     }
 
@@ -324,10 +339,7 @@ impl<'t> Section<'t> {
 }
 
 /// The known key that a mistyped one most likely means.
-pub(super) fn nearest(
-    typed: &str,
-    known: impl Iterator<Item = &'static str>,
-) -> Option<&'static str> {
+pub(super) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let limit = (typed.chars().count() / 3).clamp(1, 3);
     known
         .map(|key| (distance(typed, key), key))

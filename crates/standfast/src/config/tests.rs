@@ -1,9 +1,13 @@
 //! Every complaint about a configuration file, one by one.
 
+use super::variables::Environment;
 use super::*;
 use crate::secret::ClusterSecret;
 use expect_test::{Expect, expect};
 use std::os::unix::fs::PermissionsExt as _;
+
+mod layers;
+mod mistakes;
 
 const NODE: &str = "\
 scope: demo
@@ -37,7 +41,7 @@ fn load_with_mode(text: &[u8], mode: u32) -> Result<(Config, Vec<Problem>), Conf
     let file = dir.path().join("standfast.yml");
     std::fs::write(&file, text).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-    Config::load(&file, &homes()).map_err(|error| ConfigError {
+    Config::load_with(&file, &homes(), &Environment::new()).map_err(|error| ConfigError {
         file: "f.yml".into(),
         ..error
     })
@@ -144,8 +148,7 @@ log: { level: WARNING, type: json }
     )
     .unwrap();
     expect![[r#"
-        line 18: bootstrap.dcs.retry_timeout: has no effect in this version
-        line 21: bootstrap.dcs.postgresql: has no effect in this version: set parameters under `postgresql` in every node's file"#]]
+        line 18: bootstrap.dcs.retry_timeout: has no effect: how long a leader may be without the store is its ttl, to the end"#]]
     .assert_eq(&warnings.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"));
     let pg = config.postgresql.as_ref().unwrap();
     assert_eq!(config.namespace, "service");
@@ -184,7 +187,7 @@ fn a_file_that_is_none() {
     assert!(
         directory
             .to_string()
-            .ends_with("is a directory, not a configuration file")
+            .ends_with("it holds no *.yml or *.yaml with text in it")
     );
     let large = load(&vec![b'#'; 2 << 20]).unwrap_err();
     assert!(
@@ -265,11 +268,11 @@ fn unknown_keys_name_their_line_and_the_nearest_key() {
     check_warning(
         &altered(
             "  data_dir: /srv/a",
-            "  data_dir: /srv/a\n  data-dir: /srv/b\n  use_slots: true",
+            "  data_dir: /srv/a\n  data-dir: /srv/b\n  proxy_address: x",
         ),
         expect![[r#"
         line 14: postgresql.data-dir: unknown key, did you mean `data_dir`?
-        line 15: postgresql.use_slots: has no effect in this version"#]],
+        line 15: postgresql.proxy_address: has no effect in this version"#]],
     );
 }
 

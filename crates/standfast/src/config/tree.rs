@@ -79,7 +79,42 @@ fn without_place(message: &str) -> String {
     sentence.trim_end_matches([':', '.', ' ']).to_owned()
 }
 
+/// Puts `over` on top of `base`: mappings grow together, everything else is replaced, and nothing behind a key takes
+/// away what was there.
+pub(super) fn merge(base: &mut Vec<Entry>, over: Vec<Entry>) {
+    for entry in over {
+        let Some(at) = base.iter().position(|it| it.key == entry.key) else {
+            base.push(entry);
+            continue;
+        };
+        match (&mut base[at].value.node, entry.value.node) {
+            (_, Node::Null) => drop(base.remove(at)),
+            (Node::Map(below), Node::Map(above)) => merge(below, above),
+            (_, node) => {
+                let line = entry.value.line;
+                base[at].line = entry.line;
+                base[at].value = Tree { line, node };
+            }
+        }
+    }
+}
+
 impl Tree {
+    /// Counts every line `by` lines on.
+    pub(super) fn shift(&mut self, by: u64) {
+        self.line += by;
+        match &mut self.node {
+            Node::List(items) => items.iter_mut().for_each(|item| item.shift(by)),
+            Node::Map(entries) => {
+                for entry in entries {
+                    entry.line += by;
+                    entry.value.shift(by);
+                }
+            }
+            Node::Null | Node::Bool(_) | Node::Number(_) | Node::Text(_) => {}
+        }
+    }
+
     /// What it is, in words for a complaint. Long texts are cut; they might be anything.
     pub(super) fn describe(&self) -> String {
         match &self.node {

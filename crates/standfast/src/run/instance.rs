@@ -29,6 +29,7 @@ pub(crate) fn open(
     options.rewind = login(&postgresql.rewind);
     options.parameters.clone_from(&postgresql.parameters);
     options.pg_hba.clone_from(&postgresql.pg_hba);
+    options.pg_ident.clone_from(&postgresql.pg_ident);
     options.base_config.clone_from(&postgresql.custom_conf);
     options.cgroup.clone_from(&config.guard.cgroup);
     options.initdb_args.clone_from(&config.bootstrap.initdb);

@@ -260,9 +260,12 @@ impl Life {
             }
         };
         let Some(new) = postgresql else { return };
-        match instance.configure(new.parameters, new.pg_hba).await {
+        match instance
+            .configure(new.parameters, new.pg_hba, new.pg_ident)
+            .await
+        {
             Ok(()) => tracing::info!(
-                "reloaded: postgresql.parameters and postgresql.pg_hba; the rest counts from the next start"
+                "reloaded: postgresql.parameters, pg_hba and pg_ident; the rest counts from the next start"
             ),
             Err(error) => tracing::error!(%error, "the reloaded configuration was not taken"),
         }

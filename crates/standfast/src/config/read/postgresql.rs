@@ -41,6 +41,12 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         .into_iter()
         .map(|at| at.value)
         .collect();
+    let pg_ident = section
+        .texts("pg_ident")
+        .into_iter()
+        .map(|at| at.value)
+        .collect();
+    rejoining(&section);
     let database = section
         .text("database")
         .map_or_else(|| "postgres".to_owned(), |at| at.value);
@@ -50,16 +56,11 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
     section.finish(&[
         "config_dir",
         "pgpass",
-        "use_slots",
         "use_unix_socket",
         "use_unix_socket_repl",
-        "use_pg_rewind",
-        "remove_data_directory_on_rewind_failure",
-        "remove_data_directory_on_diverged_timelines",
         "callbacks",
         "create_replica_methods",
         "recovery_conf",
-        "pg_ident",
         "pg_ctl_timeout",
         "proxy_address",
         "before_stop",
@@ -80,6 +81,7 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         data_dir: data_dir?,
         bin_dir,
         pg_hba,
+        pg_ident,
         parameters,
         superuser: superuser?,
         replication: replication?,
@@ -88,6 +90,32 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         custom_conf,
         basebackup,
     })
+}
+
+/// How a node comes back is not chosen here: what was chosen otherwise is said.
+pub(super) fn rejoining(section: &Section<'_>) {
+    for (key, ours) in [
+        ("use_slots", "standbys always stream by slots"),
+        (
+            "use_pg_rewind",
+            "a diverged node is always rewound first, and cloned where that can't work",
+        ),
+        (
+            "remove_data_directory_on_rewind_failure",
+            "a node that can't be rewound is cloned; what only it had is kept aside first",
+        ),
+        (
+            "remove_data_directory_on_diverged_timelines",
+            "a diverged node is rewound or cloned; what only it had is kept aside first",
+        ),
+    ] {
+        if section.flag(key) == Some(false) {
+            let line = section
+                .value(key)
+                .map_or_else(|| section.line(), |tree| tree.line);
+            section.warning(line, key, format!("has no effect: {ours}"));
+        }
+    }
 }
 
 /// Patroni's `listen`: `HOSTS:PORT`, the hosts separated by commas.

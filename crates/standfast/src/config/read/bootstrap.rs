@@ -1,0 +1,131 @@
+//! `bootstrap`: what the first node of a new cluster writes, and how it makes its data directory.
+
+use super::postgresql::rejoining;
+use crate::config::section::{Section, nearest};
+use crate::config::tree::Entry;
+use crate::config::{Bootstrap, postgres_rules};
+use store::layout::ConfigRecord;
+
+/// Settings of `bootstrap.dcs` that mean something, here or to Patroni.
+pub(in crate::config) const DCS_KEYS: &[&str] = &[
+    "ttl",
+    "loop_wait",
+    "beat",
+    "failure_timeout",
+    "retry_timeout",
+    "maximum_lag_on_failover",
+    "maximum_lag_on_syncnode",
+    "max_timelines_history",
+    "primary_start_timeout",
+    "primary_stop_timeout",
+    "primary_race_backoff",
+    "master_start_timeout",
+    "master_stop_timeout",
+    "synchronous_mode",
+    "synchronous_mode_strict",
+    "synchronous_node_count",
+    "synchronous_relax_after",
+    "election_window",
+    "hang_timeout",
+    "failsafe_mode",
+    "check_timeline",
+    "member_slots_ttl",
+    "pause",
+    "postgresql",
+    "standby_cluster",
+    "slots",
+    "ignore_slots",
+];
+
+/// Why a setting of Patroni's has nothing to set here.
+const NEEDLESS: &[(&str, &str)] = &[
+    (
+        "retry_timeout",
+        "has no effect: how long a leader may be without the store is its ttl, to the end",
+    ),
+    (
+        "check_timeline",
+        "has no effect: a node is never promoted on a timeline that is not the cluster's",
+    ),
+];
+
+pub(super) fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
+    let section = root.section("bootstrap");
+    let dcs = section.section("dcs");
+    let mut record = ConfigRecord::default();
+    for entry in dcs.entries() {
+        record.0.insert(entry.key.clone(), entry.value.to_json());
+    }
+    for entry in dcs.entries() {
+        judge(&dcs, &record, entry);
+    }
+    postgresql(&dcs);
+    if !record.0.contains_key("synchronous_mode") {
+        // Patroni's meaning of the absent key; every file that we write names it.
+        record.0.insert("synchronous_mode".to_owned(), false.into());
+        let what =
+            "not set, so commits are asynchronous, as Patroni has it; `quorum` protects them";
+        dcs.warning(dcs.line(), "synchronous_mode", what);
+    }
+    let initdb = section.options("initdb");
+    section.finish(&["method", "post_bootstrap", "post_init", "pg_hba", "users"]);
+    if dcs.is_sound()
+        && let Err(bad) = record.postgres()
+    {
+        let key = bad.key.strip_prefix("postgresql.").unwrap_or_default();
+        let line = dcs.section("postgresql").line();
+        dcs.error(line, "postgresql", format!("{key}: {}", bad.why));
+        return None;
+    }
+    if let Err(bad) = record.settings() {
+        let line = dcs
+            .entries()
+            .iter()
+            .find(|entry| entry.key == bad.key)
+            .map_or_else(|| dcs.line(), |entry| entry.line);
+        dcs.error(line, &bad.key, bad.why);
+        return None;
+    }
+    Some(Bootstrap {
+        dcs: record,
+        initdb,
+    })
+}
+
+/// What is odd about one key of `dcs`.
+fn judge(dcs: &Section<'_>, record: &ConfigRecord, entry: &Entry) {
+    let key = entry.key.as_str();
+    let needless = NEEDLESS.iter().find(|(name, _)| *name == key);
+    let what = if let Some((_, why)) = needless {
+        (*why).to_owned()
+    } else if DCS_KEYS.contains(&key) {
+        if !record.without_effect().contains(&key) {
+            return;
+        }
+        "has no effect in this version".to_owned()
+    } else if dcs.cure(key, entry) {
+        return;
+    } else {
+        match nearest(key, DCS_KEYS.iter().copied()) {
+            Some(near) => format!("unknown key, did you mean `{near}`?"),
+            None => "unknown key, it has no effect".to_owned(),
+        }
+    };
+    dcs.warning(entry.line, key, what);
+}
+
+/// What the Postgres of every node is to have.
+fn postgresql(dcs: &Section<'_>) {
+    let section = dcs.section("postgresql");
+    let parameters = section.section("parameters");
+    postgres_rules::check(&parameters, &parameters.pairs());
+    section.texts("pg_hba");
+    section.texts("pg_ident");
+    rejoining(&section);
+    section.finish(&[
+        "recovery_conf",
+        "callbacks",
+        "create_replica_methods",
+        "basebackup",
+    ]);
+}

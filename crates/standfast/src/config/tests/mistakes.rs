@@ -1,0 +1,158 @@
+//! Files as people have them, copied from somewhere and half understood: they start, and every misunderstanding is said.
+
+use super::*;
+
+/// Everything at once: no name, etcd's old section with an empty user, a login in the wrong place, a primary that is
+/// configured, one line of pg_hba that lets no standby in, a recovery target among the parameters of the cluster.
+const COPIED: &str = "\
+scope: shop
+namespace: /service/
+
+restapi:
+  listen: 0.0.0.0:8008
+  connect_address: 10.1.0.10:8008
+
+etcd:
+  hosts:
+    - etcd-1:2379
+    - etcd-2:2379
+  protocol: http
+  username:   # none
+  password:
+
+postgresql:
+  listen: 0.0.0.0:5432
+  connect_address: 10.1.0.10:5432
+  data_dir: /var/lib/postgresql/14/main
+  pg_hba:
+    - host all all 0.0.0.0/0 md5
+  parameters:
+    max_connections: 100
+    wal_level: replica
+    hot_standby: \"on\"
+    max_wal_senders: 10
+  replication:
+    type: pgstandard
+    master:
+      host: 10.1.0.10
+      port: 5432
+      user: replicator
+      password: planted-password
+
+bootstrap:
+  dcs:
+    ttl: 30
+    loop_wait: 10
+    retry_timeout: 10
+    maximum_lag_on_failover: 1048576
+    postgresql:
+      use_pg_rewind: true
+      use_slots: true
+      parameters:
+        recovery_target_timeline: 'latest'
+";
+
+#[test]
+fn a_copied_file_is_understood_and_told_line_by_line() {
+    let (config, warnings) = load(COPIED.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+    let said = warnings
+        .iter()
+        .map(Problem::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let host = host.trim();
+    expect![[r#"
+        line 1: name: is missing: this node is called after its host, "HOST"
+        line 8: etcd: is served by etcd's v3 interface: its v2 interface, which Patroni uses for this section, is not supported; nodes that Patroni still runs must use etcd3 as well
+        line 25: postgresql.parameters.hot_standby: is set by Standfast, this value is not used
+        line 27: postgresql.replication: unknown key, nothing in it counts: the login that standbys replicate with is `postgresql.authentication.replication`
+        line 28: postgresql.replication.type: unknown key, there is nothing to choose: standbys stream. Remove it
+        line 29: postgresql.replication.master: unknown key: who is the primary is agreed in the store, never configured. Remove it, and write user and password as username and password of `postgresql.authentication.replication`
+        line 36: bootstrap.dcs.synchronous_mode: not set, so commits are asynchronous, as Patroni has it; `quorum` protects them
+        line 39: bootstrap.dcs.retry_timeout: has no effect: how long a leader may be without the store is its ttl, to the end
+        line 45: bootstrap.dcs.postgresql.parameters.recovery_target_timeline: is set by Standfast, this value is not used"#]]
+    .assert_eq(&said.replace(host, "HOST"));
+    assert!(!said.contains("planted"), "{said}");
+    assert_eq!(config.name.as_str(), host);
+    let StoreChoice::Etcd(etcd) = &config.store else {
+        panic!("{:?}", config.store)
+    };
+    assert_eq!((etcd.members.len(), &etcd.login), (2, &None));
+    let pg = config.postgresql.unwrap();
+    assert_eq!(pg.pg_hba, ["host all all 0.0.0.0/0 md5"]);
+    assert_eq!(pg.parameters["max_connections"], "100");
+}
+
+#[test]
+fn what_lost_its_indentation_is_told_where_it_belongs() {
+    let text = "\
+scope: shop
+name: a
+ttl: 30
+restapi: {listen: '127.0.0.1:8008'}
+etcd3: {host: a}
+parameters: {work_mem: 8MB}
+postgresql:
+  listen: 127.0.0.1:5432
+  data_dir: /srv/a
+  use_slots: false
+bootstrap:
+  loop_wait: 10
+  postgresql:
+    use_pg_rewind: true
+  dcs:
+    synchronous_mode: quorum
+    parameters: {work_mem: 8MB}
+";
+    check_warning(
+        text,
+        expect![[r#"
+            line 3: ttl: unknown key here: it belongs under `bootstrap.dcs`; once the cluster exists it is changed with standfast edit-config or `PATCH /config`: ttl
+            line 6: parameters: unknown key here: it belongs under `postgresql`, indent it
+            line 10: postgresql.use_slots: has no effect: standbys always stream by slots
+            line 12: bootstrap.loop_wait: unknown key here: it belongs under `bootstrap.dcs`; once the cluster exists it is changed with standfast edit-config or `PATCH /config`: loop_wait
+            line 13: bootstrap.postgresql: unknown key here: what all nodes share belongs under `bootstrap.dcs.postgresql`, indent it below `dcs`
+            line 17: bootstrap.dcs.parameters: unknown key here: it belongs under `bootstrap.dcs.postgresql.parameters`"#]],
+    );
+}
+
+#[test]
+fn what_the_cluster_is_told_of_postgres_has_a_form() {
+    let with = |line: &str| {
+        altered(
+            "    synchronous_mode: quorum",
+            &format!("    synchronous_mode: quorum\n    postgresql:\n      {line}"),
+        )
+    };
+    check_error(
+        &with("parameters: {work_mem: [1]}"),
+        expect![
+            "f.yml: line 12: bootstrap.dcs.postgresql.parameters.work_mem: a list is not a single value"
+        ],
+    );
+    check_error(
+        &with("pg_hba: {a: b}"),
+        expect![
+            "f.yml: line 12: bootstrap.dcs.postgresql.pg_hba: a mapping is not a list of texts"
+        ],
+    );
+    check_error(
+        &with("parameters: {'work mem': 1}"),
+        expect![
+            "f.yml: line 11: bootstrap.dcs.postgresql: parameters.work mem: is no name of a parameter"
+        ],
+    );
+    check_error(
+        &with("parameters: {fsync: off}"),
+        expect![
+            "f.yml: line 12: bootstrap.dcs.postgresql.parameters.fsync: off would lose acknowledged commits after a crash, remove it"
+        ],
+    );
+    check_warning(
+        &with("parameter: {work_mem: 1}"),
+        expect![
+            "line 12: bootstrap.dcs.postgresql.parameter: unknown key, did you mean `parameters`?"
+        ],
+    );
+}
