@@ -6,6 +6,7 @@
 mod doing;
 mod look;
 mod memory;
+mod sharing;
 mod stopping;
 mod telling;
 mod unreadable;
@@ -13,6 +14,7 @@ mod unreadable;
 use self::doing::Done;
 use self::look::{is_changing, scene, stop_unguarded};
 use self::memory::Memory;
+use self::sharing::Sharing;
 use crate::clock::now;
 use crate::contact::Signs;
 use crate::events::Events;
@@ -119,6 +121,7 @@ pub struct Agent {
     events: Events,
     shown: Shown,
     memory: Memory,
+    sharing: Sharing,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -204,6 +207,7 @@ impl Agent {
             events,
             shown: Shown::new(options),
             memory: Memory::default(),
+            sharing: Sharing::default(),
             tasks,
         };
         Ok((agent, Handle { stop, wake }))
@@ -300,6 +304,7 @@ impl Agent {
             self.begin(&decision, &view, &snapshot);
         }
         self.housekeep(&view, &me, at);
+        self.share(&snapshot, at);
         self.tell_keeper(&view, &me, &observation, &decision);
         let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
         self.pace.set(

@@ -8,9 +8,11 @@ mod following;
 mod founding;
 mod office;
 mod promote;
+mod sharing;
 mod slots;
 mod words;
 
+pub(crate) use self::sharing::shared;
 pub(crate) use self::slots::slots;
 pub(crate) use self::words::{job, name};
 use crate::clock::now;
@@ -93,6 +95,12 @@ impl Shell {
     /// Does one action to its end.
     pub(crate) async fn act(&self, action: Action, basis: &Basis) -> Result<Report, ShellError> {
         let none = |()| Report::default();
+        if matches!(
+            action,
+            Action::Bootstrap | Action::Adopt | Action::Park | Action::Clone { .. } | Action::Rewind { .. }
+        ) {
+            self.share(basis).await;
+        }
         match action {
             Action::Found => self.found(basis).await.map(none),
             Action::Bootstrap => self.bootstrap(basis).await.map(none),
