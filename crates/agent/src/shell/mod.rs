@@ -97,7 +97,11 @@ impl Shell {
         let none = |()| Report::default();
         if matches!(
             action,
-            Action::Bootstrap | Action::Adopt | Action::Park | Action::Clone { .. } | Action::Rewind { .. }
+            Action::Bootstrap
+                | Action::Adopt
+                | Action::Park
+                | Action::Clone { .. }
+                | Action::Rewind { .. }
         ) {
             self.share(basis).await;
         }
