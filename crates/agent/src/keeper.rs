@@ -59,17 +59,24 @@ impl Keeper {
     pub(crate) async fn run(mut self) {
         let mut written: Option<Written> = None;
         let mut misses = 0;
+        // Of which office it was said.
+        let mut hanging = None;
         loop {
+            if !self.loop_hangs() {
+                hanging = None;
+            }
             let said = self.said.borrow_and_update().clone();
             let session = self.session(&said.settings).await;
             misses = session.as_ref().map_or(misses + 1, |_| 0);
             match session {
                 Ok(session) => match self.tenure.office() {
                     Some(office) if self.loop_hangs() => {
-                        tracing::warn!(
-                            epoch = office.epoch.0,
-                            "the agent's loop hangs: the lease is not renewed"
-                        );
+                        if hanging.replace(office.epoch) != Some(office.epoch) {
+                            tracing::warn!(
+                                epoch = office.epoch.0,
+                                "the agent's loop hangs: the lease is not renewed"
+                            );
+                        }
                     }
                     Some(office) if office.session.lease != session.lease => {
                         self.move_office(office, session).await;

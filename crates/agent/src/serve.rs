@@ -21,6 +21,7 @@ pub(crate) struct Shown {
     /// As the member record has them; none if there are none.
     tags: Option<serde_json::Value>,
     out: watch::Sender<Arc<api::Served>>,
+    pub(crate) scheduled_restart: Option<serde_json::Value>,
     cluster: Option<Cluster>,
 }
 
@@ -33,8 +34,19 @@ impl Shown {
             identity: options.identity,
             tags: (!options.tags.is_empty()).then(|| options.tags.into()),
             out: options.served,
+            scheduled_restart: None,
             cluster: None,
         }
+    }
+
+    /// When the Postgres that was seen last was started.
+    pub(crate) fn started(&self) -> Option<String> {
+        self.out.borrow().postmaster_start_time.clone()
+    }
+
+    /// Whether the conditions of a restart are met; the one that is not, if so.
+    pub(crate) fn due(&self, restart: &api::errand::Restart) -> Result<(), &'static str> {
+        restart.due(&self.out.borrow())
     }
 
     /// What the member key says.
@@ -65,6 +77,7 @@ impl Shown {
             replication_state: replication.then(|| "streaming".to_owned()),
             pause: cluster.settings.paused,
             tags: self.tags.clone(),
+            scheduled_restart: self.scheduled_restart.clone(),
             standfast: Some(MemberExtra {
                 host: host.clone(),
                 port,
@@ -133,6 +146,7 @@ impl Shown {
                 .clone_from(&facts.replay_timestamp);
             served.replay_paused = facts.replay_paused;
             served.pending_restart = facts.pending_restart;
+            served.scheduled_restart.clone_from(&self.scheduled_restart);
         });
     }
 }

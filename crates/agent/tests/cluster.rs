@@ -116,6 +116,7 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         tags: serde_json::Map::from_iter([("zone".to_owned(), name.as_str().into())]),
         bootstrap: ConfigRecord::default(),
         served,
+        errands: tokio::sync::mpsc::channel(1).1,
         keeper_on: tokio::runtime::Handle::current(),
     })
     .expect("an agent");

@@ -10,6 +10,7 @@
 mod auth;
 mod body;
 mod clock;
+pub mod errand;
 mod error;
 pub mod event;
 mod membership;
@@ -27,6 +28,6 @@ pub use auth::{BasicAuth, Token};
 pub use error::Refusal;
 pub use event::{Event, record_event};
 pub use options::{Membership, Options, StoreMember};
-pub use order::register;
+pub use order::{Due, due, register};
 pub use served::{Metric, MetricKind, ReplicationRow, Sample, Served};
 pub use server::Api;

@@ -1,13 +1,14 @@
 //! What the API is made of.
 
 use crate::auth::{BasicAuth, Token};
+use crate::errand::Errand;
 use crate::served::Served;
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::sync::Arc;
 use store::Store;
 use store::layout::Keys;
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Everything that [`crate::Api`] needs.
 #[derive(Clone, Debug)]
@@ -19,6 +20,10 @@ pub struct Options {
     /// Accepted beside the token, as Patroni's `restapi.authentication`.
     pub basic_auth: Option<BasicAuth>,
     pub served: watch::Receiver<Arc<Served>>,
+    /// To the agent of this node; `None` on a monitor, which has no Postgres.
+    pub errands: Option<mpsc::Sender<Errand>>,
+    /// Told when the node's configuration is to be read again.
+    pub reload: Arc<Notify>,
     /// The embedded store's members; `None` where the store is somebody else's (etcd).
     pub membership: Option<Arc<dyn Membership>>,
 }

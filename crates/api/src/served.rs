@@ -45,6 +45,8 @@ pub struct Served {
     pub tags: Map<String, Value>,
     /// Whether a changed parameter waits for a restart.
     pub pending_restart: bool,
+    /// The restart that was asked for later, as Patroni shows it.
+    pub scheduled_restart: Option<Value>,
     /// The database that connection strings name.
     pub database: String,
     /// What else the agent counts, shown in `/metrics`.
@@ -73,6 +75,7 @@ impl Served {
             replay_paused: false,
             tags: Map::new(),
             pending_restart: false,
+            scheduled_restart: None,
             database: "postgres".to_owned(),
             metrics: Vec::new(),
         }

@@ -187,6 +187,33 @@ pub struct NodeView {
     /// What Postgres says of a stream that has not come about for a while, for people.
     #[serde(default)]
     pub stream_says: Option<String>,
+    /// What a person has asked of this node alone, and is not done.
+    #[serde(default)]
+    pub errand: Option<Errand>,
+}
+
+/// What a person asks of one node's instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Errand {
+    /// Stop cleanly, to be started again. A leader keeps its leadership.
+    Restart,
+    /// The same; it has stopped, or had stopped already.
+    Restarting,
+    /// Throw the data directory away and make a new base backup of the leader.
+    Reinitialize,
+}
+
+impl Errand {
+    /// What is left of it, with the instance found like this. A reinitialization ends with its base backup.
+    #[must_use]
+    pub fn left(self, postgres: &Postgres) -> Option<Self> {
+        match (self, postgres) {
+            (Self::Restart, Postgres::Down { .. }) => Some(Self::Restarting),
+            (Self::Restarting, Postgres::Standby(standby)) if standby.open => None,
+            (Self::Restarting, Postgres::Primary(primary)) if primary.open => None,
+            (errand, _) => Some(errand),
+        }
+    }
 }
 
 /// The right to be primary, until `deadline`.

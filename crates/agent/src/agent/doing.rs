@@ -108,6 +108,7 @@ impl Agent {
             self.memory.running = None;
         }
         self.memory.fresh_from = now();
+        self.errands.ended(&done.action);
         self.poke.notify_one();
         match done.result {
             Ok(report) => self.succeeded(&done.action, report),

@@ -73,6 +73,7 @@ impl Agent {
             ClusterView::Known(cluster) => cluster.current_epoch(),
             ClusterView::Silent { .. } => Epoch::NONE,
         };
+        let errand = self.errands.look(&observation.postgres, at);
         NodeView {
             name: self.name.clone(),
             data: observation.data.clone(),
@@ -95,6 +96,7 @@ impl Agent {
             start_failures: self.memory.start_failures,
             stream_broken: observation.stream_broken,
             stream_says: observation.stream_says.clone(),
+            errand,
         }
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Memory {
     /// The action that failed last, how often in a row, and until when it is not tried again.
     pub(super) trouble: Option<(&'static str, u32, Instant)>,
     pub(super) left: bool,
+    /// The revision on which a scheduled switchover was taken up last.
+    pub(super) ordered_at: Option<store::Revision>,
 }
 
 impl Memory {

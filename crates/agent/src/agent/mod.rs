@@ -4,6 +4,7 @@
 //! **Invariant:** a decision is made only on an observation that began after the last action ended.
 
 mod doing;
+mod errands;
 mod look;
 mod memory;
 mod sharing;
@@ -12,6 +13,7 @@ mod telling;
 mod unreadable;
 
 use self::doing::Done;
+use self::errands::Errands;
 use self::look::{is_changing, scene, stop_unguarded};
 use self::memory::Memory;
 use self::sharing::Sharing;
@@ -55,6 +57,8 @@ pub struct Options {
     pub tags: serde_json::Map<String, serde_json::Value>,
     pub bootstrap: ConfigRecord,
     pub served: watch::Sender<Arc<api::Served>>,
+    /// What people ask of this node alone; its API has the other end.
+    pub errands: mpsc::Receiver<api::errand::Errand>,
     /// Where the lease is kept: a runtime that nothing of the agent holds up, or the agent's own.
     pub keeper_on: tokio::runtime::Handle,
 }
@@ -115,6 +119,8 @@ pub struct Agent {
     stop: watch::Receiver<Option<StopOrder>>,
     said: watch::Sender<Said>,
     done: mpsc::UnboundedReceiver<Done>,
+    asking: mpsc::Receiver<api::errand::Errand>,
+    errands: Errands,
     report: mpsc::UnboundedSender<Done>,
     signs: Signs,
     journal: Journal,
@@ -135,7 +141,7 @@ impl std::fmt::Debug for Agent {
 
 impl Agent {
     /// Starts the agent's tasks. Must be called inside a runtime.
-    pub fn start(options: Options) -> Result<(Self, Handle), AgentError> {
+    pub fn start(mut options: Options) -> Result<(Self, Handle), AgentError> {
         let note = Arc::new(Note::open(&options.state_dir)?);
         let tenure = Arc::new(Tenure::default());
         let streams = Arc::new(Streams::default());
@@ -201,6 +207,8 @@ impl Agent {
             stop: stopping,
             said,
             done,
+            asking: std::mem::replace(&mut options.errands, mpsc::channel(1).1),
+            errands: Errands::default(),
             report,
             signs: Signs::new(client),
             journal: Journal::open(&options.state_dir),
@@ -238,6 +246,7 @@ impl Agent {
                     }
                 }
                 Some(done) = self.done.recv() => self.finish(done),
+                Some(errand) = self.asking.recv() => self.asked(errand),
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(rest) => {}
             }
@@ -303,6 +312,7 @@ impl Agent {
             self.announce(&decision, &view);
             self.begin(&decision, &view, &snapshot);
         }
+        let due = self.run_errands(&view, &snapshot, &decision, at);
         self.housekeep(&view, &me, at);
         self.share(&snapshot, at);
         self.tell_keeper(&view, &me, &observation, &decision);
@@ -311,6 +321,7 @@ impl Agent {
             changing,
             scene(&view, &decision, self.memory.running.is_some()),
         );
+        self.shown.scheduled_restart = self.errands.shown();
         self.shown.publish(
             &view,
             &snapshot,
@@ -322,7 +333,7 @@ impl Agent {
         if stale || self.memory.running.is_some() {
             Duration::from_millis(50)
         } else {
-            rest
+            due.map_or(rest, |due| due.min(rest))
         }
     }
 }

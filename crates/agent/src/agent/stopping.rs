@@ -93,9 +93,8 @@ impl Agent {
         tracing::info!("stopping Postgres");
         if let Err(error) = self.act_to_the_end(stop, &basis).await {
             tracing::warn!(error = chain(&error), "Postgres did not stop in order");
-            let _ = self.shell.act(Action::Fence, &basis).await;
         }
-        // A start that was just under way may have brought it back.
+        // A start that was just under way may have brought it back, too.
         tokio::time::sleep(TICK).await;
         if self.shell.instance.liveness() != postgres::Liveness::Down {
             let _ = self.shell.act(Action::Fence, &basis).await;

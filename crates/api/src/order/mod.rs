@@ -7,12 +7,15 @@ mod node;
 mod outcome;
 mod perform;
 mod register;
+mod scheduled;
 
 pub(crate) use config::{merge, replace};
 pub(crate) use node::{maintain, remove, set};
 pub(crate) use perform::{Order, cancel, perform};
 pub(crate) use register::entries;
 pub use register::register;
+pub(crate) use scheduled::schedule;
+pub use scheduled::{Due, due};
 
 use crate::error::Refusal;
 use store::{Outcome, Store, Txn};

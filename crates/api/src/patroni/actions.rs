@@ -1,6 +1,8 @@
 //! Patroni's actions, in Patroni's words.
 
+use super::{restart, schedule};
 use crate::body;
+use crate::errand::Schedule;
 use crate::error::Refusal;
 use crate::order::{self, Order};
 use crate::router::Context;
@@ -57,9 +59,16 @@ pub(super) async fn act(context: &Context, segment: &str, parts: &Parts, body: B
             Ok(()) => body::text(StatusCode::OK, "scheduled switchover deleted"),
             Err(refusal) => plain(refusal),
         },
-        (&Method::DELETE, "restart") => {
-            body::text(StatusCode::NOT_FOUND, "no restarts are scheduled")
-        }
+        (&Method::POST, "restart") => match optional(&body) {
+            Ok(asked) => restart::restart(context, &asked).await,
+            Err(refusal) => plain(refusal),
+        },
+        (&Method::DELETE, "restart") => restart::cancel(context).await,
+        (&Method::POST, "reload") => restart::reload(context),
+        (&Method::POST, "reinitialize") => match optional(&body) {
+            Ok(asked) => restart::reinitialize(context, &asked).await,
+            Err(refusal) => plain(refusal),
+        },
         (&Method::POST | &Method::PUT | &Method::DELETE, _) => {
             let text = format!("{method} /{segment} is not something this node can do");
             body::text(StatusCode::NOT_IMPLEMENTED, text)
@@ -76,6 +85,14 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     body::parse(bytes)
 }
 
+/// A JSON object, or none.
+fn optional(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    if bytes.trim_ascii().is_empty() {
+        return Ok(Map::new());
+    }
+    body::parse(bytes)
+}
+
 fn answer(done: Result<ConfigRecord, Refusal>, asked: Map<String, Value>) -> Response {
     match done {
         Ok(config) => body::changed(&config, asked),
@@ -83,23 +100,74 @@ fn answer(done: Result<ConfigRecord, Refusal>, asked: Map<String, Value>) -> Res
     }
 }
 
-fn plain(refusal: Refusal) -> Response {
+pub(super) fn plain(refusal: Refusal) -> Response {
     body::text(refusal.status(), refusal.error)
 }
 
 async fn change_leader(context: &Context, failover: bool, change: Change) -> Response {
     // With a leader named it is a switchover, whatever the path says.
     let failover = failover && change.leader.is_none();
-    match meant(failover, change) {
-        Ok(order) => match order::perform(context, &order).await {
-            Ok(outcome) => told(failover, &order, &outcome),
-            Err(refusal) => not_done(failover, refusal),
-        },
-        Err(refusal) => plain(refusal),
+    let (order, at) = match meant(failover, change) {
+        Ok(meant) => meant,
+        Err(refusal) => return plain(refusal),
+    };
+    if let Err(refusal) = possible(context, &order) {
+        return plain(refusal);
+    }
+    if let Some(at) = at {
+        return match order::schedule(context, &order, at).await {
+            Ok(()) => body::text(StatusCode::ACCEPTED, "Switchover scheduled"),
+            Err(refusal) => plain(refusal),
+        };
+    }
+    match order::perform(context, &order).await {
+        Ok(outcome) => told(failover, &order, &outcome),
+        Err(refusal) => not_done(failover, refusal),
     }
 }
 
-fn meant(failover: bool, change: Change) -> Result<Order, Refusal> {
+/// What Patroni says of an order that can't be, as far as this node knows. The order itself is made on a fresh read.
+fn possible(context: &Context, order: &Order) -> Result<(), Refusal> {
+    let served = context.served();
+    let Some(cluster) = &served.cluster else {
+        return Err(Refusal::no_contact());
+    };
+    if cluster.settings.paused && order.to.is_none() {
+        return Err(Refusal::bad_request(
+            "in a paused cluster a switchover needs its candidate",
+        ));
+    }
+    if let Some(from) = &order.from
+        && cluster.leader.as_ref() != Some(from)
+    {
+        return Err(Refusal::refused("leader name does not match"));
+    }
+    let others = || {
+        let members = cluster.members.keys();
+        members.filter(|name| cluster.leader.as_ref() != Some(*name))
+    };
+    let Some(to) = &order.to else {
+        return match others().next() {
+            Some(_) => Ok(()),
+            None => Err(Refusal::refused(
+                "switchover is not possible: cluster does not have members except leader",
+            )),
+        };
+    };
+    if !cluster.members.contains_key(to) {
+        return Err(Refusal::refused("candidate does not exists"));
+    }
+    let newest = cluster.sync.as_ref().map(ha::quorum::SyncRecord::newest);
+    let synchronous = newest.is_none_or(|setting| setting.standbys.contains(to));
+    if cluster.settings.sync_mode == ha::SyncMode::On && order.from.is_some() && !synchronous {
+        return Err(Refusal::refused(
+            "candidate name does not match with sync_standby",
+        ));
+    }
+    Ok(())
+}
+
+fn meant(failover: bool, change: Change) -> Result<(Order, Option<Schedule>), Refusal> {
     let name =
         |text: String| NodeName::new(text).map_err(|bad| Refusal::bad_request(bad.to_string()));
     let from = change
@@ -122,26 +190,14 @@ fn meant(failover: bool, change: Change) -> Result<Order, Refusal> {
             "Switchover could be performed only from a specific leader",
         ));
     }
-    if change
-        .scheduled_at
-        .is_some_and(|at| !at.is_null() && at != "")
-    {
-        let what = if failover {
-            "Failover can't be scheduled"
-        } else {
-            "Switchovers can't be scheduled yet"
-        };
-        let code = if failover {
-            Code::BadRequest
-        } else {
-            Code::Invalid
-        };
-        return Err(Refusal::new(code, what));
+    let at = schedule::read(change.scheduled_at.as_ref())?;
+    if failover && at.is_some() {
+        return Err(Refusal::bad_request("Failover can't be scheduled"));
     }
     if from.is_some() && from == to {
         return Err(Refusal::refused("leader and candidate are the same"));
     }
-    Ok(Order {
+    let order = Order {
         accept_loss: false,
         action: if failover {
             Action::Failover
@@ -152,7 +208,8 @@ fn meant(failover: bool, change: Change) -> Result<Order, Refusal> {
         to,
         timeout: TIMEOUT,
         epoch: None,
-    })
+    };
+    Ok((order, at))
 }
 
 fn told(failover: bool, order: &Order, outcome: &Outcome) -> Response {
@@ -182,6 +239,14 @@ fn not_done(failover: bool, refusal: Refusal) -> Response {
             ),
         ),
         Code::NotFound => body::text(StatusCode::PRECONDITION_FAILED, "candidate does not exists"),
+        // Who would be asked, and why nobody can be.
+        Code::Refused if !failover => body::text(
+            StatusCode::PRECONDITION_FAILED,
+            format!(
+                "switchover is not possible: no good candidates have been found: {}",
+                refusal.error
+            ),
+        ),
         _ => plain(refusal),
     }
 }

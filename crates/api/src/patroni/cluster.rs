@@ -44,9 +44,13 @@ struct MemberLine {
     api_url: String,
     host: String,
     port: u16,
-    timeline: u32,
+    /// Absent where no Postgres runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeline: Option<u32>,
     #[serde(skip_serializing_if = "is_false")]
     pending_restart: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduled_restart: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tags: Option<Value>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -92,6 +96,8 @@ struct Record {
     replication_state: Option<String>,
     #[serde(default)]
     pending_restart: bool,
+    #[serde(default)]
+    scheduled_restart: Option<Value>,
     #[serde(default)]
     tags: Option<Value>,
 }
@@ -173,8 +179,9 @@ fn line(cluster: &Cluster, name: &NodeName, record: Record) -> MemberLine {
         api_url: record.api_url,
         host,
         port,
-        timeline: record.timeline,
+        timeline: (record.timeline > 0).then_some(record.timeline),
         pending_restart: record.pending_restart,
+        scheduled_restart: record.scheduled_restart,
         tags,
         positions,
     }

@@ -7,6 +7,8 @@ mod actions;
 mod cluster;
 mod health;
 mod query;
+mod restart;
+mod schedule;
 mod status;
 
 use crate::body;
@@ -19,7 +21,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-pub(crate) use status::{state, timeline};
+pub(crate) use status::{role_of, state, timeline};
 
 use query::Query;
 use serde_json::Value;

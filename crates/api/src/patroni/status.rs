@@ -1,8 +1,9 @@
 //! The status document.
 
+use crate::clock;
 use crate::office::{Office, SyncRole};
 use crate::patroni::health::replication_state;
-use crate::served::ReplicationRow;
+use crate::served::{ReplicationRow, Served};
 use ha::{Epoch, Job, NodeName, NodeState, Postgres};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -39,6 +40,8 @@ pub(crate) struct Status<'a> {
     database_system_identifier: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     pending_restart: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduled_restart: Option<&'a Value>,
     patroni: Program<'a>,
     /// Where the primary is, by the leader key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,6 +134,7 @@ pub(super) fn document<'a>(office: &Office<'a>) -> Status<'a> {
         tags: &served.tags,
         database_system_identifier: served.system_id.map(|id| id.to_string()),
         pending_restart: served.pending_restart,
+        scheduled_restart: served.scheduled_restart.as_ref(),
         patroni: Program {
             version: &served.version,
             scope: &served.scope,
@@ -182,6 +186,11 @@ pub(crate) fn state(office: &Office<'_>) -> &'static str {
         (_, Postgres::Down { leftovers: 0 }) => "stopped",
         (_, Postgres::Down { .. }) => "crashed",
     }
+}
+
+/// Patroni's role of the published picture.
+pub(crate) fn role_of(served: &Served) -> &'static str {
+    role(&Office::new(served, clock::now()))
 }
 
 /// Patroni's role: what Postgres is, not what it may be.

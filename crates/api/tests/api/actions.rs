@@ -4,7 +4,11 @@ use crate::world::World;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-const UNSAFE: [(Method, &str); 11] = [
+const UNSAFE: [(Method, &str); 15] = [
+    (Method::POST, "/restart"),
+    (Method::DELETE, "/restart"),
+    (Method::POST, "/reload"),
+    (Method::POST, "/reinitialize"),
     (Method::POST, "/switchover"),
     (Method::POST, "/failover"),
     (Method::DELETE, "/switchover"),
@@ -124,11 +128,8 @@ async fn what_cannot_be_done_is_said() {
     let world = World::three().await;
     let server = world.serve("a").await;
     for (method, path, status) in [
-        (Method::POST, "/restart", 501),
-        (Method::POST, "/reinitialize", 501),
         (Method::POST, "/nosuch", 501),
         (Method::PUT, "/nosuch", 501),
-        (Method::DELETE, "/restart", 404),
         (Method::DELETE, "/switchover", 404),
         (Method::TRACE, "/primary", 405),
         (Method::POST, "/api/v1/state", 405),

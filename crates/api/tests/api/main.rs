@@ -2,6 +2,7 @@
 
 mod actions;
 mod documents;
+mod errands;
 mod events;
 mod health;
 mod hostile;

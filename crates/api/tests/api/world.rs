@@ -1,5 +1,6 @@
 //! A cluster of three nodes and a monitor in a store, and a server for any of them.
 
+use api::errand::Errand;
 use api::{Api, BasicAuth, Membership, Options, Served, StoreMember, Token, v1};
 use async_trait::async_trait;
 use ha::quorum::{Setting, SyncRecord};
@@ -19,7 +20,7 @@ use store::layout::{
 };
 use store::{MemoryStore, Store, Txn};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 pub(crate) const SECRET: &[u8] = b"a secret of this test only";
 pub(crate) const SYSTEM: SystemId = SystemId(7_710_775_333_835_992_131);
@@ -304,15 +305,23 @@ pub(crate) struct Server {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) client: Client,
     pub(crate) members: Arc<ThreeVoters>,
+    /// Plays the agent for what is asked of it.
+    pub(crate) errands: tokio::sync::Mutex<mpsc::Receiver<Errand>>,
+    pub(crate) reload: Arc<Notify>,
     publish: watch::Sender<Arc<Served>>,
     _stop: oneshot::Sender<()>,
 }
 
 impl Server {
     pub(crate) async fn start(world: &World, served: Served) -> Self {
+        let witness = served.witness;
         let (publish, receiver) = watch::channel(Arc::new(served));
         let members = Arc::new(ThreeVoters::default());
+        let (errands, asked) = mpsc::channel(8);
+        let reload = Arc::new(Notify::new());
         let options = Options {
+            errands: (!witness).then_some(errands),
+            reload: Arc::clone(&reload),
             keys: world.keys.clone(),
             store: Arc::new(world.store.clone()),
             token: Token::derive(SECRET),
@@ -330,6 +339,8 @@ impl Server {
             address,
             client: Client::new(),
             members,
+            errands: tokio::sync::Mutex::new(asked),
+            reload,
             publish,
             _stop: stop,
         }

@@ -7,7 +7,7 @@ use super::race::{race, suspicion};
 use crate::decision::{Action, Decision};
 use crate::lineage::{Lineage, Relation};
 use crate::types::{Instant, NodeName};
-use crate::view::{Cluster, DataDir, NodeView, Postgres, Standby, StreamBroken};
+use crate::view::{Cluster, DataDir, Errand, NodeView, Postgres, Standby, StreamBroken};
 use std::time::Duration;
 
 pub(super) fn follow(
@@ -32,6 +32,9 @@ pub(super) fn follow(
             format!("{leader} leads: taking back the promise of epoch {epoch}"),
         );
     }
+    if let Some(decision) = errand(cluster, me, leader) {
+        return decision;
+    }
     if let Some(decision) = super::settle_down(me, &cluster.settings, now) {
         return decision;
     }
@@ -41,6 +44,26 @@ pub(super) fn follow(
         Postgres::Primary(_) | Postgres::Starting | Postgres::Unresponsive { .. } => {
             Decision::wait("unsettled", "Postgres has not settled yet")
         }
+    }
+}
+
+/// What a person has asked of this standby. To be stopped is all that a restart needs: a standby that is down is
+/// started.
+fn errand(cluster: &Cluster, me: &NodeView, leader: &NodeName) -> Option<Decision> {
+    match (me.errand?, &me.postgres) {
+        (Errand::Restart, Postgres::Standby(_)) => Some(Decision::act(
+            "restart",
+            Action::Stop,
+            "a person asked for a restart: stopping cleanly",
+        )),
+        (Errand::Reinitialize, _) => Some(match cluster.published_lineage() {
+            Some(lineage) => clone(
+                (leader.clone(), cluster.current_epoch(), lineage.clone()),
+                "a person asked for it",
+            ),
+            None => waiting_for_promotion(leader),
+        }),
+        (Errand::Restart | Errand::Restarting, _) => None,
     }
 }
 

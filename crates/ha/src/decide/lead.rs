@@ -8,7 +8,8 @@ use crate::quorum::{self, Applied, Setting, Step, SyncRecord};
 use crate::settings::SyncMode;
 use crate::types::{Epoch, Instant, Lsn, NodeName};
 use crate::view::{
-    Cluster, DataDir, Lease, NodeRecord, NodeView, Postgres, Primary, Standby, Storage, Switchover,
+    Cluster, DataDir, Errand, Lease, NodeRecord, NodeView, Postgres, Primary, Standby, Storage,
+    Switchover,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -128,7 +129,22 @@ fn preside(
     if record.maintenance || record.dropped {
         return step_aside(cluster, me, primary);
     }
+    if me.errand == Some(Errand::Restart) {
+        return restart(cluster, me);
+    }
     Decision::wait("leader", steady_reason(cluster, epoch))
+}
+
+/// A restart that a person asked for, and after which this node leads on: so its own promise must do for its claim.
+fn restart(cluster: &Cluster, me: &NodeView) -> Decision {
+    match accepted_alone(cluster, me) {
+        Ok(()) => Decision::act(
+            "restart",
+            Action::Drain,
+            "a person asked for a restart: stopping cleanly, the leadership stays",
+        ),
+        Err(missing) => Decision::wait("restart", format!("can't restart yet: {missing}")),
+    }
 }
 
 /// Whether a promise of this node stands in its own epoch.
@@ -436,7 +452,10 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
     if me.clean_stop && (record.maintenance || record.dropped) {
         return release("step aside", format!("{} steps aside", me.name));
     }
-    if !cluster.settings.paused && can_take_over(cluster, me).is_ok() {
+    // Nothing is lost by waiting for a Postgres that a person restarts; one that does not come back is another matter.
+    let restarting =
+        me.errand == Some(Errand::Restarting) && me.clean_stop && me.start_failures == 0;
+    if !restarting && !cluster.settings.paused && can_take_over(cluster, me).is_ok() {
         // An order that stands tells who goes first.
         return release(
             "postmaster died",
@@ -466,6 +485,10 @@ fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Decis
     // It may become readable again, and has what nobody else has.
     if let Some(wait) = super::wrong_directory(cluster, me) {
         return wait;
+    }
+    if restarting {
+        let reason = "starting Postgres again, as a person asked for";
+        return Decision::act("restart", Action::Park, reason);
     }
     Decision::act(
         "restart in place",
@@ -509,12 +532,15 @@ fn too_long(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Opt
 /// Whether this node's own promise would do for its next claim. If not, it must let go of the leadership: as long as
 /// the others see a leader, they follow it and promise nothing.
 fn enough_alone(cluster: &Cluster, me: &NodeView) -> Result<(), String> {
-    let Some(record) = &cluster.sync else {
-        return Ok(());
-    };
-    record
-        .accepts(&BTreeSet::from([me.name.clone()]))
+    accepted_alone(cluster, me)
         .map_err(|missing| format!("Postgres on {} has died; {missing}", me.name))
+}
+
+fn accepted_alone(cluster: &Cluster, me: &NodeView) -> Result<(), quorum::Missing> {
+    let record = cluster.sync.as_ref();
+    record.map_or(Ok(()), |record| {
+        record.accepts(&BTreeSet::from([me.name.clone()]))
+    })
 }
 
 /// Whether the living others could lead without loss, if this node let go.

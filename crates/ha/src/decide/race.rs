@@ -7,7 +7,7 @@ use crate::decision::{Action, Claim, Decision};
 use crate::lineage::Position;
 use crate::quorum::{Missing, Setting, SyncRecord};
 use crate::types::{Instant, NodeName};
-use crate::view::{Cluster, DataDir, NodeView, Postgres, Promise, Standby};
+use crate::view::{Cluster, DataDir, Errand, NodeView, Postgres, Promise, Standby};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -371,9 +371,25 @@ fn turn(
     Ok(())
 }
 
+/// Whom a leader that a person restarts can count on again: its standbys have promised nothing, and wait for it. So
+/// no commit rests on this node alone meanwhile.
+fn returning<'a>(cluster: &'a Cluster, me: &NodeView) -> impl Iterator<Item = &'a NodeName> {
+    let newest = cluster.sync.as_ref().map(SyncRecord::newest);
+    let mine = newest.filter(|it| it.leader == me.name && me.errand == Some(Errand::Restarting));
+    mine.into_iter()
+        .flat_map(|setting| &setting.standbys)
+        .filter(|name| cluster.members.contains_key(*name))
+}
+
 fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &str) -> Decision {
     let epoch = cluster.current_epoch().next();
-    let first = || super::first_setting(cluster, &me.name, counted.iter());
+    let first = || {
+        super::first_setting(
+            cluster,
+            &me.name,
+            counted.iter().chain(returning(cluster, me)),
+        )
+    };
     let mut promises = cluster.live_promises();
     promises.retain(|name, _| counted.contains(*name));
     let unproven = cluster

@@ -2,10 +2,10 @@
 
 use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{
-    Action, Claim, Cluster, ClusterView, Contact, DataDir, Decision, Epoch, Initialize, Instant,
-    Leadership, Lease, Lineage, Lsn, Member, NodeName, NodeRecord, NodeState, NodeView, Postgres,
-    Primary, Published, Standby, Storage, Switchover, SyncMode, SystemId, Timeline, Walsender,
-    decide,
+    Action, Claim, Cluster, ClusterView, Contact, DataDir, Decision, Epoch, Errand, Initialize,
+    Instant, Leadership, Lease, Lineage, Lsn, Member, NodeName, NodeRecord, NodeState, NodeView,
+    Postgres, Primary, Published, Standby, Storage, Switchover, SyncMode, SystemId, Timeline,
+    Walsender, decide,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -64,6 +64,10 @@ impl World {
                     ..Switchover::default()
                 };
                 self.cluster.switchover = Some(order);
+            }
+            ["restart", name] => self.node_mut(name).me.errand = Some(Errand::Restart),
+            ["reinitialize", name] => {
+                self.node_mut(name).me.errand = Some(Errand::Reinitialize);
             }
             ["maintenance", name, on] => self.record(name).maintenance = *on == "on",
             ["pause", on] => self.cluster.settings.paused = *on == "on",
@@ -290,6 +294,7 @@ impl World {
             if heard {
                 node.me.contact.beat = Some(now);
             }
+            node.me.errand = node.me.errand.and_then(|it| it.left(&node.me.postgres));
             if let Postgres::Standby(standby) = &mut node.me.postgres {
                 standby.received = node.wal;
                 standby.replayed = node.wal;
@@ -396,6 +401,8 @@ impl World {
                 leader, lineage, ..
             } => {
                 let end = leader_wal(&leader);
+                let me = self.me(name);
+                me.errand = me.errand.filter(|it| *it != Errand::Reinitialize);
                 self.stream(name, leader, lineage, end);
             }
             Action::Drain | Action::Stop | Action::Fence => {
@@ -520,6 +527,7 @@ fn fresh(name: NodeName) -> NodeView {
         start_failures: 0,
         stream_broken: None,
         stream_says: None,
+        errand: None,
     }
 }
 

@@ -13,14 +13,18 @@ use ::store::layout::{Keys, NodeEntry};
 use ::store::{Store, StoreError, Tls};
 use agent::{Agent, Ended, StopOrder, Witness, WitnessOptions};
 use anyhow::{Context as _, Result, bail};
+use api::errand::Errand;
 use api::v1::{Code, Register};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 
 /// How long the store may take to answer before that is said again.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Errands that the agent has not looked at yet.
+const ERRANDS_WAITING: usize = 8;
 
 /// Runs the node until it is told to stop. `_pid_file` is held for as long as that.
 pub(crate) fn run(config: Config, _pid_file: PidFile) -> Result<ExitCode> {
@@ -65,6 +69,8 @@ struct Life {
     /// None: a monitor.
     instance: Option<Instance>,
     elsewhere: Elsewhere,
+    /// Told by `POST /reload`.
+    reload: Arc<Notify>,
 }
 
 async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
@@ -90,9 +96,11 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         store,
         instance,
         elsewhere,
+        reload: Arc::default(),
     };
     let (served, shown) = watch::channel(Arc::new(life.first_picture()));
-    let api = api::Api::new(life.api_options(shown));
+    let (errands, asking) = mpsc::channel(ERRANDS_WAITING);
+    let api = api::Api::new(life.api_options(shown, errands));
     ports.serve(life.own_store.member(), &api, &life.elsewhere);
     tracing::info!(
         name = %life.config.name,
@@ -100,7 +108,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         "started, meeting the store"
     );
     let result = tokio::select! {
-        ended = life.lead(served) => ended,
+        ended = life.lead(served, asking) => ended,
         failure = life.own_store.failed() => {
             tracing::error!(error = %failure, "the store's member failed: this node can't go on");
             Err(anyhow::Error::new(failure).context("the store's member failed"))
@@ -125,22 +133,35 @@ impl Life {
         }
     }
 
-    fn api_options(&self, served: watch::Receiver<Arc<api::Served>>) -> api::Options {
+    fn api_options(
+        &self,
+        served: watch::Receiver<Arc<api::Served>>,
+        errands: mpsc::Sender<Errand>,
+    ) -> api::Options {
         api::Options {
             keys: self.keys.clone(),
             store: Arc::clone(&self.store),
             token: self.secret.api_token(),
             basic_auth: self.config.restapi.authentication.as_ref().map(basic_auth),
             served,
+            errands: self.instance.is_some().then_some(errands),
+            reload: Arc::clone(&self.reload),
             membership: self.own_store.membership(),
         }
     }
 
-    async fn lead(&self, served: watch::Sender<Arc<api::Served>>) -> Result<ExitCode> {
+    async fn lead(
+        &self,
+        served: watch::Sender<Arc<api::Served>>,
+        asking: mpsc::Receiver<Errand>,
+    ) -> Result<ExitCode> {
         let signals = Signals::take()?;
         match &self.instance {
             None => self.watch_over(served, signals).await,
-            Some(instance) => Box::pin(self.look_after_postgres(instance, served, signals)).await,
+            Some(instance) => {
+                let options = self.agent_options(instance, served, asking)?;
+                Box::pin(self.look_after_postgres(instance, options, signals)).await
+            }
         }
     }
 
@@ -168,6 +189,7 @@ impl Life {
                     Asked::Stop(_) => return Ok(ExitCode::Ok),
                     Asked::Reload => certificates::reload(self.tls.as_ref()),
                 },
+                () = self.reload.notified() => certificates::reload(self.tls.as_ref()),
                 result = &mut duty => return result,
             }
         }
@@ -177,10 +199,9 @@ impl Life {
     async fn look_after_postgres(
         &self,
         instance: &Instance,
-        served: watch::Sender<Arc<api::Served>>,
+        options: agent::Options,
         mut signals: Signals,
     ) -> Result<ExitCode> {
-        let options = self.agent_options(instance, served)?;
         let (agent, handle) = Agent::start(options)?;
         let register = self.register_when_ready();
         let running = agent.run();
@@ -198,6 +219,10 @@ impl Life {
                         self.reload(instance).await;
                     }
                 },
+                () = self.reload.notified() => {
+                    certificates::reload(self.tls.as_ref());
+                    self.reload(instance).await;
+                }
                 result = &mut register, if !registered && !stopping => {
                     registered = true;
                     if let Err(error) = result {
@@ -221,6 +246,7 @@ impl Life {
         &self,
         instance: &Instance,
         served: watch::Sender<Arc<api::Served>>,
+        errands: mpsc::Receiver<Errand>,
     ) -> Result<agent::Options> {
         let config = &self.config;
         let postgresql = config
@@ -240,6 +266,7 @@ impl Life {
             tags: config.tags.shown.clone(),
             bootstrap: config.bootstrap.dcs.clone(),
             served,
+            errands,
             keeper_on: self.elsewhere.store.clone(),
         })
     }

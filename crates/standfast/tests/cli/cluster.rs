@@ -167,6 +167,8 @@ async fn serve(store: MemoryStore, keys: Keys, token: Token, port: u16) {
         token,
         basic_auth: None,
         served: receiver,
+        errands: None,
+        reload: Arc::default(),
         membership: None,
     };
     tokio::spawn(Api::new(options).listen(listener, std::future::pending()));

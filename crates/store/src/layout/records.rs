@@ -131,7 +131,8 @@ pub struct MemberRecord {
     pub receive_lsn: Option<Lsn>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay_lsn: Option<Lsn>,
-    #[serde(default)]
+    /// Absent where no Postgres runs.
+    #[serde(default, skip_serializing_if = "is_unknown")]
     pub timeline: Timeline,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_state: Option<String>,
@@ -140,8 +141,19 @@ pub struct MemberRecord {
     pub pause: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<serde_json::Value>,
+    /// `schedule`, and the conditions that it was asked for with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_restart: Option<serde_json::Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standfast: Option<MemberExtra>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands out a reference"
+)]
+fn is_unknown(timeline: &Timeline) -> bool {
+    *timeline == Timeline::default()
 }
 
 /// What Patroni has no field for.
