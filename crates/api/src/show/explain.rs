@@ -100,7 +100,14 @@ fn under_leader(
     let nodes = nodes.collect();
     let (would_win, summary) = match next {
         Ok(next) => {
-            let text = format!("{leader} leads epoch {epoch}; {next} would lead next");
+            let text = if cluster.settings.paused {
+                format!(
+                    "{leader} leads epoch {epoch}; the cluster is paused: {next} would lead if it were ordered, and \
+                     nobody by itself"
+                )
+            } else {
+                format!("{leader} leads epoch {epoch}; {next} would lead next")
+            };
             (Some(next), text)
         }
         Err(why) => (

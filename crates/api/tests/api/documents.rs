@@ -483,6 +483,16 @@ async fn explain_says_who_may_lead_and_why_not() {
 }
 
 #[tokio::test]
+async fn explain_names_nobody_who_would_take_over_a_paused_cluster_by_itself() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    server.publish(|served| served.cluster.as_mut().unwrap().settings.paused = true);
+    let explain: v1::Explain = server.document("/api/v1/explain").await;
+    let text = "a leads epoch 7; the cluster is paused: c would lead if it were ordered, and nobody by itself";
+    assert_eq!(explain.summary, text);
+}
+
+#[tokio::test]
 async fn explain_without_a_leader_counts_the_promises() {
     let world = World::three().await;
     world

@@ -218,8 +218,8 @@ impl Member {
         }
         let fatal = self.raft.metrics().borrow().running_state.clone().err();
         let Some(fatal) = fatal else { return Ok(()) };
-        if self.door.is_closed() && matches!(fatal, Fatal::Stopped) {
-            // As it was told to. Somebody still asks.
+        if self.was_told_to_stop(&fatal) {
+            // Somebody still asks.
             return Err(StoreError::Fatal("this store member was stopped".into()));
         }
         self.fail(fatal.to_string());
@@ -246,8 +246,15 @@ impl Member {
         }
     }
 
+    /// Whether Raft ended as it was told to, which is no failure.
+    fn was_told_to_stop(&self, fatal: &Fatal<NodeId>) -> bool {
+        self.door.is_closed() && matches!(fatal, Fatal::Stopped)
+    }
+
     fn fatal(&self, fatal: &Fatal<NodeId>) -> Refusal {
-        self.fail(fatal.to_string());
+        if !self.was_told_to_stop(fatal) {
+            self.fail(fatal.to_string());
+        }
         Refusal::Failed(fatal.to_string())
     }
 
