@@ -36,6 +36,20 @@ impl Announced {
         "the action failed and is decided anew",
         "processes can't be killed: the lease is left to end",
     ]);
+
+    /// The same where an agent has to stop what can't be stopped.
+    pub const STOPPED_IN_TROUBLE: Self = Self(&[
+        "the store no longer has this node as leader",
+        "WAL that the cluster does not have was discarded",
+        "postmaster.pid names a process that is not its; removed",
+        "the storage fails: Postgres is not stopped in order",
+        "Postgres did not stop in order",
+        "processes can't be killed: the lease is left to end",
+        "the agent's loop hangs: the lease is not renewed",
+        // Another leads meanwhile.
+        "the leadership was not released",
+        "cannot stream from",
+    ]);
 }
 
 /// What the Raft library says whenever a peer is silent for a moment.

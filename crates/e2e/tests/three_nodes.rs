@@ -96,6 +96,32 @@ fn the_data_disk_hangs() {
     );
 }
 
+/// An orderly stop would wait for a checkpoint that this disk never takes, and hold the leadership meanwhile. The process
+/// itself can't end while the kernel holds its writing thread.
+#[test]
+fn the_agent_is_stopped_while_its_data_disk_hangs() {
+    let name = "the_agent_is_stopped_while_its_data_disk_hangs";
+    let (disks, announced) = (Topology::ThreeOnOwnDisks, Announced::STOPPED_IN_TROUBLE);
+    story(name, disks, announced, async |world| {
+        let ledger = world.load(4).await?;
+        let old = world.cluster.primary().await?;
+        let node = world.cluster.node_mut(&old)?;
+        let disk = node.data_dir.parent().expect("a parent").to_owned();
+        node.host.hang_disk(&disk)?;
+        node.signal_agent(Signal::TERM)?;
+        world
+            .cluster
+            .another_primary(&old, settle_deadline())
+            .await?;
+        ledger.more(50, settle_deadline()).await?;
+        let node = world.cluster.node_mut(&old)?;
+        node.host.resume_disk(&disk)?;
+        node.stop(settle_deadline()).await?;
+        node.start()?;
+        world.reckon(ledger).await.map(drop)
+    });
+}
+
 #[test]
 fn a_busy_backend_is_not_taken_for_a_dead_postgres() {
     let name = "a_busy_backend_is_not_taken_for_a_dead_postgres";

@@ -8,7 +8,11 @@
 
 use anyhow::{Context as _, Result};
 use std::io;
+use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
+
+/// What the store's thread is at is given so long to end; all that counts is on its disk already.
+const STORE_ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The runtimes of one node.
 #[derive(Debug)]
@@ -47,8 +51,10 @@ impl Threads {
             rest: self.rest.handle().clone(),
         };
         let result = self.agent.block_on(part(elsewhere));
-        // Requests that are still being answered don't keep the process.
+        // Neither requests that are still being answered nor threads that wait for a hung disk keep the process.
         self.rest.shutdown_background();
+        self.agent.shutdown_background();
+        self.store.shutdown_timeout(STORE_ENDS_WITHIN);
         result
     }
 }
