@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod confirm;
 mod create;
+mod ctl;
 mod demo;
 mod exit;
 mod incidents;
@@ -38,6 +39,9 @@ fn main() -> std::process::ExitCode {
     let mut words = std::env::args_os();
     if words.nth(1).is_some_and(|word| word == GUARD) {
         return guard::main(words.collect());
+    }
+    if std::env::args_os().next().is_some_and(|program| ctl::is_meant(&program)) {
+        return ctl::main().into();
     }
     let code = match standfast() {
         Ok(code) => code,
@@ -77,14 +81,14 @@ fn standfast() -> anyhow::Result<ExitCode> {
             let target = client::Target::find(&named, &homes)?;
             block_on(client::run(&target, &ask, &homes))
         }
-        Command::Stop { pgdata, signal } => client::stop(&client::load(&pgdata, &homes)?, signal),
-        Command::Reload { pgdata } => client::reload(&client::load(&pgdata, &homes)?, &homes),
+        Command::Stop { which, signal } => client::stop(&own(which, &homes)?, signal),
+        Command::Reload(which) => client::reload(&own(which, &homes)?, &homes),
         Command::Demo(options) => demo::run(options),
         Command::Bench(what) => bench::run(&what),
         Command::CheckConfig(which) => check_config(&file(which, &homes)?, &homes),
         Command::Replay(journal) => replay::replay(&journal),
-        Command::RecoverStore { pgdata, yes } => {
-            let config = client::load(&pgdata, &homes)?;
+        Command::RecoverStore { which, yes } => {
+            let config = own(which, &homes)?;
             let pid_file = PidFile::acquire(&config.state_dir)?;
             block_on(run::recover_store(&config, pid_file, yes))
         }
@@ -96,6 +100,14 @@ fn file(which: Which, homes: &Homes) -> anyhow::Result<PathBuf> {
     match which {
         Which::File(file) => Ok(file),
         Which::Pgdata(pgdata) => Ok(client::load(&pgdata, homes)?.file),
+    }
+}
+
+/// The configuration of a node of this machine.
+fn own(which: Which, homes: &Homes) -> anyhow::Result<Config> {
+    match which {
+        Which::File(file) => Ok(Config::load(&file, homes)?.0),
+        Which::Pgdata(pgdata) => client::load(&pgdata, homes),
     }
 }
 

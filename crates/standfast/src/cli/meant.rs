@@ -29,13 +29,13 @@ pub(crate) enum Command {
     CreateMonitor(MonitorRequest),
     CreatePostgres(PostgresRequest),
     Ask(Named, Ask),
-    Stop { pgdata: PathBuf, signal: Signal },
-    Reload { pgdata: PathBuf },
+    Stop { which: Which, signal: Signal },
+    Reload(Which),
     CheckConfig(Which),
     Demo(crate::demo::Options),
     Bench(crate::bench::Bench),
     Replay(PathBuf),
-    RecoverStore { pgdata: PathBuf, yes: bool },
+    RecoverStore { which: Which, yes: bool },
     Version { json: bool },
 }
 
@@ -198,7 +198,7 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
     Ok(match arguments.verb {
         Verb::Create(Create::Monitor(typed)) => Command::CreateMonitor(create::monitor(*typed)?),
         Verb::Create(Create::Postgres(typed)) => Command::CreatePostgres(create::postgres(*typed)?),
-        Verb::Run(typed) => Command::Run(which(typed.file, typed.local)?),
+        Verb::Run(own) => Command::Run(which(own)?),
         Verb::Show(show) => self::show(show)?,
         Verb::Status(table) => ask(table.target, Ask::Status { json: table.json })?,
         Verb::Explain(table) => ask(table.target, Ask::Explain { json: table.json })?,
@@ -243,16 +243,12 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
                 (false, false) => Signal::TERM,
             };
             Command::Stop {
-                pgdata: pgdata(&args.local)?,
+                which: which(args.own)?,
                 signal,
             }
         }
-        Verb::Reload(local) => Command::Reload {
-            pgdata: pgdata(&local)?,
-        },
-        Verb::Config(typed::Config::Check { file, local }) => {
-            Command::CheckConfig(which(file, local)?)
-        }
+        Verb::Reload(own) => Command::Reload(which(own)?),
+        Verb::Config(typed::Config::Check { own }) => Command::CheckConfig(which(own)?),
         Verb::Demo(options) => Command::Demo(options),
         Verb::Bench(what) => Command::Bench(what),
         Verb::Debug(typed::Debug::Replay { file }) => {
@@ -260,8 +256,8 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
                 Failure::error(format!("can't make {} absolute: {error}", file.display()))
             })?)
         }
-        Verb::Store(typed::Store::Recover { local, yes }) => Command::RecoverStore {
-            pgdata: pgdata(&local)?,
+        Verb::Store(typed::Store::Recover { own, yes }) => Command::RecoverStore {
+            which: which(own)?,
             yes,
         },
         Verb::Version(args) => Command::Version { json: args.json },
@@ -410,10 +406,10 @@ fn one_group(group: Option<u32>) -> Result<(), Failure> {
     }
 }
 
-fn which(file: Option<PathBuf>, local: typed::Local) -> Result<Which, Failure> {
-    match file {
+fn which(own: typed::Own) -> Result<Which, Failure> {
+    match own.file {
         Some(file) => Ok(Which::File(made_absolute(&file)?)),
-        None => Ok(Which::Pgdata(pgdata(&local)?)),
+        None => Ok(Which::Pgdata(pgdata(&own.local)?)),
     }
 }
 

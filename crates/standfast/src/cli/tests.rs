@@ -277,6 +277,26 @@ fn words_of_pg_autoctl() {
 }
 
 #[test]
+fn a_node_of_ones_own_file_is_stopped_reloaded_and_recovered_by_it() {
+    let file = || Which::File("/etc/n1.yml".into());
+    assert_eq!(
+        meaning("stop /etc/n1.yml"),
+        Command::Stop {
+            which: file(),
+            signal: Signal::TERM
+        }
+    );
+    assert_eq!(meaning("reload /etc/n1.yml"), Command::Reload(file()));
+    assert_eq!(
+        meaning("store recover /etc/n1.yml --yes"),
+        Command::RecoverStore {
+            which: file(),
+            yes: true
+        }
+    );
+}
+
+#[test]
 fn stop_sends_what_pg_ctl_would() {
     for (line, signal) in [
         ("stop --pgdata /a", Signal::TERM),
@@ -286,7 +306,7 @@ fn stop_sends_what_pg_ctl_would() {
         assert_eq!(
             meaning(line),
             Command::Stop {
-                pgdata: "/a".into(),
+                which: Which::Pgdata("/a".into()),
                 signal
             }
         );

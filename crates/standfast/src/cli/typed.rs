@@ -46,7 +46,7 @@ pub(crate) enum Verb {
     #[command(subcommand)]
     Create(Create),
     /// Run a node: its agent and, beneath it, Postgres
-    Run(Run),
+    Run(Own),
     /// Show the cluster's state, events, settings and addresses
     #[command(subcommand)]
     Show(Show),
@@ -77,7 +77,7 @@ pub(crate) enum Verb {
     /// Stop this node's agent and its Postgres
     Stop(Stop),
     /// Make this node's agent read its configuration again
-    Reload(Local),
+    Reload(Own),
     /// Configuration files
     #[command(subcommand)]
     Config(Config),
@@ -110,7 +110,7 @@ pub(crate) enum Store {
     /// Go on with this node's member alone, after a majority is lost for good; the agent must be stopped
     Recover {
         #[command(flatten)]
-        local: Local,
+        own: Own,
         /// Do it: what only the lost members knew is lost
         #[arg(long)]
         yes: bool,
@@ -123,6 +123,15 @@ pub(crate) struct Local {
     /// The node's data directory
     #[arg(long, env = "PGDATA", value_name = "DIR")]
     pub(crate) pgdata: Option<PathBuf>,
+}
+
+/// Which node of this machine is meant
+#[derive(Debug, Args)]
+pub(crate) struct Own {
+    /// The node's configuration file, when `create` did not write it
+    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) local: Local,
 }
 
 /// Whom to ask
@@ -148,14 +157,6 @@ pub(crate) struct Scope {
     /// File of the cluster secret
     #[arg(long, env = "STANDFAST_SECRET_FILE", value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Run {
-    /// The configuration file, when `create` did not write it
-    pub(crate) file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) local: Local,
 }
 
 #[derive(Debug, Subcommand)]
@@ -393,7 +394,7 @@ pub(crate) struct Watch {
 #[derive(Debug, Args)]
 pub(crate) struct Stop {
     #[command(flatten)]
-    pub(crate) local: Local,
+    pub(crate) own: Own,
     /// Disconnect clients and stop in order
     #[arg(long, conflicts_with = "immediate")]
     pub(crate) fast: bool,
@@ -406,10 +407,8 @@ pub(crate) struct Stop {
 pub(crate) enum Config {
     /// Check a configuration file and say everything that is wrong with it
     Check {
-        /// The file; the one that `create` wrote for --pgdata if none is given
-        file: Option<PathBuf>,
         #[command(flatten)]
-        local: Local,
+        own: Own,
     },
 }
 

@@ -37,6 +37,10 @@ pub(super) async fn node(
         WhichNode::At(endpoint) => at(&state, &endpoint.host, endpoint.port)?,
     };
     let own = target.config.as_ref().filter(|config| config.name == name);
+    if own.is_some_and(Config::is_witness) {
+        let failure = Failure::usage(format!("{name} is a monitor"));
+        return Err(failure.hint("remove it with standfast drop monitor").into());
+    }
     let known = state.nodes.iter().any(|node| node.name == name);
     // An earlier drop that was cut off has left files, and no node in the cluster.
     if !known && own.is_none() {

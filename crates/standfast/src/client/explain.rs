@@ -30,8 +30,9 @@ pub(super) fn text(explain: &Explain) -> String {
         .map(|node| {
             let may = if node.may_lead { "yes" } else { "no" };
             let why = match &node.waits_for {
-                Some(waits) => format!("{}; waits for {waits}", node.why),
-                None => node.why.clone(),
+                // Before an election the one is the other.
+                Some(waits) if !node.why.ends_with(waits) => format!("{}; {waits}", node.why),
+                _ => node.why.clone(),
             };
             vec![node.name.to_string(), may.to_owned(), why]
         })

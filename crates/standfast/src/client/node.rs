@@ -31,6 +31,9 @@ pub(super) async fn set(
     as_json: bool,
 ) -> anyhow::Result<ExitCode> {
     let name = target.node(named)?;
+    if find(&target.state().await?, &name)?.witness {
+        return Err(Failure::unknown(format!("{name} has no Postgres")).into());
+    }
     let settings = match value {
         NodeValue::CandidatePriority(priority) => NodeSettings {
             priority: Some(priority),

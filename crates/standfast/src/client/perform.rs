@@ -35,13 +35,11 @@ pub(super) async fn perform(target: &Target, order: &PerformOrder) -> anyhow::Re
         Action::Failover | Action::Switchover => order.to.clone(),
     };
     let before = target.state().await?;
-    if let Some(to) = &to
-        && find(&before, to)?.witness
-    {
-        return Err(Failure::unknown(format!("{to} has no Postgres")).into());
+    if let Some(to) = &to {
+        find_postgres(&before, to)?;
     }
     if order.dry_run {
-        return dry_run(target, to.as_ref()).await;
+        return dry_run(target, to.as_ref(), order.accept_loss).await;
     }
     if order.accept_loss {
         confirm(
@@ -70,7 +68,25 @@ pub(super) async fn perform(target: &Target, order: &PerformOrder) -> anyhow::Re
             note("ordered");
             Ok(ExitCode::Ok)
         }
+        Err(error) if before.leader.is_none() && !order.accept_loss && is_timeout(&error) => {
+            Err(unled(target, error).await)
+        }
         Err(error) => Err(error),
+    }
+}
+
+/// What kept the nodes from electing the one that was named.
+async fn unled(target: &Target, error: anyhow::Error) -> anyhow::Error {
+    let explain = target.api.get::<Explain>("/api/v1/explain").await;
+    match (error.downcast::<Failure>(), explain) {
+        (Ok(failure), Ok(explain)) if explain.leader.is_none() => Failure {
+            message: format!("{}; {}", failure.message, explain.summary),
+            ..failure
+        }
+        .hint("bring back what it waits for; if that is gone for good: --allow-data-loss")
+        .into(),
+        (Ok(failure), _) => failure.into(),
+        (Err(error), _) => error,
     }
 }
 
@@ -133,7 +149,11 @@ fn is_timeout(error: &anyhow::Error) -> bool {
         .is_some_and(|failure| failure.code == ExitCode::TimedOut)
 }
 
-async fn dry_run(target: &Target, to: Option<&NodeName>) -> anyhow::Result<ExitCode> {
+async fn dry_run(
+    target: &Target,
+    to: Option<&NodeName>,
+    accept_loss: bool,
+) -> anyhow::Result<ExitCode> {
     let explain: Explain = target.api.get("/api/v1/explain").await?;
     let Some(to) = to else {
         line(&explain.summary);
@@ -146,6 +166,14 @@ async fn dry_run(target: &Target, to: Option<&NodeName>) -> anyhow::Result<ExitC
     let Some(node) = explain.nodes.iter().find(|node| node.name == *to) else {
         return Err(Failure::unknown(format!("{to} has no Postgres")).into());
     };
+    // What is refused even then only the order itself finds out: who is ahead of whom.
+    if accept_loss && explain.leader.is_none() && !node.may_lead {
+        line(&format!(
+            "{to} would lead, with loss, unless another one that is there is ahead of it: {}",
+            node.why
+        ));
+        return Ok(ExitCode::Ok);
+    }
     line(&format!(
         "{to} {}: {}",
         if node.may_lead {
@@ -168,7 +196,7 @@ pub(super) async fn maintenance(
 ) -> anyhow::Result<ExitCode> {
     let name = target.node(order.node.as_ref())?;
     let before = target.state().await?;
-    find(&before, &name)?;
+    find_postgres(&before, &name)?;
     let deadline = Instant::now() + order.wait;
     if order.enabled && before.leader.as_ref() == Some(&name) {
         if !order.allow_failover {
@@ -214,6 +242,14 @@ pub(super) async fn maintenance(
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+fn find_postgres<'a>(state: &'a State, name: &NodeName) -> Result<&'a Node, Failure> {
+    let node = find(state, name)?;
+    if node.witness {
+        return Err(Failure::unknown(format!("{name} has no Postgres")));
+    }
+    Ok(node)
 }
 
 fn is_reached(node: &Node, enabled: bool) -> bool {

@@ -19,6 +19,9 @@ pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitC
         });
     }
     let state = target.state().await?;
+    if !as_json {
+        state::note_silence(&state);
+    }
     let explain: Explain = target.api.get("/api/v1/explain").await?;
     if as_json {
         let document = serde_json::json!({ "agent_pid": pid, "state": state, "explain": explain });

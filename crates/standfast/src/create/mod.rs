@@ -82,8 +82,15 @@ fn check_writable(dir: &Path) -> Result<(), Failure> {
             present.display()
         )));
     }
-    rustix::fs::access(present, access)
-        .map_err(|errno| Failure::error(format!("can't write to {}: {errno}", present.display())))
+    rustix::fs::access(present, access).map_err(|errno| {
+        let failure = Failure::error(format!("can't write to {}: {errno}", present.display()));
+        match std::env::var("USER") {
+            Ok(user) => failure.hint(format!(
+                "give {user} the directory; started as root, Standfast becomes the user of --user"
+            )),
+            Err(_) => failure,
+        }
+    })
 }
 
 /// Says which flags were read and change nothing.

@@ -180,7 +180,11 @@ pub(crate) async fn create_postgres(
         registered.name, registered.id
     ));
     note(&match (&found, state.system_id) {
-        (DataDir::Ready(_), _) => "`run` will take over the data that is there".to_owned(),
+        (DataDir::Ready(_), None) => "`run` will take over the data that is there".to_owned(),
+        (DataDir::Ready(_), Some(_)) => {
+            "`run` will follow the primary with the data that is there, or replace it by a copy"
+                .to_owned()
+        }
         (_, None) => {
             "`run` will make a new cluster there, or a copy if another node was first".to_owned()
         }

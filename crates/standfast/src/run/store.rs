@@ -1,11 +1,15 @@
 //! The store as this process has it: a member of the embedded one, or a client of the user's etcd.
 //!
-//! **Invariant:** a node whose store is etcd runs no Raft member and opens no port for peers.
+//! **Invariant:** a node whose store is etcd runs no Raft member and opens no port for peers. Who founds a store alone
+//! does so once: a second one beside that of the others would be a second cluster of the same name.
 
 use super::certificates;
 use super::membership::Members;
 use super::threads::Elsewhere;
-use crate::config::{BasicAuth, Config, Endpoint, Etcd, Raft, RaftStart, StoreChoice};
+use crate::config::{
+    BasicAuth, Config, Endpoint, Etcd, Raft, RaftStart, StoreChoice, write_private,
+};
+use crate::exit::Failure;
 use crate::secret::ClusterSecret;
 use anyhow::{Context as _, Result};
 use ha::NodeName;
@@ -13,6 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::layout::Keys;
 use store::{EtcdLogin, EtcdOptions, EtcdStore, RaftStore, Start, Store, StoreError, Tls};
+
+/// In the state directory of a member that founded alone. It outlives the store's own directory, which is moved away
+/// when the others have gone on without this member.
+const FOUNDED: &str = "founded";
 
 /// Clones are the same.
 #[derive(Clone, Debug)]
@@ -31,9 +39,12 @@ impl OwnStore {
     ) -> Result<Self> {
         match &config.store {
             StoreChoice::Raft(raft) => {
+                refuse_second_founding(config, raft)?;
                 let options = raft_options(config, raft, secret, tls);
                 let started = elsewhere.store.spawn(RaftStore::start(options));
-                Ok(Self::Raft(started.await?.context("embedded store")?))
+                let store = started.await?.context("embedded store")?;
+                note_founding(config, raft)?;
+                Ok(Self::Raft(store))
             }
             StoreChoice::Etcd(etcd) => {
                 let keys = Keys::new(&config.namespace, &config.scope);
@@ -127,6 +138,35 @@ impl OwnStore {
     }
 }
 
+fn refuse_second_founding(config: &Config, raft: &Raft) -> Result<(), Failure> {
+    let note = config.state_dir.join(FOUNDED);
+    let here = std::fs::read_dir(&raft.data_dir).is_ok_and(|mut files| files.next().is_some());
+    if raft.start != RaftStart::Found || here || !note.exists() {
+        return Ok(());
+    }
+    let what = format!(
+        "{} founded the store of {} before, and {} is empty: founding another one would make a second cluster",
+        config.name,
+        config.scope,
+        raft.data_dir.display()
+    );
+    let cure = format!(
+        "to join the nodes that are left, write their REST addresses into {} as store.raft.join: [HOST:PORT, …]; if \
+         nothing is left of that cluster, remove {}",
+        config.file.display(),
+        note.display()
+    );
+    Err(Failure::refused(what).hint(cure))
+}
+
+fn note_founding(config: &Config, raft: &Raft) -> Result<()> {
+    let note = config.state_dir.join(FOUNDED);
+    if raft.start != RaftStart::Found || note.exists() {
+        return Ok(());
+    }
+    write_private(&note, b"").with_context(|| format!("can't write {}", note.display()))
+}
+
 /// Makes this node's member the only one of its store.
 pub(super) async fn recover(config: &Config, raft: &Raft) -> Result<()> {
     let secret = ClusterSecret::of(config).context("cluster secret")?;
@@ -165,7 +205,18 @@ fn raft_options(
     store::Options { tls, ..options }
 }
 
-fn etcd_options(etcd: &Etcd, keys: &Keys) -> EtcdOptions {
+/// A client for the time before the node's own; `None`: the store is not etcd.
+pub(super) fn etcd_client(config: &Config, elsewhere: &Elsewhere) -> Result<Option<EtcdStore>> {
+    let StoreChoice::Etcd(etcd) = &config.store else {
+        return Ok(None);
+    };
+    let keys = Keys::new(&config.namespace, &config.scope);
+    let _there = elsewhere.store.enter();
+    let client = EtcdStore::new(etcd_options(etcd, &keys)).context("etcd3")?;
+    Ok(Some(client))
+}
+
+pub(crate) fn etcd_options(etcd: &Etcd, keys: &Keys) -> EtcdOptions {
     let members = etcd.members.iter().map(Endpoint::to_string).collect();
     let login = |login: &BasicAuth| EtcdLogin {
         user: login.username.clone(),

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 
@@ -52,7 +52,26 @@ impl Home {
     }
 
     pub(crate) fn run_from(&self, dir: &Path, line: &str) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_standfast"))
+        let output = self.command(dir, line).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Said {
+            code: output.status.code().unwrap_or(-1),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
+    }
+
+    /// Runs it in the background; what it says on standard error goes to the file `log`.
+    pub(crate) fn start(&self, line: &str) -> Child {
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        let mut command = self.command(self.dir.path(), line);
+        command.stdout(Stdio::null()).stderr(log);
+        command.spawn().unwrap()
+    }
+
+    fn command(&self, dir: &Path, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_standfast"));
+        command
             .args(line.split_whitespace())
             .current_dir(dir)
             .env_clear()
@@ -61,15 +80,8 @@ impl Home {
             .env("HOME", self.path("home"))
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env("XDG_DATA_HOME", self.path("data"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Said {
-            code: output.status.code().unwrap_or(-1),
-            out: text(&output.stdout),
-            err: text(&output.stderr),
-        }
+            .stdin(Stdio::null());
+        command
     }
 
     /// Runs it and insists on the exit code.

@@ -7,5 +7,6 @@
 
 mod certificates;
 mod cluster;
+mod founding;
 mod home;
 mod usage;

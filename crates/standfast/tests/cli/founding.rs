@@ -1,0 +1,59 @@
+//! A monitor founds one store and no second.
+
+use crate::home::{Home, free_port};
+use std::time::{Duration, Instant};
+
+/// How long a monitor may take to answer.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs the monitor until it answers, then stops it.
+fn run_once(home: &Home) {
+    let mut agent = home.start("run --pgdata monitor");
+    let deadline = Instant::now() + LIMIT;
+    while home.run("show state --pgdata monitor").code != 0 {
+        assert!(Instant::now() < deadline, "the monitor does not answer");
+        assert_eq!(agent.try_wait().unwrap(), None, "the monitor has ended");
+    }
+    home.expect(0, "stop --pgdata monitor");
+    assert!(agent.wait().unwrap().success());
+}
+
+/// What it says when it does not begin to run.
+fn refused(home: &Home) -> String {
+    let mut agent = home.start("run --pgdata monitor");
+    let deadline = Instant::now() + LIMIT;
+    let ended = loop {
+        match agent.try_wait().unwrap() {
+            Some(ended) => break ended,
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            None => {
+                home.run("stop --pgdata monitor");
+                agent.wait().unwrap();
+                panic!("it runs");
+            }
+        }
+    };
+    assert_eq!(ended.code(), Some(5));
+    std::fs::read_to_string(home.path("log")).unwrap()
+}
+
+#[test]
+fn a_monitor_without_its_store_founds_no_second_one() {
+    let (home, port) = (Home::new(), free_port());
+    home.expect(
+        0,
+        &format!("create monitor --pgdata monitor --pgport {port} --hostname 127.0.0.1"),
+    );
+    run_once(&home);
+    run_once(&home);
+
+    std::fs::rename(home.path("monitor/raft"), home.path("away")).unwrap();
+    let said = refused(&home);
+    assert!(said.contains("a second cluster"), "{said}");
+    assert!(said.contains("store.raft.join"), "{said}");
+
+    // The hint names the file whose removal says that nothing is left of the cluster.
+    let note = said.trim_end().rsplit("remove ").next().unwrap();
+    std::fs::remove_file(note).unwrap();
+    run_once(&home);
+}
