@@ -49,6 +49,8 @@ have_anywhere mkfs.ext4 || packages="$packages e2fsprogs"
 # Tests run clusters of their own.
 have etcd || packages="$packages etcd-server"
 have etcdctl || packages="$packages etcd-client"
+have_anywhere haproxy || packages="$packages haproxy"
+have promtool || packages="$packages prometheus"
 rust_missing=
 if ! has_rust; then
     rust_missing=yes
@@ -89,15 +91,18 @@ install_packages() {
     $as_root env DEBIAN_FRONTEND=noninteractive \
         apt-get install -y -qq --no-install-recommends \
         -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold $packages
-    case "$packages" in
-    *' etcd-server'*)
-        # Debian's package starts a service of its own, which nobody here asked for either.
-        if [ -d /run/systemd/system ]; then
-            $as_root systemctl disable --quiet --now etcd.service
-            say "stopped and disabled etcd.service: only tests start etcd here"
-        fi
-        ;;
-    esac
+    # These packages start services of their own, which nobody here asked for either.
+    for service in etcd-server:etcd haproxy:haproxy prometheus:prometheus \
+        prometheus:prometheus-node-exporter; do
+        case "$packages " in
+        *" ${service%%:*} "*)
+            if [ -d /run/systemd/system ] && systemctl is-enabled --quiet "${service#*:}" 2>/dev/null; then
+                $as_root systemctl disable --quiet --now "${service#*:}.service"
+                say "stopped and disabled ${service#*:}.service: only tests start it here"
+            fi
+            ;;
+        esac
+    done
 }
 
 install_rust() {

@@ -84,6 +84,7 @@ pub(crate) enum Ask {
     StandbyNames {
         json: bool,
     },
+    Haproxy(HaproxyOrder),
     Status {
         json: bool,
     },
@@ -114,6 +115,14 @@ pub(crate) enum WhichUri {
     All,
     Formation,
     Monitor,
+}
+
+/// Where HAProxy shall listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HaproxyOrder {
+    pub(crate) bind: String,
+    pub(crate) primary_port: u16,
+    pub(crate) standby_port: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,6 +285,14 @@ fn show(show: Show) -> Result<Command, Failure> {
         )?,
         Show::Settings(table) => ask(table.target, Ask::Settings { json: table.json })?,
         Show::StandbyNames(table) => ask(table.target, Ask::StandbyNames { json: table.json })?,
+        Show::Haproxy(args) => {
+            let order = HaproxyOrder {
+                bind: args.bind,
+                primary_port: args.primary_port,
+                standby_port: args.standby_port,
+            };
+            ask(args.target, Ask::Haproxy(order))?
+        }
         Show::Uri(args) => {
             let bare = args.monitor.as_deref() == Some("");
             let mut scope = args.scope;

@@ -171,6 +171,23 @@ pub(crate) enum Show {
     Settings(ShowTable),
     /// synchronous_standby_names as it should be
     StandbyNames(ShowTable),
+    /// A configuration of HAProxy for this cluster
+    Haproxy(ShowHaproxy),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowHaproxy {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// Where HAProxy shall listen
+    #[arg(long, value_name = "ADDRESS", default_value = "*")]
+    pub(crate) bind: String,
+    /// Its port for the primary
+    #[arg(long, value_name = "PORT", default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) primary_port: u16,
+    /// Its port for the standbys, which only read
+    #[arg(long, value_name = "PORT", default_value_t = 5001, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) standby_port: u16,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ mod api;
 mod drop;
 mod events;
 mod explain;
+mod haproxy;
 mod local;
 mod node;
 mod perform;
@@ -34,6 +35,7 @@ pub(crate) async fn run(target: &Target, ask: &Ask, homes: &Homes) -> anyhow::Re
         Ask::Uri { which, json } => uri::show(target, *which, *json).await,
         Ask::Settings { json } => settings::show(target, *json).await,
         Ask::StandbyNames { json } => settings::standby_names(target, *json).await,
+        Ask::Haproxy(order) => haproxy::show(target, order).await,
         Ask::Status { json } => status::show(target, *json).await,
         Ask::Explain { json } => explain::show(target, *json).await,
         Ask::Perform(order) => perform::perform(target, order).await,
