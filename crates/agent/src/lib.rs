@@ -5,6 +5,7 @@
 
 mod agent;
 mod answers;
+mod callbacks;
 mod clock;
 mod contact;
 mod events;
@@ -20,7 +21,8 @@ mod steps;
 mod tenure;
 mod witness;
 
-pub use agent::{Agent, AgentError, Ended, Handle, Options, StopOrder};
+pub use agent::{Agent, AgentError, Ended, Handle, Options, PHRASES, StopOrder};
+pub use callbacks::Programs;
 pub use clock::now;
 pub use journal::Line;
 pub use note::NoteError;

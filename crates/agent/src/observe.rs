@@ -57,7 +57,8 @@ pub(crate) struct Observation {
 pub(crate) struct Facts {
     pub(crate) server_version: u32,
     pub(crate) postmaster_start_time: Option<String>,
-    pub(crate) pending_restart: bool,
+    /// Parameters that a restart would change, as Patroni shows them.
+    pub(crate) pending_restart: Option<serde_json::Value>,
     pub(crate) replay_paused: bool,
     pub(crate) replay_timestamp: Option<String>,
     pub(crate) timeline: ha::Timeline,
@@ -467,12 +468,22 @@ fn facts(probe: &Probe) -> Facts {
         server_version: probe.version,
         postmaster_start_time: started
             .map(|at| at.strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string()),
-        pending_restart: !probe.pending_restart.is_empty(),
+        pending_restart: pending_restart(probe),
         replay_paused: probe.replay_paused,
         replay_timestamp: None,
         timeline: probe.timeline,
         sync_names: probe.sync_names.clone(),
     }
+}
+
+/// By the parameter's name: what it is, and what it would be.
+fn pending_restart(probe: &Probe) -> Option<serde_json::Value> {
+    let reason = |it: &postgres::PendingRestart| {
+        let values = serde_json::json!({"old_value": it.running, "new_value": it.wanted});
+        (it.name.clone(), values)
+    };
+    let reasons: serde_json::Map<_, _> = probe.pending_restart.iter().map(reason).collect();
+    (!reasons.is_empty()).then(|| reasons.into())
 }
 
 fn stream_heard(probe: &Probe) -> Option<Instant> {

@@ -77,6 +77,8 @@ impl Shown {
             replication_state: replication.then(|| "streaming".to_owned()),
             pause: cluster.settings.paused,
             tags: self.tags.clone(),
+            pending_restart: observation.facts.pending_restart.is_some(),
+            pending_restart_reason: observation.facts.pending_restart.clone(),
             scheduled_restart: self.scheduled_restart.clone(),
             standfast: Some(MemberExtra {
                 host: host.clone(),
@@ -145,7 +147,10 @@ impl Shown {
                 .replayed_timestamp
                 .clone_from(&facts.replay_timestamp);
             served.replay_paused = facts.replay_paused;
-            served.pending_restart = facts.pending_restart;
+            served.pending_restart = facts.pending_restart.is_some();
+            served
+                .pending_restart_reason
+                .clone_from(&facts.pending_restart);
             served.scheduled_restart.clone_from(&self.scheduled_restart);
         });
     }

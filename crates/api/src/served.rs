@@ -45,6 +45,8 @@ pub struct Served {
     pub tags: Map<String, Value>,
     /// Whether a changed parameter waits for a restart.
     pub pending_restart: bool,
+    /// Which ones, each with `old_value` and `new_value`.
+    pub pending_restart_reason: Option<Value>,
     /// The restart that was asked for later, as Patroni shows it.
     pub scheduled_restart: Option<Value>,
     /// The database that connection strings name.
@@ -75,6 +77,7 @@ impl Served {
             replay_paused: false,
             tags: Map::new(),
             pending_restart: false,
+            pending_restart_reason: None,
             scheduled_restart: None,
             database: "postgres".to_owned(),
             metrics: Vec::new(),

@@ -1,5 +1,6 @@
 //! A cluster of nodes, and what is asked of it as a whole.
 
+mod files;
 mod layout;
 
 use crate::{Ledger, Node, eventually, request};
@@ -8,6 +9,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use std::time::Duration;
 
+pub use files::Brought;
 pub use layout::Shape;
 
 /// The nodes, those with Postgres first.

@@ -22,11 +22,10 @@ mod ports;
 mod processes;
 mod program;
 mod scene;
-mod service;
 mod sockets;
 mod wait;
 
-pub use cluster::{Cluster, Member, Shape};
+pub use cluster::{Brought, Cluster, Member, Shape};
 pub use disk::Disk;
 pub use etcd::Etcd;
 pub use fault::{Fault, Fired};
@@ -40,5 +39,4 @@ pub use ports::free_ports;
 pub use processes::{Process, Selection};
 pub use program::{postgres_bin_dir, run_to_end};
 pub use scene::{Lab, Place, why_no_namespaces};
-pub use service::{Service, file_of};
 pub use wait::{eventually, until};

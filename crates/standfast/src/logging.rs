@@ -1,4 +1,4 @@
-//! The log: standard error, as `HH:MM:SS.mmm pid LEVEL message key=value`, or as JSON.
+//! The log: standard error, as `HH:MM:SS.mmm pid LEVEL message key=value`, in Patroni's form, or as JSON.
 //!
 //! **Invariant:** nothing of the log ever reaches standard output.
 
@@ -34,12 +34,21 @@ pub(crate) fn start(log: Log) {
         };
         targets = targets.with_target(*library, quieter);
     }
+    if !log.phrases {
+        targets = targets.with_target(agent::PHRASES, LevelFilter::OFF);
+    }
     let registry = tracing_subscriber::registry();
     let _already_started = match log.format {
-        LogFormat::Plain => {
+        LogFormat::Own => {
             let layer = Layer::new().with_writer(std::io::stderr).with_ansi(false);
             registry
-                .with(layer.event_format(Plain).with_filter(targets))
+                .with(layer.event_format(Own).with_filter(targets))
+                .try_init()
+        }
+        LogFormat::Patroni => {
+            let layer = Layer::new().with_writer(std::io::stderr).with_ansi(false);
+            registry
+                .with(layer.event_format(Patroni).with_filter(targets))
                 .try_init()
         }
         LogFormat::Json => {
@@ -75,9 +84,9 @@ fn filter(level: LogLevel) -> LevelFilter {
 }
 
 /// pg_autoctl's line.
-struct Plain;
+struct Own;
 
-impl<S, N> FormatEvent<S, N> for Plain
+impl<S, N> FormatEvent<S, N> for Own
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -98,6 +107,34 @@ where
         };
         let time = now.strftime("%H:%M:%S%.3f");
         write!(writer, "{time} {} {level:<5} ", std::process::id())?;
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Patroni's line, with what more there is to say behind its text.
+struct Patroni;
+
+impl<S, N> FormatEvent<S, N> for Patroni
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "ERROR",
+            Level::WARN => "WARNING",
+            Level::INFO => "INFO",
+            Level::DEBUG | Level::TRACE => "DEBUG",
+        };
+        let time = jiff::Zoned::now();
+        let time = time.strftime("%Y-%m-%d %H:%M:%S,%3f");
+        write!(writer, "{time} {level}: ")?;
         context.format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }

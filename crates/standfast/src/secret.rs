@@ -6,7 +6,7 @@ use crate::config::{Config, Password, StoreChoice};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The cluster secret, as the binary uses it.
 #[derive(Clone)]
@@ -46,8 +46,25 @@ impl ClusterSecret {
             (StoreChoice::Etcd(_), Some(passwords)) if absent => {
                 Self::derived(&config.scope, passwords)
             }
+            (StoreChoice::Etcd(_), None) if absent => Self::read(&Self::agreed_file(config)),
             _ => Err(error),
         }
+    }
+
+    /// Neither a file nor passwords say what the secret is: the nodes agree on one in etcd.
+    pub(crate) fn is_to_be_agreed(config: &Config) -> bool {
+        let postgresql = config.postgresql.as_ref();
+        let has_passwords = postgresql.is_some_and(|postgresql| {
+            postgresql.superuser.password.is_some() && postgresql.replication.password.is_some()
+        });
+        matches!(config.store, StoreChoice::Etcd(_))
+            && !has_passwords
+            && !config.secret_file.exists()
+    }
+
+    /// Where a node keeps the secret that was agreed on.
+    pub(crate) fn agreed_file(config: &Config) -> PathBuf {
+        config.state_dir.join("secret")
     }
 
     fn derived(scope: &str, passwords: [&str; 2]) -> Result<Self, store::SecretError> {

@@ -7,6 +7,7 @@ mod doing;
 mod errands;
 mod look;
 mod memory;
+mod phrases;
 mod sharing;
 mod stopping;
 mod telling;
@@ -16,7 +17,9 @@ use self::doing::Done;
 use self::errands::Errands;
 use self::look::{is_changing, scene, stop_unguarded};
 use self::memory::Memory;
+pub use self::phrases::PHRASES;
 use self::sharing::Sharing;
+use crate::callbacks::{Callbacks, Programs};
 use crate::clock::now;
 use crate::contact::Signs;
 use crate::events::Events;
@@ -56,6 +59,9 @@ pub struct Options {
     pub identity: String,
     pub tags: serde_json::Map<String, serde_json::Value>,
     pub bootstrap: ConfigRecord,
+    /// The cluster's name, as callbacks are told it.
+    pub scope: String,
+    pub callbacks: Programs,
     pub served: watch::Sender<Arc<api::Served>>,
     /// What people ask of this node alone; its API has the other end.
     pub errands: mpsc::Receiver<api::errand::Errand>,
@@ -128,6 +134,8 @@ pub struct Agent {
     shown: Shown,
     memory: Memory,
     sharing: Sharing,
+    phrased: phrases::Said,
+    callbacks: Callbacks,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -169,6 +177,8 @@ impl Agent {
             wake: Arc::clone(&wake),
         };
         let events = Events::new(&options);
+        let programs = std::mem::take(&mut options.callbacks);
+        let callbacks = Callbacks::new(programs, options.scope.clone());
         let tasks = vec![
             tokio::spawn(observer.run(observed_by)),
             options.keeper_on.spawn(keeper.run()),
@@ -216,6 +226,8 @@ impl Agent {
             shown: Shown::new(options),
             memory: Memory::default(),
             sharing: Sharing::default(),
+            phrased: phrases::Said::default(),
+            callbacks,
             tasks,
         };
         Ok((agent, Handle { stop, wake }))
@@ -310,11 +322,13 @@ impl Agent {
         if !stale || urgent {
             self.journal.note(at, &view, &me, &decision);
             self.announce(&decision, &view);
+            self.phrase(&decision, &view, &me, at);
             self.begin(&decision, &view, &snapshot);
         }
         let due = self.run_errands(&view, &snapshot, &decision, at);
         self.housekeep(&view, &me, at);
         self.share(&snapshot, at);
+        self.callbacks.look(&me);
         self.tell_keeper(&view, &me, &observation, &decision);
         let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
         self.pace.set(

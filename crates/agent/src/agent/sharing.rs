@@ -21,6 +21,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Sharing {
     /// The revision of the configuration that was taken last; 0: none.
     taken: Arc<AtomicU64>,
+    /// The one that callbacks were told of.
+    told: Revision,
     tried: Option<(Revision, Instant)>,
     task: Option<JoinHandle<()>>,
 }
@@ -37,6 +39,14 @@ impl Sharing {
 
 impl Agent {
     pub(super) fn share(&mut self, snapshot: &Snapshot, at: Instant) {
+        let taken = self.sharing.taken.load(Ordering::SeqCst);
+        if taken != self.sharing.told {
+            // What an agent takes when it starts is, as a rule, what Postgres has already.
+            if self.sharing.told != 0 {
+                self.callbacks.reloaded();
+            }
+            self.sharing.told = taken;
+        }
         let Some(entry) = snapshot.entries.get(&self.shell.keys.config()) else {
             return;
         };

@@ -50,6 +50,8 @@ struct MemberLine {
     #[serde(skip_serializing_if = "is_false")]
     pending_restart: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pending_restart_reason: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     scheduled_restart: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tags: Option<Value>,
@@ -96,6 +98,8 @@ struct Record {
     replication_state: Option<String>,
     #[serde(default)]
     pending_restart: bool,
+    #[serde(default)]
+    pending_restart_reason: Option<Value>,
     #[serde(default)]
     scheduled_restart: Option<Value>,
     #[serde(default)]
@@ -181,6 +185,7 @@ fn line(cluster: &Cluster, name: &NodeName, record: Record) -> MemberLine {
         port,
         timeline: (record.timeline > 0).then_some(record.timeline),
         pending_restart: record.pending_restart,
+        pending_restart_reason: record.pending_restart_reason,
         scheduled_restart: record.scheduled_restart,
         tags,
         positions,

@@ -41,6 +41,8 @@ pub(crate) struct Status<'a> {
     #[serde(skip_serializing_if = "is_false")]
     pending_restart: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pending_restart_reason: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     scheduled_restart: Option<&'a Value>,
     patroni: Program<'a>,
     /// Where the primary is, by the leader key.
@@ -134,6 +136,7 @@ pub(super) fn document<'a>(office: &Office<'a>) -> Status<'a> {
         tags: &served.tags,
         database_system_identifier: served.system_id.map(|id| id.to_string()),
         pending_restart: served.pending_restart,
+        pending_restart_reason: served.pending_restart_reason.as_ref(),
         scheduled_restart: served.scheduled_restart.as_ref(),
         patroni: Program {
             version: &served.version,

@@ -376,7 +376,7 @@ fn write_secret(lab: &Lab) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn write_private(lab: &Lab, file: &Path, text: &str) -> Result<()> {
+pub(super) fn write_private(lab: &Lab, file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
     fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
     lab.identity().own(file)

@@ -31,6 +31,17 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     problems
 }
 
+/// A cluster without any secret makes one, where all nodes find it.
+pub(super) fn secret_in_etcd(config: &Config) -> Option<Problem> {
+    let what = format!(
+        "no passwords for superuser and replication, and no {}: the nodes agree on a secret in etcd, where everybody \
+         finds it who may read etcd; write both passwords into every node's file instead",
+        config.secret_file.display()
+    );
+    ClusterSecret::is_to_be_agreed(config)
+        .then(|| Problem::at(0, "postgresql.authentication", what))
+}
+
 /// A file with passwords is its owner's alone.
 pub(super) fn readable_passwords(config: &Config) -> Vec<Problem> {
     let files = match config.holds_passwords() {
@@ -53,6 +64,9 @@ pub(super) fn readable_passwords(config: &Config) -> Vec<Problem> {
 }
 
 fn secret(config: &Config) -> Option<String> {
+    if ClusterSecret::is_to_be_agreed(config) {
+        return None;
+    }
     Some(with_cause(&ClusterSecret::of(config).err()?))
 }
 

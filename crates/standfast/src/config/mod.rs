@@ -16,6 +16,7 @@ mod sources;
 mod tree;
 mod values;
 mod variables;
+mod words;
 mod write;
 
 pub(crate) use problem::{ConfigError, Problem};
@@ -78,7 +79,9 @@ impl Config {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Self::load_with(file, homes, &environment)
+        let (config, mut warnings) = Self::load_with(file, homes, &environment)?;
+        warnings.extend(machine::secret_in_etcd(&config));
+        Ok((config, warnings))
     }
 
     fn load_with(
@@ -195,6 +198,8 @@ pub(crate) struct Postgresql {
     pub(crate) custom_conf: Option<PathBuf>,
     /// More arguments for pg_basebackup.
     pub(crate) basebackup: Vec<String>,
+    /// Programs that are told what becomes of Postgres.
+    pub(crate) callbacks: agent::Programs,
 }
 
 /// A role; without a password it has the one derived from the cluster secret.
@@ -252,6 +257,8 @@ impl Tags {
 pub(crate) struct Log {
     pub(crate) level: LogLevel,
     pub(crate) format: LogFormat,
+    /// Also what Patroni says every ten seconds, in its words, for programs that look for them.
+    pub(crate) phrases: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -282,8 +289,11 @@ impl std::str::FromStr for LogLevel {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LogFormat {
+    /// `HH:MM:SS.mmm pid LEVEL text key=value`
     #[default]
-    Plain,
+    Own,
+    /// Patroni's: `YYYY-MM-DD HH:MM:SS,mmm LEVEL: text key=value`
+    Patroni,
     Json,
 }
 

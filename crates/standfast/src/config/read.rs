@@ -14,6 +14,7 @@ use super::{Config, Guard, Log, LogFormat, LogLevel, Postgresql, StoreChoice, Ta
 use crate::paths::Homes;
 pub(super) use bootstrap::DCS_KEYS;
 use bootstrap::bootstrap;
+pub(super) use etcd::etcd;
 use ha::NodeName;
 use network::restapi;
 use places::absolute_path;
@@ -79,7 +80,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     let chosen = store::store(root, restapi.as_ref(), &state_dir, homes);
     let bootstrap = bootstrap(root);
     let tags = tags(root);
-    let log = log(root);
+    let log = log(root, file);
     let guard_section = root.section("guard");
     let guard = Guard {
         cgroup: absolute_path(&guard_section, "cgroup"),
@@ -230,7 +231,16 @@ fn shown(
     shown
 }
 
-fn log(root: &Section<'_>) -> Log {
+/// A file that was Patroni's, by its name or its directory's: `/etc/patroni/config.yml`.
+fn is_patronis(file: &Path) -> bool {
+    // What `create` writes stands below a path that has the data directory's words in it.
+    let own = file.file_name().is_some_and(|name| name == "standfast.yml");
+    !own && file.to_string_lossy().to_lowercase().contains("patroni")
+}
+
+/// Who comes from Patroni finds the log that his programs read; everybody may say which one it is.
+fn log(root: &Section<'_>, file: &Path) -> Log {
+    let patronis = is_patronis(file);
     let section = root.section("log");
     let level = section.text("level").and_then(|text| {
         text.value
@@ -241,13 +251,14 @@ fn log(root: &Section<'_>) -> Log {
     let format = section
         .text("type")
         .and_then(|text| match text.value.as_str() {
-            "plain" => Some(LogFormat::Plain),
+            "plain" => Some(LogFormat::Patroni),
+            "standfast" => Some(LogFormat::Own),
             "json" => Some(LogFormat::Json),
             other => {
                 section.error(
                     text.line,
                     "type",
-                    format!("{other:?} is neither plain nor json"),
+                    format!("{other:?} is none of plain, json, standfast"),
                 );
                 None
             }
@@ -265,8 +276,13 @@ fn log(root: &Section<'_>) -> Log {
         "loggers",
         "deduplicate_heartbeat_logs",
     ]);
+    let format = format.unwrap_or(match patronis {
+        true => LogFormat::Patroni,
+        false => LogFormat::Own,
+    });
     Log {
         level: level.unwrap_or(LogLevel::Info),
-        format: format.unwrap_or_default(),
+        format,
+        phrases: format == LogFormat::Patroni || (patronis && format == LogFormat::Json),
     }
 }

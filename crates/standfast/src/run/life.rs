@@ -2,7 +2,7 @@
 
 use super::store::{OwnStore, recover};
 use super::threads::{Elsewhere, Threads};
-use super::{certificates, instance, ports};
+use super::{agreed, certificates, instance, ports};
 use crate::config::{BasicAuth, Config};
 use crate::exit::{ExitCode, Failure};
 use crate::paths::Homes;
@@ -74,7 +74,7 @@ struct Life {
 }
 
 async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
-    let secret = ClusterSecret::of(&config).context("cluster secret")?;
+    let secret = agreed::secret(&config, &elsewhere).await?;
     let tls = certificates::load(&config)?;
     let identity = crate::create::identity(&config.state_dir)?;
     // First of all: nothing is founded or bound by a node that has no PostgreSQL to run.
@@ -265,6 +265,8 @@ impl Life {
             identity: self.identity.clone(),
             tags: config.tags.shown.clone(),
             bootstrap: config.bootstrap.dcs.clone(),
+            scope: config.scope.clone(),
+            callbacks: postgresql.callbacks.clone(),
             served,
             errands,
             keeper_on: self.elsewhere.store.clone(),

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** whatever ends the process, Postgres is not primary longer than the lease allows: the guard sees to it.
 
+mod agreed;
 mod certificates;
 mod instance;
 mod life;

@@ -141,6 +141,12 @@ pub struct MemberRecord {
     pub pause: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tags: Option<serde_json::Value>,
+    /// A changed parameter waits for a restart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending_restart: bool,
+    /// Which ones, each with `old_value` and `new_value`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_restart_reason: Option<serde_json::Value>,
     /// `schedule`, and the conditions that it was asked for with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_restart: Option<serde_json::Value>,

@@ -3,7 +3,7 @@
 use super::places::{absolute_path, connected, endpoint};
 use crate::config::section::{At, Section};
 use crate::config::values::{Endpoint, check_host, split_port};
-use crate::config::{Login, Password, Postgresql, postgres_rules};
+use crate::config::{Login, Password, Postgresql, postgres_rules, words};
 use std::path::PathBuf;
 
 pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql> {
@@ -47,6 +47,7 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         .map(|at| at.value)
         .collect();
     rejoining(&section);
+    let callbacks = callbacks(&section);
     let database = section
         .text("database")
         .map_or_else(|| "postgres".to_owned(), |at| at.value);
@@ -58,7 +59,6 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         "pgpass",
         "use_unix_socket",
         "use_unix_socket_repl",
-        "callbacks",
         "create_replica_methods",
         "recovery_conf",
         "pg_ctl_timeout",
@@ -89,7 +89,41 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         database,
         custom_conf,
         basebackup,
+        callbacks,
     })
+}
+
+fn callbacks(postgresql: &Section<'_>) -> agent::Programs {
+    let section = postgresql.section("callbacks");
+    let mut programs = agent::Programs::new();
+    for key in ["on_start", "on_stop", "on_role_change", "on_reload"] {
+        if let Some(command) = command(&section, key) {
+            programs.insert(key.to_owned(), command);
+        }
+    }
+    if section.is_given("on_restart") {
+        let line = section.value("on_restart").map_or(0, |tree| tree.line);
+        let what = "has no effect: a restart is told as on_stop and on_start";
+        section.warning(line, "on_restart", what);
+    }
+    section.finish(&[]);
+    programs
+}
+
+/// A program with its arguments, as a shell would part them.
+pub(super) fn command(section: &Section<'_>, key: &'static str) -> Option<Vec<String>> {
+    let text = section.text(key)?;
+    match words::split(&text.value) {
+        Ok(words) if !words.is_empty() => Some(words),
+        Ok(_) => {
+            section.error(text.line, key, "must name a program");
+            None
+        }
+        Err(why) => {
+            section.error(text.line, key, why);
+            None
+        }
+    }
 }
 
 /// How a node comes back is not chosen here: what was chosen otherwise is said.

@@ -156,3 +156,66 @@ fn what_the_cluster_is_told_of_postgres_has_a_form() {
         ],
     );
 }
+
+#[test]
+fn a_file_that_was_patronis_has_patronis_log() {
+    let log = |name: &str, text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, format!("{NODE}{text}")).unwrap();
+        let (config, _) = Config::load_with(&file, &homes(), &Environment::new()).unwrap();
+        (config.log.format, config.log.phrases)
+    };
+    assert_eq!(log("node.yml", ""), (LogFormat::Own, false));
+    assert_eq!(
+        log("node.yml", "log: {type: plain}\n"),
+        (LogFormat::Patroni, true)
+    );
+    assert_eq!(
+        log("node.yml", "log: {type: json}\n"),
+        (LogFormat::Json, false)
+    );
+    assert_eq!(log("patroni.yml", ""), (LogFormat::Patroni, true));
+    assert_eq!(log("patroni/config.yml", ""), (LogFormat::Patroni, true));
+    assert_eq!(
+        log("patroni.yml", "log: {type: json}\n"),
+        (LogFormat::Json, true)
+    );
+    assert_eq!(
+        log("patroni.yml", "log: {type: standfast}\n"),
+        (LogFormat::Own, false)
+    );
+    // As `create` names it for a data directory of such a name.
+    assert_eq!(
+        log("patroni/data/standfast.yml", ""),
+        (LogFormat::Own, false)
+    );
+}
+
+#[test]
+fn callbacks_are_commands_with_arguments() {
+    let with = |line: &str| format!("{NODE}  callbacks:\n    {line}\n");
+    let config = sound(&with("on_role_change: /bin/sh -c 'move ip' x"));
+    let callbacks = config.postgresql.unwrap().callbacks;
+    assert_eq!(
+        callbacks["on_role_change"],
+        ["/bin/sh", "-c", "move ip", "x"]
+    );
+    check_error(
+        &with("on_start: \"'open\""),
+        expect!["f.yml: line 15: postgresql.callbacks.on_start: a quote is not closed"],
+    );
+    check_warning(
+        &with("on_restart: /bin/x"),
+        expect![
+            "line 15: postgresql.callbacks.on_restart: has no effect: a restart is told as on_stop and on_start"
+        ],
+    );
+    check_warning(
+        &with("on_role_chnage: /bin/x"),
+        expect![
+            "line 15: postgresql.callbacks.on_role_chnage: unknown key, did you mean `on_role_change`?"
+        ],
+    );
+}
