@@ -187,6 +187,14 @@ impl Tenure {
         }
     }
 
+    /// The lease is renewed no more and ends by itself: nobody leads by it while a process of ours may still live, and
+    /// the guard keeps its deadline.
+    pub(crate) fn let_end(&self) {
+        let mut inner = self.lock();
+        inner.office = None;
+        inner.session = None;
+    }
+
     /// The store answered something.
     pub(crate) fn heard(&self, at: Instant) {
         let mut inner = self.lock();

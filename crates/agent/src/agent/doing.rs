@@ -185,8 +185,7 @@ impl Agent {
                 epoch = lease.epoch.0,
                 "processes can't be killed: the lease is left to end"
             );
-            self.tenure.leave_office(lease.epoch);
-            self.tenure.set_session(None);
+            self.tenure.let_end();
         }
     }
 

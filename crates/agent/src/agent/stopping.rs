@@ -73,6 +73,8 @@ impl Agent {
             }
             if self.storage_is_gone(basis) {
                 tracing::warn!("the storage fails: Postgres is not stopped in order");
+                // Whether its processes can be killed, only the disk knows; nobody shall wait for that.
+                self.tenure.let_end();
                 return self.shell.act(Action::Fence, basis).await;
             }
         }
@@ -102,11 +104,7 @@ impl Agent {
         if self.shell.instance.liveness() != postgres::Liveness::Down {
             // Not even killed, on a disk that hangs: the lease runs out, and the guard stays.
             tracing::warn!("processes can't be killed: the lease is left to end");
-            if let Some(office) = office {
-                self.tenure.leave_office(office.epoch);
-            }
-            self.tenure.set_session(None);
-            return;
+            return self.tenure.let_end();
         }
         if let Some(office) = office {
             let why = format!("the agent of {} was stopped", self.name);

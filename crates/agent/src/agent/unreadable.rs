@@ -72,8 +72,7 @@ impl Agent {
                 epoch = office.epoch.0,
                 "Postgres does not work and nothing can be decided: the lease is left to end"
             );
-            self.tenure.leave_office(office.epoch);
-            self.tenure.set_session(None);
+            self.tenure.let_end();
         }
     }
 
