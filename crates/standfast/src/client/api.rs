@@ -57,6 +57,7 @@ impl Api {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let mut reasons = Vec::new();
+        let mut answered = false;
         for index in self.order() {
             let member = &self.members[index];
             match self
@@ -65,10 +66,15 @@ impl Api {
             {
                 // A member without contact to the store knows less than the others.
                 Ok((StatusCode::SERVICE_UNAVAILABLE, body)) => {
+                    answered = true;
                     reasons.push(format!(
                         "{member}: {}",
                         refusal(&body, "is not in contact with its store").message
                     ));
+                }
+                // Whatever answers there, perhaps a proxy: it is no member.
+                Ok((status, body)) if !status.is_success() && is_foreign(&body) => {
+                    reasons.push(format!("{member}: {status}, from something else"));
                 }
                 Ok((status, body)) => {
                     self.preferred.store(index, Ordering::Relaxed);
@@ -79,7 +85,15 @@ impl Api {
                 }
             }
         }
-        Err(self.unreachable(&reasons).into())
+        let failure = self.unreachable(&reasons);
+        Err(match answered {
+            true => failure.hint(
+                "a majority of the store's members must run and reach each other; the log of the one that answered \
+                 says what it waits for",
+            ),
+            false => failure,
+        }
+        .into())
     }
 
     pub(crate) async fn post<B: Serialize, T: DeserializeOwned>(
@@ -211,6 +225,10 @@ fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> anyhow::Result<
         });
     }
     Err(refusal(body, &format!("the member answered {status}")).into())
+}
+
+fn is_foreign(body: &[u8]) -> bool {
+    serde_json::from_slice::<v1::Error>(body).is_err()
 }
 
 /// What a member's refusal means for the exit code.

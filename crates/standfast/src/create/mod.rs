@@ -93,6 +93,13 @@ fn check_writable(dir: &Path) -> Result<(), Failure> {
     })
 }
 
+/// A wrong `--hostname` is seen much later otherwise: as a node that waits for the store.
+fn warn_of(host: &str) {
+    if let Some(doubt) = network::doubt(host) {
+        note(&format!("warning: {doubt}; the other nodes connect to it"));
+    }
+}
+
 /// Says which flags were read and change nothing.
 fn note_without_effect(flags: &[String]) {
     for flag in flags {

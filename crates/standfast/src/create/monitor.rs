@@ -2,7 +2,7 @@
 
 use super::{
     Created, DEFAULT_SCOPE, StoreFiles, certificates, check_writable, existing, identity,
-    is_filled, network, note_without_effect, path_value, refuse_root_directory, say_next,
+    is_filled, network, note_without_effect, path_value, refuse_root_directory, say_next, warn_of,
 };
 use crate::config::{Endpoint, check_host, write_file, write_private};
 use crate::exit::Failure;
@@ -77,6 +77,7 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
         &advertise.host,
     )?;
 
+    warn_of(&advertise.host);
     let secret_file = request
         .secret_file
         .clone()

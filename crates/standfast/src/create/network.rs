@@ -21,6 +21,21 @@ pub(super) fn listen_host(host: &str) -> String {
     }
 }
 
+/// Why `host` may lead nobody here, if it looks like that from here. Behind a translated address it may be right all
+/// the same.
+pub(super) fn doubt(host: &str) -> Option<String> {
+    let addresses: Vec<_> = match (host, 0).to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => return Some(format!("--hostname {host} can't be resolved here: {error}")),
+    };
+    let ours = addresses.iter().any(|address| {
+        !TcpListener::bind(address)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::AddrNotAvailable)
+    });
+    let what = || format!("--hostname {host} is no address of this machine");
+    (!ours).then(what)
+}
+
 /// Whether we can listen there.
 pub(super) fn is_free(endpoint: &Endpoint) -> std::io::Result<bool> {
     match TcpListener::bind((endpoint.host.as_str(), endpoint.port)) {
@@ -86,6 +101,17 @@ mod tests {
         assert_eq!(listen_host("localhost"), "127.0.0.1");
         assert_eq!(listen_host("::1"), "::1");
         assert_eq!(listen_host("node-a.example"), "0.0.0.0");
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_doubted() {
+        assert_eq!(doubt("127.0.0.1"), None);
+        assert_eq!(doubt("localhost"), None);
+        // For documentation: nobody's.
+        let elsewhere = doubt("192.0.2.7").unwrap_or_default();
+        assert!(elsewhere.contains("no address of this"), "{elsewhere}");
+        let nowhere = doubt("node.invalid").unwrap_or_default();
+        assert!(nowhere.contains("can't be resolved"), "{nowhere}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::monitor::{check_port, first_settings, refuse_while_running};
 use super::{
     Created, StoreFiles, certificates, check_writable, existing, identity, network,
-    note_without_effect, path_value, refuse_root_directory, say_next,
+    note_without_effect, path_value, refuse_root_directory, say_next, warn_of,
 };
 use crate::client::Api;
 use crate::config::{Config, Endpoint, check_host, is_loopback, write_file};
@@ -136,6 +136,7 @@ pub(crate) async fn create_postgres(
         None => network::api_port(&network::listen_host(&host), request.port)?,
     };
 
+    warn_of(&host);
     let api = Api::to(request.monitor.clone(), Some(&secret));
     let state = state_of_the_cluster(&api).await?;
     check_cluster(request, &state, &found)?;

@@ -109,10 +109,8 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
     );
     let result = tokio::select! {
         ended = life.lead(served, asking) => ended,
-        failure = life.own_store.failed() => {
-            tracing::error!(error = %failure, "the store's member failed: this node can't go on");
-            Err(anyhow::Error::new(failure).context("the store's member failed"))
-        }
+        // The member has logged it.
+        failure = life.own_store.failed() => Err(failure.into()),
     };
     life.own_store.shutdown().await;
     result

@@ -58,7 +58,7 @@ pub(crate) struct CreatePostgres {
     /// Leave pg_hba.conf to its owner
     #[arg(long)]
     pub(crate) skip_pg_hba: bool,
-    /// Let clients in from the networks of this machine
+    /// With trust, let clients in from the networks of this machine too
     #[arg(long)]
     pub(crate) pg_hba_lan: bool,
     /// 0: never leads; 100: preferred most
