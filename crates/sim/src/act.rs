@@ -10,7 +10,7 @@ use crate::time::ms;
 use crate::wal::lsn;
 use crate::world::{Event, World};
 use ha::quorum::{Applied, Setting, SyncRecord};
-use ha::{Action, DataDir, Epoch, Instant, Job, Lineage, Timeline, Walsender};
+use ha::{Action, DataDir, Epoch, Errand, Instant, Job, Lineage, Timeline, Walsender};
 use std::rc::Rc;
 
 impl World {
@@ -260,7 +260,14 @@ impl World {
             (
                 Action::Rewind { lineage, epoch, .. } | Action::Clone { lineage, epoch, .. },
                 Phase::Copying { from, run },
-            ) => self.copied(id, from, run, *epoch, &lineage.clone()),
+            ) => {
+                let anew = matches!(doing.action, Action::Clone { .. });
+                self.copied(id, from, run, *epoch, &lineage.clone());
+                if anew {
+                    let errand = &mut self.nodes[id].agent.errand;
+                    errand.take_if(|(errand, _)| *errand == Errand::Reinitialize);
+                }
+            }
             _ => {}
         }
         self.done(id);

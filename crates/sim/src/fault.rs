@@ -3,6 +3,7 @@
 use crate::node::{Health, Life, NodeId};
 use crate::time::{Micros, ms};
 use crate::world::{Era, Event, Target, World};
+use ha::Errand;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
@@ -29,6 +30,7 @@ pub(crate) enum Fault {
     Priority(NodeId),
     Drop(NodeId),
     AcceptLoss(NodeId),
+    Errand(NodeId, Errand),
 }
 
 #[derive(Clone, Debug)]
@@ -76,11 +78,12 @@ pub(crate) enum Kind {
     Priority,
     Drop,
     AcceptLoss,
+    Errand,
 }
 
 impl Kind {
     /// With how often each comes.
-    pub(crate) const ALL: [(Self, u64); 23] = [
+    pub(crate) const ALL: [(Self, u64); 24] = [
         (Self::KillPostmaster, 16),
         (Self::KillAgent, 5),
         (Self::KillBoth, 4),
@@ -104,6 +107,7 @@ impl Kind {
         (Self::Priority, 4),
         (Self::Drop, 3),
         (Self::AcceptLoss, 4),
+        (Self::Errand, 5),
     ];
 }
 
@@ -175,6 +179,11 @@ impl World {
             Kind::Priority => Fault::Priority(id),
             Kind::Drop => Fault::Drop(id),
             Kind::AcceptLoss => Fault::AcceptLoss(self.rng.index(self.nodes.len())),
+            Kind::Errand => {
+                let again = self.rng.chance(700);
+                let errand = [Errand::Reinitialize, Errand::Restart][usize::from(again)];
+                Fault::Errand(id, errand)
+            }
         }
     }
 
@@ -280,6 +289,7 @@ impl World {
                 self.undo_after(ms(2000), ms(6000), Undo::Rejoin(id));
             }
             Fault::AcceptLoss(id) => self.accept_loss(id),
+            Fault::Errand(id, errand) => self.ask(id, errand),
         }
     }
 

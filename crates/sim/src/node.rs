@@ -6,7 +6,7 @@ use crate::wal::Record;
 use crate::world::{Event, Target};
 use ha::quorum::{Applied, Setting};
 use ha::{
-    Action, Contact, DataDir, Epoch, Instant, Job, Lease, Lineage, NodeName, StreamBroken,
+    Action, Contact, DataDir, Epoch, Errand, Instant, Job, Lease, Lineage, NodeName, StreamBroken,
     Timeline, Walsender,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -184,6 +184,8 @@ pub(crate) struct Agent {
     pub forgot: bool,
     pub down_since: Option<Instant>,
     pub start_failures: u32,
+    /// What a person asked of it, and when.
+    pub errand: Option<(Errand, Instant)>,
     pub applied: Option<Applied>,
     pub standbys: BTreeMap<NodeName, Walsender>,
     pub last_rule: &'static str,
@@ -322,6 +324,7 @@ impl Agent {
             forgot: false,
             down_since: None,
             start_failures: 0,
+            errand: None,
             applied: None,
             standbys: BTreeMap::new(),
             last_rule: "",

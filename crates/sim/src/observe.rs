@@ -13,6 +13,7 @@ impl World {
     /// What the agent finds when it looks at its own machine.
     pub(crate) fn observe(&mut self, id: NodeId) -> NodeView {
         let postgres = self.observe_postgres(id);
+        let errand = self.errand(id, &postgres);
         let node = &self.nodes[id];
         let agent = &node.agent;
         let storage = match node.disk.health {
@@ -40,7 +41,7 @@ impl World {
             start_failures: agent.start_failures,
             stream_broken: node.standby().and_then(|standby| standby.broken),
             stream_says: None,
-            errand: None,
+            errand,
         }
     }
 

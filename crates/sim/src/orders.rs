@@ -3,8 +3,12 @@
 use crate::node::{Disk, Life, NodeId, name_of};
 use crate::store::{Put, Request, Txn};
 use crate::world::World;
-use ha::{NodeRecord, Switchover};
+use ha::{Errand, NodeRecord, Postgres, Switchover};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// So long an errand may stand without being begun.
+const BEGINS: Duration = Duration::from_secs(10);
 
 impl World {
     fn order(&mut self, put: Put) {
@@ -113,6 +117,30 @@ impl World {
         for id in 0..self.nodes.len() {
             self.rejoin(id);
         }
+    }
+
+    /// Asked of the node's own agent, which forgets it when it dies.
+    pub(crate) fn ask(&mut self, id: NodeId, errand: Errand) {
+        let local = self.local(id);
+        let agent = &mut self.nodes[id].agent;
+        if agent.alive && agent.errand.is_none() {
+            agent.errand = Some((errand, local));
+            self.wake(id);
+        }
+    }
+
+    /// What is left of the errand, by what was found.
+    pub(crate) fn errand(&mut self, id: NodeId, postgres: &Postgres) -> Option<Errand> {
+        let local = self.local(id);
+        let agent = &mut self.nodes[id].agent;
+        let (errand, since) = agent.errand?;
+        let left = errand.left(postgres);
+        let over = match left {
+            Some(Errand::Restarting) => agent.start_failures > 0,
+            _ => local.since(since) > BEGINS,
+        };
+        agent.errand = left.filter(|_| !over).map(|left| (left, since));
+        agent.errand.map(|(left, _)| left)
     }
 
     pub(crate) fn is_founded(&self) -> bool {
