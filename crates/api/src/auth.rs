@@ -51,6 +51,11 @@ impl BasicAuth {
     pub fn new(username: &str, password: &str) -> Self {
         Self(base64(format!("{username}:{password}").as_bytes()))
     }
+
+    /// What a caller puts into its `Authorization` header.
+    pub fn header(&self) -> String {
+        format!("Basic {}", self.0)
+    }
 }
 
 impl fmt::Debug for BasicAuth {

@@ -117,6 +117,16 @@ pub(crate) fn empty(status: StatusCode) -> Response {
     response
 }
 
+/// JSON as Patroni's documents space it.
+pub fn spaced(document: &impl Serialize) -> String {
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Spaced);
+    match document.serialize(&mut serializer) {
+        Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
+}
+
 /// `{"a": 1, "b": [1, 2]}`: scripts out there search Patroni's documents for exactly this.
 struct Spaced;
 

@@ -25,9 +25,11 @@ mod show;
 pub mod v1;
 
 pub use auth::{BasicAuth, Token};
+pub use body::spaced;
 pub use error::Refusal;
 pub use event::{Event, record_event};
 pub use options::{Membership, Options, StoreMember};
 pub use order::{Due, due, register};
+pub use patroni::cluster_document;
 pub use served::{Metric, MetricKind, ReplicationRow, Sample, Served};
 pub use server::Api;

@@ -4,7 +4,7 @@ use crate::{Said, Terminal, World};
 use anyhow::{Context, Result, ensure};
 use lab::Passwords;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// The directory of Patroni's programs; the error says how to get them.
@@ -29,17 +29,36 @@ impl Patronictl {
     /// Patroni's own, for a world on etcd.
     pub fn theirs(world: &mut World<'_>) -> Result<Self> {
         let program = patroni_programs()?.join("patronictl");
-        Self::of(world, &program.display().to_string())
+        let hosts = world.etcd()?.addresses().join("\", \"");
+        let etcd = format!("etcd3: {{hosts: [\"{hosts}\"]}}\n");
+        Self::of(world, &program.display().to_string(), "theirs", &etcd)
     }
 
-    fn of(world: &mut World<'_>, program: &str) -> Result<Self> {
-        let hosts = world.etcd()?.addresses().join("\", \"");
+    /// Ours under that name, with etcd where the world has one, else by the last node's REST interface.
+    pub fn ours(world: &mut World<'_>) -> Result<Self> {
+        let link = world.lab.path().join("patronictl");
+        if !link.exists() {
+            symlink("standfast", &link)?;
+        }
+        match world.etcd() {
+            Ok(etcd) => {
+                let etcd = format!("etcd3: {{hosts: '{}'}}\n", etcd.addresses().join(","));
+                Self::of(world, "patronictl", "ours", &etcd)
+            }
+            Err(_) => {
+                let last = world.cluster.nodes.last().context("a node")?;
+                let program = format!("patronictl -d http://{}", last.api);
+                Self::of(world, &program, "ours", "")
+            }
+        }
+    }
+
+    fn of(world: &mut World<'_>, program: &str, name: &str, etcd: &str) -> Result<Self> {
         let text = format!(
-            "scope: lab\netcd3: {{hosts: [\"{hosts}\"]}}\n\
-            ctl: {{authentication: {{username: admin, password: {}}}}}\n",
+            "scope: lab\n{etcd}ctl: {{authentication: {{username: admin, password: {}}}}}\n",
             Passwords::default().rest
         );
-        let file = world.lab.path().join("patronictl.yml");
+        let file = world.lab.path().join(format!("{name}.yml"));
         fs::write(&file, text)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         world.lab.identity().own(&file)?;

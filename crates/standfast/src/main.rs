@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod confirm;
 mod create;
+mod ctl;
 mod demo;
 mod exit;
 mod incidents;
@@ -38,6 +39,12 @@ fn main() -> std::process::ExitCode {
     let mut words = std::env::args_os();
     if words.nth(1).is_some_and(|word| word == GUARD) {
         return guard::main(words.collect());
+    }
+    if std::env::args_os()
+        .next()
+        .is_some_and(|program| ctl::is_meant(&program))
+    {
+        return ctl::main().into();
     }
     let code = match standfast() {
         Ok(code) => code,

@@ -6,6 +6,7 @@
 mod actions;
 mod cluster;
 mod health;
+mod offline;
 mod query;
 mod restart;
 mod schedule;
@@ -21,6 +22,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+pub use offline::cluster_document;
 pub(crate) use status::{role_of, state, timeline};
 
 use query::Query;

@@ -21,7 +21,7 @@ mod watch;
 pub(crate) use api::Api;
 pub(crate) use local::{reload, stop};
 pub(crate) use target::Target;
-pub(crate) use target::{Named, load};
+pub(crate) use target::{Named, load, members_of};
 
 use crate::cli::meant::Ask;
 use crate::exit::ExitCode;

@@ -132,7 +132,7 @@ pub(crate) fn load(pgdata: &Path, homes: &Homes) -> anyhow::Result<Config> {
 }
 
 /// Its own API first, then every other that it has heard of.
-fn members_of(config: &Config) -> Vec<Endpoint> {
+pub(crate) fn members_of(config: &Config) -> Vec<Endpoint> {
     let mut members = vec![config.restapi.connect_address.clone()];
     if let Some(raft) = config.raft().filter(|raft| raft.listen.is_none()) {
         match &raft.start {

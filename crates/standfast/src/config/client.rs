@@ -19,8 +19,6 @@ pub(crate) struct Client {
     /// For what changes something through them.
     pub(crate) login: Option<BasicAuth>,
     pub(crate) secret_file: Option<PathBuf>,
-    /// For queries.
-    pub(crate) superuser: (Option<String>, Option<Password>),
 }
 
 impl Client {
@@ -65,22 +63,17 @@ fn client(root: &Section<'_>) -> Client {
     };
     let secret = |section: &Section<'_>| text(section, "secret_file").map(PathBuf::from);
     let rest = text(&root.section("restapi"), "connect_address");
-    let superuser = root
-        .section("postgresql")
-        .section("authentication")
-        .section("superuser");
     let namespace = text(root, "namespace").map(|text| text.trim_matches('/').to_owned());
     Client {
         scope: text(root, "scope"),
         namespace,
         etcd: etcd.and_then(|section| read::etcd(section)),
-        members: rest.and_then(|text| text.parse().ok()).into_iter().collect(),
+        members: rest
+            .and_then(|text| text.parse().ok())
+            .into_iter()
+            .collect(),
         login: login(root.section("ctl")).or_else(|| login(root.section("restapi"))),
         secret_file: secret(&store).or_else(|| secret(&store.section("raft"))),
-        superuser: (
-            text(&superuser, "username"),
-            text(&superuser, "password").map(Password::new),
-        ),
     }
 }
 

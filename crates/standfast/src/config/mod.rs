@@ -6,6 +6,7 @@
 //!
 //! It is plain data. It does not know the components whose options it becomes.
 
+mod client;
 mod cures;
 mod machine;
 mod postgres_rules;
@@ -19,6 +20,7 @@ mod variables;
 mod words;
 mod write;
 
+pub(crate) use client::{Client, yaml_to_json};
 pub(crate) use problem::{ConfigError, Problem};
 pub(crate) use values::{BadEndpoint, Endpoint, Password, check_host, is_loopback, parse_port};
 pub(crate) use write::{write_file, write_private};

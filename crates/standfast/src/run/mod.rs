@@ -12,3 +12,4 @@ mod store;
 mod threads;
 
 pub(crate) use life::{recover_store, run};
+pub(crate) use store::etcd_options;

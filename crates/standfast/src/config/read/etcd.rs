@@ -19,7 +19,7 @@ struct Place {
     https: Option<bool>,
 }
 
-pub(super) fn etcd(section: &Section<'_>) -> Option<Etcd> {
+pub(in crate::config) fn etcd(section: &Section<'_>) -> Option<Etcd> {
     let place = place(section);
     let https = protocol(section);
     let files = files(section);

@@ -1,0 +1,475 @@
+//! What members are told to do: `restart`, `reload`, `reinit`, `flush`, `pause`, `resume`; and `remove`.
+
+use super::change::{ask_when, code_of, when};
+use super::cluster::{Cluster, Member};
+use super::http::{Answer, LONG, SOON};
+use super::reach::Reach;
+use super::show::{exists, members, named};
+use super::typed::{Flush, Pause, Reinit, Reload, Remove, Restart, Role};
+use super::{ask, timestamp};
+use crate::exit::{ExitCode, Failure};
+use crate::output;
+use rand::seq::SliceRandom as _;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+use std::time::{Duration, Instant};
+
+/// How long a cluster may take to know of a pause.
+const PAUSE_KNOWN: Duration = Duration::from_secs(11);
+/// How often members are looked at while something goes on in them.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Sends an order to the first member that answers, the leader first.
+pub(super) async fn order(
+    reach: &Reach,
+    cluster: &Cluster,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Answer, Failure> {
+    for member in cluster.leader_first() {
+        let url = member.url(path);
+        let sent = reach.http.send(method.clone(), &url, body, SOON).await;
+        match sent {
+            Ok(answer) => return Ok(answer),
+            Err(why) => output::note(&format!("{} does not answer: {why}", member.name)),
+        }
+    }
+    let what = "Can not find accessible cluster member";
+    Err(Failure::new(ExitCode::Unreachable, what))
+}
+
+/// The members that are meant, shown and, if need be, agreed on.
+struct Chosen<'a> {
+    names: &'a [String],
+    role: Role,
+    /// The word for what is done to them.
+    action: &'static str,
+    force: bool,
+}
+
+impl Chosen<'_> {
+    fn of<'c>(&self, cluster: &'c Cluster) -> Result<Vec<&'c Member>, Failure> {
+        exists(cluster)?;
+        let able = cluster.with_role(self.role);
+        if able.is_empty() && self.names.is_empty() {
+            let what = format!("{} cluster doesn't have any members", cluster.scope);
+            return Err(Failure::unknown(what));
+        }
+        members(cluster);
+        let mut names: Vec<String> = self.names.to_vec();
+        if names.is_empty() && self.action != "reinitialize" {
+            return Ok(able);
+        }
+        if names.is_empty() && !self.force {
+            let list: Vec<&str> = able.iter().map(|member| member.name.as_str()).collect();
+            let question = format!(
+                "Which member do you want to {} [{}]?",
+                self.action,
+                list.join(", ")
+            );
+            names.push(ask::text(&question, Some(""))?);
+        }
+        let known = |name: &String| able.iter().any(|member| member.name == *name);
+        if let Some(unknown) = names.iter().find(|name| !known(name)) {
+            let none = !names.iter().any(known);
+            return Err(Failure::unknown(match none && !self.names.is_empty() {
+                true => format!("No {} among provided members", self.role.word()),
+                false => format!("{unknown} is not a member of cluster"),
+            }));
+        }
+        Ok(able
+            .into_iter()
+            .filter(|member| names.contains(&member.name))
+            .collect())
+    }
+
+    fn agree(&self, members: &[&Member]) -> Result<(), Failure> {
+        let list: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        let question = format!(
+            "Are you sure you want to {} members {}?",
+            self.action,
+            list.join(", ")
+        );
+        self.agree_to(&question)
+    }
+
+    fn agree_to(&self, question: &str) -> Result<(), Failure> {
+        if self.force || ask::confirm(question)? {
+            return Ok(());
+        }
+        Err(Failure::refused(format!("Aborted {}", self.action)))
+    }
+}
+
+/// The worst of what became of several members.
+fn worse(code: &mut ExitCode, other: ExitCode) {
+    if *code == ExitCode::Ok {
+        *code = other;
+    }
+}
+
+async fn tell(
+    reach: &Reach,
+    member: &Member,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Answer {
+    let sent = reach.http.send(method, &member.url(path), body, LONG).await;
+    sent.unwrap_or_else(|why| Answer {
+        status: 599,
+        text: why,
+    })
+}
+
+/// A member that does not answer is not one that says no.
+fn code(answer: &Answer) -> ExitCode {
+    match answer.status {
+        599 => ExitCode::Unreachable,
+        _ => code_of(answer),
+    }
+}
+
+/// How the originals report that something failed.
+fn failed(action: &str, member: &Member, answer: &Answer) {
+    output::line(&format!(
+        "Failed: {action} for member {}, status code={}, ({})",
+        member.name, answer.status, answer.text
+    ));
+}
+
+pub(super) async fn restart(reach: &Reach, typed: &Restart) -> Result<ExitCode, Failure> {
+    let cluster = reach.cluster(Some(&typed.members.cluster_name)).await?;
+    let chosen = Chosen {
+        names: &typed.members.member_names,
+        role: typed.role,
+        action: "restart",
+        force: typed.force.force,
+    };
+    let mut members = chosen.of(&cluster)?;
+    let at = match (&typed.scheduled, chosen.force) {
+        (Some(at), _) => when(at)?,
+        (None, true) => None,
+        (None, false) => when(&ask_when("restart", ")")?)?,
+    };
+    let mut body = Map::new();
+    if typed.pending {
+        body.insert("restart_pending".to_owned(), json!(true));
+        // Which ones need it then is not known yet.
+        members.retain(|member| at.is_some() || member.pending_restart);
+    }
+    if typed.any {
+        members.shuffle(&mut rand::rng());
+        members.truncate(1);
+    }
+    match &at {
+        Some(at) => {
+            let list: Vec<&str> = members.iter().map(|member| member.name.as_str()).collect();
+            let list = list.join(", ");
+            chosen.agree_to(&format!(
+                "Are you sure you want to schedule restart of members {list} at {at}?"
+            ))?;
+        }
+        None => chosen.agree(&members)?,
+    }
+    let version = match (&typed.pg_version, chosen.force) {
+        (Some(version), _) => version.clone(),
+        (None, true) => String::new(),
+        (None, false) => ask::text(
+            "Restart if the PostgreSQL version is less than provided (e.g. 9.5.2) ",
+            Some(""),
+        )?,
+    };
+    if !version.is_empty() {
+        body.insert("postgres_version".to_owned(), json!(version));
+    }
+    if let Some(at) = &at {
+        if cluster.document.pause {
+            return Err(Failure::refused(
+                "Can't schedule restart in the paused state",
+            ));
+        }
+        body.insert("schedule".to_owned(), json!(at));
+    }
+    if let Some(timeout) = &typed.timeout {
+        body.insert("timeout".to_owned(), json!(timeout));
+    }
+    let body = Value::Object(body);
+    let mut result = ExitCode::Ok;
+    for member in members {
+        if at.is_some() && chosen.force && member.scheduled_restart.is_some() {
+            let answer = tell(reach, member, Method::DELETE, "restart", None).await;
+            if !answer.is_good() {
+                failed("flush scheduled restart", member, &answer);
+            }
+        }
+        let answer = tell(reach, member, Method::POST, "restart", Some(&body)).await;
+        let name = &member.name;
+        match answer.status {
+            200 => output::line(&format!("Success: restart on member {name}")),
+            202 => output::line(&format!("Success: restart scheduled on member {name}")),
+            409 => output::line(&format!(
+                "Failed: another restart is already scheduled on member {name}"
+            )),
+            _ => failed("restart", member, &answer),
+        }
+        if !answer.is_good() {
+            worse(&mut result, code(&answer));
+        }
+    }
+    Ok(result)
+}
+
+pub(super) async fn reload(reach: &Reach, typed: &Reload) -> Result<ExitCode, Failure> {
+    let cluster = reach.cluster(Some(&typed.members.cluster_name)).await?;
+    let chosen = Chosen {
+        names: &typed.members.member_names,
+        role: typed.role,
+        action: "reload",
+        force: typed.force.force,
+    };
+    let members = chosen.of(&cluster)?;
+    chosen.agree(&members)?;
+    let loop_wait = cluster
+        .config
+        .as_ref()
+        .and_then(|config| config.get("loop_wait")?.as_f64())
+        .unwrap_or(10.0);
+    let mut result = ExitCode::Ok;
+    for member in members {
+        let answer = tell(reach, member, Method::POST, "reload", None).await;
+        let name = &member.name;
+        match answer.status {
+            200 => output::line(&format!("No changes to apply on member {name}")),
+            202 => output::line(&format!(
+                "Reload request received for member {name} and will be processed within {loop_wait} seconds"
+            )),
+            _ => {
+                failed("reload", member, &answer);
+                worse(&mut result, code(&answer));
+            }
+        }
+    }
+    Ok(result)
+}
+
+pub(super) async fn reinit(reach: &Reach, typed: &Reinit) -> Result<ExitCode, Failure> {
+    let cluster = reach.cluster(Some(&typed.members.cluster_name)).await?;
+    let chosen = Chosen {
+        names: &typed.members.member_names,
+        role: Role::Replica,
+        action: "reinitialize",
+        force: typed.force.force,
+    };
+    let members = chosen.of(&cluster)?;
+    chosen.agree(&members)?;
+    let mut result = ExitCode::Ok;
+    let mut started = Vec::new();
+    for member in members {
+        let mut forced = typed.force.force;
+        loop {
+            let body = json!({ "force": forced, "from_leader": typed.from_leader });
+            let answer = tell(reach, member, Method::POST, "reinitialize", Some(&body)).await;
+            if answer.is_good() {
+                output::line(&format!("Success: reinitialize for member {}", member.name));
+                started.push(member);
+                break;
+            }
+            failed("reinitialize", member, &answer);
+            let busy = answer.text.ends_with(" already in progress") && !forced;
+            if busy && ask::confirm("Do you want to cancel it and reinitialize anyway?")? {
+                forced = true;
+                continue;
+            }
+            worse(&mut result, code(&answer));
+            break;
+        }
+    }
+    if typed.wait && !started.is_empty() {
+        let names: Vec<&str> = started.iter().map(|member| member.name.as_str()).collect();
+        let names = names.join(", ");
+        output::line(&format!("Waiting for reinitialize to complete on: {names}"));
+        for member in started {
+            copied(reach, member).await;
+            output::line(&format!("Reinitialize is completed on: {}", member.name));
+        }
+    }
+    Ok(result)
+}
+
+/// Returns when the member runs again; a copy takes as long as it takes.
+async fn copied(reach: &Reach, member: &Member) {
+    loop {
+        let status = reach.http.get(&member.url("patroni")).await;
+        let status = status.and_then(|answer| {
+            serde_json::from_str::<Value>(&answer.text).map_err(|error| error.to_string())
+        });
+        if status.is_ok_and(|status| status["state"] == "running") {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+pub(super) async fn flush(reach: &Reach, typed: &Flush) -> Result<ExitCode, Failure> {
+    let Some((target, names)) = typed.words.split_last() else {
+        return Err(Failure::usage("what is to be flushed?"));
+    };
+    let cluster = reach.cluster(Some(&typed.cluster_name)).await?;
+    match target.as_str() {
+        "switchover" => flush_switchover(reach, &cluster).await,
+        "restart" => flush_restarts(reach, &cluster, typed, names).await,
+        other => Err(Failure::usage(format!(
+            "{other:?} can't be flushed, only restart or switchover"
+        ))),
+    }
+}
+
+async fn flush_switchover(reach: &Reach, cluster: &Cluster) -> Result<ExitCode, Failure> {
+    exists(cluster)?;
+    if cluster.document.scheduled_switchover.is_none() {
+        output::line("No pending scheduled switchover");
+        return Ok(ExitCode::Ok);
+    }
+    let answer = order(reach, cluster, Method::DELETE, "switchover", None).await?;
+    if answer.status == 200 {
+        output::line(&format!("Success: {}", answer.text));
+        return Ok(ExitCode::Ok);
+    }
+    output::line(&format!("Failed: {}", answer.text));
+    Ok(code(&answer))
+}
+
+async fn flush_restarts(
+    reach: &Reach,
+    cluster: &Cluster,
+    typed: &Flush,
+    names: &[String],
+) -> Result<ExitCode, Failure> {
+    let chosen = Chosen {
+        names,
+        role: typed.role,
+        action: "flush",
+        force: typed.force.force,
+    };
+    let members = chosen.of(cluster)?;
+    chosen.agree(&members)?;
+    let mut result = ExitCode::Ok;
+    for member in members {
+        let name = &member.name;
+        if member.scheduled_restart.is_none() {
+            output::line(&format!("No scheduled restart for member {name}"));
+            continue;
+        }
+        let answer = tell(reach, member, Method::DELETE, "restart", None).await;
+        if answer.is_good() {
+            output::line(&format!(
+                "Success: flush scheduled restart for member {name}"
+            ));
+        } else {
+            failed("flush scheduled restart", member, &answer);
+            worse(&mut result, code(&answer));
+        }
+    }
+    Ok(result)
+}
+
+pub(super) async fn pause(reach: &Reach, typed: &Pause, paused: bool) -> Result<ExitCode, Failure> {
+    let cluster = named(reach, &typed.cluster).await?;
+    if cluster.document.pause == paused {
+        let word = if paused { "already" } else { "not" };
+        return Err(Failure::error(format!("Cluster is {word} paused")));
+    }
+    let (verb, done) = match paused {
+        true => ("pause", "paused"),
+        false => ("resume", "resumed"),
+    };
+    let change = json!({ "pause": paused.then_some(true) });
+    let answer = order(reach, &cluster, Method::PATCH, "config", Some(&change)).await?;
+    if answer.status != 200 {
+        output::line(&format!(
+            "Failed: {verb} cluster management status code={}, ({})",
+            answer.status, answer.text
+        ));
+        return Ok(code(&answer));
+    }
+    if typed.wait {
+        output::line(&format!(
+            "'{verb}' request sent, waiting until it is recognized by all nodes"
+        ));
+        let deaf = deaf(reach, &cluster, paused).await;
+        if !deaf.is_empty() {
+            output::line(&format!(
+                "{} members didn't recognized pause state after {} seconds",
+                deaf.join(", "),
+                PAUSE_KNOWN.as_secs()
+            ));
+            return Ok(ExitCode::TimedOut);
+        }
+    }
+    output::line(&format!("Success: cluster management is {done}"));
+    Ok(ExitCode::Ok)
+}
+
+/// The members that don't know of it when the time is over.
+async fn deaf<'c>(reach: &Reach, cluster: &'c Cluster, paused: bool) -> Vec<&'c str> {
+    let until = Instant::now() + PAUSE_KNOWN;
+    let mut open = cluster.leader_first();
+    loop {
+        let mut still = Vec::new();
+        for member in open {
+            let status = reach.http.get(&member.url("patroni")).await;
+            let knows = status.is_ok_and(|answer| {
+                serde_json::from_str::<Value>(&answer.text)
+                    .is_ok_and(|status| status["pause"].as_bool().unwrap_or(false) == paused)
+            });
+            if !knows {
+                still.push(member);
+            }
+        }
+        if still.is_empty() || Instant::now() >= until {
+            return still
+                .into_iter()
+                .map(|member| member.name.as_str())
+                .collect();
+        }
+        open = still;
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+pub(super) async fn remove(reach: &Reach, typed: &Remove) -> Result<ExitCode, Failure> {
+    let scope = &typed.cluster_name;
+    let cluster = reach.cluster(Some(scope)).await?;
+    let look = super::members::Look {
+        format: typed.format,
+        ..super::members::Look::PLAIN
+    };
+    output::print(&super::members::text(&cluster, look));
+    exists(&cluster)?;
+    if ask::text("Please confirm the cluster name to remove", None)? != *scope {
+        return Err(Failure::refused("Cluster names specified do not match"));
+    }
+    let aware = "Yes I am aware";
+    let question = format!(
+        "You are about to remove all information in DCS for {scope}, please type: \"{aware}\""
+    );
+    if ask::text(&question, None)? != aware {
+        return Err(Failure::refused(format!(
+            "You did not exactly type \"{aware}\""
+        )));
+    }
+    if let Some(leader) = cluster.leader() {
+        let question =
+            "This cluster currently is healthy. Please specify the leader name to continue";
+        if ask::text(question, None)? != leader.name {
+            return Err(Failure::refused(
+                "You did not specify the current leader of the cluster",
+            ));
+        }
+    }
+    reach.delete(scope).await?;
+    output::note(&format!("{} removed {scope}", timestamp(false)));
+    Ok(ExitCode::Ok)
+}
