@@ -16,7 +16,7 @@ use crate::paths::Homes;
 use crate::pidfile;
 use anyhow::Context as _;
 use api::v1::{Dropped, State};
-use ha::NodeName;
+use ha::{NodeName, NodeState};
 use rustix::process::Signal;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,14 @@ pub(super) async fn node(
     if known {
         let path = format!("/api/v1/nodes/{name}?force={}", order.force);
         let dropped: Dropped = target.api.delete(&path).await?;
-        note(&dropped.message);
+        let absent = match own {
+            Some(own) => pidfile::agent(&own.state_dir)?.is_none(),
+            None => false,
+        };
+        // Here it is known that nobody will come back.
+        if dropped.removed || !absent {
+            note(&dropped.message);
+        }
         if !dropped.removed {
             wait_left(target, &name, own).await?;
         }
@@ -94,18 +101,33 @@ fn at(state: &State, host: &str, port: u16) -> Result<NodeName, Failure> {
         .ok_or_else(|| Failure::unknown(format!("there is no node at {host}:{port}")))
 }
 
-/// Until the cluster has forgotten it, or no agent of it is left that could leave by itself.
+/// Until the cluster has forgotten it. Where no agent of it is left that could leave by itself, it is made to, unless
+/// the others may need what it has.
 async fn wait_left(target: &Target, name: &NodeName, own: Option<&Config>) -> anyhow::Result<()> {
     let deadline = Instant::now() + LEAVE_LIMIT;
     loop {
-        let state = target.state().await;
-        let gone = state.is_ok_and(|state| state.nodes.iter().all(|node| node.name != *name));
         let agent_gone = match own {
             Some(own) => pidfile::agent(&own.state_dir)?.is_none(),
             None => false,
         };
-        if gone || agent_gone {
-            return Ok(());
+        if let Ok(state) = target.state().await {
+            let Ok(node) = find(&state, name) else {
+                return Ok(());
+            };
+            let led = state.leader.as_ref().is_some_and(|leader| leader != name);
+            if agent_gone && (led || node.state == NodeState::Init) {
+                // Refused while its record lives, for a lease at most.
+                let path = format!("/api/v1/nodes/{name}?force=true");
+                if let Ok(Dropped { removed: true, .. }) = target.api.delete(&path).await {
+                    return Ok(());
+                }
+            } else if agent_gone {
+                note(&format!(
+                    "warning: {name} stays in the cluster's records, as nobody leads; once somebody does: standfast \
+                     drop node --name {name} --force"
+                ));
+                return Ok(());
+            }
         }
         if Instant::now() >= deadline {
             let what = format!("{name} has not left within {} s", LEAVE_LIMIT.as_secs());

@@ -319,10 +319,13 @@ fn two_nodes_are_created_shown_changed_and_dropped() {
         2,
         &format!("drop node --pgdata monitor --hostname 127.0.0.1 --pgport {b} --destroy"),
     );
-    // Its agent never ran: it can't leave by itself, and there is nothing to wait for.
+    // Its agent is gone, and so is its record when the lease is over: it can't leave by itself, and is made to.
+    monitor.write(Txn::new().delete(monitor.keys.member(&name("node_2"))));
     monitor.run(0, "drop node --pgdata node_b --destroy --yes");
     assert!(!monitor.home.config_file("node_b").exists());
     monitor.run(3, "show state --pgdata node_b");
+    let (out, _) = monitor.run(0, "show state --pgdata monitor");
+    assert!(!out.contains("node_2"), "{out}");
 }
 
 #[test]
