@@ -110,7 +110,12 @@ async fn wait_left(target: &Target, name: &NodeName, own: Option<&Config>) -> an
             Some(own) => pidfile::agent(&own.state_dir)?.is_none(),
             None => false,
         };
-        if let Ok(state) = target.state().await {
+        let state = target.state().await;
+        if agent_gone && state.is_err() {
+            // The last vote went with it, or nobody else is there to be told.
+            return Ok(());
+        }
+        if let Ok(state) = state {
             let Ok(node) = find(&state, name) else {
                 return Ok(());
             };
