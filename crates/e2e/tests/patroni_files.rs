@@ -10,6 +10,7 @@ use store::{EtcdOptions, EtcdStore, Store, Txn};
 /// configured, a line of pg_hba that lets no standby in, a recovery target for the whole cluster.
 fn copied(host: &Host, etcd: &str) -> String {
     let (address, base) = (host.address(), host.directory().display());
+    let bin = host.pg_bin().display();
     format!(
         "scope: shop
 namespace: /service/
@@ -39,6 +40,7 @@ postgresql:
     type: pgstandard
     master: {{host: 10.0.0.1, port: 5432, user: replicator, password: planted-4715}}
 bootstrap:
+  post_bootstrap: /bin/sh -c '{bin}/psql \"$0\" -c \"CREATE TABLE made_afterwards ()\"'
   dcs:
     ttl: 30
     loop_wait: 10
@@ -146,6 +148,13 @@ async fn tell(cluster: &Cluster, etcd: &Etcd) -> Result<()> {
     }
     ensure!(log.contains(" WARNING: "), "not in Patroni's form");
     ensure!(!log.contains("planted"), "a password is in the log");
+
+    everywhere(
+        cluster,
+        "SELECT coalesce(to_regclass('made_afterwards')::text, 'absent')",
+        "made_afterwards",
+    )
+    .await?;
 
     let store = EtcdStore::new(EtcdOptions::new(etcd.addresses(), "/"))?;
     edit(&store, |config| {

@@ -16,6 +16,7 @@ mod binaries;
 mod control;
 mod datadir;
 mod init;
+mod scripts;
 
 mod server;
 

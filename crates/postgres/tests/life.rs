@@ -258,6 +258,9 @@ fn what_the_cluster_says_is_under_the_nodes_own_and_breaks_nothing() {
             let mut options = Node::options("n1", &dir);
             options.pg_hba = Vec::new();
             options.parameters.remove("max_connections");
+            let custom = dir.path().join("custom.conf");
+            std::fs::write(&custom, "deadlock_timeout = 3s\nwork_mem = 6MB\n").unwrap();
+            options.base_config = Some(custom);
             for (name, value) in [("Work_Mem", "7MB"), ("wrong_name", "1")] {
                 options.parameters.insert(name.to_owned(), value.to_owned());
             }
@@ -280,6 +283,7 @@ fn what_the_cluster_says_is_under_the_nodes_own_and_breaks_nothing() {
             node.instance.start_primary(LONG).await.unwrap();
             let show = async |name: &str| node.sql(&format!("SHOW {name}")).await.remove(0);
             assert_eq!(show("work_mem").await, "7MB", "the node's own");
+            assert_eq!(show("deadlock_timeout").await, "3s", "the user's own file");
             assert_eq!(show("maintenance_work_mem").await, "33MB");
             assert_eq!(show("max_connections").await, "77");
             assert_eq!(show("fsync").await, "on");

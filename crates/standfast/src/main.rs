@@ -89,6 +89,7 @@ fn standfast() -> anyhow::Result<ExitCode> {
         Command::Demo(options) => demo::run(options),
         Command::Bench(what) => bench::run(&what),
         Command::CheckConfig(which) => check_config(&file(which, &homes)?, &homes),
+        Command::ImportConfig { file, output } => import_config(&file, output.as_deref(), &homes),
         Command::Replay(journal) => replay::replay(&journal),
         Command::RecoverStore { which, yes } => {
             let config = own(which, &homes)?;
@@ -171,6 +172,28 @@ fn check_config(file: &std::path::Path, homes: &Homes) -> anyhow::Result<ExitCod
         .into());
     }
     output::line(&format!("{}: ok", file.display()));
+    Ok(ExitCode::Ok)
+}
+
+fn import_config(
+    file: &std::path::Path,
+    output: Option<&std::path::Path>,
+    homes: &Homes,
+) -> anyhow::Result<ExitCode> {
+    let text = config::import(file, homes)?;
+    let Some(output) = output else {
+        output::print(&text);
+        return Ok(ExitCode::Ok);
+    };
+    if output.exists() {
+        let what = format!("{} is there already", output.display());
+        let refused = Failure::refused(what).hint("remove it, or name another --output");
+        return Err(refused.into());
+    }
+    // It may hold passwords.
+    config::write_private(&std::path::absolute(output)?, text.as_bytes())
+        .with_context(|| format!("can't write {}", output.display()))?;
+    output::note(&format!("wrote {}", output.display()));
     Ok(ExitCode::Ok)
 }
 

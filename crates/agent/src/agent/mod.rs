@@ -59,6 +59,10 @@ pub struct Options {
     pub identity: String,
     pub tags: serde_json::Map<String, serde_json::Value>,
     pub bootstrap: ConfigRecord,
+    /// What is run on a cluster that this node has founded, with its arguments.
+    pub post_bootstrap: Vec<String>,
+    /// Why this node makes no data directory for a new cluster.
+    pub may_not_init: Option<String>,
     /// The cluster's name, as callbacks are told it.
     pub scope: String,
     pub callbacks: Programs,
@@ -201,6 +205,8 @@ impl Agent {
             roles_missing: Marker::new(options.state_dir.join("roles-missing")),
             promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
             bootstrap: options.bootstrap.clone(),
+            post_bootstrap: options.post_bootstrap.clone(),
+            may_not_init: options.may_not_init.clone(),
         };
         let client = reqwest::Client::builder().no_proxy().build()?;
         let agent = Self {

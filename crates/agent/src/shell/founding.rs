@@ -16,6 +16,9 @@ impl Shell {
 
     pub(super) async fn bootstrap(&self, basis: &Basis) -> Result<(), ShellError> {
         let epoch = self.epoch_in_office()?;
+        if let Some(why) = &self.may_not_init {
+            return Err(ShellError::NotNow(why.clone()));
+        }
         self.instance.init().await?;
         let DataDir::Ready(control) = self.data_dir().await? else {
             return Err(ShellError::NotNow(
@@ -28,6 +31,14 @@ impl Shell {
         self.arm_in_office();
         self.instance.serve_streams(true).await?;
         self.instance.ensure_roles(QUICK).await?;
+        // The cluster is whole without it; to throw it away for a program that failed would help nobody.
+        if let Err(error) = self.instance.after_init(&self.post_bootstrap).await {
+            tracing::error!(
+                error = crate::agent::chain(&error),
+                hint = "mend it, and run it by hand on the primary",
+                "bootstrap.post_bootstrap failed; the cluster goes on without it"
+            );
+        }
         self.inaugurate(control.system_id, epoch, &lineage, basis)
             .await
     }

@@ -29,14 +29,26 @@ pub(crate) enum Command {
     CreateMonitor(MonitorRequest),
     CreatePostgres(PostgresRequest),
     Ask(Named, Ask),
-    Stop { which: Which, signal: Signal },
+    Stop {
+        which: Which,
+        signal: Signal,
+    },
     Reload(Which),
     CheckConfig(Which),
+    ImportConfig {
+        file: PathBuf,
+        output: Option<PathBuf>,
+    },
     Demo(crate::demo::Options),
     Bench(crate::bench::Bench),
     Replay(PathBuf),
-    RecoverStore { which: Which, yes: bool },
-    Version { json: bool },
+    RecoverStore {
+        which: Which,
+        yes: bool,
+    },
+    Version {
+        json: bool,
+    },
 }
 
 impl Command {
@@ -258,6 +270,9 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
         }
         Verb::Reload(own) => Command::Reload(which(own)?),
         Verb::Config(typed::Config::Check { own }) => Command::CheckConfig(which(own)?),
+        Verb::Config(typed::Config::Import { file, output }) => {
+            Command::ImportConfig { file, output }
+        }
         Verb::Demo(options) => Command::Demo(options),
         Verb::Bench(what) => Command::Bench(what),
         Verb::Debug(typed::Debug::Replay { file }) => {

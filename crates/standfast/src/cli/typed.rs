@@ -427,6 +427,14 @@ pub(crate) enum Config {
         #[command(flatten)]
         own: Own,
     },
+    /// Write a commented file of Standfast's from one of Patroni's
+    Import {
+        /// patroni.yml, or a directory of such files
+        file: PathBuf,
+        /// Where to; standard output if it is not given. A file that is there is not replaced
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

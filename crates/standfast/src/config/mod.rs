@@ -8,6 +8,7 @@
 
 mod client;
 mod cures;
+mod import;
 mod machine;
 mod postgres_rules;
 mod problem;
@@ -21,6 +22,7 @@ mod words;
 mod write;
 
 pub(crate) use client::{Client, yaml_to_json};
+pub(crate) use import::import;
 pub(crate) use problem::{ConfigError, Problem};
 pub(crate) use values::{BadEndpoint, Endpoint, Password, check_host, is_loopback, parse_port};
 pub(crate) use write::{write_file, write_private};
@@ -227,6 +229,10 @@ pub(crate) struct Bootstrap {
     pub(crate) dcs: ConfigRecord,
     /// More arguments for initdb.
     pub(crate) initdb: Vec<String>,
+    /// What is run on the cluster that was founded.
+    pub(crate) post_bootstrap: Vec<String>,
+    /// How else than by initdb the first data directory would have to be made: this version can't.
+    pub(crate) method: Option<String>,
 }
 
 /// What this node may be used for.

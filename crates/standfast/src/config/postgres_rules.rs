@@ -16,7 +16,7 @@ pub(super) fn check(parameters: &Section<'_>, pairs: &BTreeMap<String, At<String
         if name.contains(['\n', '\r', '\0']) || at.value.contains(['\n', '\r', '\0']) {
             parameters.error(at.line, name, "must not hold line breaks");
         } else if postgres::NEVER_THE_USERS.contains(&lower.as_str()) {
-            parameters.warning(at.line, name, "is set by Standfast, this value is not used");
+            parameters.inert(at.line, name, "is set by Standfast, this value is not used");
         } else if MUST_BE_ON.contains(&lower.as_str()) && is_off(&value) {
             let what = "off would lose acknowledged commits after a crash, remove it";
             parameters.error(at.line, name, what);

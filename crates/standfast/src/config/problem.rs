@@ -13,6 +13,8 @@ pub(crate) struct Problem {
     /// Dotted path, such as `postgresql.listen`; empty: the file as a whole.
     pub(crate) key: String,
     pub(crate) what: String,
+    /// What stands there counts for nothing.
+    pub(crate) inert: bool,
 }
 
 impl Problem {
@@ -22,6 +24,7 @@ impl Problem {
             line,
             key: key.into(),
             what: what.into(),
+            inert: false,
         }
     }
 

@@ -10,6 +10,7 @@ mod store;
 use super::problem::{ConfigError, Problem};
 use super::section::{At, Findings, Section};
 use super::sources::Layers;
+use super::tree::Node;
 use super::{Config, Guard, Log, LogFormat, LogLevel, Postgresql, StoreChoice, Tags};
 use crate::paths::Homes;
 pub(super) use bootstrap::DCS_KEYS;
@@ -184,20 +185,49 @@ fn tags(root: &Section<'_>) -> Tags {
     let section = root.section("tags");
     let nofailover = section.flag("nofailover").unwrap_or(false);
     let failover_priority = section.whole("failover_priority").and_then(|at| {
-        let priority = u32::try_from(at.value)
-            .ok()
-            .filter(|priority| *priority <= 100);
-        if priority.is_none() {
-            section.error(at.line, "failover_priority", "must be between 0 and 100");
+        let priority = u32::try_from(at.value).ok();
+        if priority.is_none_or(|priority| priority > 100) {
+            let what = "counts as 100, the highest that there is";
+            section.warning(at.line, "failover_priority", what);
         }
-        priority
+        priority.or(Some(100))
     });
-    let nosync = section.flag("nosync").unwrap_or(false);
+    without_effect(&section);
+    // Patroni has two words for it.
+    let last = section
+        .whole("sync_priority")
+        .is_some_and(|at| at.value == 0);
+    let nosync = section.flag("nosync").unwrap_or(false) || last;
     Tags {
         nofailover,
         failover_priority,
         nosync,
         shown: shown(&section, nofailover, nosync),
+    }
+}
+
+/// Tags that mean something to Patroni and nothing here; they are shown like a user's own.
+fn without_effect(section: &Section<'_>) {
+    for (key, why) in [
+        ("replicatefrom", "every standby streams from the leader"),
+        ("nostream", "every standby streams from the leader"),
+        ("clonefrom", "copies are made from the leader"),
+        (
+            "sync_priority",
+            "synchronous standbys are alike, `nosync` leaves one out",
+        ),
+    ] {
+        let Some(tree) = section.value(key) else {
+            continue;
+        };
+        let off = match &tree.node {
+            Node::Null | Node::Bool(false) => true,
+            Node::Number(number) => number.as_u64() == Some(0),
+            Node::Bool(true) | Node::Text(_) | Node::List(_) | Node::Map(_) => false,
+        };
+        if !off {
+            section.warning(tree.line, key, format!("has no effect: {why}"));
+        }
     }
 }
 

@@ -263,7 +263,7 @@ impl<'t> Section<'t> {
                     None => "unknown key, it has no effect".to_owned(),
                 }
             };
-            self.warning(entry.line, key, what);
+            self.inert(entry.line, key, what);
         }
     }
 
@@ -272,12 +272,12 @@ impl<'t> Section<'t> {
         let Some(what) = cures::of(&self.key_path(key)) else {
             return false;
         };
-        self.warning(entry.line, key, what);
+        self.inert(entry.line, key, what);
         if let Node::Map(inner) = &entry.value.node {
             for below in inner {
                 let key = format!("{key}.{}", below.key);
                 if let Some(what) = cures::of(&self.key_path(&key)) {
-                    self.warning(below.line, &key, what);
+                    self.inert(below.line, &key, what);
                 }
             }
         }
@@ -301,6 +301,15 @@ impl<'t> Section<'t> {
 
     pub(super) fn warning(&self, line: u64, key: &str, what: impl Into<String>) {
         let problem = Problem::at(line, self.key_path(key), what);
+        self.findings.warnings.borrow_mut().push(problem);
+    }
+
+    /// A warning of a key that counts for nothing.
+    pub(super) fn inert(&self, line: u64, key: &str, what: impl Into<String>) {
+        let problem = Problem {
+            inert: true,
+            ..Problem::at(line, self.key_path(key), what)
+        };
         self.findings.warnings.borrow_mut().push(problem);
     }
 

@@ -1,6 +1,6 @@
 //! `bootstrap`: what the first node of a new cluster writes, and how it makes its data directory.
 
-use super::postgresql::rejoining;
+use super::postgresql::{command, rejoining};
 use crate::config::section::{Section, nearest};
 use crate::config::tree::Entry;
 use crate::config::{Bootstrap, postgres_rules};
@@ -68,7 +68,10 @@ pub(super) fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
         dcs.warning(dcs.line(), "synchronous_mode", what);
     }
     let initdb = section.options("initdb");
-    section.finish(&["method", "post_bootstrap", "post_init", "pg_hba", "users"]);
+    let method = method(&section);
+    let post_bootstrap =
+        command(&section, "post_bootstrap").or_else(|| command(&section, "post_init"));
+    section.finish(&["pg_hba", "users"]);
     if dcs.is_sound()
         && let Err(bad) = record.postgres()
     {
@@ -89,7 +92,23 @@ pub(super) fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
     Some(Bootstrap {
         dcs: record,
         initdb,
+        post_bootstrap: post_bootstrap.unwrap_or_default(),
+        method,
     })
+}
+
+/// A way to make the first data directory that is not initdb. An empty cluster in its place would not be what is meant.
+fn method(section: &Section<'_>) -> Option<String> {
+    let method = section
+        .text("method")
+        .filter(|text| text.value != "initdb")?;
+    let name = method.value;
+    let what = format!(
+        "{name:?} can't be done in this version: this node founds no cluster; restore the backup into \
+         postgresql.data_dir by hand, and it is taken over"
+    );
+    section.warning(method.line, "method", what);
+    Some(name)
 }
 
 /// What is odd about one key of `dcs`.
@@ -111,7 +130,7 @@ fn judge(dcs: &Section<'_>, record: &ConfigRecord, entry: &Entry) {
             None => "unknown key, it has no effect".to_owned(),
         }
     };
-    dcs.warning(entry.line, key, what);
+    dcs.inert(entry.line, key, what);
 }
 
 /// What the Postgres of every node is to have.

@@ -48,6 +48,7 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         .collect();
     rejoining(&section);
     let callbacks = callbacks(&section);
+    copies(&section);
     let database = section
         .text("database")
         .map_or_else(|| "postgres".to_owned(), |at| at.value);
@@ -56,10 +57,8 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
     let basebackup = section.options("basebackup");
     section.finish(&[
         "config_dir",
-        "pgpass",
         "use_unix_socket",
         "use_unix_socket_repl",
-        "create_replica_methods",
         "recovery_conf",
         "pg_ctl_timeout",
         "proxy_address",
@@ -104,10 +103,29 @@ fn callbacks(postgresql: &Section<'_>) -> agent::Programs {
     if section.is_given("on_restart") {
         let line = section.value("on_restart").map_or(0, |tree| tree.line);
         let what = "has no effect: a restart is told as on_stop and on_start";
-        section.warning(line, "on_restart", what);
+        section.inert(line, "on_restart", what);
     }
     section.finish(&[]);
     programs
+}
+
+/// How copies are made, and where passwords for it stand, is not chosen here.
+fn copies(section: &Section<'_>) {
+    let methods = section.texts("create_replica_methods");
+    for method in methods.iter().filter(|method| method.value != "basebackup") {
+        let what = format!(
+            "{:?} is not run: copies are made by pg_basebackup, from the leader",
+            method.value
+        );
+        section.warning(method.line, "create_replica_methods", what);
+    }
+    if let Some(pgpass) = section
+        .value("pgpass")
+        .filter(|_| section.is_given("pgpass"))
+    {
+        let what = "has no effect: Standfast writes pass files of its own, below state_dir";
+        section.inert(pgpass.line, "pgpass", what);
+    }
 }
 
 /// A program with its arguments, as a shell would part them.
@@ -147,7 +165,7 @@ pub(super) fn rejoining(section: &Section<'_>) {
             let line = section
                 .value(key)
                 .map_or_else(|| section.line(), |tree| tree.line);
-            section.warning(line, key, format!("has no effect: {ours}"));
+            section.inert(line, key, format!("has no effect: {ours}"));
         }
     }
 }

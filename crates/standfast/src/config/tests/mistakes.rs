@@ -219,3 +219,137 @@ fn callbacks_are_commands_with_arguments() {
         ],
     );
 }
+
+fn imported(text: &str) -> (String, Config, Vec<Problem>) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("patroni.yml");
+    std::fs::write(&file, text).unwrap();
+    let written = import(&file, &homes()).unwrap_or_else(|error| panic!("{error}"));
+    let (config, warnings) =
+        load(written.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{written}"));
+    let shown = written.replace(&dir.path().display().to_string(), "");
+    (shown, config, warnings)
+}
+
+#[test]
+fn an_imported_file_says_what_counts_and_what_was_left_out() {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let (text, config, warnings) = imported(COPIED);
+    expect![[r#"
+        # Made by standfast config import from /patroni.yml.
+        # Variables of the environment (PATRONI_…) are not in it: they go on counting over it.
+        # - etcd is now etcd3: the same members, by their v3 interface
+        # - user and password of postgresql.replication are now postgresql.authentication.replication: they must be the same on every node
+        # - left out: line 25: postgresql.parameters.hot_standby: is set by Standfast, this value is not used
+        # - left out: line 27: postgresql.replication: unknown key, nothing in it counts: the login that standbys replicate with is `postgresql.authentication.replication`
+        # - left out: line 39: bootstrap.dcs.retry_timeout: has no effect: how long a leader may be without the store is its ttl, to the end
+        # - left out: line 45: bootstrap.dcs.postgresql.parameters.recovery_target_timeline: is set by Standfast, this value is not used
+        # - name was missing: it is the host's
+        # - synchronous_mode was missing, so commits are asynchronous, and a failover may lose the last of them; quorum protects them
+
+        # The cluster, and this node of it. The name must be unlike any other's.
+        scope: shop
+        namespace: /service/
+        name: HOST
+
+        # Health checks, patronictl and metrics, on Patroni's paths.
+        restapi:
+          connect_address: 10.1.0.10:8008
+          listen: 0.0.0.0:8008
+
+        # Where the cluster agrees: etcd, by its v3 interface. Keys and values are Patroni's.
+        etcd3:
+          hosts:
+          - etcd-1:2379
+          - etcd-2:2379
+          password: null
+          protocol: http
+          username: null
+
+        # Counts once, when the cluster is founded. Later dcs is changed with `patronictl edit-config` or PATCH /config,
+        # for all nodes at once.
+        bootstrap:
+          dcs:
+            loop_wait: 10
+            maximum_lag_on_failover: 1048576
+            postgresql:
+              use_pg_rewind: true
+              use_slots: true
+            synchronous_mode: false
+            ttl: 30
+
+        # The instance. What is said here wins over bootstrap.dcs.postgresql; what Standfast sets itself wins over both.
+        # The members of the cluster are always let in to replicate, whatever pg_hba says.
+        postgresql:
+          authentication:
+            replication:
+              password: planted-password
+              username: replicator
+          connect_address: 10.1.0.10:5432
+          data_dir: /var/lib/postgresql/14/main
+          listen: 0.0.0.0:5432
+          parameters:
+            max_connections: 100
+            max_wal_senders: 10
+            wal_level: replica
+          pg_hba:
+          - host all all 0.0.0.0/0 md5
+
+        # plain is Patroni's form, standfast ours; json for programs.
+        log:
+          type: plain
+    "#]].assert_eq(&text.replace(host.trim(), "HOST"));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let pg = config.postgresql.unwrap();
+    assert_eq!(pg.replication.username, "replicator");
+    assert_eq!(config.log.format, LogFormat::Patroni);
+}
+
+#[test]
+fn an_imported_file_means_what_the_original_means() {
+    let text = format!(
+        "{NODE}  parameters: {{work_mem: 8MB, my.setting: a b, port: 1}}\n  pg_hba: ['local all all peer']\n  authentication:\n    superuser: {{password: 'it: \"is''s\"'}}\n    replication: {{password: x}}\ntags: {{nofailover: true, zone: a}}\ncolour: blue\n"
+    );
+    let (_, new, warnings) = imported(&text);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let (old, _) = load(text.as_bytes()).unwrap();
+    let plain = |config: &Config| {
+        let mut pg = config.postgresql.clone().unwrap();
+        pg.parameters.remove("port");
+        (
+            config.scope.clone(),
+            config.name.clone(),
+            config.restapi.clone(),
+            config.store.clone(),
+            config.bootstrap.clone(),
+            config.tags.clone(),
+            pg,
+        )
+    };
+    assert_eq!(plain(&new), plain(&old));
+}
+
+#[test]
+fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
+    let text = altered(
+        "    synchronous_mode: quorum\n",
+        "    synchronous_mode: quorum\n  method: walg\n  walg: {command: /bin/x}\n  post_bootstrap: /bin/sh -c 'a b'\n",
+    ) + "  create_replica_methods: [pgbackrest, basebackup]\n  basebackup: [max-rate: 100M]\n  pgpass: /tmp/pgpass\n"
+        + "tags:\n  failover_priority: 300\n  replicatefrom: b\n  clonefrom: true\n  nostream: false\n  sync_priority: 0\n";
+    check_warning(
+        &text,
+        expect![[r#"
+        line 11: bootstrap.method: "walg" can't be done in this version: this node founds no cluster; restore the backup into postgresql.data_dir by hand, and it is taken over
+        line 12: bootstrap.walg: unknown key, it has no effect
+        line 17: postgresql.create_replica_methods: "pgbackrest" is not run: copies are made by pg_basebackup, from the leader
+        line 19: postgresql.pgpass: has no effect: Standfast writes pass files of its own, below state_dir
+        line 21: tags.failover_priority: counts as 100, the highest that there is
+        line 22: tags.replicatefrom: has no effect: every standby streams from the leader
+        line 23: tags.clonefrom: has no effect: copies are made from the leader"#]],
+    );
+    let (config, _) = load(text.as_bytes()).unwrap();
+    assert_eq!(config.bootstrap.method.as_deref(), Some("walg"));
+    assert_eq!(config.bootstrap.post_bootstrap, ["/bin/sh", "-c", "a b"]);
+    assert_eq!(config.postgresql.unwrap().basebackup, ["--max-rate=100M"]);
+    assert_eq!((config.tags.priority(), config.tags.quorum()), (100, false));
+}
