@@ -295,10 +295,15 @@ async fn works_on_members(world: &World<'_>, ctl: &Patronictl) -> Result<()> {
         "{said}"
     );
     let said = ctl.types(&format!("reinit lab {standby} --force --wait"))?;
-    ensure!(
-        said.ends_with(&format!("Reinitialize is completed on: {standby}\n")),
-        "{said}"
-    );
+    let done = format!("Reinitialize is completed on: {standby}\n");
+    ensure!(said.ends_with(&done), "{said}");
+    // The original believes a node that has not begun yet.
+    eventually("the copy is new", settle_deadline(), async || {
+        let now: String = world.cluster.node(&standby)?.ask(started).await?;
+        ensure!(now != after, "{standby} is what it was");
+        Ok(())
+    })
+    .await?;
     world.whole().await.map(drop)
 }
 

@@ -268,12 +268,14 @@ pub(super) async fn reinit(reach: &Reach, typed: &Reinit) -> Result<ExitCode, Fa
     let mut started = Vec::new();
     for member in members {
         let mut forced = typed.force.force;
+        let before = status(reach, member).await;
+        let before = before.and_then(|it| it.get("postmaster_start_time").cloned());
         loop {
             let body = json!({ "force": forced, "from_leader": typed.from_leader });
             let answer = tell(reach, member, Method::POST, "reinitialize", Some(&body)).await;
             if answer.is_good() {
                 output::line(&format!("Success: reinitialize for member {}", member.name));
-                started.push(member);
+                started.push((member, before));
                 break;
             }
             failed("reinitialize", member, &answer);
@@ -287,29 +289,35 @@ pub(super) async fn reinit(reach: &Reach, typed: &Reinit) -> Result<ExitCode, Fa
         }
     }
     if typed.wait && !started.is_empty() {
-        let names: Vec<&str> = started.iter().map(|member| member.name.as_str()).collect();
-        let names = names.join(", ");
+        let names = started.iter().map(|(member, _)| member.name.as_str());
+        let names = names.collect::<Vec<_>>().join(", ");
         output::line(&format!("Waiting for reinitialize to complete on: {names}"));
-        for member in started {
-            copied(reach, member).await;
+        for (member, before) in started {
+            copied(reach, member, before.as_ref()).await;
             output::line(&format!("Reinitialize is completed on: {}", member.name));
         }
     }
     Ok(result)
 }
 
-/// Returns when the member runs again; a copy takes as long as it takes.
-async fn copied(reach: &Reach, member: &Member) {
+/// Returns when a Postgres runs that was started after the one of `before`; a copy takes as long as it takes.
+async fn copied(reach: &Reach, member: &Member, before: Option<&Value>) {
     loop {
-        let status = reach.http.get(&member.url("patroni")).await;
-        let status = status.and_then(|answer| {
-            serde_json::from_str::<Value>(&answer.text).map_err(|error| error.to_string())
-        });
-        if status.is_ok_and(|status| status["state"] == "running") {
+        let status = status(reach, member).await;
+        let started = status
+            .as_ref()
+            .and_then(|it| it.get("postmaster_start_time"));
+        let runs = status.as_ref().is_some_and(|it| it["state"] == "running");
+        if runs && started.is_some() && started != before {
             return;
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+async fn status(reach: &Reach, member: &Member) -> Option<Value> {
+    let answer = reach.http.get(&member.url("patroni")).await.ok()?;
+    serde_json::from_str(&answer.text).ok()
 }
 
 pub(super) async fn flush(reach: &Reach, typed: &Flush) -> Result<ExitCode, Failure> {
@@ -419,11 +427,8 @@ async fn deaf<'c>(reach: &Reach, cluster: &'c Cluster, paused: bool) -> Vec<&'c 
     loop {
         let mut still = Vec::new();
         for member in open {
-            let status = reach.http.get(&member.url("patroni")).await;
-            let knows = status.is_ok_and(|answer| {
-                serde_json::from_str::<Value>(&answer.text)
-                    .is_ok_and(|status| status["pause"].as_bool().unwrap_or(false) == paused)
-            });
+            let status = status(reach, member).await;
+            let knows = status.is_some_and(|it| it["pause"].as_bool().unwrap_or(false) == paused);
             if !knows {
                 still.push(member);
             }
