@@ -35,6 +35,7 @@ use ha::{Action, Instant, NodeName, Postgres, Storage};
 use postgres::Instance;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use store::layout::{ConfigRecord, Keys};
 use store::{Store, View};
@@ -103,10 +104,17 @@ pub enum StopOrder {
 #[derive(Clone, Debug)]
 pub struct Handle {
     stop: watch::Sender<Option<StopOrder>>,
+    reloaded: Arc<AtomicBool>,
     wake: Arc<Notify>,
 }
 
 impl Handle {
+    /// Postgres was given another configuration: its callback is told.
+    pub fn reloaded(&self) {
+        self.reloaded.store(true, Ordering::SeqCst);
+        self.wake.notify_one();
+    }
+
     /// Stops Postgres and ends.
     pub fn stop(&self, how: StopOrder) {
         self.stop.send_replace(Some(how));
@@ -127,6 +135,7 @@ pub struct Agent {
     pace: Arc<Pace>,
     wake: Arc<Notify>,
     stop: watch::Receiver<Option<StopOrder>>,
+    reloaded: Arc<AtomicBool>,
     said: watch::Sender<Said>,
     done: mpsc::UnboundedReceiver<Done>,
     asking: mpsc::Receiver<api::errand::Errand>,
@@ -156,6 +165,7 @@ impl Agent {
     pub fn start(mut options: Options) -> Result<(Self, Handle), AgentError> {
         let note = Arc::new(Note::open(&options.state_dir)?);
         let tenure = Arc::new(Tenure::default());
+        let reloaded = Arc::new(AtomicBool::new(false));
         let streams = Arc::new(Streams::default());
         let view = options.store.view(options.keys.prefix());
         let (poke, wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -221,6 +231,7 @@ impl Agent {
             pace,
             wake: Arc::clone(&wake),
             stop: stopping,
+            reloaded: Arc::clone(&reloaded),
             said,
             done,
             asking: std::mem::replace(&mut options.errands, mpsc::channel(1).1),
@@ -236,7 +247,12 @@ impl Agent {
             callbacks,
             tasks,
         };
-        Ok((agent, Handle { stop, wake }))
+        let handle = Handle {
+            stop,
+            reloaded,
+            wake,
+        };
+        Ok((agent, handle))
     }
 
     /// Runs until it is stopped or the node is dropped.

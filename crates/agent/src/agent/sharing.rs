@@ -40,6 +40,9 @@ impl Sharing {
 impl Agent {
     pub(super) fn share(&mut self, snapshot: &Snapshot, at: Instant) {
         let taken = self.sharing.taken.load(Ordering::SeqCst);
+        if self.reloaded.swap(false, Ordering::SeqCst) {
+            self.callbacks.reloaded();
+        }
         if taken != self.sharing.told {
             // What an agent takes when it starts is, as a rule, what Postgres has already.
             if self.sharing.told != 0 {

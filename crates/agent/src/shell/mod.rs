@@ -107,7 +107,8 @@ impl Shell {
                 | Action::Clone { .. }
                 | Action::Rewind { .. }
         ) {
-            self.share(basis).await;
+            let founding = matches!(action, Action::Bootstrap | Action::Adopt);
+            self.share(basis, founding).await;
         }
         match action {
             Action::Found => self.found(basis).await.map(none),

@@ -20,12 +20,14 @@ fn of(record: &ConfigRecord) -> Result<Shared, String> {
 }
 
 impl Shell {
-    /// Takes what the cluster says, or, before there is one, what this node will write. A start does not fail for it:
-    /// it then has what was taken last.
-    pub(super) async fn share(&self, basis: &Basis) {
+    /// Takes what the cluster says, or, where it is being founded, what this node will write. A start does not fail for
+    /// it: it then has what was taken last.
+    pub(super) async fn share(&self, basis: &Basis, founding: bool) {
         let said = match basis.snapshot.value(&self.keys.config()) {
             Some(text) => shared(text),
-            None => of(&self.bootstrap),
+            None if founding => of(&self.bootstrap),
+            // A store that is silent says nothing new.
+            None => return,
         };
         let taken = match said {
             Ok(shared) => self

@@ -214,12 +214,12 @@ impl Life {
                     }
                     Asked::Reload => {
                         certificates::reload(self.tls.as_ref());
-                        self.reload(instance).await;
+                        self.reload(instance, &handle).await;
                     }
                 },
                 () = self.reload.notified() => {
                     certificates::reload(self.tls.as_ref());
-                    self.reload(instance).await;
+                    self.reload(instance, &handle).await;
                 }
                 result = &mut register, if !registered && !stopping => {
                     registered = true;
@@ -276,7 +276,7 @@ impl Life {
     }
 
     /// Reads the configuration again. What can change while the node runs is taken; a broken file changes nothing.
-    async fn reload(&self, instance: &Instance) {
+    async fn reload(&self, instance: &Instance, handle: &agent::Handle) {
         let loaded = Config::load(&self.config.file, &Homes::from_env());
         let postgresql = match loaded {
             Ok((config, warnings)) => {
@@ -295,9 +295,12 @@ impl Life {
             .configure(new.parameters, new.pg_hba, new.pg_ident)
             .await
         {
-            Ok(()) => tracing::info!(
-                "reloaded: postgresql.parameters, pg_hba and pg_ident; the rest counts from the next start"
-            ),
+            Ok(()) => {
+                handle.reloaded();
+                tracing::info!(
+                    "reloaded: postgresql.parameters, pg_hba and pg_ident; the rest counts from the next start"
+                );
+            }
             Err(error) => tracing::error!(%error, "the reloaded configuration was not taken"),
         }
     }
