@@ -7,6 +7,7 @@ mod tests;
 
 use self::member::{Written, due, fresh_member, note, text};
 use crate::clock::now;
+use crate::figures::Figures;
 use crate::tenure::{Enforcer, Office, Session, Tenure};
 use ha::{Lsn, NodeName, Settings};
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) struct Keeper {
     pub(crate) tenure: Arc<Tenure>,
     pub(crate) said: watch::Receiver<Said>,
     pub(crate) enforcer: Arc<dyn Enforcer>,
+    pub(crate) figures: Arc<Figures>,
     /// Wakes the loop when the office has ended.
     pub(crate) wake: Arc<Notify>,
 }
@@ -236,6 +238,7 @@ impl Keeper {
         match self.commit_in_time(txn, session).await {
             Ok(outcome) if outcome.is_committed() => {
                 self.tenure.heard(now());
+                self.figures.answered(now().since(sent));
                 self.tenure.renewed(office.epoch, sent, &*self.enforcer);
                 note(written, session, fresh, sent);
             }
@@ -275,6 +278,7 @@ impl Keeper {
         match self.store.commit(txn).await {
             Ok(_) => {
                 self.tenure.heard(now());
+                self.figures.answered(now().since(sent));
                 note(written, session, fresh, sent);
             }
             Err(StoreError::LeaseEnded(_)) => {

@@ -9,6 +9,7 @@ mod callbacks;
 mod clock;
 mod contact;
 mod events;
+mod figures;
 mod journal;
 mod keeper;
 mod note;

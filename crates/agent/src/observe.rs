@@ -2,6 +2,7 @@
 
 use crate::answers::Answers;
 use crate::clock::now;
+use crate::figures::Figures;
 use crate::pace::Pace;
 use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
@@ -10,7 +11,7 @@ use postgres::{Access, ControlState, Instance, Liveness, Probe, StreamFailure, S
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -61,6 +62,9 @@ pub(crate) struct Facts {
     pub(crate) pending_restart: Option<serde_json::Value>,
     pub(crate) replay_paused: bool,
     pub(crate) replay_timestamp: Option<String>,
+    /// The most WAL that a slot keeps, in bytes.
+    pub(crate) slot_retained: Option<f64>,
+    pub(crate) replication: Vec<api::ReplicationRow>,
     pub(crate) timeline: ha::Timeline,
     pub(crate) sync_names: String,
 }
@@ -462,15 +466,33 @@ fn read(instance: &Instance) -> Read {
     Ok((found, may_not_found))
 }
 
+/// As Patroni writes a moment.
+fn written(at: SystemTime) -> Option<String> {
+    let at = jiff::Timestamp::try_from(at).ok()?;
+    Some(at.strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string())
+}
+
+fn row(walsender: &postgres::Walsender) -> api::ReplicationRow {
+    let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+    api::ReplicationRow {
+        usename: or_empty(&walsender.usename),
+        application_name: walsender.application_name.clone(),
+        client_addr: walsender.client_addr.clone(),
+        state: or_empty(&walsender.state),
+        sync_state: or_empty(&walsender.sync_state),
+        sync_priority: walsender.sync_priority.unwrap_or_default(),
+    }
+}
+
 fn facts(probe: &Probe) -> Facts {
-    let started = jiff::Timestamp::try_from(probe.started_at).ok();
     Facts {
         server_version: probe.version,
-        postmaster_start_time: started
-            .map(|at| at.strftime("%Y-%m-%d %H:%M:%S.%6f+00:00").to_string()),
+        postmaster_start_time: written(probe.started_at),
         pending_restart: pending_restart(probe),
         replay_paused: probe.replay_paused,
-        replay_timestamp: None,
+        replay_timestamp: probe.replayed_at.and_then(written),
+        slot_retained: probe.slot_retained,
+        replication: probe.standbys.iter().map(row).collect(),
         timeline: probe.timeline,
         sync_names: probe.sync_names.clone(),
     }
@@ -509,12 +531,16 @@ pub(crate) async fn watch_storage(
     streams: Arc<Streams>,
     out: watch::Sender<Storage>,
     wake: Arc<Notify>,
+    figures: Arc<Figures>,
 ) {
     let mut failing: Option<Instant> = None;
     loop {
         let began = now();
         let asked = if streams.has_data() {
-            instance.probe_write(WRITE).await.map(drop)
+            instance
+                .probe_write(WRITE)
+                .await
+                .map(|disk| figures.disk(disk))
         } else {
             Ok(())
         };

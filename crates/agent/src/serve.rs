@@ -2,6 +2,7 @@
 
 use crate::agent::Options;
 use crate::clock::now;
+use crate::figures::Figures;
 use crate::observe::Observation;
 use ha::{
     Cluster, ClusterView, DataDir, Decision, Instant, Lease, Lsn, NodeView, Postgres, Storage,
@@ -22,11 +23,12 @@ pub(crate) struct Shown {
     tags: Option<serde_json::Value>,
     out: watch::Sender<Arc<api::Served>>,
     pub(crate) scheduled_restart: Option<serde_json::Value>,
+    figures: Arc<Figures>,
     cluster: Option<Cluster>,
 }
 
 impl Shown {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options, figures: Arc<Figures>) -> Self {
         Self {
             host: options.host,
             port: options.port,
@@ -35,6 +37,7 @@ impl Shown {
             tags: (!options.tags.is_empty()).then(|| options.tags.into()),
             out: options.served,
             scheduled_restart: None,
+            figures,
             cluster: None,
         }
     }
@@ -152,6 +155,8 @@ impl Shown {
                 .pending_restart_reason
                 .clone_from(&facts.pending_restart);
             served.scheduled_restart.clone_from(&self.scheduled_restart);
+            served.replication.clone_from(&facts.replication);
+            served.metrics = self.figures.metrics();
         });
     }
 }

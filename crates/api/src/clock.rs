@@ -21,6 +21,12 @@ pub(crate) fn epoch_seconds(ago: Duration) -> u64 {
         .as_secs()
 }
 
+/// Now in seconds since 1970, with their fractions.
+pub(crate) fn epoch_seconds_exact() -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_secs_f64()
+}
+
 /// Now in RFC 3339 with microseconds, as events carry it.
 pub(crate) fn timestamp() -> String {
     format!("{:.6}", jiff::Timestamp::now())

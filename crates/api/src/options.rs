@@ -6,8 +6,8 @@ use crate::served::Served;
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::sync::Arc;
-use store::Store;
 use store::layout::Keys;
+use store::{Store, Tls};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Everything that [`crate::Api`] needs.
@@ -24,6 +24,8 @@ pub struct Options {
     pub errands: Option<mpsc::Sender<Errand>>,
     /// Told when the node's configuration is to be read again.
     pub reload: Arc<Notify>,
+    /// The certificates that this node uses, by what for.
+    pub certificates: Vec<(&'static str, Tls)>,
     /// The embedded store's members; `None` where the store is somebody else's (etcd).
     pub membership: Option<Arc<dyn Membership>>,
 }

@@ -108,6 +108,10 @@ pub struct Claim {
     pub record: Option<SyncRecord>,
     /// Whose promises were counted: each must still be there unchanged.
     pub counted: BTreeSet<NodeName>,
+    /// Whether they prove that no acknowledged commit is missing: not in asynchronous mode, nor where a person has
+    /// accepted a loss.
+    #[serde(default)]
+    pub proven: bool,
     /// The reason for the event.
     pub why: String,
 }

@@ -22,6 +22,7 @@ mod ports;
 mod processes;
 mod program;
 mod scene;
+mod service;
 mod sockets;
 mod wait;
 
@@ -39,4 +40,5 @@ pub use ports::free_ports;
 pub use processes::{Process, Selection};
 pub use program::{postgres_bin_dir, run_to_end};
 pub use scene::{Lab, Place, why_no_namespaces};
+pub use service::{Service, file_of};
 pub use wait::{eventually, until};

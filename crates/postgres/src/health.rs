@@ -30,10 +30,32 @@ impl WriteProbe {
     }
 }
 
+/// The file system of the data directory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskSpace {
+    pub size: u64,
+    /// For those who are not root; both are 0 where the system does not tell.
+    pub free: u64,
+}
+
+impl DiskSpace {
+    /// Blocks, on a disk that hangs for ever.
+    fn of(dir: &Path) -> Self {
+        let found = rustix::fs::statvfs(dir);
+        found.map_or_else(
+            |_| Self::default(),
+            |fs| Self {
+                size: fs.f_blocks.saturating_mul(fs.f_frsize),
+                free: fs.f_bavail.saturating_mul(fs.f_frsize),
+            },
+        )
+    }
+}
+
 impl Instance {
     /// Writes and syncs a small file in the data directory (and where the WAL is, if that is elsewhere). `Hung`,
     /// `DiskFull` and `ReadOnly` are what is wrong with the storage.
-    pub async fn probe_write(&self, limit: Duration) -> Result<Duration, PostgresError> {
+    pub async fn probe_write(&self, limit: Duration) -> Result<DiskSpace, PostgresError> {
         let began = Instant::now();
         let hung = || PostgresError::Hung {
             detail: "write and sync a file".to_owned(),
@@ -49,7 +71,7 @@ impl Instance {
         std::thread::Builder::new()
             .name("write-probe".to_owned())
             .spawn(move || {
-                let result = write_once(&data_dir);
+                let result = write_once(&data_dir).map(|()| DiskSpace::of(&data_dir));
                 drop(turn);
                 // Nobody may be waiting any more.
                 let _ = tell.send(result);
@@ -57,8 +79,7 @@ impl Instance {
             .map_err(|e| PostgresError::file("start a thread to write in", Path::new("."), e))?;
         let left = limit.saturating_sub(began.elapsed());
         let written = tokio::time::timeout(left, told).await.map_err(|_| hung())?;
-        written.unwrap_or_else(|_| Err(hung()))?;
-        Ok(began.elapsed())
+        written.unwrap_or_else(|_| Err(hung()))
     }
 
     /// On a primary: while somebody waits for the WAL's disk, the WAL must move. `Hung` when it did not for `limit`.

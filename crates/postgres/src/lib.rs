@@ -57,6 +57,7 @@ pub use control::{Control, ControlState};
 pub use datadir::{DataDir, Work};
 pub use discarded::Discarded;
 pub use error::PostgresError;
+pub use health::DiskSpace;
 pub use identify::Identity;
 pub use instance::Instance;
 pub use logfile::{StreamFailure, StreamTrouble};

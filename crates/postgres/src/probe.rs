@@ -35,6 +35,10 @@ pub struct Probe {
     /// What the startup process waits for.
     pub startup_wait: Option<String>,
     pub replay_paused: bool,
+    /// Standby: when the last transaction that it has replayed was committed.
+    pub replayed_at: Option<SystemTime>,
+    /// The most WAL that a replication slot keeps here, in bytes; `None` without slots.
+    pub slot_retained: Option<f64>,
     /// It is told to stream from somebody.
     pub has_upstream: bool,
     /// `synchronous_standby_names` as a session of now sees it.
@@ -85,7 +89,12 @@ pub struct Receiver {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Walsender {
     pub pid: i32,
+    #[serde(default)]
+    pub usename: Option<String>,
     pub application_name: String,
+    /// `None` over a Unix socket.
+    #[serde(default)]
+    pub client_addr: Option<String>,
     /// The replication slot that it holds.
     pub slot: Option<String>,
     /// `startup`, `catchup`, `streaming`, `backup`, `stopping`.
@@ -98,6 +107,8 @@ pub struct Walsender {
     pub replayed: Option<Lsn>,
     /// `async`, `potential`, `sync`, `quorum`.
     pub sync_state: Option<String>,
+    #[serde(default)]
+    pub sync_priority: Option<i32>,
     #[serde(deserialize_with = "seconds")]
     pub reply_age: Option<Duration>,
 }
@@ -117,10 +128,13 @@ SELECT pg_is_in_recovery() AS in_recovery,
  pg_last_wal_receive_lsn()::text AS received,
  pg_last_wal_replay_lsn()::text AS replayed,
  CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END AS replay_paused,
+ extract(epoch FROM pg_last_xact_replay_timestamp())::float8 AS replayed_at,
+ (SELECT max(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+      ELSE pg_current_wal_flush_lsn() END, restart_lsn))::float8 FROM pg_replication_slots) AS slot_retained,
  (SELECT row_to_json(r)::text FROM (SELECT pid, status, sender_host, sender_port, received_tli, latest_end_lsn,
     extract(epoch FROM clock_timestamp() - last_msg_receipt_time)::float8 AS message_age
     FROM pg_stat_wal_receiver) r) AS receiver,
- (SELECT json_agg(r)::text FROM (SELECT pid, application_name,
+ (SELECT json_agg(r)::text FROM (SELECT pid, usename, application_name, client_addr, sync_priority,
     (SELECT slot_name FROM pg_replication_slots s WHERE s.active_pid = w.pid LIMIT 1) AS slot, state, sent_lsn, flush_lsn, replay_lsn, sync_state,
     extract(epoch FROM clock_timestamp() - reply_time)::float8 AS reply_age
     FROM pg_stat_replication w WHERE state IS DISTINCT FROM 'startup') r) AS standbys,
@@ -334,6 +348,9 @@ fn read(row: &Row) -> Result<Probe, PostgresError> {
         .or_else(|| received.max(replayed))
         .unwrap_or_default();
     let started: f64 = row.try_get("started_at").map_err(failed)?;
+    let moment =
+        |seconds: f64| UNIX_EPOCH + Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    let number = |name: &str| row.try_get::<_, Option<f64>>(name).map_err(failed);
     let receiver = text("receiver")?;
     let standbys = text("standbys")?;
     Ok(Probe {
@@ -349,6 +366,8 @@ fn read(row: &Row) -> Result<Probe, PostgresError> {
             .unwrap_or_default(),
         startup_wait: text("startup_wait")?,
         replay_paused: flag("replay_paused")?,
+        replayed_at: number("replayed_at")?.map(moment),
+        slot_retained: number("slot_retained")?,
         has_upstream: flag("has_upstream")?,
         sync_names: text("sync_names")?.unwrap_or_default(),
         read_only: false,
@@ -356,7 +375,7 @@ fn read(row: &Row) -> Result<Probe, PostgresError> {
         overridden: Vec::new(),
         sync_waiters: count("sync_waiters")?,
         wal_waiters: count("wal_waiters")?,
-        started_at: UNIX_EPOCH + Duration::try_from_secs_f64(started).unwrap_or_default(),
+        started_at: moment(started),
         version: count("version")?,
     })
 }

@@ -118,6 +118,9 @@ impl Agent {
 
     pub(super) fn succeeded(&mut self, action: &Action, report: Report) {
         self.memory.left |= report.left;
+        if let Action::Claim(claim) = action {
+            self.count_claim(claim);
+        }
         // Only its own success ends an action's trouble: between two starts that fail a fence succeeds each time.
         if self
             .memory

@@ -69,6 +69,7 @@ impl Agent {
                 ..ha::Contact::default()
             },
         };
+        self.remember_sign(view, &contact);
         let epoch = match view {
             ClusterView::Known(cluster) => cluster.current_epoch(),
             ClusterView::Silent { .. } => Epoch::NONE,

@@ -47,6 +47,9 @@ pub(super) struct Memory {
     /// The action that failed last, how often in a row, and until when it is not tried again.
     pub(super) trouble: Option<(&'static str, u32, Instant)>,
     pub(super) left: bool,
+    /// The last sign of another leader's life, and that of the one that was taken over from until clients can write.
+    pub(super) last_sign: Option<Instant>,
+    pub(super) taking_over: Option<Instant>,
     /// The revision on which a scheduled switchover was taken up last.
     pub(super) ordered_at: Option<store::Revision>,
 }

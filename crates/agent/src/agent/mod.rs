@@ -3,6 +3,7 @@
 //! **Invariant:** the loop never waits for an action, a store or Postgres; it waits for events, and for `loop_wait`.
 //! **Invariant:** a decision is made only on an observation that began after the last action ended.
 
+mod counting;
 mod doing;
 mod errands;
 mod look;
@@ -23,6 +24,7 @@ use crate::callbacks::{Callbacks, Programs};
 use crate::clock::now;
 use crate::contact::Signs;
 use crate::events::Events;
+use crate::figures::Figures;
 use crate::journal::Journal;
 use crate::keeper::{Keeper, Said};
 use crate::note::{Marker, Note, NoteError};
@@ -140,6 +142,7 @@ pub struct Agent {
     done: mpsc::UnboundedReceiver<Done>,
     asking: mpsc::Receiver<api::errand::Errand>,
     errands: Errands,
+    figures: Arc<Figures>,
     report: mpsc::UnboundedSender<Done>,
     signs: Signs,
     journal: Journal,
@@ -181,7 +184,9 @@ impl Agent {
             Arc::clone(&pace),
             Arc::clone(&streams),
         );
+        let figures = Arc::new(Figures::default());
         let keeper = Keeper {
+            figures: Arc::clone(&figures),
             store: Arc::clone(&options.store),
             keys: options.keys.clone(),
             me: options.name.clone(),
@@ -201,6 +206,7 @@ impl Agent {
                 Arc::clone(&streams),
                 storage_by,
                 Arc::clone(&wake),
+                Arc::clone(&figures),
             )),
         ];
         let shell = Shell {
@@ -236,11 +242,12 @@ impl Agent {
             done,
             asking: std::mem::replace(&mut options.errands, mpsc::channel(1).1),
             errands: Errands::default(),
+            figures: Arc::clone(&figures),
             report,
             signs: Signs::new(client),
             journal: Journal::open(&options.state_dir),
             events,
-            shown: Shown::new(options),
+            shown: Shown::new(options, figures),
             memory: Memory::default(),
             sharing: Sharing::default(),
             phrased: phrases::Said::default(),
@@ -352,6 +359,7 @@ impl Agent {
         self.share(&snapshot, at);
         self.callbacks.look(&me);
         self.tell_keeper(&view, &me, &observation, &decision);
+        self.count(&me, &observation, at);
         let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
         self.pace.set(
             changing,

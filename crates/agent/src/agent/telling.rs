@@ -71,6 +71,7 @@ impl Agent {
             say(decision, weight);
         }
         if news {
+            self.figures.decided(decision.rule);
             let epoch = match view {
                 ClusterView::Known(cluster) => cluster.current_epoch(),
                 ClusterView::Silent { .. } => Epoch::NONE,

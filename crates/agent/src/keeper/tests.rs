@@ -91,6 +91,7 @@ impl World {
             tenure: Arc::clone(&tenure),
             said: heard,
             enforcer: Arc::clone(&orders) as Arc<dyn Enforcer>,
+            figures: Arc::default(),
             wake: Arc::default(),
         };
         Self {

@@ -322,6 +322,7 @@ impl Server {
         let options = Options {
             errands: (!witness).then_some(errands),
             reload: Arc::clone(&reload),
+            certificates: Vec::new(),
             keys: world.keys.clone(),
             store: Arc::new(world.store.clone()),
             token: Token::derive(SECRET),

@@ -403,6 +403,7 @@ fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &s
         None => record.joined(first()),
     });
     let voices: Vec<&str> = counted.iter().map(NodeName::as_str).collect();
+    let proven = cluster.sync.is_some() && unproven.is_none();
     let price = unproven.map_or_else(String::new, |missing| {
         format!("; a person has accepted the loss of commits: {missing}")
     });
@@ -414,6 +415,7 @@ fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &s
         epoch,
         record,
         counted: counted.clone(),
+        proven,
         why: reason.clone(),
     };
     Decision::act("claim", Action::Claim(claim), reason)

@@ -144,6 +144,7 @@ impl Life {
             served,
             errands: self.instance.is_some().then_some(errands),
             reload: Arc::clone(&self.reload),
+            certificates: self.tls.iter().map(|tls| ("store", tls.clone())).collect(),
             membership: self.own_store.membership(),
         }
     }

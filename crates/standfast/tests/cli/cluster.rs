@@ -169,6 +169,7 @@ async fn serve(store: MemoryStore, keys: Keys, token: Token, port: u16) {
         served: receiver,
         errands: None,
         reload: Arc::default(),
+        certificates: Vec::new(),
         membership: None,
     };
     tokio::spawn(Api::new(options).listen(listener, std::future::pending()));

@@ -48,6 +48,9 @@ pub(crate) const FIRST_BYTE: u8 = 22;
 /// How a member without certificates turns TLS away: a fatal alert with a number of the private range.
 const NO_TLS: u8 = 224;
 
+/// In the year 9999: later than any certificate.
+const NEVER: std::time::Duration = std::time::Duration::from_secs(253_000_000_000);
+
 /// What is still read from a peer that was turned away.
 const FAREWELL_BYTES_MAX: u64 = 32 << 10;
 
@@ -99,6 +102,14 @@ impl Tls {
     /// Connections that are open go on. Blocks.
     pub fn reload(&self) -> Result<(), TlsError> {
         self.shared.reload()
+    }
+
+    /// When the certificate expires, in seconds since 1970; `None` where nobody can say.
+    pub fn expires(&self) -> Option<u64> {
+        self.credentials().ends_before(
+            &self.shared.options,
+            rustls::pki_types::UnixTime::since_unix_epoch(NEVER),
+        )
     }
 
     /// Sees to it that changed files are read, for as long as this is in use. Must be called in a runtime.

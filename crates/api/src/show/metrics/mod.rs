@@ -54,6 +54,7 @@ pub(crate) fn text(context: &Context, office: &Office<'_>) -> String {
         labels,
     };
     patroni::write(&mut page, office);
+    patroni::role(&mut page, office);
     ours::write(&mut page, context, office);
     for metric in &served.metrics {
         agents(&mut page, metric);

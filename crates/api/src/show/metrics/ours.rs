@@ -1,6 +1,8 @@
 //! What Patroni has no figure for: epoch, lease, protection, lag, the loop and the store.
 
 use super::Page;
+use super::patroni::start_seconds;
+use crate::clock;
 use crate::event::last_number;
 use crate::office::Office;
 use crate::router::Context;
@@ -11,8 +13,10 @@ use std::time::Duration;
 pub(super) fn write(page: &mut Page, context: &Context, office: &Office<'_>) {
     leadership(page, office);
     health(page, context, office);
+    certificates(page, context);
     if let Some(cluster) = office.cluster() {
         durability(page, cluster);
+        replay(page, office);
         members(page, cluster);
     }
 }
@@ -121,6 +125,26 @@ fn health(page: &mut Page, context: &Context, office: &Office<'_>) {
     }
 }
 
+/// Of the certificates that this node shows to others.
+fn certificates(page: &mut Page, context: &Context) {
+    let known = context.options.certificates.iter();
+    let ends: Vec<_> = known
+        .filter_map(|(of, tls)| Some((*of, tls.expires()?)))
+        .collect();
+    if ends.is_empty() {
+        return;
+    }
+    let name = "standfast_certificate_expires_seconds";
+    page.head(
+        name,
+        "gauge",
+        "When the certificate expires, in epoch seconds.",
+    );
+    for (of, at) in ends {
+        page.sample(name, &[("of", of)], at);
+    }
+}
+
 fn durability(page: &mut Page, cluster: &Cluster) {
     let newest = cluster.sync.as_ref().map(ha::quorum::SyncRecord::newest);
     page.gauge(
@@ -142,9 +166,34 @@ fn durability(page: &mut Page, cluster: &Cluster) {
             .map_or(0, |sync| sync.settings().len()),
     );
     page.flag(
+        "standfast_sync_configured",
+        "1 if commits are to be on a standby before they are acknowledged.",
+        cluster.settings.sync_mode != ha::SyncMode::Off,
+    );
+    page.flag(
         "standfast_sync_protected",
         "1 if every commit is on a standby before it is acknowledged.",
         newest.is_some_and(|setting| !setting.is_alone()),
+    );
+}
+
+/// A standby's distance from the leader in time: since the commit that it replayed last, unless it has replayed all
+/// that is known.
+fn replay(page: &mut Page, office: &Office<'_>) {
+    if office.standby().is_none() {
+        return;
+    }
+    let replayed = start_seconds(office.served.replayed_timestamp.as_deref());
+    let behind = office.replay_lag().is_none_or(|bytes| bytes > 0);
+    let lag = if behind && replayed > 0.0 {
+        (clock::epoch_seconds_exact() - replayed).max(0.0)
+    } else {
+        0.0
+    };
+    page.gauge(
+        "standfast_replay_lag_seconds",
+        "How old what this standby replayed last is; 0 if it has replayed everything that is known.",
+        lag,
     );
 }
 

@@ -111,6 +111,16 @@ pub(super) fn write(page: &mut Page, office: &Office<'_>) {
         "1 if failsafe mode is active.",
         false,
     );
+    page.flag(
+        "patroni_failsafe_mode_enabled",
+        "1 if failsafe mode is on; it is not needed here.",
+        false,
+    );
+    page.flag(
+        "patroni_failsafe_member",
+        "1 if this node is a member of the failsafe topology.",
+        false,
+    );
     page.gauge(
         "patroni_postgres_timeline",
         "Timeline of Postgres if running, 0 otherwise.",
@@ -143,6 +153,35 @@ pub(super) fn write(page: &mut Page, office: &Office<'_>) {
     );
 }
 
+/// One series a role, 1 for the present one: a dashboard needs no sum of flags.
+pub(super) fn role(page: &mut Page, office: &Office<'_>) {
+    let standby = office.standby().map(|_| office.sync_role());
+    let now = match (
+        office.lease().is_some() && office.primary().is_some(),
+        standby,
+    ) {
+        (true, _) => "primary",
+        (false, Some(SyncRole::Sync)) => "sync_standby",
+        (false, Some(SyncRole::Quorum)) => "quorum_standby",
+        (false, Some(SyncRole::Async | SyncRole::Unknown)) => "replica",
+        (false, None) => "none",
+    };
+    page.head(
+        "patroni_role",
+        "gauge",
+        "1 for the role that this node has.",
+    );
+    for role in [
+        "primary",
+        "sync_standby",
+        "quorum_standby",
+        "replica",
+        "none",
+    ] {
+        page.sample("patroni_role", &[("role", role)], u8::from(role == now));
+    }
+}
+
 const STATE_HELP: &str = "State of Postgres. Values: 0=initdb, 1=initdb_failed, 2=custom_bootstrap, \
     3=custom_bootstrap_failed, 4=creating_replica, 5=running, 6=starting, 7=bootstrap_starting, 8=start_failed, \
     9=restarting, 10=restart_failed, 11=stopping, 12=stopped, 13=stop_failed, 14=crashed";
@@ -171,7 +210,7 @@ fn version(text: &str) -> String {
 }
 
 /// A timestamp of Postgres in epoch seconds, 0 if it is none.
-fn start_seconds(text: Option<&str>) -> f64 {
+pub(super) fn start_seconds(text: Option<&str>) -> f64 {
     let parsed: Option<jiff::Timestamp> = text.and_then(|text| text.parse().ok());
     parsed.map_or(0.0, |time| time.as_duration().as_secs_f64())
 }
