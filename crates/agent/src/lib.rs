@@ -8,6 +8,7 @@ mod answers;
 mod callbacks;
 mod clock;
 mod contact;
+mod door;
 mod events;
 mod figures;
 mod journal;

@@ -2,6 +2,7 @@
 
 use crate::answers::Answers;
 use crate::clock::now;
+use crate::door::Door;
 use crate::figures::Figures;
 use crate::pace::Pace;
 use ha::{
@@ -80,6 +81,7 @@ pub(crate) struct Observer {
     pace: Arc<Pace>,
     streams: Arc<Streams>,
     answers: Answers,
+    door: Door,
     data: Option<DataDir>,
     last_data: DataDir,
     /// What the control file said of the last stop, read while nothing ran.
@@ -138,6 +140,7 @@ impl Observer {
             pace,
             streams,
             answers: Answers::default(),
+            door: Door::default(),
             data: None,
             last_data: DataDir::Empty,
             clean_stop: false,
@@ -213,6 +216,7 @@ impl Observer {
         self.data = None;
         self.clean_stop = false;
         self.answers.forget();
+        self.door.forget();
         self.waiting = None;
         self.seen.clear();
     }
@@ -248,7 +252,10 @@ impl Observer {
             Postgres::Primary(self.primary(at, &probe, open))
         };
         self.answers.answered(postmaster, at, &found);
-        found
+        match self.door.shut(&self.instance, postmaster, at) {
+            Some(since) => Postgres::Unresponsive { since },
+            None => found,
+        }
     }
 
     /// ALTER SYSTEM has set what is ours to set.

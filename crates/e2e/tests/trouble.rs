@@ -42,6 +42,20 @@ fn postgres_hangs_and_its_agent_lives() {
     });
 }
 
+/// Whoever is in already is served on, so the agent must knock at the door.
+#[test]
+fn only_the_postmaster_hangs() {
+    let name = "only_the_postmaster_hangs";
+    story(name, Topology::Three, Announced::TROUBLE, async |world| {
+        let ledger = world.load(4).await?;
+        let old = world.cluster.primary().await?;
+        let node = world.cluster.node(&old)?;
+        node.host.signal(node.postmaster_pid()?, Signal::STOP)?;
+        goes_on_elsewhere(world, &ledger, &old).await?;
+        world.reckon(ledger).await.map(drop)
+    });
+}
+
 #[test]
 fn the_primary_is_heard_but_does_not_hear() {
     let name = "the_primary_is_heard_but_does_not_hear";

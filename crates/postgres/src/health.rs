@@ -4,7 +4,6 @@
 
 use crate::error::PostgresError;
 use crate::instance::Instance;
-use crate::sql::Link;
 use ha::Lsn;
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
@@ -104,13 +103,6 @@ impl Instance {
             detail,
             after: limit,
         })
-    }
-
-    /// Opens a new connection. `TooManyConnections` is an answer: the server is alive.
-    pub async fn probe_connect(&self, limit: Duration) -> Result<Duration, PostgresError> {
-        let began = Instant::now();
-        Link::open(&self.address()?, limit).await?;
-        Ok(began.elapsed())
     }
 }
 

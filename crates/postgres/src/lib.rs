@@ -28,6 +28,7 @@ mod shared;
 
 mod health;
 mod identify;
+mod knock;
 mod probe;
 mod standby;
 mod sync;

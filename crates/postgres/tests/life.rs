@@ -69,7 +69,10 @@ fn an_instance_is_made_and_lives() {
 
         instance.probe_write(LONG).await.unwrap();
         instance.probe_wal(LONG).await.unwrap();
-        instance.probe_connect(LONG).await.unwrap();
+        tokio::time::timeout(LONG, instance.knock())
+            .await
+            .unwrap()
+            .unwrap();
 
         // An agent that comes later finds the guard, and does not start a second server.
         let later = Instance::open(node.options.clone()).unwrap();

@@ -170,7 +170,10 @@ fn a_full_disk_is_told_from_other_failures() {
         assert!(matches!(full, PostgresError::DiskFull { .. }), "{full}");
         // It answers all the same: that is why the probe writes.
         node.probe().await;
-        instance.probe_connect(LONG).await.unwrap();
+        tokio::time::timeout(LONG, instance.knock())
+            .await
+            .unwrap()
+            .unwrap();
         node.stop(Stop::Immediate).await;
         // Its end has freed a page or two; and over the old lock file it could write the new one.
         std::fs::remove_file(node.options.data_dir.join("postmaster.pid")).unwrap();
