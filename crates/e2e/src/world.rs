@@ -127,53 +127,64 @@ async fn play(
 }
 
 async fn set_up(lab: &mut Lab, topology: Topology) -> Result<(Cluster, Option<Etcd>)> {
-    let disk = match topology {
-        Topology::ThreeWithEtcd => Disk::Shared,
-        Topology::ThreeWithEtcdOnOwnDisks => Disk::Ext4 { megabytes: 200 },
-        _ => return Ok((with_own_store(lab, topology).await?, None)),
-    };
-    let etcd = Etcd::three(lab, disk).await?;
-    let shape = Shape {
-        etcd: etcd.addresses(),
-        ..Shape::default()
-    };
-    Ok((Cluster::three(lab, &shape)?, Some(etcd)))
+    if topology == Topology::Pair {
+        return Ok((Cluster::pair(lab).await?, None));
+    }
+    let mut shape = shape(lab, topology);
+    let mut etcd = None;
+    if let Some(disk) = disk_of_etcd(topology) {
+        let cluster = Etcd::three(lab, disk).await?;
+        shape.etcd = cluster.addresses();
+        etcd = Some(cluster);
+    }
+    let cluster = Cluster::three(lab, &shape)?;
+    if topology == Topology::ThreeWithTls {
+        certificates::renew(lab, &cluster)?;
+    }
+    Ok((cluster, etcd))
 }
 
-async fn with_own_store(lab: &mut Lab, topology: Topology) -> Result<Cluster> {
-    let on = |disk| Shape {
-        disk,
-        ..Shape::default()
-    };
+/// What etcd stands on, if that is the store: because the story is about it, or because all are to be played with it
+/// (`STANDFAST_E2E_STORE=etcd`), save those about the embedded one.
+fn disk_of_etcd(topology: Topology) -> Option<Disk> {
+    let wanted = std::env::var_os("STANDFAST_E2E_STORE").is_some_and(|store| store == "etcd");
     match topology {
-        Topology::Three | Topology::ThreeWithEtcd | Topology::ThreeWithEtcdOnOwnDisks => {
-            Cluster::three(lab, &Shape::default())
-        }
-        Topology::ThreeOnSmallDisks => Cluster::three(lab, &on(Disk::Tmpfs { megabytes: 400 })),
-        Topology::ThreeOnOwnDisks => Cluster::three(lab, &on(Disk::Ext4 { megabytes: 500 })),
-        Topology::ThreeWithTls => {
-            let cluster = Cluster::three(lab, &certificates::shape(lab))?;
-            certificates::renew(lab, &cluster)?;
-            Ok(cluster)
-        }
-        Topology::ThreeOnSmallStores => {
-            let shape = Shape {
-                store_disk: Disk::Tmpfs { megabytes: 40 },
-                ..Shape::default()
-            };
-            Cluster::three(lab, &shape)
-        }
-        Topology::ThreeOnLittleWal => {
-            let shape = Shape {
-                parameters:
-                    "max_slot_wal_keep_size: 32MB, max_wal_size: 48MB, min_wal_size: 32MB, \
-                    wal_keep_size: 0"
-                        .to_owned(),
-                ..Shape::default()
-            };
-            Cluster::three(lab, &shape)
-        }
-        Topology::Pair => Cluster::pair(lab).await,
+        Topology::ThreeWithEtcd => Some(Disk::Shared),
+        Topology::ThreeWithEtcdOnOwnDisks => Some(Disk::Ext4 { megabytes: 200 }),
+        Topology::ThreeWithTls | Topology::ThreeOnSmallStores | Topology::Pair => None,
+        Topology::Three
+        | Topology::ThreeOnSmallDisks
+        | Topology::ThreeOnOwnDisks
+        | Topology::ThreeOnLittleWal => wanted.then_some(Disk::Shared),
+    }
+}
+
+fn shape(lab: &Lab, topology: Topology) -> Shape {
+    let plain = Shape::default();
+    match topology {
+        Topology::Three
+        | Topology::ThreeWithEtcd
+        | Topology::ThreeWithEtcdOnOwnDisks
+        | Topology::Pair => plain,
+        Topology::ThreeOnSmallDisks => Shape {
+            disk: Disk::Tmpfs { megabytes: 400 },
+            ..plain
+        },
+        Topology::ThreeOnOwnDisks => Shape {
+            disk: Disk::Ext4 { megabytes: 500 },
+            ..plain
+        },
+        Topology::ThreeWithTls => certificates::shape(lab),
+        Topology::ThreeOnSmallStores => Shape {
+            store_disk: Disk::Tmpfs { megabytes: 40 },
+            ..plain
+        },
+        Topology::ThreeOnLittleWal => Shape {
+            parameters: "max_slot_wal_keep_size: 32MB, max_wal_size: 48MB, min_wal_size: 32MB, \
+                         wal_keep_size: 0"
+                .to_owned(),
+            ..plain
+        },
     }
 }
 
