@@ -10,6 +10,7 @@ use crate::clock::now;
 use crate::figures::Figures;
 use crate::tenure::{Enforcer, Office, Session, Tenure};
 use ha::{Lsn, NodeName, Settings};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::{Keys, MemberRecord, StatusRecord};
@@ -32,6 +33,8 @@ pub(crate) struct Said {
     pub(crate) member: Option<MemberRecord>,
     /// The primary's flush position.
     pub(crate) optime: Lsn,
+    /// Where the leader's permanent slots are.
+    pub(crate) slots: BTreeMap<String, Lsn>,
     pub(crate) settings: Settings,
 }
 
@@ -222,6 +225,7 @@ impl Keeper {
     ) {
         let status = StatusRecord {
             optime: said.optime,
+            slots: said.slots.clone(),
         };
         let mut txn = self
             .still_leader(office)

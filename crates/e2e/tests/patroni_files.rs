@@ -159,6 +159,7 @@ async fn tell(cluster: &Cluster, etcd: &Etcd) -> Result<()> {
     let store = EtcdStore::new(EtcdOptions::new(etcd.addresses(), "/"))?;
     edit(&store, |config| {
         config["synchronous_mode"] = json!("quorum");
+        config["slots"] = json!({"archive": {"type": "physical"}});
         config["postgresql"] = json!({
             "parameters": {"work_mem": "9MB", "wrk_mem": 1, "max_locks_per_transaction": 128, "max_connections": 50},
         });
@@ -179,6 +180,8 @@ async fn tell(cluster: &Cluster, etcd: &Etcd) -> Result<()> {
     })
     .await?;
 
+    let slot = "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = 'archive'";
+    everywhere(cluster, slot, "1").await?;
     let primary = cluster.healthy(settle_deadline()).await?;
     let ledger = cluster.ledger(2).await?;
     ledger.more(50, settle_deadline()).await?;
@@ -186,6 +189,7 @@ async fn tell(cluster: &Cluster, etcd: &Etcd) -> Result<()> {
     let next = cluster.another_primary(&primary, settle_deadline()).await?;
     ledger.more(50, settle_deadline()).await?;
     cluster.healthy(settle_deadline()).await?;
+    everywhere(cluster, slot, "1").await?;
     ledger.stop().await?.audit(cluster).await?.check()?;
 
     let said = |node: &str, text: String| {

@@ -15,6 +15,8 @@ pub struct SlotChanges {
     pub created: Vec<String>,
     pub dropped: Vec<String>,
     pub advanced: Vec<String>,
+    /// From where on each slot that was there keeps WAL.
+    pub positions: BTreeMap<String, Lsn>,
 }
 
 struct Slot {
@@ -44,6 +46,10 @@ impl Instance {
             }
         }
         there.retain(|slot| !changes.dropped.contains(&slot.name));
+        let kept = there.iter();
+        changes.positions = kept
+            .filter_map(|slot| Some((slot.name.clone(), slot.restart?)))
+            .collect();
         ours.retain(|name| !changes.dropped.contains(name));
         for name in wanted.keys() {
             if there.iter().all(|slot| slot.name != *name) {

@@ -355,8 +355,9 @@ impl Agent {
             self.begin(&decision, &view, &snapshot);
         }
         let due = self.run_errands(&view, &snapshot, &decision, at);
-        self.housekeep(&view, &me, at);
+        // Before the slots are looked at: it knows the permanent ones, which are not to be dropped.
         self.share(&snapshot, at);
+        self.housekeep(&view, &snapshot, &me, at);
         self.callbacks.look(&me);
         self.tell_keeper(&view, &me, &observation, &decision);
         self.count(&me, &observation, at);

@@ -5,11 +5,13 @@
 //! **Invariant:** no decision and no action waits for it.
 
 use super::Agent;
-use crate::shell::shared;
-use ha::Instant;
-use std::sync::Arc;
+use crate::shell::{permanent, shared};
+use ha::{Instant, Lsn};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use store::layout::{ConfigRecord, Keys};
 use store::{Revision, Snapshot};
 use tokio::task::JoinHandle;
 
@@ -25,9 +27,71 @@ pub(super) struct Sharing {
     told: Revision,
     tried: Option<(Revision, Instant)>,
     task: Option<JoinHandle<()>>,
+    /// The permanent slots of the configuration, and of which revision of it.
+    permanent: (Revision, BTreeSet<String>),
+    positions: Positions,
+}
+
+/// Where this node's slots were when they were looked at last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Positions(Arc<Mutex<BTreeMap<String, Lsn>>>);
+
+impl Positions {
+    pub(super) fn take(&self, positions: BTreeMap<String, Lsn>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = positions;
+    }
 }
 
 impl Sharing {
+    pub(super) fn positions(&self) -> Positions {
+        self.positions.clone()
+    }
+
+    /// Where the permanent slots are, for the standbys' own.
+    pub(super) fn published(&self) -> BTreeMap<String, Lsn> {
+        let (_, names) = &self.permanent;
+        let mut positions = match names.is_empty() {
+            true => BTreeMap::new(),
+            false => self
+                .positions
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        };
+        positions.retain(|name, _| names.contains(name));
+        positions
+    }
+
+    /// The permanent slots, with the place that a standby's has to be at.
+    pub(super) fn permanent(
+        &self,
+        keys: &Keys,
+        snapshot: &Snapshot,
+        leads: bool,
+    ) -> BTreeMap<String, Option<Lsn>> {
+        let (_, names) = &self.permanent;
+        match names.is_empty() {
+            true => BTreeMap::new(),
+            false => permanent(keys, snapshot, leads),
+        }
+    }
+
+    /// Another configuration may name other slots. What can't be made is said once.
+    fn read_slots(&mut self, revision: Revision, text: &str) {
+        if self.permanent.0 == revision {
+            return;
+        }
+        let Ok(record) = serde_json::from_str::<ConfigRecord>(text) else {
+            return;
+        };
+        let slots = record.permanent_slots();
+        for (slot, why) in &slots.unusable {
+            tracing::warn!(slot, why, "a permanent slot is not made");
+        }
+        self.permanent = (revision, slots.physical);
+    }
+
     fn is_due(&self, revision: Revision, at: Instant) -> bool {
         let busy = self.task.as_ref().is_some_and(|task| !task.is_finished());
         let tried = self
@@ -54,6 +118,7 @@ impl Agent {
             return;
         };
         let revision = entry.modified;
+        self.sharing.read_slots(revision, &entry.value);
         if self.memory.running.is_some() || !self.sharing.is_due(revision, at) {
             return;
         }

@@ -9,6 +9,7 @@ use crate::observe::Observation;
 use crate::shell;
 use ha::{ClusterView, Decision, Epoch, Instant, NodeView, Postgres};
 use std::time::Duration;
+use store::Snapshot;
 
 /// A state that only a person can end is said again this often.
 const AGAIN: Duration = Duration::from_secs(60);
@@ -83,7 +84,13 @@ impl Agent {
     }
 
     /// What is done beside the decisions: replication slots for every other node.
-    pub(super) fn housekeep(&mut self, view: &ClusterView, me: &NodeView, at: Instant) {
+    pub(super) fn housekeep(
+        &mut self,
+        view: &ClusterView,
+        snapshot: &Snapshot,
+        me: &NodeView,
+        at: Instant,
+    ) {
         let ClusterView::Known(cluster) = view else {
             return;
         };
@@ -93,7 +100,11 @@ impl Agent {
         let office = matches!(me.postgres, Postgres::Primary(_))
             .then_some(me.lease)
             .flatten();
-        let wanted = shell::slots(&self.name, cluster, office.map(|lease| lease.epoch));
+        let permanent = self
+            .sharing
+            .permanent(&self.shell.keys, snapshot, office.is_some());
+        let epoch = office.map(|lease| lease.epoch);
+        let wanted = shell::slots(&self.name, cluster, epoch, permanent);
         let names: Vec<String> = wanted.keys().cloned().collect();
         let due = self.memory.slots.as_ref().is_none_or(|(last_names, last)| {
             *last_names != names || at.since(*last) > Duration::from_secs(10)
@@ -101,9 +112,13 @@ impl Agent {
         if due && self.memory.running.is_none() {
             self.memory.slots = Some((names, at));
             let instance = self.shell.instance.clone();
+            let positions = self.sharing.positions();
             tokio::spawn(async move {
-                if let Err(error) = instance.ensure_slots(&wanted, Duration::from_secs(5)).await {
-                    tracing::debug!(error = chain(&error), "replication slots not up to date");
+                match instance.ensure_slots(&wanted, Duration::from_secs(5)).await {
+                    Ok(slots) => positions.take(slots.positions),
+                    Err(error) => {
+                        tracing::debug!(error = chain(&error), "replication slots not up to date");
+                    }
                 }
             });
         }
@@ -128,6 +143,7 @@ impl Agent {
         let said = Said {
             member,
             optime,
+            slots: self.sharing.published(),
             settings: cluster.settings.clone(),
         };
         self.said.send_if_modified(|last| {

@@ -79,6 +79,7 @@ impl World {
         let (said, heard) = watch::channel(Said {
             member: Some(record(Lsn(0x300_0000))),
             optime: Lsn::ZERO,
+            slots: BTreeMap::new(),
             settings,
         });
         let key = keys.member(&me);

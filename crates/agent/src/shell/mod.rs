@@ -13,7 +13,7 @@ mod slots;
 mod words;
 
 pub(crate) use self::sharing::shared;
-pub(crate) use self::slots::slots;
+pub(crate) use self::slots::{permanent, slots};
 pub(crate) use self::words::{job, name};
 use crate::clock::now;
 use crate::note::{Marker, Note};

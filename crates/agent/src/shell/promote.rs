@@ -3,7 +3,7 @@
 //! **Invariant:** the note is written before the first byte of a new branch can arrive.
 //! **Invariant:** the lease is asked once more right before the order.
 
-use super::slots::slots;
+use super::slots::{permanent, slots};
 use super::{Basis, QUICK, Report, STOP, Shell, ShellError};
 use crate::clock::now;
 use crate::promotion;
@@ -60,7 +60,8 @@ impl Shell {
     ) -> Result<(), ShellError> {
         let lineage = self.verified(lineage).await?;
         self.instance.serve_streams(true).await?;
-        let slots = slots(&self.me, &basis.cluster, Some(epoch));
+        let permanent = permanent(&self.keys, &basis.snapshot, true);
+        let slots = slots(&self.me, &basis.cluster, Some(epoch), permanent);
         self.instance.ensure_slots(&slots, QUICK).await?;
         if self.roles_missing.is_set() {
             self.instance.ensure_roles(QUICK).await?;

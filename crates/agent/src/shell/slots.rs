@@ -2,15 +2,19 @@
 
 use ha::{Cluster, Epoch, Lsn, NodeName};
 use std::collections::BTreeMap;
+use store::Snapshot;
+use store::layout::{ConfigRecord, Keys, StatusRecord};
 
 /// The slots that a node holds: for every other node one that keeps the WAL which that node still lacks, wherever it
-/// will stream from next, and on the leader the one that it streams by in this epoch.
+/// will stream from next, on the leader the one that it streams by in this epoch, and the permanent ones.
 pub(crate) fn slots(
     me: &NodeName,
     cluster: &Cluster,
     in_office: Option<Epoch>,
+    permanent: BTreeMap<String, Option<Lsn>>,
 ) -> BTreeMap<String, Option<Lsn>> {
-    let mut slots = BTreeMap::new();
+    // A member's slot of the same name is the member's.
+    let mut slots = permanent;
     for (name, _) in cluster
         .nodes
         .iter()
@@ -23,4 +27,27 @@ pub(crate) fn slots(
         }
     }
     slots
+}
+
+/// The permanent slots of the cluster's configuration. On a standby each follows the leader's, so that whoever is
+/// promoted has what its reader lacks; the leader's own moves as its reader does.
+pub(crate) fn permanent(
+    keys: &Keys,
+    snapshot: &Snapshot,
+    leads: bool,
+) -> BTreeMap<String, Option<Lsn>> {
+    let config = snapshot.value(&keys.config());
+    let config = config.and_then(|text| serde_json::from_str::<ConfigRecord>(text).ok());
+    let physical = config.map_or_else(Default::default, |config| config.permanent_slots().physical);
+    if physical.is_empty() {
+        return BTreeMap::new();
+    }
+    let status = snapshot.value(&keys.status());
+    let status = status.and_then(|text| serde_json::from_str::<StatusRecord>(text).ok());
+    let positions = status.unwrap_or_default().slots;
+    let at = |name: &String| positions.get(name).copied().filter(|_| !leads);
+    physical
+        .into_iter()
+        .map(|name| (name.clone(), at(&name)))
+        .collect()
 }

@@ -95,11 +95,11 @@ async fn a_setting_without_effect_is_stored_and_said_to_be_one() {
         let warning = response.headers().get("warning");
         warning.map(|value| value.to_str().expect("text").to_owned())
     };
-    let both = r#"{"ttl": 4, "nonsense": 1, "slots": {"x": {"type": "physical"}}}"#;
+    let both = r#"{"ttl": 4, "nonsense": 1, "standby_cluster": {"host": "x"}}"#;
     for path in ["/config", "/api/v1/config"] {
         assert_eq!(
             change(Method::PATCH, path, both).await.as_deref(),
-            Some(r#"299 - "stored, but without effect: nonsense, slots""#)
+            Some(r#"299 - "stored, but without effect: nonsense, standby_cluster""#)
         );
         let plain = change(Method::PATCH, path, r#"{"ttl": 5, "nonsense": null}"#).await;
         assert_eq!(plain, None);

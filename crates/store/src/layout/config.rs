@@ -74,6 +74,8 @@ fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadS
         "pause" => settings.paused = boolean(key, value)?,
         // Read by `ConfigRecord::postgres`, for every node's Postgres.
         "postgresql" => {}
+        // Read by `ConfigRecord::permanent_slots`.
+        "slots" => {}
         _ => return Ok(false),
     }
     Ok(true)

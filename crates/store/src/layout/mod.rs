@@ -9,6 +9,7 @@ mod config;
 mod history;
 mod postgres;
 mod records;
+mod slots;
 
 pub use cluster::{Reader, Reading, Unreadable, read_cluster};
 pub use config::ConfigRecord;
@@ -18,6 +19,7 @@ pub use records::{
     EpochRecord, EventRecord, FailoverRecord, LineageRecord, MemberExtra, MemberRecord, NodeEntry,
     PATRONI_CONTRACT, PromiseRecord, StatusRecord, SyncValue,
 };
+pub use slots::PermanentSlots;
 
 use ha::NodeName;
 

@@ -5,7 +5,7 @@ use ha::{
     Branch, Epoch, Lineage, Lsn, NodeName, NodeRecord, NodeState, Position, Promise, Timeline,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `standfast/epoch`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,6 +222,9 @@ impl From<&NodeEntry> for NodeRecord {
 pub struct StatusRecord {
     #[serde(default)]
     pub optime: Lsn,
+    /// From where on the leader keeps WAL for each permanent slot.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slots: BTreeMap<String, Lsn>,
 }
 
 /// `failover`: a planned change of leader.

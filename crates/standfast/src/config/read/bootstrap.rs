@@ -44,6 +44,10 @@ const NEEDLESS: &[(&str, &str)] = &[
         "has no effect: how long a leader may be without the store is its ttl, to the end",
     ),
     (
+        "ignore_slots",
+        "has no effect: only slots that Standfast made are ever dropped",
+    ),
+    (
         "check_timeline",
         "has no effect: a node is never promoted on a timeline that is not the cluster's",
     ),
@@ -60,6 +64,15 @@ pub(super) fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
         judge(&dcs, &record, entry);
     }
     postgresql(&dcs);
+    let slots = dcs.section("slots");
+    for (name, why) in record.permanent_slots().unusable {
+        let entry = slots.entries().iter().find(|entry| entry.key == name);
+        slots.inert(
+            entry.map_or_else(|| slots.line(), |entry| entry.line),
+            &name,
+            why,
+        );
+    }
     if !record.0.contains_key("synchronous_mode") {
         // Patroni's meaning of the absent key; every file that we write names it.
         record.0.insert("synchronous_mode".to_owned(), false.into());
