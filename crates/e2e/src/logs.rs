@@ -8,12 +8,14 @@ impl Announced {
     /// What a deposed primary may say: that it is, and what it threw away.
     pub const FAILOVER: Self = Self(&[
         "the store no longer has this node as leader",
+        "the lease has ended",
         "WAL that the cluster does not have was discarded",
     ]);
 
     /// The same where the agent was stopped and went on later.
     pub const STOPPED: Self = Self(&[
         "the store no longer has this node as leader",
+        "the lease has ended",
         "WAL that the cluster does not have was discarded",
         "the agent's loop hangs: the lease is not renewed",
     ]);
@@ -31,6 +33,7 @@ impl Announced {
     /// The same where what is tried may fail, and is tried again.
     pub const TROUBLE: Self = Self(&[
         "the store no longer has this node as leader",
+        "the lease has ended",
         "WAL that the cluster does not have was discarded",
         "postmaster.pid names a process that is not its; removed",
         "the action failed and is decided anew",
@@ -52,13 +55,15 @@ impl Announced {
     ]);
 }
 
-/// What the Raft library says whenever a peer is silent for a moment.
-const EVERYWHERE: [&str; 5] = [
+/// What the Raft library says whenever a peer is silent for a moment, and what a guard is for.
+const EVERYWHERE: [&str; 6] = [
     "RPCError err=",
     "timeout error=timeout after",
     "while requesting vote",
     "timeout while confirming leadership",
     "append-entries timeout",
+    // Ours, and the very thing that most stories are about.
+    "the guard has killed Postgres",
 ];
 
 /// What begins every password and secret of the lab.

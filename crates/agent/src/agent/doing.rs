@@ -176,6 +176,7 @@ impl Agent {
     /// Processes in an uninterruptible wait (a dead disk) outlive every kill. The office then ends by its lease: it is
     /// no longer renewed, and not released either while they live.
     pub(super) fn give_up_on_the_unkillable(&mut self, me: &NodeView, at: Instant) {
+        self.tell_of_a_fence();
         let killing = matches!(me.job, None | Some(Job::Stop));
         let stuck = killing && matches!(me.postgres, Postgres::Down { leftovers } if leftovers > 0);
         if !stuck {
@@ -189,6 +190,18 @@ impl Agent {
                 "processes can't be killed: the lease is left to end"
             );
             self.tenure.let_end();
+        }
+    }
+
+    /// Whoever looks for why Postgres died should not have to look in another log.
+    fn tell_of_a_fence(&mut self) {
+        let Some(status) = self.shell.instance.guard().map(|guard| guard.status()) else {
+            return;
+        };
+        let guard = status.guard.as_raw_pid();
+        if status.cause == Some(guard::Cause::Deadline) && self.memory.fenced_by != Some(guard) {
+            self.memory.fenced_by = Some(guard);
+            tracing::warn!("the lease ended before it was renewed: the guard has killed Postgres");
         }
     }
 

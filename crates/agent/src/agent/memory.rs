@@ -31,6 +31,8 @@ pub(super) struct Memory {
     pub(super) down_since: Option<Instant>,
     /// Since when processes of a dead instance are there though they were killed.
     pub(super) stuck_since: Option<Instant>,
+    /// The guard whose kill was told of.
+    pub(super) fenced_by: Option<i32>,
     pub(super) primary_since: Option<Instant>,
     pub(super) start_failures: u32,
     /// Observations from before this moment are out of date.
