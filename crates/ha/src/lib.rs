@@ -19,7 +19,7 @@ pub use settings::{Settings, SyncMode};
 pub use state::NodeState;
 pub use types::{BadLsn, BadNodeName, Epoch, Instant, Lsn, NodeName, SystemId, Timeline};
 pub use view::{
-    Cluster, ClusterView, Contact, DataDir, Errand, Initialize, Job, Leadership, Lease, Member,
-    NodeRecord, NodeView, Postgres, Primary, Promise, Published, Standby, Storage, StreamBroken,
-    Switchover, Walsender,
+    Cluster, ClusterView, Contact, DataDir, Errand, Foreign, Initialize, Job, Leadership, Lease,
+    Member, NodeRecord, NodeView, Postgres, Primary, Promise, Published, Standby, Storage,
+    StreamBroken, Switchover, Walsender,
 };

@@ -6,7 +6,7 @@ use crate::settings::Settings;
 use crate::state::NodeState;
 use crate::types::{Epoch, Instant, Lsn, NodeName, SystemId, Timeline};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The cluster as this node last knew it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,20 @@ pub struct Cluster {
     /// The leader's position when it last beat.
     pub leader_position: Lsn,
     pub settings: Settings,
+    /// What agents of Patroni have written into the same store.
+    #[serde(default)]
+    pub foreign: Foreign,
+}
+
+/// Traces of Patroni's agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreign {
+    /// Members with a live lease whose agent is Patroni's.
+    pub members: BTreeSet<NodeName>,
+    /// `sync` is theirs.
+    pub sync: bool,
+    /// The newest timeline of which `history` says that it ended.
+    pub ended: Option<Timeline>,
 }
 
 impl Cluster {

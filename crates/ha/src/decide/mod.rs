@@ -5,6 +5,7 @@
 //! **Invariant:** a list of actions may be cut off anywhere, and a decision may be made twice.
 
 mod follow;
+mod foreign;
 mod found;
 mod lead;
 mod race;
@@ -65,6 +66,9 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     if !founded {
         return found::found(cluster, me);
     }
+    if let Some(aside) = foreign::stand_aside(cluster, me, now) {
+        return aside;
+    }
     if mine {
         return lead::lead(cluster, me, now);
     }
@@ -104,7 +108,7 @@ fn reattach(cluster: &Cluster, me: &NodeView) -> Decision {
     Decision::act(
         "reattach",
         Action::Reattach { epoch },
-        format!("the agent restarted, the leadership of epoch {epoch} is still mine"),
+        format!("the agent restarted: asking whether the leadership of epoch {epoch} is still mine"),
     )
 }
 

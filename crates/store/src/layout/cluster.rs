@@ -8,11 +8,12 @@ use super::{ConfigRecord, Keys};
 use crate::Snapshot;
 use ha::quorum::SyncRecord;
 use ha::{
-    Cluster, Initialize, Leadership, Lineage, Lsn, Member, NodeName, NodeState, Promise, Published,
-    Settings, Switchover, SystemId,
+    Cluster, Foreign, Initialize, Leadership, Lineage, Lsn, Member, NodeName, NodeState, Promise,
+    Published, Settings, Switchover, SystemId, Timeline,
 };
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A value that can't be read. Deciding on less than everything would be unsafe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,9 +113,15 @@ fn strictly(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
         epoch: record.epoch,
         leader: record.leader,
     });
-    let sync = match parse::<SyncValue>(snapshot, &keys.sync())? {
-        Some(value) => Some(
-            SyncRecord::from_settings(value.standfast.settings).ok_or_else(|| Unreadable {
+    let sync = parse::<SyncValue>(snapshot, &keys.sync())?;
+    let foreign = Foreign {
+        members: foreign_members(keys, snapshot),
+        sync: sync.as_ref().is_some_and(|value| value.standfast.is_none()),
+        ended: newest_ended(keys, snapshot),
+    };
+    let sync = match sync.and_then(|value| value.standfast) {
+        Some(ours) => Some(
+            SyncRecord::from_settings(ours.settings).ok_or_else(|| Unreadable {
                 key: keys.sync(),
                 why: "it holds no setting".to_owned(),
             })?,
@@ -156,8 +163,26 @@ fn strictly(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
             .map(|(name, record)| (name, Promise::from(record)))
             .collect(),
         switchover,
+        foreign,
         ..Cluster::default()
     })
+}
+
+/// Those that say nothing of ours about themselves, whatever else they say.
+fn foreign_members(keys: &Keys, snapshot: &Snapshot) -> BTreeSet<NodeName> {
+    let prefix = keys.members();
+    let readable = each::<Value>(snapshot, &prefix).filter_map(Result::ok);
+    readable
+        .filter(|(_, record)| record.get("standfast").is_none())
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// From `history`. One that can't be read says nothing: whose commits count stands elsewhere.
+fn newest_ended(keys: &Keys, snapshot: &Snapshot) -> Option<Timeline> {
+    let lines = parse::<Vec<Vec<Value>>>(snapshot, &keys.history()).ok()??;
+    let numbers = lines.iter().filter_map(|line| line.first()?.as_u64());
+    u32::try_from(numbers.max()?).ok().map(Timeline)
 }
 
 /// The members that can be read, and what can't.
@@ -315,5 +340,36 @@ mod tests {
             let read = reader.read(&keys(), &snapshot(&[(key.clone(), "{ ,")]));
             assert_eq!(read.expect_err("spoilt").key, key);
         }
+    }
+
+    #[test]
+    fn what_patroni_writes_is_readable_and_known_as_its_own() {
+        let n1 = format!("{}n1", keys().members());
+        let record = r#"{"conn_url":"postgres://127.0.0.1:5432/postgres",
+            "api_url":"http://127.0.0.1:8008/patroni","state":"running","role":"primary",
+            "version":"4.1.5","xlog_location":67108960,"timeline":2,"pause":true}"#;
+        let snapshot = snapshot(&[
+            (n1, record),
+            (
+                keys().sync(),
+                r#"{"leader":"n1","quorum":0,"sync_standby":null}"#,
+            ),
+            (keys().history(), r#"[[1,100,"why","then","n1"]]"#),
+            (
+                keys().status(),
+                r#"{"optime":67108960,"slots":{"n1":1},"retain_slots":["n1"]}"#,
+            ),
+            (keys().failover(), "{}"),
+        ]);
+        let cluster = read_cluster(&keys(), &snapshot).expect("readable");
+        assert_eq!(
+            cluster.foreign,
+            Foreign {
+                members: [NodeName::new("n1").expect("a plain name")].into(),
+                sync: true,
+                ended: Some(Timeline(1)),
+            }
+        );
+        assert_eq!(cluster.sync, None);
     }
 }

@@ -77,7 +77,9 @@ pub struct SyncValue {
     pub leader: Option<NodeName>,
     pub quorum: usize,
     pub sync_standby: Option<String>,
-    pub standfast: SyncSettings,
+    /// Absent where Patroni wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standfast: Option<SyncSettings>,
 }
 
 /// Our reading of the same.
@@ -104,9 +106,9 @@ impl From<&SyncRecord> for SyncValue {
             leader: Some(record.newest().leader.clone()),
             quorum: if alone { 0 } else { union.len() - fewest },
             sync_standby: (!alone && !names.is_empty()).then_some(names),
-            standfast: SyncSettings {
+            standfast: Some(SyncSettings {
                 settings: settings.to_vec(),
-            },
+            }),
         }
     }
 }
