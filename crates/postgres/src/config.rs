@@ -273,8 +273,9 @@ pub(crate) fn config_text(
             set(&mut text, name, value);
         }
     }
-    // The command line wins anyway; said here too, Postgres has no difference to complain of at each reload.
-    for (name, value) in fixed.iter().filter(|(name, _)| !name.ends_with("_file")) {
+    // The command line wins anyway; said here too, Postgres has no difference to complain of at each reload, such as
+    // from the pg_hba.conf that a file of Patroni's making names. Only this file can't name itself.
+    for (name, value) in fixed.iter().filter(|(name, _)| name != "config_file") {
         set(&mut text, name, value);
     }
     set(
