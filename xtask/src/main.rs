@@ -2,12 +2,13 @@
 //! tree; `cargo xtask fix` does.
 
 mod lints;
-mod patroni;
 mod postgres;
+mod pypi;
 mod reach;
 mod tests;
 
 use anyhow::{Context, Result, anyhow, ensure};
+use std::ffi::OsStr;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "cargo xtask <command>
@@ -15,6 +16,7 @@ const USAGE: &str = "cargo xtask <command>
   fix       rustfmt, and what clippy can mend
   test      every test but the end-to-end ones
   e2e       the end-to-end tests alone; words after it choose tests by name
+  etcd      the end-to-end tests of three nodes with etcd as their store; words after it choose
   pg N …    test or e2e on PostgreSQL N, fetched if it is not here: pg 17 e2e the_postmaster
   soak N    the end-to-end tests, N times over
   sim N     N seeded worlds of the simulation
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         ["fix"] => fix(),
         ["test"] => tests::run(&tests::UNIT).and_then(tests::Count::finish),
         ["e2e", names @ ..] => e2e(names),
+        ["etcd", names @ ..] => with_etcd(names).and_then(tests::Count::finish),
         ["pg", major, "test"] => on_postgres(major, &tests::UNIT),
         ["pg", major, "e2e", names @ ..] => on_postgres(major, &tests::end_to_end(names)),
         ["soak", times] => soak(times),
@@ -44,14 +47,24 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is played with etcd on every run: the faults of which each kind stands for many. `cargo xtask etcd` plays all.
+const WITH_ETCD: [&str; 5] = [
+    "the_machine_freezes",
+    "the_primary_is_cut_off",
+    "the_agent_of_the_primary",
+    "a_standby_is_lost",
+    "a_second_failure",
+];
+
 /// Lints first: they are fast, and a person who waits wants to know early. But a lint that fails
 /// keeps no test from being run, so that one run shows all there is.
 fn ci() -> Result<()> {
     let checks = lints::check();
     let mut count = tests::run(&tests::UNIT)?;
     postgres::have_all();
-    patroni::have();
+    pypi::have();
     count.add(&tests::run(&tests::end_to_end(&[]))?);
+    count.add(&with_etcd(&WITH_ETCD)?);
     for check in checks {
         if let Err(error) = check {
             tests::say(&format!("{error:#}"));
@@ -78,13 +91,21 @@ fn e2e(names: &[&str]) -> Result<()> {
         postgres::have_all();
     }
     // Whichever tests the words choose: this is quick where it is there already.
-    patroni::have();
+    pypi::have();
     tests::run(&tests::end_to_end(names))?.finish()
 }
 
 fn on_postgres(major: &str, arguments: &tests::Words) -> Result<()> {
     let programs = postgres::programs(major)?;
-    tests::run_on(arguments, Some(&programs))?.finish()
+    tests::run_with(arguments, &[("STANDFAST_PG_BIN", programs.as_os_str())])?.finish()
+}
+
+fn with_etcd(names: &[&str]) -> Result<tests::Count> {
+    let store = OsStr::new("etcd");
+    tests::run_with(
+        &tests::three_nodes(names),
+        &[("STANDFAST_E2E_STORE", store)],
+    )
 }
 
 fn soak(times: &str) -> Result<()> {

@@ -4,8 +4,8 @@
 //! failed test; silence is never success.
 
 use anyhow::{Context, Result, ensure};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Words for cargo.
@@ -31,6 +31,24 @@ pub(crate) fn end_to_end(names: &[&str]) -> Words {
         "--no-fail-fast",
         "--package",
         "e2e",
+        "--",
+    ]);
+    all.extend(names.iter().map(|name| (*name).to_owned()));
+    all
+}
+
+/// The stories of what befalls three nodes, whose names contain one of `names`, or all.
+pub(crate) fn three_nodes(names: &[&str]) -> Words {
+    let mut all = words(&[
+        "test",
+        "--locked",
+        "--no-fail-fast",
+        "--package",
+        "e2e",
+        "--test",
+        "three_nodes",
+        "--test",
+        "trouble",
         "--",
     ]);
     all.extend(names.iter().map(|name| (*name).to_owned()));
@@ -72,11 +90,11 @@ impl Count {
 
 /// Runs the tests and counts.
 pub(crate) fn run(arguments: &Words) -> Result<Count> {
-    run_on(arguments, None)
+    run_with(arguments, &[])
 }
 
-/// The same on the PostgreSQL in a directory.
-pub(crate) fn run_on(arguments: &Words, pg_bin: Option<&Path>) -> Result<Count> {
+/// The same with more in the environment.
+pub(crate) fn run_with(arguments: &Words, environment: &[(&str, &OsStr)]) -> Result<Count> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     say(&format!("cargo {}", arguments.join(" ")));
     let target_dir = crate::reach::target_dir()?;
@@ -89,7 +107,7 @@ pub(crate) fn run_on(arguments: &Words, pg_bin: Option<&Path>) -> Result<Count> 
     let mut child = Command::new(cargo)
         .args(arguments)
         .envs(target_dir.map(|directory| ("CARGO_TARGET_DIR", directory)))
-        .envs(pg_bin.map(|directory| ("STANDFAST_PG_BIN", directory)))
+        .envs(environment.iter().copied())
         .stdout(Stdio::piped())
         .spawn()
         .context("start cargo test")?;
