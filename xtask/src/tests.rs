@@ -47,8 +47,6 @@ pub(crate) fn three_nodes(names: &[&str]) -> Words {
         "e2e",
         "--test",
         "three_nodes",
-        "--test",
-        "trouble",
         "--",
     ]);
     all.extend(names.iter().map(|name| (*name).to_owned()));
