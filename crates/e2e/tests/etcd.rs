@@ -62,6 +62,48 @@ fn the_primary_and_etcds_leader_die_at_once() {
     );
 }
 
+/// On the primary's side is one member of etcd: it answers, and can't commit anything.
+#[test]
+fn one_member_of_etcd_is_cut_off_with_the_primary() {
+    let name = "one_member_of_etcd_is_cut_off_with_the_primary";
+    let announced = Announced::POWER;
+    story(name, Topology::ThreeWithEtcd, announced, async |world| {
+        let ledger = world.load(4).await?;
+        let old = world.cluster.primary().await?;
+        let standbys = world.cluster.standbys().await?;
+        let etcd = world.etcd()?;
+        let follower = {
+            let leader = etcd.leader().await?;
+            let mut names = etcd.names();
+            names.retain(|name| *name != leader);
+            names.remove(0)
+        };
+        let mut others = etcd.names();
+        others.retain(|name| *name != follower);
+        others.extend(standbys);
+        let network = world.lab.network()?;
+        for here in [&old, &follower] {
+            for there in &others {
+                network.drop_one_way(here, there)?;
+                network.drop_one_way(there, here)?;
+            }
+        }
+        world
+            .cluster
+            .another_primary(&old, settle_deadline())
+            .await?;
+        ledger.more(50, settle_deadline()).await?;
+        let network = world.lab.network()?;
+        for here in [&old, &follower] {
+            for there in &others {
+                network.restore_one_way(here, there)?;
+                network.restore_one_way(there, here)?;
+            }
+        }
+        world.reckon(ledger).await.map(drop)
+    });
+}
+
 /// etcd is away for ten seconds. Nobody can renew a lease: the primary must cease to be one.
 async fn etcd_is_away(
     world: &mut World<'_>,

@@ -72,6 +72,12 @@ impl Etcd {
         self.members.iter().map(Member::address).collect()
     }
 
+    /// The members' names, which are those of their hosts.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.members.iter().map(|member| member.host.name());
+        names.map(str::to_owned).collect()
+    }
+
     /// Starts what does not run.
     pub fn start_all(&mut self) -> Result<()> {
         let peers = self.members.iter().map(Member::as_peer);
