@@ -87,6 +87,39 @@ fn config_check_says_everything_with_lines() {
 }
 
 #[test]
+fn a_file_of_patronis_is_imported_and_replaces_nothing() {
+    let home = Home::new();
+    let text = "scope: shop\nname: a\nrestapi: {listen: '127.0.0.1:8008'}\netcd: {host: 127.0.0.1}\n\
+                postgresql: {listen: '127.0.0.1:5432', data_dir: /nowhere/data, pgpass: /x, \
+                authentication: {superuser: {password: one}, replication: {password: two}}}\n";
+    std::fs::write(home.path("patroni.yml"), text).unwrap();
+    let shown = home.expect(0, "config import patroni.yml");
+    assert!(
+        shown.out.contains("\netcd3:\n") && shown.err.is_empty(),
+        "{shown:?}"
+    );
+    assert!(
+        shown
+            .out
+            .contains("# - left out: line 5: postgresql.pgpass: "),
+        "{shown:?}"
+    );
+    let said = home.expect(0, "config import patroni.yml --output new.yml");
+    assert!(said.out.is_empty(), "{said:?}");
+    let new = home.path("new.yml");
+    assert_eq!(std::fs::read_to_string(&new).unwrap(), shown.out);
+    assert_eq!(new.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let again = home.expect(5, "config import patroni.yml --output new.yml");
+    assert!(again.err.contains("is there already"), "{again:?}");
+    std::fs::write(home.path("bad.yml"), "scope: [\n").unwrap();
+    assert!(
+        home.expect(1, "config import bad.yml")
+            .err
+            .contains("bad.yml: line ")
+    );
+}
+
+#[test]
 fn a_monitor_is_created_once_and_dropped_with_consent() {
     let home = Home::new();
     let port = free_port();

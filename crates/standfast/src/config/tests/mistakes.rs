@@ -262,9 +262,7 @@ fn an_imported_file_says_what_counts_and_what_was_left_out() {
           hosts:
           - etcd-1:2379
           - etcd-2:2379
-          password: null
           protocol: http
-          username: null
 
         # Counts once, when the cluster is founded. Later dcs is changed with `patronictl edit-config` or PATCH /config,
         # for all nodes at once.
