@@ -17,7 +17,7 @@ mod world;
 
 pub use logs::Announced;
 pub use majors::programs_of;
-pub use patroni::{Patronictl, patroni_programs};
+pub use patroni::{PatroniNode, Patronictl, patroni_programs};
 pub use terminal::{Said, Terminal};
 pub use world::{World, in_a_lab, say, settle_deadline, spell, story, story_on};
 

@@ -1,0 +1,165 @@
+//! Three real nodes of Patroni on etcd: one of ours beside them stays aside, whatever befalls them; and all of them
+//! become a cluster of ours, and one of Patroni's again.
+
+use anyhow::{Context, Result, ensure};
+use e2e::{PatroniNode, Patronictl, in_a_lab, settle_deadline};
+use lab::{Disk, Etcd, Lab, Place, eventually};
+use serde_json::Value;
+use std::time::Instant;
+use store::{EtcdOptions, EtcdStore, Store, Txn};
+
+/// The cluster and who looks at it.
+struct Scene<'lab> {
+    lab: &'lab Lab,
+    nodes: Vec<PatroniNode>,
+    ctl: Patronictl,
+}
+
+impl Scene<'_> {
+    /// Waits until `leader` leads and all others stream from it.
+    async fn whole(&self, leader: usize) -> Result<()> {
+        let name = format!("n{}", leader + 1);
+        let what = format!("{name} leads three");
+        eventually(&what, settle_deadline(), async || {
+            let text = self.ctl.types("list -f json")?;
+            let members: Vec<Value> = serde_json::from_str(&text)?;
+            let fine = members.iter().filter(|member| {
+                let role = if member["Member"] == *name {
+                    "Leader"
+                } else {
+                    "Replica"
+                };
+                let state = if role == "Leader" {
+                    "running"
+                } else {
+                    "streaming"
+                };
+                member["Role"] == role && member["State"] == state
+            });
+            ensure!(fine.count() == 3, "{text}");
+            Ok(())
+        })
+        .await
+    }
+
+    async fn write(&self, leader: usize, sql: &str) -> Result<()> {
+        eventually(sql, settle_deadline(), async || {
+            self.nodes[leader].ask(sql).await
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn rows(&self, node: usize) -> Result<String> {
+        self.nodes[node].ask("SELECT count(*) FROM rows").await
+    }
+
+    /// All stop, the leader last; what etcd knows is removed; the leader starts first. Says how long nobody could write.
+    async fn change_over(&mut self, leader: usize, start: Start) -> Result<()> {
+        let others = (0..3).filter(|node| *node != leader).collect::<Vec<_>>();
+        for node in &others {
+            self.nodes[*node].stop().await?;
+        }
+        let begun = Instant::now();
+        self.nodes[leader].stop().await?;
+        let said = self.ctl.tries("remove lab < answers")?;
+        ensure!(said.code == Some(0), "{said:?}");
+        start(&mut self.nodes[leader], self.lab)?;
+        self.write(leader, "INSERT INTO rows VALUES (0)").await?;
+        e2e::say(&format!("changed over in {:?}", begun.elapsed()));
+        for node in others {
+            start(&mut self.nodes[node], self.lab)?;
+        }
+        self.whole(leader).await
+    }
+}
+
+type Start = fn(&mut PatroniNode, &Lab) -> Result<()>;
+
+#[test]
+fn a_cluster_of_patroni_becomes_ours_and_patronis_again() {
+    let name = "a_cluster_of_patroni_becomes_ours_and_patronis_again";
+    in_a_lab(name, Place::Namespaces, async |lab| {
+        let etcd = Etcd::three(lab, Disk::Shared).await?;
+        let nodes = [("n1", 11), ("n2", 12), ("n3", 13)]
+            .map(|(name, number)| PatroniNode::new(lab, name, number, &etcd));
+        let nodes = nodes.into_iter().collect::<Result<Vec<_>>>()?;
+        let host = nodes[0].host.clone();
+        // Nobody leads any more when it is asked.
+        let answers = host.directory().join("answers");
+        std::fs::write(answers, "lab\nYes I am aware\n")?;
+        let ctl = Patronictl::theirs_on(lab, host, &etcd.addresses())?;
+        let mut scene = Scene { lab, nodes, ctl };
+        scene.nodes[0].start_patroni()?;
+        scene.write(0, "CREATE TABLE rows (n int)").await?;
+        scene.nodes[1].start_patroni()?;
+        scene.nodes[2].start_patroni()?;
+        scene.whole(0).await?;
+        scene
+            .write(0, "INSERT INTO rows SELECT generate_series(1, 1000)")
+            .await?;
+        stays_aside(&mut scene, &etcd).await?;
+        ensure!(scene.rows(1).await? == "1000");
+        scene.nodes[0].start_patroni()?;
+        scene.nodes[2].stop().await?;
+        scene.nodes[2].start_patroni()?;
+        scene.whole(1).await?;
+        scene.change_over(1, PatroniNode::start_standfast).await?;
+        scene.write(1, "INSERT INTO rows VALUES (1)").await?;
+        for node in 0..3 {
+            eventually("every row is everywhere", settle_deadline(), async || {
+                let rows = scene.rows(node).await?;
+                ensure!(rows == "1002", "{rows} rows on n{}", node + 1);
+                Ok(())
+            })
+            .await?;
+        }
+        scene.change_over(1, |node, _| node.start_patroni()).await?;
+        ensure!(scene.rows(1).await? == "1003");
+        Ok(())
+    });
+}
+
+/// One node is ours while Patroni's leader is killed: Patroni's own standby takes over, and ours touches nothing.
+async fn stays_aside(scene: &mut Scene<'_>, etcd: &Etcd) -> Result<()> {
+    scene.nodes[2].stop().await?;
+    scene.nodes[2].start_standfast(scene.lab)?;
+    eventually(
+        "it says that it stays aside",
+        settle_deadline(),
+        async || {
+            let log = scene.nodes[2].log();
+            ensure!(log.contains("n1 leads without an epoch"), "{log}");
+            Ok(())
+        },
+    )
+    .await?;
+    scene.nodes[0].kill()?;
+    // Patroni's shortest time to live is 20 s; what must follow is the same when it ends at once.
+    let store = EtcdStore::new(EtcdOptions::new(etcd.addresses(), "/service/lab/"))?;
+    let ended = store
+        .commit(Txn::new().delete("/service/lab/leader"))
+        .await?;
+    ensure!(ended.is_committed());
+    eventually("Patroni's standby leads", settle_deadline(), async || {
+        let snapshot = store.read("/service/lab/leader").await?;
+        let leader = snapshot
+            .value("/service/lab/leader")
+            .context("nobody leads")?;
+        ensure!(leader == "n2", "{leader} leads");
+        Ok(())
+    })
+    .await?;
+    scene.write(1, "CREATE TABLE led_by_patroni ()").await?;
+    let log = scene.nodes[2].log();
+    let words = [
+        "rule=\"claim\"",
+        "rule=\"promise\"",
+        "rule=\"clone\"",
+        "rule=\"follow\"",
+    ];
+    for word in words {
+        ensure!(!log.contains(word), "{word}: {log}");
+    }
+    Ok(())
+}
