@@ -123,7 +123,12 @@ impl Signs {
 /// disk is alive and no leader any more.
 fn leadership(api_url: &str) -> String {
     let base = api_url.strip_suffix("/patroni").unwrap_or(api_url);
-    format!("{}/leader", base.trim_end_matches('/'))
+    let base = base.trim_end_matches('/');
+    // Whoever has HTTPS answers plain HTTP on the same port, and there is no secret in this question.
+    match base.strip_prefix("https://") {
+        Some(place) => format!("http://{place}/leader"),
+        None => format!("{base}/leader"),
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +139,10 @@ mod tests {
     fn the_probe_asks_whether_it_leads() {
         assert_eq!(
             leadership("http://10.0.0.1:8008/patroni"),
+            "http://10.0.0.1:8008/leader"
+        );
+        assert_eq!(
+            leadership("https://10.0.0.1:8008/patroni"),
             "http://10.0.0.1:8008/leader"
         );
         assert_eq!(

@@ -2,7 +2,9 @@
 
 use crate::auth::{BasicAuth, Token};
 use crate::errand::Errand;
+use crate::gate::Gate;
 use crate::served::Served;
+use crate::tls::Certificate;
 use async_trait::async_trait;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ pub struct Options {
     pub errands: Option<mpsc::Sender<Errand>>,
     /// Told when the node's configuration is to be read again.
     pub reload: Arc<Notify>,
+    /// For HTTPS, on the same port.
+    pub certificate: Option<Certificate>,
+    pub gate: Gate,
     /// The certificates that this node uses, by what for.
     pub certificates: Vec<(&'static str, Tls)>,
     /// The embedded store's members; `None` where the store is somebody else's (etcd).

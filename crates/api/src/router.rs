@@ -4,6 +4,7 @@ use crate::auth::{self, Denied};
 use crate::body;
 use crate::clock;
 use crate::error::Refusal;
+use crate::gate;
 use crate::membership::Members;
 use crate::office::Office;
 use crate::options::Options;
@@ -17,6 +18,7 @@ use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post};
 use ha::NodeName;
@@ -106,6 +108,7 @@ pub(crate) fn router(context: Arc<Context>) -> Router {
         .nest("/api/v1", ours)
         .fallback(patroni)
         .with_state(context)
+        .layer(middleware::from_fn(gate::pass))
 }
 
 async fn patroni(State(context): Shared, request: Request) -> Response {

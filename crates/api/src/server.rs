@@ -5,11 +5,16 @@
 //! It knows sockets and hyper, and nothing of what is asked.
 
 use crate::clock::now;
+use crate::gate::Arrival;
 use crate::options::Options;
 use crate::router::{self, Context};
+use crate::tls::{Certificate, FIRST_BYTE};
 use axum::Router;
 use ha::Instant;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use store::Strangers;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -60,12 +66,11 @@ impl Api {
     /// Serves one accepted connection until it ends. The caller has made sure that it is no peer of the store.
     pub async fn serve_connection(&self, stream: TcpStream) {
         let from = stream.peer_addr().map(|address| address.ip());
-        let mut place = self
-            .places
-            .enter(from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        let from = from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let mut place = self.places.enter(from);
         self.context.connections.fetch_add(1, Ordering::Relaxed);
         tokio::select! {
-            () = self.serve(stream) => {}
+            () = self.welcome(stream, from) => {}
             () = place.displaced() => self.say_crowded(),
         }
         self.context.connections.fetch_sub(1, Ordering::Relaxed);
@@ -87,12 +92,48 @@ impl Api {
         }
     }
 
-    async fn serve(&self, stream: TcpStream) {
+    /// HTTP or HTTPS, as the first byte says.
+    async fn welcome(&self, stream: TcpStream, from: IpAddr) {
         // A small answer shall not wait for an acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
         // Who takes no answers is gone, or means harm; without it a few could hold all the room.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, SEND_DEADLINE_MS);
-        let service = TowerToHyperService::new(self.router.clone());
+        let Some(certificate) = &self.context.options.certificate else {
+            return self.serve(stream, self.arrival(from, false)).await;
+        };
+        let mut first = [0];
+        let seen = tokio::time::timeout(HEADER_DEADLINE, stream.peek(&mut first)).await;
+        if !matches!(seen, Ok(Ok(1))) {
+            return;
+        }
+        if first[0] != FIRST_BYTE {
+            return self.serve(stream, self.arrival(from, false)).await;
+        }
+        if let Some((stream, certified)) = certificate.accept(stream).await {
+            self.serve(stream, self.arrival(from, certified)).await;
+        }
+    }
+
+    fn arrival(&self, from: IpAddr, certified: bool) -> Arrival {
+        let certificate = self.context.options.certificate.as_ref();
+        Arrival {
+            context: Arc::clone(&self.context),
+            from,
+            certified,
+            verify: certificate.map(Certificate::verify).unwrap_or_default(),
+        }
+    }
+
+    async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        arrival: Arrival,
+    ) {
+        let router = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(arrival.clone());
+            router.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_DEADLINE)

@@ -1,4 +1,4 @@
-//! Certificates for the store's members of a story, made on the spot.
+//! Certificates for the store's members and the REST ports of a story, made on the spot.
 
 use anyhow::{Context, Result};
 use lab::{Cluster, Lab, Shape};
@@ -14,6 +14,7 @@ pub(crate) fn shape(lab: &Lab) -> Shape {
         raft: format!(
             "tls: {{cert_file: {at}/NAME.crt, key_file: {at}/NAME.key, ca_file: {at}/ca.crt}}"
         ),
+        restapi: format!("certfile: {at}/NAME.crt, keyfile: {at}/NAME.key, cafile: {at}/ca.crt"),
         ..Shape::default()
     }
 }
@@ -53,6 +54,6 @@ fn place(lab: &Lab, name: &str, text: &str) -> Result<()> {
     fs::rename(&new, &file).with_context(|| format!("put {} in its place", file.display()))
 }
 
-fn directory(lab: &Lab) -> PathBuf {
+pub(crate) fn directory(lab: &Lab) -> PathBuf {
     lab.path().join("tls")
 }

@@ -194,6 +194,11 @@ impl World<'_> {
         self.etcd.as_mut().context("this story has no etcd")
     }
 
+    /// The authority of the story's certificates, in PEM.
+    pub fn authority(&self) -> PathBuf {
+        certificates::directory(self.lab).join("ca.crt")
+    }
+
     /// New certificates for all, of a new authority; the nodes are not told.
     pub fn renew_certificates(&self) -> Result<()> {
         certificates::renew(self.lab, &self.cluster)

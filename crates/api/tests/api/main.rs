@@ -6,6 +6,7 @@ mod errands;
 mod events;
 mod health;
 mod hostile;
+mod https;
 mod metrics;
 mod nodes;
 mod perform;

@@ -314,6 +314,16 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(world: &World, served: Served) -> Self {
+        Self::start_with(world, served, None, api::Gate::default()).await
+    }
+
+    /// With HTTPS, or with rules of who may change something.
+    pub(crate) async fn start_with(
+        world: &World,
+        served: Served,
+        certificate: Option<api::Certificate>,
+        gate: api::Gate,
+    ) -> Self {
         let witness = served.witness;
         let (publish, receiver) = watch::channel(Arc::new(served));
         let members = Arc::new(ThreeVoters::default());
@@ -322,6 +332,8 @@ impl Server {
         let options = Options {
             errands: (!witness).then_some(errands),
             reload: Arc::clone(&reload),
+            certificate,
+            gate,
             certificates: Vec::new(),
             keys: world.keys.clone(),
             store: Arc::new(world.store.clone()),

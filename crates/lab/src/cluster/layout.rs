@@ -25,6 +25,8 @@ pub struct Shape {
     pub etcd: Vec<String>,
     /// More of `store.raft`, likewise; `NAME` stands for the node's name.
     pub raft: String,
+    /// More of `restapi`, likewise.
+    pub restapi: String,
     /// More of `postgresql.parameters`, likewise.
     pub parameters: String,
 }
@@ -37,8 +39,17 @@ impl Default for Shape {
             dcs: "synchronous_mode: quorum".to_owned(),
             etcd: Vec::new(),
             raft: String::new(),
+            restapi: String::new(),
             parameters: "max_connections: 100".to_owned(),
         }
+    }
+}
+
+/// Entries to follow others in flow YAML.
+fn more(entries: &str, name: &str) -> String {
+    match entries {
+        "" => String::new(),
+        entries => format!(", {}", entries.replace("NAME", name)),
     }
 }
 
@@ -172,21 +183,19 @@ fn configured(
   raft: {{listen: \"{address}:{port}\", data_dir: {base}/store, members: {{{members}}}, secret_file: {secret}{raft}}}",
             base = base.display(),
             secret = secret.display(),
-            raft = match shape.raft.as_str() {
-                "" => String::new(),
-                more => format!(", {}", more.replace("NAME", name)),
-            },
+            raft = more(&shape.raft, name),
         ),
         etcd => format!(
             "store: {{secret_file: {}}}\netcd3: {{hosts: \"{etcd}\"}}",
             secret.display()
         ),
     };
+    let restapi = more(&shape.restapi, name);
     let text = format!(
         "scope: lab
 name: {name}
 {store}
-restapi: {{listen: \"{address}:{rest}\", connect_address: \"{address}:{rest}\", authentication: {{username: admin, password: {rest_password}}}}}
+restapi: {{listen: \"{address}:{rest}\", connect_address: \"{address}:{rest}\", authentication: {{username: admin, password: {rest_password}}}{restapi}}}
 bootstrap: {{dcs: {{{dcs}}}}}
 state_dir: {base}/state
 postgresql:

@@ -101,7 +101,7 @@ impl Target {
         let members: Vec<String> = state
             .nodes
             .iter()
-            .filter_map(|node| node.api_url.strip_prefix("http://"))
+            .filter_map(|node| node.api_url.split_once("://").map(|(_, place)| place))
             .filter_map(|address| address.split('/').next().map(str::to_owned))
             .collect();
         let known: Vec<String> = self.known.iter().map(Endpoint::to_string).collect();

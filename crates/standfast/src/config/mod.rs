@@ -73,7 +73,11 @@ impl Config {
 
     /// The address under which other members reach this node's API.
     pub(crate) fn api_url(&self) -> String {
-        format!("http://{}", self.restapi.connect_address)
+        let scheme = match self.restapi.certificate {
+            Some(_) => "https",
+            None => "http",
+        };
+        format!("{scheme}://{}", self.restapi.connect_address)
     }
 
     /// Reads and checks a file, or a directory of files, and the environment over it. What is odd and harmless comes
@@ -127,6 +131,9 @@ pub(crate) struct RestApi {
     pub(crate) connect_address: Endpoint,
     /// Basic authentication for the verbs that change something, beside the cluster secret's token.
     pub(crate) authentication: Option<BasicAuth>,
+    /// HTTPS, beside plain HTTP on the same port.
+    pub(crate) certificate: Option<api::CertificateOptions>,
+    pub(crate) gate: api::Gate,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

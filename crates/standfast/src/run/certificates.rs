@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use anyhow::{Context as _, Result};
+use api::Certificate;
 use store::Tls;
 
 pub(super) fn load(config: &Config) -> Result<Option<Tls>> {
@@ -15,6 +16,31 @@ pub(super) fn load(config: &Config) -> Result<Option<Tls>> {
         );
     }
     Ok(Some(tls))
+}
+
+/// That of the REST port.
+pub(super) fn rest(config: &Config) -> Result<Option<Certificate>> {
+    let options = config.restapi.certificate.clone();
+    options
+        .map(|options| Certificate::load(options).context("restapi.certfile"))
+        .transpose()
+}
+
+/// Reads the files of the REST port again, on a thread that a hung disk may keep.
+pub(super) fn reload_rest(certificate: Option<&Certificate>) {
+    let Some(certificate) = certificate.cloned() else {
+        return;
+    };
+    tokio::task::spawn_blocking(move || match certificate.reload() {
+        Ok(()) => tracing::info!("reloaded: restapi.certfile"),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            tracing::error!(
+                error = format!("{error:#}"),
+                "the REST certificate cannot be used, the one before stays in force"
+            );
+        }
+    });
 }
 
 /// Reads the files again, on a thread that a hung disk may keep.

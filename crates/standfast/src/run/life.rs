@@ -64,6 +64,8 @@ struct Life {
     identity: String,
     keys: Keys,
     tls: Option<Tls>,
+    /// For HTTPS.
+    certificate: Option<api::Certificate>,
     own_store: OwnStore,
     store: Arc<dyn Store>,
     /// None: a monitor.
@@ -76,6 +78,7 @@ struct Life {
 async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
     let secret = agreed::secret(&config, &elsewhere).await?;
     let tls = certificates::load(&config)?;
+    let certificate = certificates::rest(&config)?;
     let identity = crate::create::identity(&config.state_dir)?;
     // First of all: nothing is founded or bound by a node that has no PostgreSQL to run.
     let instance = match &config.postgresql {
@@ -92,6 +95,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         identity,
         keys,
         tls,
+        certificate,
         own_store,
         store,
         instance,
@@ -117,6 +121,11 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
 }
 
 impl Life {
+    fn reload_certificates(&self) {
+        certificates::reload(self.tls.as_ref());
+        certificates::reload_rest(self.certificate.as_ref());
+    }
+
     fn first_picture(&self) -> api::Served {
         let database = self
             .config
@@ -144,6 +153,8 @@ impl Life {
             served,
             errands: self.instance.is_some().then_some(errands),
             reload: Arc::clone(&self.reload),
+            certificate: self.certificate.clone(),
+            gate: self.config.restapi.gate.clone(),
             certificates: self.tls.iter().map(|tls| ("store", tls.clone())).collect(),
             membership: self.own_store.membership(),
         }
@@ -186,9 +197,9 @@ impl Life {
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop(_) => return Ok(ExitCode::Ok),
-                    Asked::Reload => certificates::reload(self.tls.as_ref()),
+                    Asked::Reload => self.reload_certificates(),
                 },
-                () = self.reload.notified() => certificates::reload(self.tls.as_ref()),
+                () = self.reload.notified() => self.reload_certificates(),
                 result = &mut duty => return result,
             }
         }
@@ -214,12 +225,12 @@ impl Life {
                         handle.stop(how);
                     }
                     Asked::Reload => {
-                        certificates::reload(self.tls.as_ref());
+                        self.reload_certificates();
                         self.reload(instance, &handle).await;
                     }
                 },
                 () = self.reload.notified() => {
-                    certificates::reload(self.tls.as_ref());
+                    self.reload_certificates();
                     self.reload(instance, &handle).await;
                 }
                 result = &mut register, if !registered && !stopping => {

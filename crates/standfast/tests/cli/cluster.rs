@@ -169,6 +169,8 @@ async fn serve(store: MemoryStore, keys: Keys, token: Token, port: u16) {
         served: receiver,
         errands: None,
         reload: Arc::default(),
+        certificate: None,
+        gate: api::Gate::default(),
         certificates: Vec::new(),
         membership: None,
     };

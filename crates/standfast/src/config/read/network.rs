@@ -33,16 +33,11 @@ pub(super) fn restapi(root: &Section<'_>) -> Option<RestApi> {
             }
         }
     };
+    let certificate = certificate(&section);
+    let gate = gate(&section);
     section.finish(&[
-        "certfile",
-        "keyfile",
         "keyfile_password",
-        "cafile",
         "ciphers",
-        "verify_client",
-        "allowlist",
-        "allowlist_include_members",
-        "http_extra_headers",
         "https_extra_headers",
         "request_queue_size",
         "server_tokens",
@@ -63,7 +58,70 @@ pub(super) fn restapi(root: &Section<'_>) -> Option<RestApi> {
         listen,
         connect_address,
         authentication,
+        certificate: certificate?,
+        gate,
     })
+}
+
+/// HTTPS. `Some(None)`: none; `None`: something is wrong with it.
+#[allow(clippy::option_option, reason = "absent and wrong are two things")]
+fn certificate(section: &Section<'_>) -> Option<Option<api::CertificateOptions>> {
+    let file = |key| section.is_given(key).then(|| absolute_path(section, key));
+    let (certificate, key, authority) = (file("certfile"), file("keyfile"), file("cafile"));
+    let verify = match section.text("verify_client") {
+        None => api::VerifyClient::None,
+        Some(text) => match text.value.as_str() {
+            "none" => api::VerifyClient::None,
+            "optional" => api::VerifyClient::Optional,
+            "required" => api::VerifyClient::Required,
+            _ => {
+                section.refuse("verify_client", "must be none, optional or required");
+                return None;
+            }
+        },
+    };
+    let Some(certificate) = certificate else {
+        if key.is_some() {
+            section.missing("certfile", "the certificate that keyfile belongs to");
+            return None;
+        }
+        return Some(None);
+    };
+    if verify != api::VerifyClient::None && authority.is_none() {
+        section.missing("cafile", "verify_client needs the clients' authority");
+        return None;
+    }
+    let certificate = certificate?;
+    Some(Some(api::CertificateOptions {
+        // Where only one file is named, it holds both.
+        key: key.unwrap_or_else(|| Some(certificate.clone()))?,
+        certificate,
+        authority: authority.map_or(Some(None), |path| path.map(Some))?,
+        verify,
+    }))
+}
+
+/// From where something may be changed, and what every answer carries.
+fn gate(section: &Section<'_>) -> api::Gate {
+    let mut gate = api::Gate {
+        allow_members: section.flag("allowlist_include_members").unwrap_or(false),
+        ..api::Gate::default()
+    };
+    for text in section.texts("allowlist") {
+        match text.value.parse() {
+            Ok(network) => gate.allowlist.push(network),
+            // A name would be looked up for each request, or never again.
+            Err(bad) => section.error(text.line, "allowlist", format!("{bad}")),
+        }
+    }
+    let headers = section.section("http_extra_headers");
+    for (name, value) in headers.pairs() {
+        match (name.parse(), value.value.parse()) {
+            (Ok(parsed), Ok(text)) => gate.headers.push((parsed, text)),
+            _ => headers.error(value.line, &name, "is no HTTP header"),
+        }
+    }
+    gate
 }
 
 pub(super) fn raft(

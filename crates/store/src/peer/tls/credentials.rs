@@ -241,7 +241,8 @@ fn refusal(options: &TlsOptions, error: Error) -> TlsError {
     }
 }
 
-pub(crate) fn certified(
+/// A chain with its private key, whose file only its owner may read.
+pub fn certified(
     certificate: &Path,
     private: &Path,
     chain: Vec<CertificateDer<'static>>,
@@ -269,7 +270,8 @@ pub(crate) fn certified(
     }
 }
 
-pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// Every certificate of a file in PEM; at least one.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let (bytes, _) = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match found {
@@ -280,7 +282,8 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
-pub(crate) fn authority(path: &Path) -> Result<RootCertStore, TlsError> {
+/// The authorities of a file in PEM.
+pub fn authority(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|source| TlsError::Damaged {

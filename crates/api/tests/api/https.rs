@@ -1,0 +1,239 @@
+//! HTTPS beside plain HTTP, certificates of clients, and from where something may be changed.
+
+use crate::world::{Server, World, until};
+use api::{Certificate, CertificateOptions, Gate, VerifyClient};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+const BASIC: &str = "Basic YWRtaW46c2VjcmV0";
+
+/// An authority, a certificate of the server and one of a client, as files.
+fn certificates(dir: &Path) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new([]).expect("plain");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    place(
+        dir,
+        "ca.crt",
+        &params.self_signed(&key).expect("signed").pem(),
+    );
+    let authority = Issuer::new(params, key);
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(["localhost".to_owned()]).expect("plain");
+        let signed = params.signed_by(&key, &authority).expect("signed");
+        place(dir, &format!("{name}.crt"), &signed.pem());
+        place(dir, &format!("{name}.key"), &key.serialize_pem());
+    }
+}
+
+fn place(dir: &Path, name: &str, text: &str) {
+    let (new, path) = (dir.join("new"), dir.join(name));
+    fs::write(&new, text).expect("written");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).expect("set");
+    fs::rename(new, path).expect("renamed");
+}
+
+fn options(dir: &Path, verify: VerifyClient) -> CertificateOptions {
+    CertificateOptions {
+        certificate: dir.join("server.crt"),
+        key: dir.join("server.key"),
+        authority: Some(dir.join("ca.crt")),
+        verify,
+    }
+}
+
+async fn server(world: &World, dir: &Path, verify: VerifyClient) -> (Server, Certificate) {
+    let certificate = Certificate::load(options(dir, verify)).expect("usable files");
+    let picture = world.picture("a").await;
+    let server =
+        Server::start_with(world, picture, Some(certificate.clone()), Gate::default()).await;
+    (server, certificate)
+}
+
+/// One request over HTTPS, with a certificate of its own or without; `None`: turned away.
+async fn request(server: &Server, dir: &Path, certified: bool, line: &str) -> Option<u16> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let mut roots = RootCertStore::empty();
+    for authority in store::pem::certificates(&dir.join("ca.crt")).expect("an authority") {
+        roots.add(authority).expect("a certificate");
+    }
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots);
+    let config = if certified {
+        let chain = store::pem::certificates(&dir.join("client.crt")).expect("a chain");
+        let key = PrivateKeyDer::from_pem_file(dir.join("client.key")).expect("a key");
+        builder.with_client_auth_cert(chain, key).expect("a pair")
+    } else {
+        builder.with_no_client_auth()
+    };
+    let stream = TcpStream::connect(server.address).await.ok()?;
+    let name = ServerName::try_from("localhost").expect("a name");
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, stream).await.ok()?;
+    let text = format!(
+        "{line} HTTP/1.1\r\nHost: x\r\nAuthorization: {BASIC}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(text.as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    answer.split_whitespace().nth(1)?.parse().ok()
+}
+
+async fn plain(server: &Server, method: reqwest::Method, path: &str) -> u16 {
+    let request = server.client.request(method, server.url(path));
+    let answer = request.header("authorization", BASIC).send().await;
+    answer.expect("an answer").status().as_u16()
+}
+
+#[tokio::test]
+async fn one_port_speaks_both() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let (server, _) = server(&world, dir.path(), VerifyClient::None).await;
+    assert_eq!(
+        request(&server, dir.path(), false, "GET /primary").await,
+        Some(200)
+    );
+    assert_eq!(
+        request(&server, dir.path(), false, "OPTIONS /replica").await,
+        Some(503)
+    );
+    assert_eq!(
+        request(&server, dir.path(), false, "POST /reload").await,
+        Some(202)
+    );
+    assert_eq!(server.code("/primary").await, 200);
+    // What is neither is closed, and what stops in the middle does not stay.
+    let mut stream = TcpStream::connect(server.address).await.expect("connected");
+    stream
+        .write_all(&[22, 3, 1, 0, 5, 1, 2, 3, 4, 5])
+        .await
+        .expect("sent");
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest));
+    read.await.expect("closed").ok();
+    assert_eq!(server.code("/primary").await, 200);
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let (server, certificate) = server(&world, dir.path(), VerifyClient::None).await;
+    assert_eq!(
+        request(&server, dir.path(), false, "GET /primary").await,
+        Some(200)
+    );
+    // Another authority: the client believes that one only, and the server is not told.
+    certificates(dir.path());
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while request(&server, dir.path(), false, "GET /primary").await != Some(200) {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the new one was never taken"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    place(dir.path(), "server.crt", "no certificate");
+    assert!(certificate.reload().is_err());
+    assert_eq!(
+        request(&server, dir.path(), false, "GET /primary").await,
+        Some(200)
+    );
+}
+
+#[tokio::test]
+async fn who_changes_something_shows_a_certificate_where_that_is_asked() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let (server, _) = server(&world, dir.path(), VerifyClient::Optional).await;
+    assert_eq!(
+        request(&server, dir.path(), false, "GET /primary").await,
+        Some(200)
+    );
+    assert_eq!(
+        request(&server, dir.path(), false, "POST /reload").await,
+        Some(403)
+    );
+    assert_eq!(
+        request(&server, dir.path(), true, "POST /reload").await,
+        Some(202)
+    );
+    assert_eq!(plain(&server, reqwest::Method::POST, "/reload").await, 403);
+    // The cluster's own token proves more than a certificate.
+    let (status, _) = server
+        .order(reqwest::Method::POST, "/reload", serde_json::Value::Null)
+        .await;
+    assert_eq!(status, 202);
+
+    let certificate = Certificate::load(options(dir.path(), VerifyClient::Required));
+    let picture = world.picture("a").await;
+    let gate = Gate::default();
+    let certificate = Some(certificate.expect("usable files"));
+    let server = Server::start_with(&world, picture, certificate, gate).await;
+    assert_eq!(
+        request(&server, dir.path(), false, "GET /primary").await,
+        None
+    );
+    assert_eq!(
+        request(&server, dir.path(), true, "GET /primary").await,
+        Some(200)
+    );
+    assert_eq!(server.code("/primary").await, 200);
+    let without = CertificateOptions {
+        authority: None,
+        ..options(dir.path(), VerifyClient::Required)
+    };
+    assert!(Certificate::load(without).is_err());
+}
+
+#[tokio::test]
+async fn only_the_allowed_addresses_change_something() {
+    let world = World::three().await;
+    for (allowlist, allow_members, status) in [
+        (vec!["10.0.0.0/8"], false, 403),
+        (vec!["10.0.0.0/8", "127.0.0.0/8"], false, 202),
+        // The members of this world are on 127.0.0.1.
+        (vec!["10.0.0.0/8"], true, 202),
+        (vec![], true, 202),
+    ] {
+        let gate = Gate {
+            allowlist: allowlist
+                .iter()
+                .map(|it| it.parse().expect("a network"))
+                .collect(),
+            allow_members,
+            headers: vec![(
+                "x-frame-options".parse().expect("a name"),
+                "DENY".parse().expect("a value"),
+            )],
+        };
+        let picture = world.picture("a").await;
+        let server = Server::start_with(&world, picture, None, gate).await;
+        let found = plain(&server, reqwest::Method::POST, "/reload").await;
+        assert_eq!(found, status, "{allowlist:?} {allow_members}");
+        let read = server.get("/primary").await;
+        assert_eq!(read.status(), 200);
+        assert_eq!(read.headers()["x-frame-options"], "DENY");
+        until("the picture is shown", async || {
+            server.code("/patroni").await == 200
+        })
+        .await;
+    }
+}
