@@ -15,6 +15,7 @@ mod query;
 mod reach;
 mod show;
 mod typed;
+mod whole;
 mod yaml;
 
 use crate::exit::{ExitCode, Failure};
@@ -74,13 +75,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::Flush(it) => act::flush(&reach, &it).await?,
         Verb::History(it) => show::history(&reach, &it).await?,
         Verb::List(it) => show::list(&reach, &it).await?,
-        Verb::Pause(it) => act::pause(&reach, &it, true).await?,
+        Verb::Pause(it) => whole::pause(&reach, &it, true).await?,
         Verb::Query(it) => query::query(&reach, &it).await?,
         Verb::Reinit(it) => act::reinit(&reach, &it).await?,
         Verb::Reload(it) => act::reload(&reach, &it).await?,
-        Verb::Remove(it) => act::remove(&reach, &it).await?,
+        Verb::Remove(it) => whole::remove(&reach, &it).await?,
         Verb::Restart(it) => act::restart(&reach, &it).await?,
-        Verb::Resume(it) => act::pause(&reach, &it, false).await?,
+        Verb::Resume(it) => whole::pause(&reach, &it, false).await?,
         Verb::ShowConfig(it) => show::config(&reach, &it).await?,
         Verb::Switchover(it) => change::switchover(&reach, &it).await?,
         Verb::Topology(it) => show::topology(&reach, &it).await?,
