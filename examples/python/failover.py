@@ -13,9 +13,10 @@ import time
 
 log = logging.getLogger("failover")
 
-# SQLSTATEs that another attempt may not meet: read-only (a standby), serialization, deadlock, too
-# many connections, and what a server says that stops, has crashed or starts.
-PASSING = {"25006", "40001", "40P01", "53300", "57P01", "57P02", "57P03"}
+# SQLSTATEs that another attempt may not meet: read-only (a standby), refused by pg_hba.conf (a node
+# lets no client in while it changes its role), serialization, deadlock, too many connections, and
+# what a server says that stops, has crashed or starts. A wrong password (28P01) is not among them.
+PASSING = {"25006", "28000", "40001", "40P01", "53300", "57P01", "57P02", "57P03"}
 
 
 class OutcomeUnknown(Exception):

@@ -13,7 +13,7 @@ LOST = (
     OSError,
     asyncio.TimeoutError,
     asyncpg.InterfaceError,
-    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.InternalClientError,  # no host takes writes; the server hung up between two queries
     NoPrimary,
 )
 
