@@ -25,32 +25,17 @@ pub(crate) static UNIT: std::sync::LazyLock<Words> = std::sync::LazyLock::new(||
 
 /// The end-to-end tests whose names contain one of `names`, or all.
 pub(crate) fn end_to_end(names: &[&str]) -> Words {
-    let mut all = words(&[
-        "test",
-        "--locked",
-        "--no-fail-fast",
-        "--package",
-        "e2e",
-        "--",
-    ]);
-    all.extend(names.iter().map(|name| (*name).to_owned()));
-    all
+    stories(&[], names)
 }
 
 /// The stories of what befalls three nodes, whose names contain one of `names`, or all.
 pub(crate) fn three_nodes(names: &[&str]) -> Words {
-    let mut all = words(&[
-        "test",
-        "--locked",
-        "--no-fail-fast",
-        "--package",
-        "e2e",
-        "--test",
-        "three_nodes",
-        "--",
-    ]);
-    all.extend(names.iter().map(|name| (*name).to_owned()));
-    all
+    stories(&["--test", "three_nodes"], names)
+}
+
+fn stories(which: &[&str], names: &[&str]) -> Words {
+    let all = ["test", "--locked", "--no-fail-fast", "--package", "e2e"];
+    words(&[&all, which, &["--"], names].concat())
 }
 
 fn words(words: &[&str]) -> Words {
