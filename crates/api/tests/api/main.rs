@@ -4,6 +4,7 @@ mod actions;
 mod documents;
 mod errands;
 mod events;
+mod floods;
 mod health;
 mod hostile;
 mod https;
