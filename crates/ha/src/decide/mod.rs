@@ -108,7 +108,9 @@ fn reattach(cluster: &Cluster, me: &NodeView) -> Decision {
     Decision::act(
         "reattach",
         Action::Reattach { epoch },
-        format!("the agent restarted: asking whether the leadership of epoch {epoch} is still mine"),
+        format!(
+            "the agent restarted: asking whether the leadership of epoch {epoch} is still mine"
+        ),
     )
 }
 
