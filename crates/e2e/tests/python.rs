@@ -130,6 +130,25 @@ async fn all_sell(world: &World<'_>, shops: &mut [Shop]) -> Result<()> {
     .await
 }
 
+/// Every node has what was acknowledged, and only that.
+async fn nothing_is_missing_or_twice(world: &World<'_>, reports: &[Value]) -> Result<()> {
+    let mut acknowledged = Rows::new();
+    for report in reports {
+        let service = report["service"].as_str().context("a name")?.to_owned();
+        let count = report["acknowledged"].as_i64().context("a number")?;
+        acknowledged.insert(service, (count, count, count - 1));
+    }
+    for node in world.cluster.data_nodes() {
+        eventually(&node.name, Duration::from_secs(10), async || {
+            let found = rows(world, &node.name).await?;
+            ensure!(found == acknowledged, "{found:?} is not {acknowledged:?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 #[test]
 fn every_python_driver_rides_over_a_failover_and_a_switchover() {
     let name = "every_python_driver_rides_over_a_failover_and_a_switchover";
@@ -158,10 +177,14 @@ fn every_python_driver_rides_over_a_failover_and_a_switchover() {
         world.whole().await?;
         haproxy.check()?;
 
-        let mut acknowledged = Rows::new();
+        let mut reports = Vec::new();
         for shop in shops {
             let report = shop.close().await?;
             world.say(&report.to_string());
+            reports.push(report);
+        }
+        nothing_is_missing_or_twice(world, &reports).await?;
+        for report in &reports {
             let gap = report["longest_gap"].as_f64();
             ensure!(
                 gap.is_some_and(|gap| gap < GAP_MAX.as_secs_f64()),
@@ -172,18 +195,6 @@ fn every_python_driver_rides_over_a_failover_and_a_switchover() {
                 outages.is_some_and(|outages| !outages.is_empty()),
                 "a dead primary went unnoticed: {report}"
             );
-            let service = report["service"].as_str().context("a name")?.to_owned();
-            let count = report["acknowledged"].as_i64().context("a number")?;
-            acknowledged.insert(service, (count, count, count - 1));
-        }
-        // Nothing that was acknowledged is missing, and nothing is there twice.
-        for node in world.cluster.data_nodes() {
-            eventually(&node.name, Duration::from_secs(10), async || {
-                let found = rows(world, &node.name).await?;
-                ensure!(found == acknowledged, "{found:?} is not {acknowledged:?}");
-                Ok(())
-            })
-            .await?;
         }
         Ok(())
     });
