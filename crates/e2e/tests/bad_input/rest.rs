@@ -194,8 +194,8 @@ async fn paths(api: &str) -> Result<()> {
         ("TRACE /api/v1/state", [405, 501]),
         ("CONNECT 127.0.0.1:1", [405, 400]),
         ("BREW /", [405, 501]),
-        // The leader can't be thrown away, and nothing here reinitializes.
-        ("POST /reinitialize", [501, 503]),
+        // The leader can't be thrown away.
+        ("POST /reinitialize", [503, 503]),
         ("DELETE /api/v1/nodes/..%2f..%2fx", [404, 404]),
         ("DELETE /api/v1/nodes/a%00", [404, 404]),
         ("DELETE /api/v1/nodes/b?force=perhaps", [400, 400]),
