@@ -101,7 +101,9 @@ fn a_start_that_fails_says_why() {
         let node = Node::new("a");
         node.instance.init().await.unwrap();
         let mut parameters = node.options.parameters.clone();
-        parameters.insert("shared_buffers".to_owned(), "a lot".to_owned());
+        // A value that is none would be left out; this is found when it is too late.
+        let missing = "no_such_library".to_owned();
+        parameters.insert("shared_preload_libraries".to_owned(), missing);
         node.instance
             .configure(parameters, Vec::new(), Vec::new())
             .await
@@ -110,7 +112,7 @@ fn a_start_that_fails_says_why() {
         let PostgresError::Ended { log } = &error else {
             panic!("{error}")
         };
-        assert!(log.contains("shared_buffers"), "{log}");
+        assert!(log.contains("no_such_library"), "{log}");
         assert!(!error.is_storage() && !error.is_retryable());
         // Nothing is in the way of the next try.
         node.instance
