@@ -144,6 +144,11 @@ impl Agent {
     }
 
     pub(super) fn failed(&mut self, action: &Action, error: &ShellError) {
+        let starts = matches!(
+            action,
+            Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap
+        );
+        let instance = &self.shell.instance;
         match error {
             // Somebody else was faster, or the moment has passed: the next decision sees it.
             ShellError::Refused | ShellError::NotNow(_) => {
@@ -152,14 +157,18 @@ impl Agent {
             ShellError::Store(error) if error.is_retryable() => {
                 tracing::info!(error = chain(error), "the store did not answer");
             }
+            // That it died is said elsewhere, and nothing is wrong with what was being done to it.
+            ShellError::Postgres(error)
+                if !starts && instance.liveness() == postgres::Liveness::Down =>
+            {
+                let action = shell::name(action);
+                tracing::info!(action, error = chain(error), "Postgres ended meanwhile");
+            }
             ShellError::Store(_)
             | ShellError::Postgres(_)
             | ShellError::Note(_)
             | ShellError::Panicked => {
-                if matches!(
-                    action,
-                    Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap
-                ) {
+                if starts {
                     self.memory.start_failures += 1;
                 }
                 let action = shell::name(action);
