@@ -204,7 +204,7 @@ impl Api {
 }
 
 /// The innermost cause says most: `Connection refused (os error 111)`.
-fn innermost(error: &reqwest::Error) -> String {
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".to_owned();
     }

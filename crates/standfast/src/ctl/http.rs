@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** every request ends within its limit.
 
+use crate::client::innermost;
 use reqwest::{Client, Method};
 use serde_json::Value;
 use std::time::Duration;
@@ -80,16 +81,4 @@ impl Http {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Ok(Answer { status, text })
     }
-}
-
-/// The innermost cause says most: `Connection refused (os error 111)`.
-fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
