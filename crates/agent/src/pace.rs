@@ -21,6 +21,8 @@ pub(crate) struct Scene {
     pub(crate) leadership: Option<Leadership>,
     pub(crate) rule: &'static str,
     pub(crate) busy: bool,
+    /// Of the leader: members that it does not see streaming yet.
+    pub(crate) missing: Vec<NodeName>,
 }
 
 /// Set by the loop, asked by the observer.
@@ -71,6 +73,7 @@ mod tests {
             leadership: None,
             rule,
             busy: false,
+            missing: Vec::new(),
         }
     }
 

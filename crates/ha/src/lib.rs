@@ -12,7 +12,7 @@ mod state;
 mod types;
 mod view;
 
-pub use decide::{Verdict, decide, handover_candidate, verdict, wanted_setting};
+pub use decide::{Unfit, Verdict, decide, handover_candidate, verdict, wanted_setting};
 pub use decision::{Action, Claim, Decision};
 pub use lineage::{Branch, Lineage, Position, Relation};
 pub use settings::{Settings, SyncMode};

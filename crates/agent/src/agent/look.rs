@@ -7,7 +7,7 @@ use super::Agent;
 use crate::clock::now;
 use crate::observe::Observation;
 use crate::pace::Scene;
-use ha::{Cluster, ClusterView, Decision, Epoch, Instant, Lease, NodeView, Postgres};
+use ha::{Cluster, ClusterView, Decision, Epoch, Instant, Lease, NodeName, NodeView, Postgres};
 use store::Snapshot;
 
 impl Agent {
@@ -120,6 +120,9 @@ pub(super) fn stop_unguarded(
 
 /// Whether something is under way that should be looked at often.
 pub(super) fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision) -> bool {
+    if !missing(view, me).is_empty() {
+        return true;
+    }
     let ClusterView::Known(cluster) = view else {
         return false;
     };
@@ -140,7 +143,7 @@ pub(super) fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision
 }
 
 /// What tells one change from the next.
-pub(super) fn scene(view: &ClusterView, decision: &Decision, busy: bool) -> Scene {
+pub(super) fn scene(view: &ClusterView, me: &NodeView, decision: &Decision, busy: bool) -> Scene {
     let (leader, leadership) = match view {
         ClusterView::Known(cluster) => (cluster.leader.clone(), cluster.epoch.clone()),
         ClusterView::Silent { .. } => (None, None),
@@ -150,5 +153,23 @@ pub(super) fn scene(view: &ClusterView, decision: &Decision, busy: bool) -> Scen
         leadership,
         rule: decision.rule,
         busy,
+        missing: missing(view, me),
     }
+}
+
+/// The members that the primary here does not see streaming: they come, and are then wanted for commits and as
+/// candidates at once.
+fn missing(view: &ClusterView, me: &NodeView) -> Vec<NodeName> {
+    let (ClusterView::Known(cluster), Postgres::Primary(primary)) = (view, &me.postgres) else {
+        return Vec::new();
+    };
+    if cluster.leader.as_ref() != Some(&me.name) {
+        return Vec::new();
+    }
+    let streams = |name: &NodeName| {
+        let walsender = primary.standbys.get(name);
+        walsender.is_some_and(|walsender| walsender.streaming)
+    };
+    let others = cluster.members.keys().filter(|name| **name != me.name);
+    others.filter(|name| !streams(name)).cloned().collect()
 }

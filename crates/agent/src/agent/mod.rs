@@ -364,7 +364,7 @@ impl Agent {
         let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
         self.pace.set(
             changing,
-            scene(&view, &decision, self.memory.running.is_some()),
+            scene(&view, &me, &decision, self.memory.running.is_some()),
         );
         self.shown.scheduled_restart = self.errands.shown();
         self.shown.publish(

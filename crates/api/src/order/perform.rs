@@ -20,6 +20,9 @@ use store::{Snapshot, Store, Txn};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const TIMEOUT_MAX: f64 = 3600.0;
+/// How long an order waits for a standby that has just come back, and is no candidate for a moment more.
+const READY_WITHIN: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long after an order was cleared its reason may come.
 const REASON_WITHIN: Duration = Duration::from_millis(500);
 
@@ -69,8 +72,18 @@ pub(crate) async fn perform(context: &Context, order: &Order) -> Result<Outcome,
     let at = clock::now();
     // Follow first, write then: nothing can happen unseen.
     let mut view = store.view(keys.prefix());
-    let snapshot = store.read(keys.prefix()).await?;
-    let cluster = read_cluster(keys, &snapshot)?;
+    let ready_by = at.plus(READY_WITHIN.min(order.timeout));
+    let (snapshot, cluster) = loop {
+        let snapshot = store.read(keys.prefix()).await?;
+        let cluster = read_cluster(keys, &snapshot)?;
+        match check(context, order, &cluster, &snapshot) {
+            Err(Hindrance::Passing(_)) if clock::now() < ready_by => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Err(Hindrance::Passing(no) | Hindrance::Lasting(no)) => return Err(no),
+            Ok(()) => break (snapshot, cluster),
+        }
+    };
     if let Some(leader) = already(order, &cluster) {
         return Ok(Outcome {
             outcome: OutcomeKind::AlreadyLeads,
@@ -81,7 +94,6 @@ pub(crate) async fn perform(context: &Context, order: &Order) -> Result<Outcome,
             events: Vec::new(),
         });
     }
-    check(context, order, &cluster, &snapshot)?;
     let record = FailoverRecord {
         leader: cluster.leader.clone(),
         member: order.to.clone(),
@@ -139,13 +151,63 @@ fn already(order: &Order, cluster: &Cluster) -> Option<NodeName> {
     (idempotent && cluster.leader.as_ref() == Some(to)).then(|| to.clone())
 }
 
+/// Why an order can't be carried out now.
+enum Hindrance {
+    Lasting(Refusal),
+    /// Of a standby that is about to be a candidate.
+    Passing(Refusal),
+}
+
+impl From<Refusal> for Hindrance {
+    fn from(refusal: Refusal) -> Self {
+        Self::Lasting(refusal)
+    }
+}
+
 /// Whether the order can be carried out as things stand.
 fn check(
     context: &Context,
     order: &Order,
     cluster: &Cluster,
     snapshot: &Snapshot,
-) -> Result<(), Refusal> {
+) -> Result<(), Hindrance> {
+    if already(order, cluster).is_some() {
+        return Ok(());
+    }
+    permitted(order, cluster)?;
+    let Some(leader) = &cluster.leader else {
+        return Ok(without_leader(order, cluster)?);
+    };
+    let served = context.served();
+    let known = cluster.current_epoch()
+        == served
+            .cluster
+            .as_ref()
+            .map(Cluster::current_epoch)
+            .unwrap_or_default();
+    // The walsenders as this node knows them, if it speaks of the same leadership; else as the members say.
+    let office = Office::new(&served, clock::now());
+    let primary = if known {
+        seen_by_leader(context.keys(), &office, cluster)
+    } else {
+        let mut read = crate::Served::new(served.scope.clone(), served.name.clone());
+        read.snapshot = Arc::new(snapshot.clone());
+        seen_by_leader(context.keys(), &Office::new(&read, clock::now()), cluster)
+    };
+    let Err(unfit) = ha::handover_candidate(cluster, leader, &primary, order.to.as_ref()) else {
+        return Ok(());
+    };
+    let refusal =
+        Refusal::refused(unfit.why).hint("standfast explain says what each node waits for");
+    Err(if unfit.passing {
+        Hindrance::Passing(refusal)
+    } else {
+        Hindrance::Lasting(refusal)
+    })
+}
+
+/// Whether it may be ordered at all.
+fn permitted(order: &Order, cluster: &Cluster) -> Result<(), Refusal> {
     let current = cluster.current_epoch();
     if let Some(expected) = order.epoch.filter(|expected| *expected != current) {
         return Err(Refusal::refused(format!(
@@ -175,7 +237,7 @@ fn check(
         );
     }
     let Some(leader) = &cluster.leader else {
-        return without_leader(order, cluster);
+        return Ok(());
     };
     if order.accept_loss {
         return Err(
@@ -188,28 +250,7 @@ fn check(
             "{from} does not lead, {leader} does"
         )));
     }
-    let served = context.served();
-    let known = cluster.current_epoch()
-        == served
-            .cluster
-            .as_ref()
-            .map(Cluster::current_epoch)
-            .unwrap_or_default();
-    // The walsenders as this node knows them, if it speaks of the same leadership; else as the members say.
-    let office = Office::new(&served, clock::now());
-    let primary = if known {
-        seen_by_leader(context.keys(), &office, cluster)
-    } else {
-        let mut read = crate::Served::new(served.scope.clone(), served.name.clone());
-        read.snapshot = Arc::new(snapshot.clone());
-        seen_by_leader(context.keys(), &Office::new(&read, clock::now()), cluster)
-    };
-    match ha::handover_candidate(cluster, leader, &primary, order.to.as_ref()) {
-        Ok(_) => Ok(()),
-        Err(why) => {
-            Err(Refusal::refused(why).hint("standfast explain says what each node waits for"))
-        }
-    }
+    Ok(())
 }
 
 /// A failover without a leader only says who goes first among equals; the proof of the promises decides.

@@ -89,11 +89,11 @@ fn under_leader(
         }
         match ha::handover_candidate(cluster, leader, primary, Some(name)) {
             Ok(_) => candidate(cluster, primary, name),
-            Err(why) => v1::ExplainNode {
+            Err(unfit) => v1::ExplainNode {
                 name: (*name).clone(),
                 may_lead: false,
                 waits_for: remedy(cluster, primary, name, says(name)),
-                why,
+                why: unfit.why,
             },
         }
     });

@@ -586,26 +586,60 @@ fn give_up(cluster: &Cluster, me: &NodeView, primary: &Primary, now: Instant) ->
     ))
 }
 
+/// Why a node can't be handed the leadership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    pub why: String,
+    /// A standby that has just come back is fit a moment later without anybody's doing.
+    pub passing: bool,
+}
+
+impl Unfit {
+    fn lasting(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            passing: false,
+        }
+    }
+
+    fn passing(why: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            passing: true,
+        }
+    }
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
 /// Who would be asked to take over, or why nobody can be.
 pub fn handover_candidate(
     cluster: &Cluster,
     me: &NodeName,
     primary: &Primary,
     wanted: Option<&NodeName>,
-) -> Result<NodeName, String> {
+) -> Result<NodeName, Unfit> {
     let check = |name: &NodeName| candidate_fit(cluster, primary, name);
     if let Some(name) = wanted {
         if name == me {
-            return Err(format!("{name} is the leader already"));
+            return Err(Unfit::lasting(format!("{name} is the leader already")));
         }
         return check(name).map(|()| name.clone());
     }
     let mut reasons = Vec::new();
+    let mut passing = false;
     let mut fit: Vec<&NodeName> = Vec::new();
     for name in cluster.nodes.keys().filter(|name| *name != me) {
         match check(name) {
             Ok(()) => fit.push(name),
-            Err(why) => reasons.push(why),
+            Err(unfit) => {
+                passing |= unfit.passing;
+                reasons.push(unfit.why);
+            }
         }
     }
     let rank = |name: &&NodeName| {
@@ -617,40 +651,49 @@ pub fn handover_candidate(
     };
     match fit.into_iter().max_by_key(rank) {
         Some(best) => Ok(best.clone()),
-        None if reasons.is_empty() => Err("there is no other node".into()),
-        None => Err(reasons.join("; ")),
+        None if reasons.is_empty() => Err(Unfit::lasting("there is no other node")),
+        None => Err(Unfit {
+            why: reasons.join("; "),
+            passing,
+        }),
     }
 }
 
-fn candidate_fit(cluster: &Cluster, primary: &Primary, name: &NodeName) -> Result<(), String> {
+fn candidate_fit(cluster: &Cluster, primary: &Primary, name: &NodeName) -> Result<(), Unfit> {
     let node = cluster.node(name);
     let Some(member) = cluster.members.get(name) else {
-        return Err(format!("{name} is not alive"));
+        return Err(Unfit::lasting(format!("{name} is not alive")));
     };
     if let Some(why) = &member.unfit {
-        return Err(format!("{name}: {why}"));
+        return Err(Unfit::lasting(format!("{name}: {why}")));
     }
     if node.priority == 0 {
-        return Err(format!("{name}: its candidate priority is 0"));
+        return Err(Unfit::lasting(format!(
+            "{name}: its candidate priority is 0"
+        )));
     }
     if node.maintenance || node.dropped {
-        return Err(format!("{name} is in maintenance"));
+        return Err(Unfit::lasting(format!("{name} is in maintenance")));
     }
     let Some(walsender) = primary
         .standbys
         .get(name)
         .filter(|walsender| walsender.streaming)
     else {
-        return Err(format!("{name} is not streaming from the primary"));
+        return Err(Unfit::passing(format!(
+            "{name} is not streaming from the primary"
+        )));
     };
     if let Some(sync) = &cluster.sync
         && !sync.newest().standbys.contains(name)
     {
-        return Err(format!("{name} is not a synchronous standby"));
+        return Err(Unfit::passing(format!(
+            "{name} is not a synchronous standby"
+        )));
     }
     let lag = primary.flushed.bytes_since(walsender.flushed);
     if lag > cluster.settings.lag_bytes_max {
-        return Err(format!("{name} lags {lag} bytes behind"));
+        return Err(Unfit::passing(format!("{name} lags {lag} bytes behind")));
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::types::{Instant, NodeName};
 use crate::view::{Cluster, ClusterView, DataDir, Initialize, Job, NodeView, Postgres};
 use std::collections::BTreeSet;
 
-pub use lead::{handover_candidate, wanted_setting};
+pub use lead::{Unfit, handover_candidate, wanted_setting};
 pub use race::{Verdict, verdict};
 
 /// What `me` should do now.
