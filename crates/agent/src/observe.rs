@@ -345,6 +345,7 @@ impl Observer {
             replayed,
             end_known: cut_off && (proven || waited),
             open,
+            starved: probe.starved.clone(),
         }
     }
 

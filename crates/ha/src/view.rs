@@ -277,6 +277,9 @@ pub struct Standby {
     /// Whether `received` is proven to be the end of its WAL: detached after streaming, or parked and seen waiting.
     pub end_known: bool,
     pub open: bool,
+    /// Why replay goes on only after a restart, if so: it has less of something than its primary.
+    #[serde(default)]
+    pub starved: Option<String>,
 }
 
 /// Out of recovery.

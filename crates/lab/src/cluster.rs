@@ -172,10 +172,22 @@ impl Cluster {
         body: &serde_json::Value,
         deadline: Duration,
     ) -> Result<crate::Answer> {
+        self.ask("POST", node, path, body, deadline).await
+    }
+
+    /// The same with another verb.
+    pub async fn ask(
+        &self,
+        verb: &str,
+        node: &str,
+        path: &str,
+        body: &serde_json::Value,
+        deadline: Duration,
+    ) -> Result<crate::Answer> {
         let token = layout::bearer(&self.secret)?;
         let api = &self.node(node)?.api;
         request(
-            "POST",
+            verb,
             api,
             path,
             Some(&body.to_string()),

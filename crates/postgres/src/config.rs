@@ -9,6 +9,7 @@
 
 use crate::error::PostgresError;
 use crate::files;
+use crate::floors;
 use crate::options::{Access, Options, Shared, SyncNames, Upstream};
 use crate::quote::{conf_value, conninfo, passfile_field};
 use crate::shared::not_the_users;
@@ -32,6 +33,9 @@ pub(crate) struct Settings {
     /// What a standby must not go below, as its control file had it at the last start.
     #[serde(default)]
     pub(crate) floors: BTreeMap<String, u64>,
+    /// It was started to answer nobody before its promotion.
+    #[serde(default)]
+    pub(crate) recovers_alone: bool,
     /// The cluster's part of the configuration, as far as it can be taken.
     #[serde(default)]
     pub(crate) shared: Shared,
@@ -147,9 +151,11 @@ const DEFAULTS: &[(&str, &str)] = &[
 pub(crate) fn fixed_parameters(
     options: &Options,
     sockets: &[PathBuf],
-    floors: &BTreeMap<String, u64>,
+    settings: &Settings,
 ) -> Vec<(String, String)> {
     let paths = Paths::new(&options.state_dir);
+    let floors = &settings.floors;
+    let hot_standby = if settings.recovers_alone { "off" } else { "on" };
     let own = |name: &str| options.parameters.get(name).map(|value| value.trim());
     let at_least = |name: &str, least: u64| {
         let user = own(name)
@@ -175,31 +181,22 @@ pub(crate) fn fixed_parameters(
         ("unix_socket_directories", sockets.join(",")),
         ("cluster_name", options.node.to_string()),
         ("wal_level", wal_level.to_owned()),
-        ("hot_standby", "on".to_owned()),
+        ("hot_standby", hot_standby.to_owned()),
         ("wal_log_hints", "on".to_owned()),
         ("restart_after_crash", "off".to_owned()),
-        ("max_wal_senders", at_least("max_wal_senders", 16)),
+        (
+            "max_wal_senders",
+            at_least("max_wal_senders", floors::WAL_SENDERS_MIN),
+        ),
         (
             "max_replication_slots",
             at_least("max_replication_slots", 16),
         ),
     ];
-    // A standby refuses to open with less than its primary had; what the user wants more of stays in the file.
-    for (name, floor) in floors {
-        let known = match name.as_str() {
-            "max_wal_senders" => continue,
-            "max_connections" => 100,
-            "max_worker_processes" => 8,
-            "max_locks_per_transaction" => 64,
-            _ => 0,
-        };
-        let wanted = own(name)
-            .map(str::to_owned)
-            .or_else(|| base_value(options, name))
-            .and_then(|value| value.parse().ok())
-            .unwrap_or(known);
-        if *floor > wanted {
-            fixed.push((name.as_str(), floor.to_string()));
+    // What the user wants more of stays in the file.
+    for (name, floor) in floors::raised(options, floors) {
+        if name != "max_wal_senders" {
+            fixed.push((name, floor.to_string()));
         }
     }
     fixed
@@ -208,26 +205,7 @@ pub(crate) fn fixed_parameters(
         .collect()
 }
 
-/// What the user's main file says of a parameter, the last line wins. Files that it includes are not followed.
-fn base_value(options: &Options, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(base_config(options)).ok()?;
-    text.lines()
-        .filter_map(|line| {
-            let line = line.split('#').next().unwrap_or_default();
-            let (key, value) = line
-                .trim()
-                .split_once(|c: char| c == '=' || c.is_whitespace())?;
-            let value = value
-                .trim()
-                .trim_start_matches('=')
-                .trim()
-                .trim_matches('\'');
-            (key.eq_ignore_ascii_case(name)).then(|| value.to_owned())
-        })
-        .next_back()
-}
-
-fn base_config(options: &Options) -> PathBuf {
+pub(crate) fn base_config(options: &Options) -> PathBuf {
     options
         .base_config
         .clone()

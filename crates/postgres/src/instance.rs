@@ -22,7 +22,7 @@ use guard::Guard;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) slow: tokio::sync::Mutex<Option<Slow>>,
     /// Proven: commits wait for standbys, whichever. Changing the names then need not ask the checkpointer.
     pub(crate) sync_defined: AtomicBool,
+    /// A promotion with less than the last primary had was begun and has not been seen to succeed.
+    pub(crate) lowering_failed: AtomicBool,
     /// Where in our log the lines of the last start begin.
     pub(crate) log_begins: AtomicU64,
     /// And those since it was last told whom to follow.
@@ -121,6 +123,7 @@ impl Instance {
             write_probe: WriteProbe::new(),
             slow: tokio::sync::Mutex::new(None),
             sync_defined: AtomicBool::new(false),
+            lowering_failed: AtomicBool::new(false),
             log_begins: AtomicU64::new(0),
             followed_at: AtomicU64::new(0),
         };
@@ -189,6 +192,8 @@ impl Instance {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = own;
         let shared = self.inner.asked.lock().await.take();
+        // What failed with another configuration may work with this one.
+        self.inner.lowering_failed.store(false, Ordering::SeqCst);
         let (kept, refused) = {
             let settings = self.inner.settings.lock().await;
             (settings.shared.clone(), settings.refused.clone())
@@ -271,7 +276,7 @@ impl Instance {
         }
         let hba = hba::hba_text(&options, settings.access, settings.streams_to_nobody)?;
         let ident = hba::ident_text(&options, &self.inner.os_user)?;
-        let fixed = config::fixed_parameters(&options, &self.sockets(), &settings.floors);
+        let fixed = config::fixed_parameters(&options, &self.sockets(), settings);
         let config = config::config_text(&options, settings, &fixed, self.inner.binaries.major);
         files::write_if_changed(&paths.hba, hba.as_bytes())?;
         files::write_if_changed(&paths.ident, ident.as_bytes())?;

@@ -22,6 +22,7 @@ mod server;
 
 mod autoconf;
 mod config;
+mod floors;
 mod hba;
 mod hba_rules;
 mod shared;

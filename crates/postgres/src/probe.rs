@@ -6,6 +6,7 @@
 use crate::autoconf;
 use crate::config;
 use crate::error::PostgresError;
+use crate::floors;
 use crate::identify::{Identifier, Identity};
 use crate::instance::Instance;
 use crate::process::PidFile;
@@ -17,6 +18,9 @@ use tokio_postgres::Row;
 
 /// What changes seldom and costs more to ask is asked this often.
 const SLOW_EVERY: Duration = Duration::from_secs(5);
+
+/// A control file that is not read within this is on a disk that hangs.
+const CONTROL_FILE: Duration = Duration::from_millis(300);
 
 /// The instance as it answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +39,8 @@ pub struct Probe {
     /// What the startup process waits for.
     pub startup_wait: Option<String>,
     pub replay_paused: bool,
+    /// Why replay goes on only after a restart, if so: the standby has less of something than its primary.
+    pub starved: Option<String>,
     /// Standby: when the last transaction that it has replayed was committed.
     pub replayed_at: Option<SystemTime>,
     /// The most WAL that a replication slot keeps here, in bytes; `None` without slots.
@@ -153,7 +159,7 @@ FROM (SELECT max(CASE WHEN backend_type = 'startup' THEN wait_event END) AS star
 /// Those on the command line change by no reload, so Postgres itself never says that they wait for a restart.
 const SLOW_SQL: &str = "SELECT name, current_setting(name), reset_val, pending_restart, \
    CASE WHEN pending_restart THEN coalesce((SELECT f.setting FROM pg_file_settings f \
-     WHERE lower(f.name) = lower(s.name) ORDER BY seqno DESC LIMIT 1), boot_val) END \
+     WHERE lower(f.name) = lower(s.name) ORDER BY seqno DESC LIMIT 1), boot_val) END, source \
    FROM pg_settings s WHERE pending_restart OR name = 'default_transaction_read_only' OR name = ANY($1) ORDER BY 1";
 
 impl Instance {
@@ -180,6 +186,10 @@ impl Instance {
         } else {
             *self.inner.identifier.lock().await = None;
         }
+        if probe.replay_paused {
+            let left = end.saturating_duration_since(Instant::now());
+            probe.starved = self.starved(left).await?;
+        }
         let left = end.saturating_duration_since(Instant::now());
         self.add_slow(&mut probe, left).await?;
         probe.overridden = autoconf::overrides(&self.options().data_dir)?;
@@ -205,8 +215,8 @@ impl Instance {
         {
             let doing = "probe the settings";
             let link = &self.inner.probe_link;
-            let fixed = self.fixed_now().await;
-            let names: Vec<&str> = fixed.keys().map(String::as_str).collect();
+            let next = self.next_start(probe.in_recovery).await;
+            let names = next.names();
             let rows = link
                 .rows(|| self.address(), doing, SLOW_SQL, &[&names], limit)
                 .await?;
@@ -225,12 +235,10 @@ impl Instance {
                 if name == "default_transaction_read_only" {
                     found.read_only = reset.as_deref() == Some("on");
                 }
-                let fixed = fixed.get(&name).filter(|wanted| **wanted != running);
-                let wanted = match pending {
-                    true => in_file,
-                    false => fixed.cloned(),
-                };
-                if let Some(wanted) = wanted {
+                let source: String = row.try_get(5).map_err(failed)?;
+                let in_file = in_file.filter(|_| pending);
+                let wanted = next.value(&name, &running, in_file, source == "command line");
+                if let Some(wanted) = wanted.filter(|wanted| *wanted != running) {
                     found.pending_restart.push(PendingRestart {
                         name,
                         running,
@@ -247,24 +255,35 @@ impl Instance {
         Ok(())
     }
 
-    /// What the parameters on the command line would be if the instance were started now; those that a configuration
-    /// can change.
-    async fn fixed_now(&self) -> BTreeMap<String, String> {
+    /// What a configuration can change of the parameters on the command line, if the instance were started now.
+    async fn next_start(&self, in_recovery: bool) -> NextStart {
+        let options = self.options();
         if !self.is_started_by_us() {
-            return BTreeMap::new();
+            return NextStart::default();
         }
-        let floors = self.inner.settings.lock().await.floors.clone();
-        let fixed = config::fixed_parameters(&self.options(), &self.sockets(), &floors);
-        let counted = |name: &str| {
-            matches!(
-                name,
-                "wal_level" | "max_wal_senders" | "max_replication_slots"
-            ) || floors.contains_key(name)
+        let mut settings = self.inner.settings.lock().await.clone();
+        let begun = std::mem::take(&mut settings.floors);
+        settings.floors = match in_recovery {
+            // A primary is promoted with what is asked for.
+            false => BTreeMap::new(),
+            // Its primary may have been given less since the start.
+            true if !floors::raised(&options, &begun).is_empty() => {
+                let now = tokio::time::timeout(CONTROL_FILE, self.floors_now()).await;
+                now.ok().flatten().unwrap_or(begun)
+            }
+            true => begun,
         };
-        fixed
-            .into_iter()
-            .filter(|(name, _)| counted(name))
-            .collect()
+        let fixed = config::fixed_parameters(&options, &self.sockets(), &settings);
+        let counted = |name: &str| matches!(name, "wal_level" | "max_replication_slots");
+        let fixed = fixed.into_iter().filter(|(name, _)| counted(name));
+        NextStart {
+            fixed: fixed.collect(),
+            asked: floors::NAMES
+                .iter()
+                .map(|(name, default)| (*name, (floors::asked(&options, name), *default)))
+                .collect(),
+            floors: settings.floors,
+        }
     }
 
     /// The timeline of the last replayed record: only the replication protocol tells it.
@@ -312,6 +331,45 @@ impl Instance {
         let identity = identifier.ask(limit).await?;
         *kept = Some(identifier);
         Ok(identity)
+    }
+}
+
+/// What the next start would have.
+#[derive(Debug, Default)]
+struct NextStart {
+    fixed: BTreeMap<String, String>,
+    /// What the user asks for, and what it is where nobody does.
+    asked: BTreeMap<&'static str, (Option<u64>, u64)>,
+    floors: BTreeMap<String, u64>,
+}
+
+impl NextStart {
+    fn names(&self) -> Vec<&str> {
+        let fixed = self.fixed.keys().map(String::as_str);
+        fixed.chain(self.asked.keys().copied()).collect()
+    }
+
+    /// The value of a parameter, as far as it is known that it is going to be this. `in_file`: Postgres itself says
+    /// that it waits for a restart.
+    fn value(
+        &self,
+        name: &str,
+        running: &str,
+        in_file: Option<String>,
+        on_command_line: bool,
+    ) -> Option<String> {
+        let Some((asked, default)) = self.asked.get(name) else {
+            return in_file.or_else(|| self.fixed.get(name).cloned());
+        };
+        let number = |text: &str| text.parse::<u64>().ok();
+        let asked = match (asked, in_file.as_deref()) {
+            (Some(asked), _) => *asked,
+            (None, _) if on_command_line => *default,
+            (None, Some(in_file)) => number(in_file)?,
+            (None, None) => number(running)?,
+        };
+        let floor = self.floors.get(name).copied().unwrap_or(0);
+        Some(asked.max(floor).to_string())
     }
 }
 
@@ -366,6 +424,7 @@ fn read(row: &Row) -> Result<Probe, PostgresError> {
             .unwrap_or_default(),
         startup_wait: text("startup_wait")?,
         replay_paused: flag("replay_paused")?,
+        starved: None,
         replayed_at: number("replayed_at")?.map(moment),
         slot_retained: number("slot_retained")?,
         has_upstream: flag("has_upstream")?,

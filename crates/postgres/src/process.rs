@@ -36,6 +36,11 @@ impl PidFile {
     pub(crate) fn is_ready(&self) -> bool {
         self.status == "ready"
     }
+
+    /// The server recovers and takes no connections before it is promoted.
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.status == "standby"
+    }
 }
 
 /// The postmaster of this data directory that `postmaster.pid` names, if it lives and is really that.

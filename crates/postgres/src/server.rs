@@ -8,6 +8,7 @@ use crate::config;
 use crate::datadir::{self, DataDir};
 use crate::error::PostgresError;
 use crate::files;
+use crate::floors;
 use crate::instance::Instance;
 use crate::logfile;
 use crate::options::{Access, Upstream};
@@ -46,6 +47,15 @@ pub enum Started {
     Accepting,
     /// The time was up and it is still replaying; nothing is wrong.
     Recovering,
+}
+
+/// Whom a server that recovers answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answers {
+    /// Ourselves, and whom `access` lets in.
+    Standby,
+    /// Nobody before it is promoted.
+    Nobody,
 }
 
 /// How to stop.
@@ -164,7 +174,52 @@ impl Instance {
         self.nothing_runs()?;
         files::remove_durably(&self.inner.paths.fresh)?;
         files::write_if_changed(&data_dir.join("standby.signal"), b"")?;
-        self.start(upstream, control.floors, limit).await
+        let end = Instant::now() + limit;
+        let mut floors = floors::named(control.floors);
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let started = self.start(upstream.clone(), floors.clone(), left).await;
+            let Err(PostgresError::Ended { log }) = started else {
+                return started;
+            };
+            // It may have replayed that its primary was given more, which it has written down before it gave up.
+            let now = self.floors_now().await.unwrap_or_default();
+            let risen = floors::exceeded(&now, |name| floors.get(name).copied());
+            let Some(why) = risen.filter(|_| Instant::now() < end) else {
+                return Err(PostgresError::Ended { log });
+            };
+            tracing::info!(why, "the standby has too little, starting it again");
+            floors = now;
+        }
+    }
+
+    /// Starts a directory as a standby that answers nobody until it is promoted; returns when it recovers.
+    pub(crate) async fn start_closed(&self, limit: Duration) -> Result<(), PostgresError> {
+        let end = Instant::now() + limit;
+        self.nothing_runs()?;
+        let data_dir = self.options().data_dir.clone();
+        files::write_if_changed(&data_dir.join("standby.signal"), b"")?;
+        let guard = self.launch(None, BTreeMap::new(), Answers::Nobody).await?;
+        loop {
+            let status = guard.status();
+            if has_ended(&guard) {
+                self.wait_until_empty(Duration::from_secs(10)).await?;
+                return Err(self.last_words());
+            }
+            let pid = status.postmaster.map(|pid| pid.as_raw_nonzero().get());
+            let recovers = PidFile::read(&data_dir)
+                .is_some_and(|file| file.is_recovering() && Some(file.pid) == pid);
+            if recovers {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(PostgresError::Timeout {
+                    doing: "starting for the promotion",
+                    after: limit,
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// Starts the directory that `init` has just made as a primary. Any other is refused: it must be started as a
@@ -219,10 +274,21 @@ impl Instance {
     async fn start(
         &self,
         upstream: Option<Upstream>,
-        floors: BTreeMap<&'static str, u64>,
+        floors: BTreeMap<String, u64>,
         limit: Duration,
     ) -> Result<Started, PostgresError> {
         let end = Instant::now() + limit;
+        let guard = self.launch(upstream, floors, Answers::Standby).await?;
+        let left = end.saturating_duration_since(Instant::now());
+        self.wait_until_accepting(&guard, left).await
+    }
+
+    async fn launch(
+        &self,
+        upstream: Option<Upstream>,
+        floors: BTreeMap<String, u64>,
+        answers: Answers,
+    ) -> Result<Arc<Guard>, PostgresError> {
         let options = self.options();
         let paths = &self.inner.paths;
         for name in autoconf::strip(&options.data_dir)? {
@@ -239,13 +305,11 @@ impl Instance {
             let mut changed = settings.clone();
             changed.upstream = upstream;
             changed.access = Access::Closed;
-            changed.floors = floors
-                .into_iter()
-                .map(|(name, n)| (name.to_owned(), n))
-                .collect();
+            changed.floors = floors;
+            changed.recovers_alone = answers == Answers::Nobody;
             self.write_config(&changed)?;
             *settings = changed;
-            config::fixed_parameters(&options, &self.sockets(), &settings.floors)
+            config::fixed_parameters(&options, &self.sockets(), &settings)
         };
         self.forget_connections().await;
         self.inner.sync_defined.store(false, Ordering::SeqCst);
@@ -278,8 +342,7 @@ impl Instance {
             .guard
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(guard.clone());
-        let left = end.saturating_duration_since(Instant::now());
-        self.wait_until_accepting(&guard, left).await
+        Ok(guard)
     }
 
     async fn wait_until_accepting(
@@ -291,9 +354,7 @@ impl Instance {
         let options = self.options();
         loop {
             let status = guard.status();
-            let ended = !matches!(status.phase, Phase::Starting | Phase::Running)
-                || has_exited(guard.postmaster_pidfd());
-            if ended {
+            if has_ended(guard) {
                 self.wait_until_empty(Duration::from_secs(10)).await?;
                 return Err(self.last_words());
             }
@@ -458,6 +519,11 @@ fn is_writable(dir: &Path) -> bool {
         rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
     )
     .is_ok()
+}
+
+fn has_ended(guard: &Guard) -> bool {
+    !matches!(guard.status().phase, Phase::Starting | Phase::Running)
+        || has_exited(guard.postmaster_pidfd())
 }
 
 /// A pidfd is readable once its process has ended.

@@ -16,6 +16,7 @@ use crate::program::Program;
 use crate::quote::conf_value;
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Without these on, a commit that Postgres acknowledged may be gone after a crash.
@@ -172,6 +173,7 @@ impl Instance {
                 return Ok(());
             }
         }
+        self.inner.lowering_failed.store(false, Ordering::SeqCst);
         self.set_options(&shared, &refused);
         self.change(|settings| {
             settings.shared = shared;

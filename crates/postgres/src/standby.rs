@@ -8,7 +8,7 @@ use crate::instance::Instance;
 use crate::logfile::{self, StreamFailure};
 use crate::options::Upstream;
 use crate::probe::Probe;
-use crate::process;
+use crate::process::{self, PidFile};
 use ha::{Lsn, Timeline};
 use rustix::process::{Pid, Signal, kill_process};
 use std::sync::atomic::Ordering;
@@ -202,12 +202,13 @@ impl Instance {
                     self.wait_until_empty(left).await?;
                     return Err(self.last_words());
                 }
-                // Its sessions end before it does: look again.
+                // Its sessions end before it does, and one that was started to be promoted answers nobody: look again.
                 Err(error) if began.elapsed() >= limit => return Err(error),
-                Err(_) => {
+                Err(_) if !self.is_recovering_alone() => {
                     tokio::time::sleep(POLL).await;
                     continue;
                 }
+                Err(_) => {}
             }
             if began.elapsed() >= limit {
                 files::remove(&signal_file)?;
@@ -228,7 +229,13 @@ impl Instance {
         // One said too late would lie there until the next start, which removes it.
         files::remove(&signal_file)?;
         self.mark_as_standby()?;
+        self.inner.lowering_failed.store(false, Ordering::SeqCst);
         Ok(took)
+    }
+
+    fn is_recovering_alone(&self) -> bool {
+        let file = PidFile::read(&self.options().data_dir);
+        file.is_some_and(|file| file.is_recovering())
     }
 
     /// Lets replay go on where it was paused.

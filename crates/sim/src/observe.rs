@@ -83,6 +83,7 @@ impl World {
                     replayed: lsn(side.replayed),
                     end_known: side.ghost || (ended && (side.streamed || side.waiting)),
                     open: side.open,
+                    starved: None,
                 })
             }
             Role::Primary(side) => {

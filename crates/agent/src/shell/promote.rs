@@ -4,7 +4,7 @@
 //! **Invariant:** the lease is asked once more right before the order.
 
 use super::slots::{permanent, slots};
-use super::{Basis, QUICK, Report, STOP, Shell, ShellError};
+use super::{Basis, QUICK, Report, START, STOP, Shell, ShellError};
 use crate::clock::now;
 use crate::promotion;
 use ha::quorum::{Applied, Setting, SyncRecord};
@@ -32,6 +32,10 @@ impl Shell {
         self.instance
             .apply_sync(&names(setting, epoch), QUICK)
             .await?;
+        if self.instance.has_too_much().await {
+            tracing::info!("starting once more, with no more than the configuration asks for");
+            self.instance.start_for_promotion(START).await?;
+        }
         self.arm_in_office();
         // Asked once more at the last moment: the lease may have ended while files were written.
         if self

@@ -240,6 +240,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
             replayed: END,
             end_known: false,
             open: true,
+            starved: None,
         })
     };
     NodeView {

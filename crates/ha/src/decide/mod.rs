@@ -69,6 +69,9 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     if let Some(aside) = foreign::stand_aside(cluster, me, now) {
         return aside;
     }
+    if let Some(restart) = starved(me).filter(|_| mine || !record.maintenance) {
+        return restart;
+    }
     if mine {
         return lead::lead(cluster, me, now);
     }
@@ -220,6 +223,17 @@ fn is_named(cluster: &Cluster, name: &NodeName) -> bool {
         .sync
         .as_ref()
         .is_some_and(|sync| sync.settings().iter().any(names))
+}
+
+/// A standby that has less of something than its primary was given replays no more, whoever leads. A start takes what
+/// the primary has.
+fn starved(me: &NodeView) -> Option<Decision> {
+    let Postgres::Standby(standby) = &me.postgres else {
+        return None;
+    };
+    let why = standby.starved.as_ref()?;
+    let reason = format!("replay goes on only after a restart: {why}");
+    Some(Decision::act("starved", Action::Stop, reason))
 }
 
 fn leave(me: &NodeView) -> Decision {

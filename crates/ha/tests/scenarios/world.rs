@@ -66,6 +66,12 @@ impl World {
                 self.cluster.switchover = Some(order);
             }
             ["restart", name] => self.node_mut(name).me.errand = Some(Errand::Restart),
+            // Its primary was given more of something than it has.
+            ["starve", name] => {
+                if let Postgres::Standby(standby) = &mut self.node_mut(name).me.postgres {
+                    standby.starved = Some("max_connections is 100, its primary has 200".into());
+                }
+            }
             ["reinitialize", name] => {
                 self.node_mut(name).me.errand = Some(Errand::Reinitialize);
             }
@@ -500,6 +506,7 @@ impl World {
             replayed: end,
             end_known: false,
             open: false,
+            starved: None,
         });
     }
 }
