@@ -103,7 +103,8 @@ impl Signs {
         }
         probed.running = true;
         drop(probed);
-        let url = leadership(&member.api_url);
+        // An agent that has given up on a hung disk is alive and no leader any more.
+        let url = question(&member.api_url, "leader");
         let client = self.client.clone();
         let shared = Arc::clone(&self.probed);
         tokio::spawn(async move {
@@ -119,15 +120,14 @@ impl Signs {
     }
 }
 
-/// Members publish `http://host:port/patroni`. Asked is whether it still leads: an agent that has given up on a hung
-/// disk is alive and no leader any more.
-fn leadership(api_url: &str) -> String {
+/// Where a member answers `path`. Members publish `http://host:port/patroni`.
+pub(crate) fn question(api_url: &str, path: &str) -> String {
     let base = api_url.strip_suffix("/patroni").unwrap_or(api_url);
     let base = base.trim_end_matches('/');
     // Whoever has HTTPS answers plain HTTP on the same port, and there is no secret in this question.
     match base.strip_prefix("https://") {
-        Some(place) => format!("http://{place}/leader"),
-        None => format!("{base}/leader"),
+        Some(place) => format!("http://{place}/{path}"),
+        None => format!("{base}/{path}"),
     }
 }
 
@@ -138,15 +138,15 @@ mod tests {
     #[test]
     fn the_probe_asks_whether_it_leads() {
         assert_eq!(
-            leadership("http://10.0.0.1:8008/patroni"),
+            question("http://10.0.0.1:8008/patroni", "leader"),
             "http://10.0.0.1:8008/leader"
         );
         assert_eq!(
-            leadership("https://10.0.0.1:8008/patroni"),
+            question("https://10.0.0.1:8008/patroni", "leader"),
             "http://10.0.0.1:8008/leader"
         );
         assert_eq!(
-            leadership("http://10.0.0.1:8008"),
+            question("http://10.0.0.1:8008", "leader"),
             "http://10.0.0.1:8008/leader"
         );
     }

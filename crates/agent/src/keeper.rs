@@ -17,9 +17,6 @@ use store::layout::{Keys, MemberRecord, StatusRecord};
 use store::{Guard, Outcome, Store, StoreError, Txn};
 use tokio::sync::{Notify, watch};
 
-/// A loop that has not turned for so long hangs; it turns at least once a second.
-const LOOP_HANGS: Duration = Duration::from_secs(3);
-
 /// A lease that was not granted is asked for again after this, and then after ever more: an agent that restarts in
 /// office has no time to lose, and its store may be electing.
 const FIRST_TRIES: Duration = Duration::from_millis(25);
@@ -35,6 +32,8 @@ pub(crate) struct Said {
     pub(crate) optime: Lsn,
     /// Where the leader's permanent slots are.
     pub(crate) slots: BTreeMap<String, Lsn>,
+    /// What a leader puts into `failsafe`, if that is to be changed; `Some(None)` deletes it.
+    pub(crate) failsafe: Option<Option<String>>,
     pub(crate) settings: Settings,
 }
 
@@ -67,7 +66,7 @@ impl Keeper {
         // Of which office it was said.
         let mut hanging = None;
         loop {
-            if !self.loop_hangs() {
+            if !self.tenure.loop_hangs() {
                 hanging = None;
             }
             let said = self.said.borrow_and_update().clone();
@@ -75,7 +74,7 @@ impl Keeper {
             misses = session.as_ref().map_or(misses + 1, |_| 0);
             match session {
                 Ok(session) => match self.tenure.office() {
-                    Some(office) if self.loop_hangs() => {
+                    Some(office) if self.tenure.loop_hangs() => {
                         if hanging.replace(office.epoch) != Some(office.epoch) {
                             tracing::warn!(
                                 epoch = office.epoch.0,
@@ -103,13 +102,6 @@ impl Keeper {
             }
             self.pause(&said.settings, written.as_ref()).await;
         }
-    }
-
-    /// Whoever renews for a loop that hangs keeps a leadership that nobody exercises.
-    fn loop_hangs(&self) -> bool {
-        self.tenure
-            .last_turn()
-            .is_some_and(|last| now().since(last) > LOOP_HANGS)
     }
 
     /// In office the next beat is never late; otherwise a changed member key is written soon.
@@ -192,6 +184,9 @@ impl Keeper {
     /// Hangs the leader key on another lease of mine: the time to live was changed, perhaps while a claim was on its
     /// way. What is not known to have moved is moved again.
     async fn move_office(&self, office: Office, session: Session) {
+        if self.take_again(office, session).await {
+            return;
+        }
         let txn = self.still_leader(office).renew(session.lease).put_leased(
             self.keys.leader(),
             self.me.as_str(),
@@ -215,6 +210,40 @@ impl Keeper {
         }
     }
 
+    /// The leader key ended with its lease, and the members have held still: nobody has claimed, and this node takes
+    /// the key again, in the same epoch. False: it can't, or need not.
+    async fn take_again(&self, office: Office, session: Session) -> bool {
+        if !self.tenure.is_held(office.epoch) {
+            return false;
+        }
+        let txn = Txn::new()
+            .when(Guard::Absent {
+                key: self.keys.leader(),
+            })
+            .when(Guard::Unchanged {
+                key: self.keys.epoch(),
+                modified: office.epoch_revision,
+            })
+            .renew(session.lease)
+            .put_leased(self.keys.leader(), self.me.as_str(), session.lease);
+        let sent = now();
+        match self.commit_in_time(txn, session).await {
+            Ok(outcome) if outcome.is_committed() => {
+                self.tenure.heard(now());
+                self.tenure
+                    .moved(office.epoch, session, sent, &*self.enforcer);
+                tracing::warn!(
+                    epoch = office.epoch.0,
+                    "the store is back: the leadership is taken again"
+                );
+            }
+            Ok(_) => return false,
+            Err(StoreError::LeaseEnded(_)) => self.tenure.set_session(None),
+            Err(error) => tracing::debug!(%error, "the leadership is not taken again yet"),
+        }
+        true
+    }
+
     /// One transaction: still the leader of this epoch, here is my position, renew my lease.
     async fn beat(
         &self,
@@ -234,6 +263,11 @@ impl Keeper {
                 serde_json::to_string(&status).unwrap_or_default(),
             )
             .renew(session.lease);
+        match &said.failsafe {
+            Some(Some(listed)) => txn = txn.put(self.keys.failsafe(), listed.as_str()),
+            Some(None) => txn = txn.delete(self.keys.failsafe()),
+            None => {}
+        }
         let fresh = fresh_member(said, session, written.as_ref());
         if let Some(member) = &fresh {
             txn = txn.put_leased(self.keys.member(&self.me), text(member), session.lease);
@@ -246,10 +280,13 @@ impl Keeper {
                 self.tenure.renewed(office.epoch, sent, &*self.enforcer);
                 note(written, session, fresh, sent);
             }
+            Ok(_) if self.take_again(office, session).await => {}
             Ok(_) => self.lost(office, "the store no longer has this node as leader"),
             Err(StoreError::LeaseEnded(_)) => {
                 self.tenure.set_session(None);
-                self.lost(office, "the lease has ended");
+                if !self.tenure.is_held(office.epoch) {
+                    self.lost(office, "the lease has ended");
+                }
             }
             Err(error) => tracing::debug!(%error, "beat not acknowledged"),
         }

@@ -4,12 +4,16 @@
 //! under the same leadership moves it.
 //! **Invariant:** an office knows the lease that its leader key hangs on, and only renewals of that one count.
 
+use crate::clock::now;
 use ha::{Epoch, Instant, Lease, Settings};
 use postgres::Instance;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use store::{LeaseId, Revision};
 use tokio::sync::Notify;
+
+/// A loop that has not turned for so long hangs; it turns at least once a second.
+const LOOP_HANGS: Duration = Duration::from_secs(3);
 
 /// Whoever sees to it that no process of the instance outlives the deadline of an office.
 pub(crate) trait Enforcer: Send + Sync {
@@ -77,6 +81,10 @@ pub(crate) struct Office {
     /// What the leader key hangs on. Another than the agent's own while it is being moved to that one.
     pub(crate) session: Session,
     pub(crate) deadline: Instant,
+    /// When the last renewal that the store acknowledged was sent.
+    pub(crate) renewed: Instant,
+    /// Until then the members hold still: the leader key may be gone, nobody else takes it.
+    pub(crate) held_until: Option<Instant>,
 }
 
 impl Inner {
@@ -106,6 +114,7 @@ impl Tenure {
         self.lock().office.map(|office| Lease {
             epoch: office.epoch,
             deadline: office.deadline,
+            by_members: office.held_until.is_some_and(|until| now() < until),
         })
     }
 
@@ -122,6 +131,8 @@ impl Tenure {
             epoch_revision,
             session,
             deadline: session.deadline(sent),
+            renewed: sent,
+            held_until: None,
         };
         self.lock().office = Some(office);
         self.taken.notify_one();
@@ -138,8 +149,39 @@ impl Tenure {
         let mut inner = self.lock();
         if let Some(office) = inner.office_of(epoch) {
             office.deadline = office.deadline.max(office.session.deadline(sent));
+            office.renewed = office.renewed.max(sent);
             enforcer.arm(epoch, office.deadline);
         }
+    }
+
+    /// Enough members have given their word, for `ttl` from when they were asked, at `sent` or later.
+    pub(crate) fn held(&self, epoch: Epoch, sent: Instant, ttl: Duration, enforcer: &dyn Enforcer) {
+        let settings = Settings {
+            ttl,
+            ..Settings::default()
+        };
+        let until = settings.deadline(sent);
+        let mut inner = self.lock();
+        // Too late is too late: what has ended by its deadline is not begun again.
+        let alive = |office: &&mut Office| now() < office.deadline;
+        if let Some(office) = inner.office_of(epoch).filter(alive) {
+            office.held_until = office.held_until.max(Some(until));
+            office.deadline = office.deadline.max(until);
+            enforcer.arm(epoch, office.deadline);
+        }
+    }
+
+    /// Whether the members hold still for this leadership.
+    pub(crate) fn is_held(&self, epoch: Epoch) -> bool {
+        let lease = self.lease();
+        lease.is_some_and(|lease| lease.epoch == epoch && lease.by_members)
+    }
+
+    /// Whether the loop has not turned for too long. Whoever renews for a loop that hangs keeps a leadership that nobody
+    /// exercises.
+    pub(crate) fn loop_hangs(&self) -> bool {
+        let last = self.last_turn();
+        last.is_some_and(|last| now().since(last) > LOOP_HANGS)
     }
 
     /// Before the leader key is hung on `session`, at `sent`: from then on it may end as early as that lease does.

@@ -121,6 +121,8 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         callbacks: agent::Programs::new(),
         served,
         errands: tokio::sync::mpsc::channel(1).1,
+        holds: Arc::new(agent::Holds::open(&dir.join("state")).expect("no word was given")),
+        token: api::Token::derive(b"test"),
         keeper_on: tokio::runtime::Handle::current(),
     })
     .expect("an agent");

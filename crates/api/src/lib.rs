@@ -14,6 +14,7 @@ pub mod errand;
 mod error;
 pub mod event;
 mod gate;
+pub mod holding;
 mod membership;
 mod office;
 mod options;

@@ -5,6 +5,7 @@
 use crate::clock;
 use crate::served::Served;
 use ha::{Cluster, Instant, Lease, Lsn, NodeName, Postgres, Primary, Standby, SyncMode};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A published picture and the time at which it is asked about.
@@ -67,9 +68,25 @@ impl<'a> Office<'a> {
     pub(crate) fn lease(&self) -> Option<Lease> {
         let cluster = self.cluster()?;
         let lease = self.served.me.as_ref()?.lease?;
-        let mine = cluster.leader.as_ref() == Some(&self.served.name);
+        let mine = match &cluster.leader {
+            Some(leader) => *leader == self.served.name,
+            None => lease.by_members,
+        };
         let current = lease.epoch == cluster.current_epoch();
         (mine && current && self.now < lease.deadline).then_some(lease)
+    }
+
+    /// Whom a leader asks that has lost the store, and where; none where the mode is off.
+    pub(crate) fn failsafe_members(&self) -> Option<&'a BTreeMap<NodeName, String>> {
+        self.cluster()?.failsafe.as_ref()
+    }
+
+    /// Whether this node leads by the members' word, or has given its own.
+    pub(crate) fn failsafe_is_active(&self) -> bool {
+        let epoch = self.cluster().map(Cluster::current_epoch);
+        let leads = self.lease().is_some_and(|lease| lease.by_members);
+        let held = self.served.me.as_ref().and_then(|me| me.held);
+        leads || held.is_some_and(|held| held.binds(epoch.unwrap_or_default(), self.now))
     }
 
     /// Whether clients can write here, under the current epoch.

@@ -3,6 +3,7 @@
 use crate::auth::{BasicAuth, Token};
 use crate::errand::Errand;
 use crate::gate::Gate;
+use crate::holding::Holding;
 use crate::served::Served;
 use crate::tls::Certificate;
 use async_trait::async_trait;
@@ -31,6 +32,8 @@ pub struct Options {
     pub gate: Gate,
     /// The certificates that this node uses, by what for.
     pub certificates: Vec<(&'static str, Tls)>,
+    /// Gives this node's word to a leader that has lost the store; `None` on a monitor.
+    pub holding: Option<Arc<dyn Holding>>,
     /// The embedded store's members; `None` where the store is somebody else's (etcd).
     pub membership: Option<Arc<dyn Membership>>,
 }

@@ -20,6 +20,19 @@ impl Announced {
         "the agent's loop hangs: the lease is not renewed",
     ]);
 
+    /// The same where a leader has lost the store, and the members hold still for it.
+    pub const FAILSAFE: Self = Self(&[
+        "the store is lost, and the members hold still: this leader stays",
+        "the leader has lost the store: holding still for it",
+        "the store is back: the leadership is taken again",
+        "too few members still hold still",
+        "the store no longer has this node as leader",
+        "the lease has ended",
+        "WAL that the cluster does not have was discarded",
+        "postmaster.pid names a process that is not its; removed",
+        "cannot stream from",
+    ]);
+
     /// The same where everything was killed and started again.
     pub const POWER: Self = Self(&[
         "the store no longer has this node as leader",

@@ -5,6 +5,7 @@
 
 mod decide;
 mod decision;
+mod failsafe;
 mod lineage;
 pub mod quorum;
 mod settings;
@@ -14,6 +15,7 @@ mod view;
 
 pub use decide::{Unfit, Verdict, decide, handover_candidate, verdict, wanted_setting};
 pub use decision::{Action, Claim, Decision};
+pub use failsafe::{Hold, Holders, holders};
 pub use lineage::{Branch, Lineage, Position, Relation};
 pub use settings::{Settings, SyncMode};
 pub use state::NodeState;

@@ -44,6 +44,9 @@ pub struct Settings {
     pub hang_timeout: Duration,
     /// No automatic failover, start or stop.
     pub paused: bool,
+    /// A leader that has lost the store asks the members to hold still.
+    #[serde(default)]
+    pub failsafe: bool,
 }
 
 impl Default for Settings {
@@ -62,6 +65,7 @@ impl Default for Settings {
             primary_start_timeout: Duration::from_secs(60),
             hang_timeout: Duration::from_secs(3),
             paused: false,
+            failsafe: false,
         }
     }
 }

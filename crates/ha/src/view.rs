@@ -1,5 +1,6 @@
 //! What the world said: the cluster as the store has it, and the node as it found itself.
 
+use crate::failsafe::Hold;
 use crate::lineage::{Lineage, Position};
 use crate::quorum::{Applied, SyncRecord};
 use crate::settings::Settings;
@@ -39,6 +40,9 @@ pub struct Cluster {
     /// The leader's position when it last beat.
     pub leader_position: Lsn,
     pub settings: Settings,
+    /// Where the members are that a leader asks when it has lost the store; absent: it asks nobody.
+    #[serde(default)]
+    pub failsafe: Option<BTreeMap<NodeName, String>>,
     /// What agents of Patroni have written into the same store.
     #[serde(default)]
     pub foreign: Foreign,
@@ -176,6 +180,9 @@ pub struct NodeView {
     pub lineage: Option<Lineage>,
     /// Held since a claim or a renewal was acknowledged.
     pub lease: Option<Lease>,
+    /// This node's word to a leader that has lost the store.
+    #[serde(default)]
+    pub held: Option<Hold>,
     pub job: Option<Job>,
     /// The last signs of the leader's life.
     pub contact: Contact,
@@ -235,6 +242,9 @@ impl Errand {
 pub struct Lease {
     pub epoch: Epoch,
     pub deadline: Instant,
+    /// The members hold still: the leader key may be gone, and will be taken again.
+    #[serde(default)]
+    pub by_members: bool,
 }
 
 /// The data directory.

@@ -175,6 +175,14 @@ impl Cluster {
         self.ask("POST", node, path, body, deadline).await
     }
 
+    /// Changes the cluster's configuration, by whichever node.
+    pub async fn configure(&self, node: &str, change: &serde_json::Value) -> Result<()> {
+        let deadline = Duration::from_secs(10);
+        let answer = self.ask("PATCH", node, "/config", change, deadline).await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    }
+
     /// The same with another verb.
     pub async fn ask(
         &self,

@@ -15,6 +15,11 @@ use std::rc::Rc;
 
 impl World {
     pub(crate) fn start(&mut self, id: NodeId, rule: &'static str, action: Action) {
+        if let Action::Promise(_) | Action::Claim(_) = &action
+            && !self.speak(id)
+        {
+            return;
+        }
         let serial = self.new_run();
         let snapshot = Rc::clone(&self.nodes[id].agent.snapshot);
         let promoting = self.nodes[id].pg.promoting;
@@ -181,6 +186,9 @@ impl World {
             }
             Action::Leave => self.kill_agent(id),
             Action::Follow { .. } | Action::Rewind { .. } | Action::Clone { .. } => {
+                // Whatever was on its way is void from here on.
+                self.nodes[id].agent.spoken = None;
+                self.nodes[id].agent.unsettled = None;
                 self.follow_on(id, serial);
                 return;
             }

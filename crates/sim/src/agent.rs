@@ -9,10 +9,12 @@ use crate::store::{Answer, Key, Put, Request, Snapshot, Txn};
 use crate::time::ms;
 use crate::wal::lsn;
 use crate::world::{Event, Target, World};
-use ha::{Action, ClusterView, Contact, Decision, Instant, Lease};
+use ha::{Action, ClusterView, Contact, Decision, Hold, Instant, Lease};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// What an agent has sent has arrived by then, or never does.
+const SETTLES: Duration = Duration::from_secs(5);
 /// How long a kill may take before the leadership is left to its lease.
 const UNKILLABLE: Duration = Duration::from_secs(1);
 
@@ -21,6 +23,8 @@ impl World {
         let run = self.new_run();
         let local = self.local(id);
         let member = self.store.current.cluster.nodes.contains_key(&name_of(id));
+        let ttl = self.config.settings.ttl;
+        let forgets = self.config.is_broken(Break::HoldLost);
         let node = &mut self.nodes[id];
         if !node.up || node.agent.alive || !member {
             return;
@@ -31,6 +35,12 @@ impl World {
         node.agent.run = run;
         node.agent.heard = local;
         node.agent.decisions = decisions;
+        let hold = node.disk.hold.filter(|_| !forgets);
+        node.agent.hold = hold.map(|epoch| Hold {
+            epoch,
+            until: local.plus(ttl),
+        });
+        node.agent.unsettled = Some(local.plus(SETTLES));
         self.note_of(id, || "agent starts".to_owned());
         let target = self.agent(id);
         self.after(ms(1), target, Event::Beat);
@@ -152,6 +162,7 @@ impl World {
                 }
             }
             Purpose::Beat { epoch } => self.beat_answered(id, epoch, call.sent, answer),
+            Purpose::Retake { epoch } => self.retake_answered(id, epoch, call.sent, answer),
             Purpose::Action { serial } => self.action_answered(id, serial, call.sent, answer),
         }
     }
@@ -188,7 +199,14 @@ impl World {
             txn.puts.push(Put::Member(node.name.clone(), Some(member)));
         }
         let epoch = agent.lease.map(|lease| lease.epoch);
+        if let (Some(epoch), true) = (epoch, agent.retaking) {
+            return self.retake(id, epoch, lease);
+        }
+        let cluster = &agent.snapshot.cluster;
         if let Some(epoch) = epoch {
+            if let Some(names) = self.to_ask(cluster) {
+                txn.puts.push(Put::Failsafe(names));
+            }
             txn.leads = Some((node.name.clone(), epoch));
             txn.puts.push(Put::Status(lsn(node.disk.flushed)));
         }
@@ -208,16 +226,16 @@ impl World {
                     self.extend_lease(id, epoch, sent);
                 }
             }
-            Some(Answer::Refused) => self.drop_lease(id, epoch),
+            Some(Answer::Refused) => self.retake_or_drop(id, epoch),
             Some(Answer::LeaseEnded) => {
                 self.nodes[id].agent.lease_id = None;
-                self.drop_lease(id, epoch);
+                self.retake_or_drop(id, epoch);
             }
             Some(Answer::Granted(_)) | None => {}
         }
     }
 
-    fn drop_lease(&mut self, id: NodeId, epoch: Option<ha::Epoch>) {
+    pub(crate) fn drop_lease(&mut self, id: NodeId, epoch: Option<ha::Epoch>) {
         let agent = &mut self.nodes[id].agent;
         if agent.lease.is_some_and(|lease| Some(lease.epoch) == epoch) {
             agent.lease = None;
@@ -238,7 +256,13 @@ impl World {
             Some(lease) if lease.epoch == epoch => lease.deadline = lease.deadline.max(deadline),
             Some(lease) if lease.epoch > epoch => return,
             Some(_) | None => {
-                agent.lease = Some(Lease { epoch, deadline });
+                agent.by_members = None;
+                agent.retaking = false;
+                agent.lease = Some(Lease {
+                    epoch,
+                    deadline,
+                    by_members: false,
+                });
                 self.nodes[id].guard = None;
             }
         }
@@ -256,6 +280,7 @@ impl World {
         let target = self.agent(id);
         self.after(next, target, Event::Tick);
         self.probe(id);
+        self.ask_members(id);
         let store = self.net.store();
         if self.nodes[id].agent.snapshot.revision < self.store.current.revision
             && self.net.both_ways(id, store)

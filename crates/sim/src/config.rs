@@ -47,11 +47,15 @@ pub enum Break {
     HalfBelieved,
     /// The founder takes a directory with data for an empty one.
     DataOverlooked,
+    /// An agent that restarts no longer knows that it holds still.
+    HoldLost,
+    /// A node that holds still promises and claims nevertheless.
+    HoldForgotten,
 }
 
 impl Break {
     /// With the names that the command line knows them by.
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 21] = [
         (Self::PromiseWhileStreaming, "promise-while-streaming"),
         (Self::WithdrawUnchecked, "withdraw-unchecked"),
         (Self::ClaimBehind, "claim-behind"),
@@ -71,6 +75,8 @@ impl Break {
         (Self::LeaveNamed, "leave-named"),
         (Self::HalfBelieved, "half-believed"),
         (Self::DataOverlooked, "data-overlooked"),
+        (Self::HoldLost, "hold-lost"),
+        (Self::HoldForgotten, "hold-forgotten"),
     ];
 
     pub fn named(name: &str) -> Option<Self> {
@@ -104,6 +110,9 @@ fn weights(broken: Option<Break>, rng: &mut Rng) -> Vec<u64> {
             Kind::Isolate,
             Kind::StoreLossy,
         ],
+        Some(Break::HoldLost | Break::HoldForgotten) => {
+            &[Kind::CutFromStore, Kind::OneWay, Kind::KillAgent]
+        }
         Some(Break::ReleaseWithBackends | Break::StreamAcrossEpochs) => &[
             Kind::KillPostmaster,
             Kind::KillBoth,
@@ -175,7 +184,13 @@ impl Config {
         let off = rng.chance(220)
             || matches!(
                 options.broken,
-                Some(Break::LeaseFromAnswer | Break::ReleaseWithBackends | Break::CrashAsHandover)
+                Some(
+                    Break::LeaseFromAnswer
+                        | Break::ReleaseWithBackends
+                        | Break::CrashAsHandover
+                        | Break::HoldLost
+                        | Break::HoldForgotten
+                )
             );
         let fast = rng.chance(500);
         let settings = Settings {
@@ -217,6 +232,7 @@ impl Config {
             halves: 400,
             slow_flush: rng.below(40),
         };
+        config.settings.failsafe = rng.chance(350);
         config.focus();
         config
     }
@@ -241,6 +257,13 @@ impl Config {
             }
             Some(Break::LeaseFromAnswer) => {
                 self.call_timeout = ms(1000);
+                self.fault_gap = ms(900);
+                self.turmoil = ms(16_000);
+            }
+            Some(Break::HoldLost | Break::HoldForgotten) => {
+                self.settings.failsafe = true;
+                self.call_timeout = ms(400);
+                self.loss = 150;
                 self.fault_gap = ms(900);
                 self.turmoil = ms(16_000);
             }

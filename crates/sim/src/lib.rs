@@ -10,6 +10,7 @@ mod act;
 mod agent;
 mod client;
 mod config;
+mod failsafe;
 mod fault;
 mod invariants;
 mod join;

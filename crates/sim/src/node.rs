@@ -6,8 +6,8 @@ use crate::wal::Record;
 use crate::world::{Event, Target};
 use ha::quorum::{Applied, Setting};
 use ha::{
-    Action, Contact, DataDir, Epoch, Errand, Instant, Job, Lease, Lineage, NodeName, StreamBroken,
-    Timeline, Walsender,
+    Action, Contact, DataDir, Epoch, Errand, Hold, Instant, Job, Lease, Lineage, NodeName,
+    StreamBroken, Timeline, Walsender,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -57,6 +57,8 @@ pub(crate) struct Disk {
     pub clean_stop: bool,
     /// Numbers of the history files in `pg_wal`.
     pub histories: BTreeSet<Timeline>,
+    /// The epoch of whose leader this node holds still, or did.
+    pub hold: Option<Epoch>,
     /// `primary_conninfo`: the node, and the epoch in the name of the slot.
     pub upstream: Option<(NodeId, Epoch)>,
 }
@@ -174,6 +176,16 @@ pub(crate) struct Agent {
     pub must_see: u64,
     pub lease_id: Option<LeaseId>,
     pub lease: Option<Lease>,
+    /// Until then the members hold still for this leader.
+    pub by_members: Option<Instant>,
+    /// The leader key was found gone, and is taken again.
+    pub retaking: bool,
+    /// This node's word to a leader that has lost the store.
+    pub hold: Option<Hold>,
+    /// The newest epoch of which a promise or a claim may be on its way.
+    pub spoken: Option<Epoch>,
+    /// Until then what an agent before this one has sent may still be on its way.
+    pub unsettled: Option<Instant>,
     pub calls: BTreeMap<u64, Call>,
     pub doing: Option<Doing>,
     pub contact: Contact,
@@ -203,6 +215,7 @@ pub(crate) struct Call {
 pub(crate) enum Purpose {
     Grant,
     Beat { epoch: Option<Epoch> },
+    Retake { epoch: Epoch },
     Action { serial: u64 },
 }
 
@@ -298,6 +311,7 @@ impl Disk {
             note: None,
             clean_stop: false,
             histories: BTreeSet::new(),
+            hold: None,
             upstream: None,
         }
     }
@@ -316,6 +330,11 @@ impl Agent {
             must_see: 0,
             lease_id: None,
             lease: None,
+            by_members: None,
+            retaking: false,
+            hold: None,
+            spoken: None,
+            unsettled: None,
             calls: BTreeMap::new(),
             doing: None,
             contact: Contact::default(),

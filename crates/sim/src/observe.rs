@@ -5,8 +5,8 @@ use crate::node::{Health, Life, NodeId, Role, id_of, name_of};
 use crate::wal::{lsn, received};
 use crate::world::World;
 use ha::{
-    Cluster, DataDir, Job, Member, NodeView, Postgres, Primary, Standby, Storage, Switchover,
-    Walsender,
+    Cluster, DataDir, Job, Lease, Member, NodeView, Postgres, Primary, Standby, Storage,
+    Switchover, Walsender,
 };
 
 impl World {
@@ -14,6 +14,7 @@ impl World {
     pub(crate) fn observe(&mut self, id: NodeId) -> NodeView {
         let postgres = self.observe_postgres(id);
         let errand = self.errand(id, &postgres);
+        let now = self.local(id);
         let node = &self.nodes[id];
         let agent = &node.agent;
         let storage = match node.disk.health {
@@ -28,7 +29,13 @@ impl World {
             data: node.disk.data.clone(),
             postgres,
             lineage: node.disk.note.clone(),
-            lease: agent.lease,
+            lease: agent.lease.map(|lease| Lease {
+                by_members: agent.by_members.is_some_and(|until| now < until),
+                ..lease
+            }),
+            held: agent
+                .hold
+                .filter(|_| !self.config.is_broken(Break::HoldForgotten)),
             job: agent.doing.as_ref().map(|doing| doing.job),
             contact: agent.contact,
             applied: agent.applied.clone(),

@@ -8,7 +8,7 @@ use ha::{
     Cluster, Epoch, Initialize, Leadership, Member, NodeName, NodeRecord, Promise, Published,
     Settings, Switchover,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 pub(crate) type LeaseId = u64;
@@ -24,6 +24,7 @@ pub(crate) enum Key {
     Failover,
     Status,
     Settings,
+    Failsafe,
     Member(NodeName),
     Node(NodeName),
     Promise(NodeName),
@@ -42,6 +43,8 @@ pub(crate) enum Put {
     Failover(Option<Switchover>),
     Status(ha::Lsn),
     Settings(Box<Settings>),
+    /// Whom the leader would ask.
+    Failsafe(BTreeSet<NodeName>),
     Member(NodeName, Option<Member>),
     Node(NodeName, Option<NodeRecord>),
     Promise(NodeName, Option<Promise>),
@@ -224,6 +227,11 @@ impl Store {
             Put::Settings(value) => {
                 cluster.settings = (**value).clone();
                 (Key::Settings, true)
+            }
+            Put::Failsafe(names) => {
+                let url = |name: &NodeName| (name.clone(), String::new());
+                cluster.failsafe = Some(names.iter().map(url).collect());
+                (Key::Failsafe, true)
             }
             Put::Member(name, value) => {
                 for (id, held) in &mut self.leases {

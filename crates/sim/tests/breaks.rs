@@ -62,6 +62,16 @@ fn a_lease_counted_from_the_answer_is_caught() {
 }
 
 #[test]
+fn a_hold_that_is_forgotten_is_caught() {
+    check(Break::HoldForgotten, 200, &["one_acknowledging_primary"]);
+}
+
+#[test]
+fn a_hold_that_a_restart_loses_is_caught() {
+    check(Break::HoldLost, 400, &["one_acknowledging_primary"]);
+}
+
+#[test]
 fn a_release_while_a_backend_lives_is_caught() {
     check(
         Break::ReleaseWithBackends,

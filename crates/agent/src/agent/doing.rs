@@ -43,6 +43,13 @@ impl Agent {
             Some(_) => return,
             None => {}
         }
+        // From here on its word and a leader's that has lost the store exclude each other.
+        if let (Action::Promise(_) | Action::Claim(_), ClusterView::Known(cluster)) =
+            (&action, view)
+            && !self.shell.holds.speak(cluster.current_epoch())
+        {
+            return;
+        }
         if fence && let Some(guard) = self.shell.instance.guard() {
             guard.fence();
         }

@@ -33,6 +33,7 @@ impl Agent {
         Some(Lease {
             epoch: Epoch(armed.epoch),
             deadline: Instant(armed.deadline_ns),
+            by_members: false,
         })
     }
 
@@ -81,6 +82,7 @@ impl Agent {
             postgres: self.with_absent_standbys(view, &observation.postgres, at),
             lineage: self.shell.note.read(),
             lease: self.tenure.lease().or_else(|| self.inherited_lease()),
+            held: self.shell.holds.held(),
             job: self.memory.running.as_ref().map(|running| running.job),
             contact,
             applied: self.memory.applied.clone(),

@@ -24,7 +24,9 @@ use crate::callbacks::{Callbacks, Programs};
 use crate::clock::now;
 use crate::contact::Signs;
 use crate::events::Events;
+use crate::failsafe::{Basis, Failsafe, Plan};
 use crate::figures::Figures;
+use crate::holds::Holds;
 use crate::journal::Journal;
 use crate::keeper::{Keeper, Said};
 use crate::note::{Marker, Note, NoteError};
@@ -72,6 +74,10 @@ pub struct Options {
     pub served: watch::Sender<Arc<api::Served>>,
     /// What people ask of this node alone; its API has the other end.
     pub errands: mpsc::Receiver<api::errand::Errand>,
+    /// This node's word to a leader that has lost the store; its API gives it.
+    pub holds: Arc<Holds>,
+    /// By which the members' APIs know each other.
+    pub token: api::Token,
     /// Where the lease is kept: a runtime that nothing of the agent holds up, or the agent's own.
     pub keeper_on: tokio::runtime::Handle,
 }
@@ -139,6 +145,8 @@ pub struct Agent {
     stop: watch::Receiver<Option<StopOrder>>,
     reloaded: Arc<AtomicBool>,
     said: watch::Sender<Said>,
+    plan: watch::Sender<Option<Plan>>,
+    failsafe: Basis,
     done: mpsc::UnboundedReceiver<Done>,
     asking: mpsc::Receiver<api::errand::Errand>,
     errands: Errands,
@@ -195,12 +203,24 @@ impl Agent {
             enforcer: Arc::new(options.instance.clone()),
             wake: Arc::clone(&wake),
         };
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let (plan, planned) = watch::channel(None);
+        let failsafe = Failsafe {
+            me: options.name.clone(),
+            api_url: options.api_url.clone(),
+            plan: planned,
+            tenure: Arc::clone(&tenure),
+            enforcer: Arc::new(options.instance.clone()),
+            client: client.clone(),
+            token: options.token.header(),
+        };
         let events = Events::new(&options);
         let programs = std::mem::take(&mut options.callbacks);
         let callbacks = Callbacks::new(programs, options.scope.clone());
         let tasks = vec![
             tokio::spawn(observer.run(observed_by)),
             options.keeper_on.spawn(keeper.run()),
+            options.keeper_on.spawn(failsafe.run()),
             tokio::spawn(watch_storage(
                 options.instance.clone(),
                 Arc::clone(&streams),
@@ -217,6 +237,7 @@ impl Agent {
             instance: options.instance.clone(),
             tenure: Arc::clone(&tenure),
             note,
+            holds: Arc::clone(&options.holds),
             streams,
             roles_missing: Marker::new(options.state_dir.join("roles-missing")),
             promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
@@ -224,7 +245,6 @@ impl Agent {
             post_bootstrap: options.post_bootstrap.clone(),
             may_not_init: options.may_not_init.clone(),
         };
-        let client = reqwest::Client::builder().no_proxy().build()?;
         let agent = Self {
             name: options.name.clone(),
             started: now(),
@@ -239,6 +259,8 @@ impl Agent {
             stop: stopping,
             reloaded: Arc::clone(&reloaded),
             said,
+            plan,
+            failsafe: Basis::default(),
             done,
             asking: std::mem::replace(&mut options.errands, mpsc::channel(1).1),
             errands: Errands::default(),
@@ -359,6 +381,7 @@ impl Agent {
         self.share(&snapshot, at);
         self.housekeep(&view, &snapshot, &me, at);
         self.callbacks.look(&me);
+        self.tell_failsafe(&view, &me, at);
         self.tell_keeper(&view, &me, &observation, &decision);
         self.count(&me, &observation, at);
         let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);

@@ -124,8 +124,24 @@ impl Agent {
         }
     }
 
+    /// Whom to ask if the store falls silent, and what a member is to know before it gives its word.
+    pub(super) fn tell_failsafe(&mut self, view: &ClusterView, me: &NodeView, at: Instant) {
+        let position = match &me.postgres {
+            Postgres::Standby(standby) => standby.received,
+            _ => ha::Lsn::ZERO,
+        };
+        let leads = me.lease.is_some();
+        self.shell.holds.told(view, &self.name, leads, position, at);
+        let plan = self.failsafe.plan(view, me);
+        self.plan.send_if_modified(|last| {
+            let changed = *last != plan;
+            *last = plan;
+            changed
+        });
+    }
+
     pub(super) fn tell_keeper(
-        &self,
+        &mut self,
         view: &ClusterView,
         me: &NodeView,
         observation: &Observation,
@@ -140,10 +156,15 @@ impl Agent {
             Postgres::Primary(primary) => primary.flushed,
             _ => cluster.leader_position,
         };
+        let mine = cluster.leader.as_ref() == Some(&self.name);
+        let listed = mine.then(|| self.failsafe.wanted(cluster)).flatten();
+        let listed = listed
+            .map(|listed| listed.map(|listed| serde_json::to_string(&listed).unwrap_or_default()));
         let said = Said {
             member,
             optime,
             slots: self.sharing.published(),
+            failsafe: listed,
             settings: cluster.settings.clone(),
         };
         self.said.send_if_modified(|last| {
@@ -185,6 +206,7 @@ mod tests {
             postgres: Postgres::Down { leftovers: 0 },
             lineage: None,
             lease: None,
+            held: None,
             job: None,
             contact: ha::Contact::default(),
             applied: None,

@@ -80,6 +80,7 @@ impl World {
             member: Some(record(Lsn(0x300_0000))),
             optime: Lsn::ZERO,
             slots: BTreeMap::new(),
+            failsafe: None,
             settings,
         });
         let key = keys.member(&me);
@@ -173,6 +174,46 @@ async fn until_true(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(now().since(began) < WITHIN, "{what}: not in time");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_is_held_takes_its_key_again_unless_somebody_claimed() {
+    for claimed in [false, true] {
+        let mut world = World::new();
+        world.until(|_| true).await;
+        let session = world.tenure.session().expect("a session");
+        let leader = world.keys.leader();
+        let claim = Txn::new()
+            .put_leased(&*leader, "a", session.lease)
+            .put(world.keys.epoch(), "1");
+        let sent = now();
+        let committed = world.store.commit(claim).await.expect("a store");
+        let Outcome::Committed { revision } = committed else {
+            panic!("{committed:?}")
+        };
+        let (tenure, epoch) = (Arc::clone(&world.tenure), Epoch(1));
+        tenure.take_office(epoch, revision, session, sent);
+        tenure.held(epoch, now(), Duration::from_secs(60), &*world.orders);
+        // The lease ends where nobody hears of it.
+        let txn = match claimed {
+            true => Txn::new().put(world.keys.epoch(), "2"),
+            false => Txn::new(),
+        };
+        world.store.commit(txn).await.expect("a store");
+        world.store.revoke(session.lease).await.expect("a store");
+        if claimed {
+            until_true("the office is over", || tenure.office().is_none()).await;
+        } else {
+            let again = |office: Office| office.session != session;
+            until_true("the key is taken again", || {
+                tenure.office().is_some_and(again)
+            })
+            .await;
+            let read = world.store.read(&leader).await.expect("a store");
+            assert_eq!(read.value(&leader), Some("a"));
+            assert_eq!(tenure.office().map(|office| office.epoch), Some(epoch));
+        }
     }
 }
 

@@ -77,6 +77,7 @@ impl Shell {
         self.end_ordered_promotion().await?;
         self.step(basis, |steps| steps.follow(leader, epoch))
             .await?;
+        self.holds.settled();
         self.instance.serve_streams(false).await?;
         Ok(())
     }

@@ -16,6 +16,7 @@ pub(crate) use self::sharing::shared;
 pub(crate) use self::slots::{permanent, slots};
 pub(crate) use self::words::{job, name};
 use crate::clock::now;
+use crate::holds::Holds;
 use crate::note::{Marker, Note};
 use crate::observe::Streams;
 use crate::steps::Steps;
@@ -76,6 +77,7 @@ pub(crate) struct Shell {
     pub(crate) instance: Instance,
     pub(crate) tenure: Arc<Tenure>,
     pub(crate) note: Arc<Note>,
+    pub(crate) holds: Arc<Holds>,
     pub(crate) streams: Arc<Streams>,
     /// An adopted directory has none of our roles yet.
     pub(crate) roles_missing: Marker,

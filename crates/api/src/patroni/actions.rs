@@ -4,6 +4,7 @@ use super::{restart, schedule};
 use crate::body;
 use crate::errand::Schedule;
 use crate::error::Refusal;
+use crate::holding;
 use crate::order::{self, Order};
 use crate::router::Context;
 use crate::v1::{Action, Code, Outcome, OutcomeKind};
@@ -63,6 +64,7 @@ pub(super) async fn act(context: &Context, segment: &str, parts: &Parts, body: B
             Ok(asked) => restart::restart(context, &asked).await,
             Err(refusal) => plain(refusal),
         },
+        (&Method::POST, "failsafe") => holding::answer(context, &body).await,
         (&Method::DELETE, "restart") => restart::cancel(context).await,
         (&Method::POST, "reload") => restart::reload(context),
         (&Method::POST, "reinitialize") => match optional(&body) {

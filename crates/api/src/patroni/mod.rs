@@ -15,6 +15,7 @@ mod status;
 use crate::body;
 use crate::clock;
 use crate::error::Refusal;
+use crate::holding;
 use crate::office::Office;
 use crate::router::Context;
 use crate::show::metrics;
@@ -58,7 +59,10 @@ fn read(context: &Context, segment: &str, parts: &Parts) -> Response {
         },
         "history" => stored(&office, &context.keys().history(), Some("[]")),
         "config" => stored(&office, &context.keys().config(), None),
-        "failsafe" => body::text(StatusCode::BAD_GATEWAY, "failsafe mode is not used"),
+        "failsafe" => match served.snapshot.value(&context.keys().failsafe()) {
+            Some(_) => stored(&office, &context.keys().failsafe(), None),
+            None => holding::off(),
+        },
         "metrics" => body::typed(
             StatusCode::OK,
             "text/plain",

@@ -33,6 +33,8 @@ pub(crate) struct Status<'a> {
     pause: bool,
     #[serde(skip_serializing_if = "is_false")]
     cluster_unlocked: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    failsafe_mode_is_active: bool,
     dcs_last_seen: u64,
     #[serde(skip_serializing_if = "Map::is_empty")]
     tags: &'a Map<String, Value>,
@@ -132,6 +134,7 @@ pub(super) fn document<'a>(office: &Office<'a>) -> Status<'a> {
         },
         pause: cluster.is_some_and(|cluster| cluster.settings.paused),
         cluster_unlocked: cluster.is_none_or(|cluster| cluster.leader.is_none()),
+        failsafe_mode_is_active: office.failsafe_is_active(),
         dcs_last_seen: office.store_seen(),
         tags: &served.tags,
         database_system_identifier: served.system_id.map(|id| id.to_string()),

@@ -182,7 +182,7 @@ async fn history_and_config_are_shown_as_they_are_stored() {
          "ttl": 3}"#]],
     )
     .await;
-    assert_eq!(server.code("/failsafe").await, 502);
+    assert_eq!(server.code("/failsafe").await, 502, "the mode is off");
     let empty = World::empty().serve("a").await;
     check(&empty, "/history", expect!["[]"]).await;
     assert_eq!(empty.code("/config").await, 502);

@@ -251,7 +251,9 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         lease: leads.then(|| Lease {
             epoch: Epoch(7),
             deadline: now().plus(Duration::from_secs(60)),
+            by_members: false,
         }),
+        held: None,
         job: None,
         contact: Contact::default(),
         applied: None,
@@ -341,6 +343,7 @@ impl Server {
             token: Token::derive(SECRET),
             basic_auth: Some(BasicAuth::new("admin", "secret")),
             served: receiver,
+            holding: None,
             membership: Some(members.clone()),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -75,6 +75,16 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     if mine {
         return lead::lead(cluster, me, now);
     }
+    if let (Postgres::Primary(_), Some(lease)) = (&me.postgres, me.lease) {
+        // What is unlawful was fenced: the leader key has ended, and the members hold still for this node.
+        return Decision::wait(
+            "retake",
+            format!(
+                "the members hold still: taking the leadership of epoch {} again",
+                lease.epoch
+            ),
+        );
+    }
     if !cluster.nodes.contains_key(&me.name) {
         return stranger(me);
     }
@@ -174,7 +184,8 @@ fn unlawful_primary(cluster: &Cluster, me: &NodeView, now: Instant) -> Option<De
             lease.epoch
         ));
     }
-    if current == lease.epoch && cluster.leader.as_ref() != Some(&me.name) {
+    let vacant = lease.by_members && cluster.leader.is_none();
+    if current == lease.epoch && cluster.leader.as_ref() != Some(&me.name) && !vacant {
         return fence(format!("the leadership of epoch {current} has ended"));
     }
     None

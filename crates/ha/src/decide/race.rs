@@ -19,6 +19,18 @@ pub(super) fn race(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) ->
     if let Some(decision) = super::settle_down(me, &cluster.settings, now) {
         return decision;
     }
+    if let Some(hold) = me
+        .held
+        .filter(|hold| hold.binds(cluster.current_epoch(), now))
+    {
+        return Decision::wait(
+            "holding still",
+            format!(
+                "{why}; its primary is alive and has lost the store: nothing is promised for {} ms",
+                hold.until.since(now).as_millis()
+            ),
+        );
+    }
     match &me.postgres {
         Postgres::Down { .. } => match me.data {
             DataDir::Ready(_) => park(cluster, me, why, now),
@@ -151,6 +163,7 @@ fn elect(
         return Err("the cluster is paused: no automatic failover".to_owned());
     }
     let able = able(cluster, name, &promises);
+    let mut vouchers = BTreeSet::new();
     let with_me = || {
         let mut able = able.clone();
         able.extend(
@@ -177,6 +190,13 @@ fn elect(
             promises.clone()
         }
         None => {
+            let promised = promises.keys().copied();
+            vouchers = crate::failsafe::vouchers(cluster, name, promised).ok_or_else(|| {
+                format!(
+                    "the last leader may be alive without the store, and would not have asked {name} to hold still; \
+                     nobody whom it would have asked (the key failsafe) has promised"
+                )
+            })?;
             window(cluster, name, me, &names(&promises), mine, now)?;
             let near = |promise: &&Promise| lag(cluster, promise) <= cluster.settings.lag_bytes_max;
             if able.values().any(near) || !super::led_last(cluster, name) {
@@ -194,7 +214,7 @@ fn elect(
         return Err(behind(&promises, name, &mine.position, &best));
     }
     turn(cluster, name, me, &promises, now)?;
-    Ok(counted)
+    Ok(&counted | &vouchers)
 }
 
 /// Whether a person wants this node to lead. Asked wherever somebody else can.

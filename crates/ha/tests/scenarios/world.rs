@@ -349,7 +349,11 @@ impl World {
             }
             Action::Bootstrap | Action::Adopt => self.bootstrap(name),
             Action::Reattach { epoch } => {
-                self.me(name).lease = Some(Lease { epoch, deadline });
+                self.me(name).lease = Some(Lease {
+                    epoch,
+                    deadline,
+                    by_members: false,
+                });
             }
             Action::Park => {
                 self.me(name).clean_stop = false;
@@ -442,7 +446,11 @@ impl World {
         });
         let node = self.nodes.get_mut(name).expect("a known node");
         if !std::mem::take(&mut node.forgets) {
-            node.me.lease = Some(Lease { epoch, deadline });
+            node.me.lease = Some(Lease {
+                epoch,
+                deadline,
+                by_members: false,
+            });
         }
     }
 
@@ -522,6 +530,7 @@ fn fresh(name: NodeName) -> NodeView {
         postgres: Postgres::Down { leftovers: 0 },
         lineage: None,
         lease: None,
+        held: None,
         job: None,
         contact: Contact::default(),
         applied: None,

@@ -11,9 +11,10 @@ use crate::secret::ClusterSecret;
 use ::postgres::Instance;
 use ::store::layout::{Keys, NodeEntry};
 use ::store::{Store, StoreError, Tls};
-use agent::{Agent, Ended, StopOrder, Witness, WitnessOptions};
+use agent::{Agent, Ended, Holds, StopOrder, Witness, WitnessOptions};
 use anyhow::{Context as _, Result, bail};
 use api::errand::Errand;
+use api::holding::Holding;
 use api::v1::{Code, Register};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +71,8 @@ struct Life {
     store: Arc<dyn Store>,
     /// None: a monitor.
     instance: Option<Instance>,
+    /// Where there is an instance.
+    holds: Option<Arc<Holds>>,
     elsewhere: Elsewhere,
     /// Told by `POST /reload`.
     reload: Arc<Notify>,
@@ -83,6 +86,10 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
     // First of all: nothing is founded or bound by a node that has no PostgreSQL to run.
     let instance = match &config.postgresql {
         Some(postgresql) => Some(instance::open(&config, postgresql, &secret)?),
+        None => None,
+    };
+    let holds = match &instance {
+        Some(_) => Some(Arc::new(Holds::open(&config.state_dir)?)),
         None => None,
     };
     let ports = ports::Ports::bind(&config, &elsewhere).await?;
@@ -99,6 +106,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         own_store,
         store,
         instance,
+        holds,
         elsewhere,
         reload: Arc::default(),
     };
@@ -156,6 +164,7 @@ impl Life {
             certificate: self.certificate.clone(),
             gate: self.config.restapi.gate.clone(),
             certificates: self.tls.iter().map(|tls| ("store", tls.clone())).collect(),
+            holding: self.holds.clone().map(|holds| holds as Arc<dyn Holding>),
             membership: self.own_store.membership(),
         }
     }
@@ -283,6 +292,8 @@ impl Life {
             callbacks: postgresql.callbacks.clone(),
             served,
             errands,
+            holds: Arc::clone(self.holds.as_ref().context("no postgresql: section")?),
+            token: self.secret.api_token(),
             keeper_on: self.elsewhere.store.clone(),
         })
     }

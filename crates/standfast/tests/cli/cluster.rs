@@ -172,6 +172,7 @@ async fn serve(store: MemoryStore, keys: Keys, token: Token, port: u16) {
         certificate: None,
         gate: api::Gate::default(),
         certificates: Vec::new(),
+        holding: None,
         membership: None,
     };
     tokio::spawn(Api::new(options).listen(listener, std::future::pending()));

@@ -163,9 +163,20 @@ fn strictly(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
             .map(|(name, record)| (name, Promise::from(record)))
             .collect(),
         switchover,
+        failsafe: failsafe(keys, snapshot)?,
         foreign,
         ..Cluster::default()
     })
+}
+
+/// Names that no node can have are nobody who might lead.
+fn failsafe(
+    keys: &Keys,
+    snapshot: &Snapshot,
+) -> Result<Option<BTreeMap<NodeName, String>>, Unreadable> {
+    let listed = parse::<BTreeMap<String, String>>(snapshot, &keys.failsafe())?;
+    let named = |(name, url)| Some((NodeName::new(name).ok()?, url));
+    Ok(listed.map(|listed| listed.into_iter().filter_map(named).collect()))
 }
 
 /// Those that say nothing of ours about themselves, whatever else they say.

@@ -75,6 +75,9 @@ impl Keys {
     pub fn history(&self) -> String {
         self.key("history")
     }
+    pub fn failsafe(&self) -> String {
+        self.key("failsafe")
+    }
     pub fn epoch(&self) -> String {
         self.key("standfast/epoch")
     }

@@ -109,17 +109,19 @@ pub(super) fn write(page: &mut Page, office: &Office<'_>) {
     page.flag(
         "patroni_failsafe_mode_is_active",
         "1 if failsafe mode is active.",
-        false,
+        office.failsafe_is_active(),
     );
     page.flag(
         "patroni_failsafe_mode_enabled",
-        "1 if failsafe mode is on; it is not needed here.",
-        false,
+        "1 if failsafe mode is on.",
+        office.failsafe_members().is_some(),
     );
     page.flag(
         "patroni_failsafe_member",
         "1 if this node is a member of the failsafe topology.",
-        false,
+        office
+            .failsafe_members()
+            .is_some_and(|members| members.contains_key(&served.name)),
     );
     page.gauge(
         "patroni_postgres_timeline",
