@@ -121,7 +121,8 @@ async fn play(
     let judged = told.and_then(|()| world.judge_logs(announced));
     if judged.is_err() {
         let kept = world.keep_logs()?;
-        return judged.with_context(|| format!("logs in {}", kept.display()));
+        let words = world.last_words();
+        return judged.with_context(|| format!("logs in {}; they end:\n{words}", kept.display()));
     }
     Ok(())
 }
@@ -273,6 +274,22 @@ impl World<'_> {
             finds.len(),
             finds.join("\n")
         )
+    }
+
+    /// How every node's logs end: on a machine that is gone by tomorrow, all that tells of what happened.
+    fn last_words(&self) -> String {
+        let end = |name: &str, log: &str, count: usize| {
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(count)..].iter();
+            let last = last.map(|line| format!("{name} {line}\n"));
+            last.collect::<String>()
+        };
+        let nodes = self.cluster.nodes.iter();
+        let words = nodes.map(|node| {
+            let postgres = format!("{} postgres", node.name);
+            end(&node.name, &node.log(), 25) + &end(&postgres, &node.postgres_log(), 12)
+        });
+        words.collect()
     }
 
     /// Copies what the nodes have logged to `target/e2e/<story>`.
