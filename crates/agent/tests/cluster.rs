@@ -116,7 +116,6 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         tags: serde_json::Map::from_iter([("zone".to_owned(), name.as_str().into())]),
         bootstrap: ConfigRecord::default(),
         post_bootstrap: Vec::new(),
-        may_not_init: None,
         scope: "test".to_owned(),
         callbacks: agent::Programs::new(),
         served,

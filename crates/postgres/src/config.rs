@@ -12,6 +12,7 @@ use crate::files;
 use crate::floors;
 use crate::options::{Access, Options, Shared, SyncNames, Upstream};
 use crate::quote::{conf_value, conninfo, passfile_field};
+use crate::restore::recovery_lines;
 use crate::shared::not_the_users;
 use crate::socket;
 use ha::{Epoch, NodeName};
@@ -36,6 +37,9 @@ pub(crate) struct Settings {
     /// It was started to answer nobody before its promotion.
     #[serde(default)]
     pub(crate) recovers_alone: bool,
+    /// It recovers what was restored, by these parameters; no target is set aside then.
+    #[serde(default)]
+    pub(crate) recovery: Option<BTreeMap<String, String>>,
     /// The cluster's part of the configuration, as far as it can be taken.
     #[serde(default)]
     pub(crate) shared: Shared,
@@ -272,6 +276,12 @@ pub(crate) fn config_text(
         .and_then(|upstream| upstream.slot.as_deref());
     set(&mut text, "primary_slot_name", slot.unwrap_or_default());
     set(&mut text, "wal_retrieve_retry_interval", "100ms");
+    if let Some(asked) = &settings.recovery {
+        for (name, value) in recovery_lines(asked) {
+            set(&mut text, name, value);
+        }
+        return text;
+    }
     set(&mut text, "recovery_target_timeline", "latest");
     for none in ["", "_name", "_time", "_xid", "_lsn"] {
         set(&mut text, &format!("recovery_target{none}"), "");

@@ -74,6 +74,11 @@ pub(crate) fn inspect(
     if let Some(marker) = Marker::read(marker, data_dir)? {
         return Ok(DataDir::Unfinished(marker.work));
     }
+    look(data_dir, binaries)
+}
+
+/// What is there, whatever any marker says.
+pub(crate) fn look(data_dir: &Path, binaries: &Binaries) -> Result<DataDir, PostgresError> {
     let unusable = |why: String| Ok(DataDir::Unusable { why });
     if data_dir.parent().is_none() {
         return unusable("it is the root directory".to_owned());
@@ -146,6 +151,12 @@ another one may have newer data. A person decides, by a file standfast.found bes
 /// Written before Postgres starts under Standfast. A person's word is used up by it.
 pub(crate) fn mark(data_dir: &Path) -> Result<(), PostgresError> {
     files::write_if_changed(&data_dir.join(MARK), MARK_TEXT.as_bytes())?;
+    files::remove_durably(&data_dir.join(WORD)).map(drop)
+}
+
+/// A copy of a cluster's directory that begins a new one, as a person has configured it.
+pub(crate) fn unmark(data_dir: &Path) -> Result<(), PostgresError> {
+    files::remove_durably(&data_dir.join(MARK))?;
     files::remove_durably(&data_dir.join(WORD)).map(drop)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** no password is in an argument, an environment or a statement.
 
-use crate::datadir::{self, DataDir, Marker, Work};
+use crate::datadir::{DataDir, Marker, Work};
 use crate::error::PostgresError;
 use crate::files;
 use crate::instance::Instance;
@@ -19,35 +19,7 @@ impl Instance {
     pub async fn init(&self) -> Result<SystemId, PostgresError> {
         let options = self.options();
         let paths = &self.inner.paths;
-        match self.data_dir()? {
-            DataDir::Absent | DataDir::Empty => {}
-            DataDir::Unfinished(Work::Init | Work::Clone) => {
-                self.end_earlier_work()?;
-                datadir::clear(&options.data_dir, self.inner.binaries.major)?;
-            }
-            DataDir::Unfinished(Work::Rewind) => {
-                let why = "a rewind was cut off: clone it again, it may hold data".to_owned();
-                return Err(PostgresError::Unusable {
-                    data_dir: options.data_dir.clone(),
-                    why,
-                });
-            }
-            DataDir::Ready(_) => {
-                let why = "there is a cluster already".to_owned();
-                return Err(PostgresError::Unusable {
-                    data_dir: options.data_dir.clone(),
-                    why,
-                });
-            }
-            DataDir::Unusable { why } => {
-                return Err(PostgresError::Unusable {
-                    data_dir: options.data_dir.clone(),
-                    why,
-                });
-            }
-        }
-        self.nothing_runs()?;
-        self.begin(Work::Init)?;
+        self.make_room_for_new()?;
         let passfile = paths.state_dir.join("init.passfile");
         let password = match options.superuser.password.expose() {
             "" => Secret::new(format!("{:032x}", rand::random::<u128>())),

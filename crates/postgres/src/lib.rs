@@ -16,6 +16,7 @@ mod binaries;
 mod control;
 mod datadir;
 mod init;
+mod restore;
 mod scripts;
 
 mod server;
@@ -63,7 +64,7 @@ pub use health::DiskSpace;
 pub use identify::Identity;
 pub use instance::Instance;
 pub use logfile::{StreamFailure, StreamTrouble};
-pub use options::{Access, Options, Replace, Shared, SyncNames, Upstream};
+pub use options::{Access, Options, Recovery, Replace, Restore, Shared, SyncNames, Upstream};
 pub use probe::{PendingRestart, Probe, Receiver, Walsender};
 pub use rewind::{RewindReport, Rewound};
 pub use secret::{Login, Secret};

@@ -48,6 +48,28 @@ pub struct Options {
     pub initdb_args: Vec<String>,
     /// More arguments for pg_basebackup, such as `--max-rate=100M`.
     pub basebackup_args: Vec<String>,
+    /// Where the first data directory of a new cluster comes from, if initdb does not make it.
+    pub restore: Option<Restore>,
+}
+
+/// A program that brings a data directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    pub name: String,
+    /// With all its arguments.
+    pub command: Vec<String>,
+    pub recovery: Recovery,
+}
+
+/// How what was restored becomes a primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// By the WAL that is there.
+    None,
+    /// As the program has set it up in the directory.
+    Kept,
+    /// By these parameters, such as `restore_command` and `recovery_target_time`.
+    Given(BTreeMap<String, String>),
 }
 
 impl Options {
@@ -75,6 +97,7 @@ impl Options {
             cgroup: None,
             initdb_args: Vec::new(),
             basebackup_args: Vec::new(),
+            restore: None,
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) path: PathBuf,
     pub(crate) args: Vec<OsString>,
+    pub(crate) env: Vec<(&'static str, OsString)>,
 }
 
 /// What became of it.
@@ -35,6 +36,7 @@ impl Program {
             name,
             path,
             args: Vec::new(),
+            env: Vec::new(),
         }
     }
 
@@ -56,6 +58,7 @@ impl Program {
             .envs(environment())
             .env("LC_ALL", "C")
             .env("TZ", "UTC")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

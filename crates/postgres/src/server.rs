@@ -1,7 +1,7 @@
 //! Starting and stopping, always through the guard.
 //!
 //! **Invariant:** what is started has `standby.signal` in its directory, except for a directory that initdb has just
-//! made here; and it is stopped only when no process of it is left.
+//! made here or `bootstrap.method` has just brought; and it is stopped only when no process of it is left.
 
 use crate::autoconf;
 use crate::config;
@@ -50,12 +50,24 @@ pub enum Started {
 }
 
 /// Whom a server that recovers answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answers {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Answers {
+    #[default]
     /// Ourselves, and whom `access` lets in.
     Standby,
     /// Nobody before it is promoted.
     Nobody,
+}
+
+/// How a server is started.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Launched {
+    pub(crate) upstream: Option<Upstream>,
+    /// Of what a standby must have how much.
+    pub(crate) floors: BTreeMap<String, u64>,
+    pub(crate) answers: Answers,
+    /// It recovers what was restored, by these parameters.
+    pub(crate) recovery: Option<BTreeMap<String, String>>,
 }
 
 /// How to stop.
@@ -199,7 +211,11 @@ impl Instance {
         self.nothing_runs()?;
         let data_dir = self.options().data_dir.clone();
         files::write_if_changed(&data_dir.join("standby.signal"), b"")?;
-        let guard = self.launch(None, BTreeMap::new(), Answers::Nobody).await?;
+        let launched = Launched {
+            answers: Answers::Nobody,
+            ..Launched::default()
+        };
+        let guard = self.launch(launched).await?;
         loop {
             let status = guard.status();
             if has_ended(&guard) {
@@ -278,20 +294,25 @@ impl Instance {
         limit: Duration,
     ) -> Result<Started, PostgresError> {
         let end = Instant::now() + limit;
-        let guard = self.launch(upstream, floors, Answers::Standby).await?;
+        let launched = Launched {
+            upstream,
+            floors,
+            ..Launched::default()
+        };
+        let guard = self.launch(launched).await?;
         let left = end.saturating_duration_since(Instant::now());
         self.wait_until_accepting(&guard, left).await
     }
 
-    async fn launch(
-        &self,
-        upstream: Option<Upstream>,
-        floors: BTreeMap<String, u64>,
-        answers: Answers,
-    ) -> Result<Arc<Guard>, PostgresError> {
+    pub(crate) async fn launch(&self, launched: Launched) -> Result<Arc<Guard>, PostgresError> {
         let options = self.options();
         let paths = &self.inner.paths;
-        for name in autoconf::strip(&options.data_dir)? {
+        let kept = launched.recovery.is_some();
+        let stripped = match kept {
+            true => Vec::new(),
+            false => autoconf::strip(&options.data_dir)?,
+        };
+        for name in stripped {
             tracing::warn!(
                 parameter = name,
                 "ALTER SYSTEM had set a parameter that is ours; removed"
@@ -303,10 +324,11 @@ impl Instance {
         let fixed = {
             let mut settings = self.inner.settings.lock().await;
             let mut changed = settings.clone();
-            changed.upstream = upstream;
+            changed.upstream = launched.upstream;
             changed.access = Access::Closed;
-            changed.floors = floors;
-            changed.recovers_alone = answers == Answers::Nobody;
+            changed.floors = launched.floors;
+            changed.recovers_alone = launched.answers == Answers::Nobody;
+            changed.recovery = launched.recovery;
             self.write_config(&changed)?;
             *settings = changed;
             config::fixed_parameters(&options, &self.sockets(), &settings)
@@ -521,7 +543,7 @@ fn is_writable(dir: &Path) -> bool {
     .is_ok()
 }
 
-fn has_ended(guard: &Guard) -> bool {
+pub(crate) fn has_ended(guard: &Guard) -> bool {
     !matches!(guard.status().phase, Phase::Starting | Phase::Running)
         || has_exited(guard.postmaster_pidfd())
 }

@@ -221,13 +221,18 @@ impl Agent {
         }
     }
 
-    /// What failed is not tried again at once: 0.2 s, doubling to 5 s.
+    /// What failed is not tried again at once: after 0.2 s, doubling to 5 s; a first data directory after 5 s, to 60 s.
     pub(super) fn back_off(&mut self, action: &'static str) {
         let times = match self.memory.trouble {
             Some((name, times, _)) if name == action => (times + 1).min(5),
             Some(_) | None => 0,
         };
-        let pause = (Duration::from_millis(200) * 2_u32.pow(times)).min(Duration::from_secs(5));
+        // To restore a backup again is no small thing, and somebody may have to mend it first.
+        let (first, longest) = match action {
+            "bootstrap" => (Duration::from_secs(5), Duration::from_secs(60)),
+            _ => (Duration::from_millis(200), Duration::from_secs(5)),
+        };
+        let pause = (first * 2_u32.pow(times)).min(longest);
         self.memory.trouble = Some((action, times, now().plus(pause)));
     }
 }

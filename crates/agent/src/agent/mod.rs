@@ -66,8 +66,6 @@ pub struct Options {
     pub bootstrap: ConfigRecord,
     /// What is run on a cluster that this node has founded, with its arguments.
     pub post_bootstrap: Vec<String>,
-    /// Why this node makes no data directory for a new cluster.
-    pub may_not_init: Option<String>,
     /// The cluster's name, as callbacks are told it.
     pub scope: String,
     pub callbacks: Programs,
@@ -243,7 +241,6 @@ impl Agent {
             promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
             bootstrap: options.bootstrap.clone(),
             post_bootstrap: options.post_bootstrap.clone(),
-            may_not_init: options.may_not_init.clone(),
         };
         let agent = Self {
             name: options.name.clone(),

@@ -16,8 +16,8 @@ impl Shell {
 
     pub(super) async fn bootstrap(&self, basis: &Basis) -> Result<(), ShellError> {
         let epoch = self.epoch_in_office()?;
-        if let Some(why) = &self.may_not_init {
-            return Err(ShellError::NotNow(why.clone()));
+        if self.instance.restores() {
+            return self.restore(epoch, basis).await;
         }
         self.instance.init().await?;
         let DataDir::Ready(control) = self.data_dir().await? else {
@@ -31,7 +31,13 @@ impl Shell {
         self.arm_in_office();
         self.instance.serve_streams(true).await?;
         self.instance.ensure_roles(QUICK).await?;
-        // The cluster is whole without it; to throw it away for a program that failed would help nobody.
+        self.run_post_bootstrap().await;
+        self.inaugurate(control.system_id, epoch, &lineage, basis)
+            .await
+    }
+
+    /// The cluster is whole without it; to throw it away for a program that failed would help nobody.
+    async fn run_post_bootstrap(&self) {
         if let Err(error) = self.instance.after_init(&self.post_bootstrap).await {
             tracing::error!(
                 error = crate::agent::chain(&error),
@@ -39,8 +45,31 @@ impl Shell {
                 "bootstrap.post_bootstrap failed; the cluster goes on without it"
             );
         }
-        self.inaugurate(control.system_id, epoch, &lineage, basis)
-            .await
+    }
+
+    /// What a program brings becomes the cluster's first directory: recovered, stopped in order, and adopted.
+    async fn restore(&self, epoch: Epoch, basis: &Basis) -> Result<(), ShellError> {
+        self.note.forget()?;
+        let restored = self.instance.restore(|| self.arm_in_office()).await;
+        let restored = match restored {
+            Ok(()) => self.instance.ensure_roles(QUICK).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = restored {
+            tracing::error!(
+                error = crate::agent::chain(&error),
+                hint = "mend what bootstrap.method names; it is tried again, with an empty directory, or stop this node \
+                        and let another found the cluster",
+                "the first data directory could not be restored: no cluster is founded"
+            );
+            self.instance.stop(Stop::Immediate, QUICK).await?;
+            return Err(error.into());
+        }
+        self.run_post_bootstrap().await;
+        self.instance.keep_restored(STOP).await?;
+        self.adopt(basis).await?;
+        tracing::info!(epoch = epoch.0, "the cluster begins with what was restored");
+        Ok(())
     }
 
     /// The directory that is there becomes the cluster's first. A server that runs on it is stopped cleanly; it comes

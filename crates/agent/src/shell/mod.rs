@@ -87,8 +87,6 @@ pub(crate) struct Shell {
     pub(crate) bootstrap: ConfigRecord,
     /// What is run on a cluster that this node has founded.
     pub(crate) post_bootstrap: Vec<String>,
-    /// Why this node makes no data directory for a new cluster.
-    pub(crate) may_not_init: Option<String>,
 }
 
 /// The snapshot that was decided on, and what was read from it.

@@ -238,8 +238,8 @@ pub(crate) struct Bootstrap {
     pub(crate) initdb: Vec<String>,
     /// What is run on the cluster that was founded.
     pub(crate) post_bootstrap: Vec<String>,
-    /// How else than by initdb the first data directory would have to be made: this version can't.
-    pub(crate) method: Option<String>,
+    /// Where the first data directory comes from, if initdb does not make it.
+    pub(crate) restore: Option<postgres::Restore>,
 }
 
 /// What this node may be used for.

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod etcd;
+mod methods;
 mod network;
 mod places;
 mod postgresql;
@@ -17,6 +18,7 @@ pub(super) use bootstrap::DCS_KEYS;
 use bootstrap::bootstrap;
 pub(super) use etcd::etcd;
 use ha::NodeName;
+use methods::Told;
 use network::restapi;
 use places::absolute_path;
 use postgresql::postgresql;
@@ -79,7 +81,12 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     let state_dir = state_dir(root, &anchor, postgresql.as_ref(), homes);
     let restapi = restapi(root);
     let chosen = store::store(root, restapi.as_ref(), &state_dir, homes);
-    let bootstrap = bootstrap(root);
+    let data_dir = anchor.display().to_string();
+    let told = Told {
+        scope: scope.as_deref().unwrap_or_default(),
+        data_dir: &data_dir,
+    };
+    let bootstrap = bootstrap(root, &told);
     let tags = tags(root);
     let log = log(root, file);
     let guard_section = root.section("guard");

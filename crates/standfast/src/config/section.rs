@@ -21,7 +21,7 @@ pub(super) struct Section<'t> {
     path: String,
     line: u64,
     entries: &'t [Entry],
-    asked: RefCell<BTreeSet<&'static str>>,
+    asked: RefCell<BTreeSet<String>>,
     findings: &'t Findings,
 }
 
@@ -48,7 +48,7 @@ impl<'t> Section<'t> {
     }
 
     /// The mapping under `key`; an empty one when it is absent.
-    pub(super) fn section(&self, key: &'static str) -> Self {
+    pub(super) fn section(&self, key: &str) -> Self {
         let mut section = Self {
             path: self.key_path(key),
             line: self.line,
@@ -257,7 +257,10 @@ impl<'t> Section<'t> {
             let what = if unused.contains(&key) {
                 "has no effect in this version".to_owned()
             } else {
-                let known = asked.iter().chain(unused).copied();
+                let known = asked
+                    .iter()
+                    .map(String::as_str)
+                    .chain(unused.iter().copied());
                 match nearest(key, known) {
                     Some(near) => format!("unknown key, did you mean `{near}`?"),
                     None => "unknown key, it has no effect".to_owned(),
@@ -327,8 +330,8 @@ impl<'t> Section<'t> {
         self.error(found.line, key, what);
     }
 
-    fn entry(&self, key: &'static str) -> Option<&'t Entry> {
-        self.asked.borrow_mut().insert(key);
+    fn entry(&self, key: &str) -> Option<&'t Entry> {
+        self.asked.borrow_mut().insert(key.to_owned());
         self.entries.iter().find(|entry| entry.key == key)
     }
 

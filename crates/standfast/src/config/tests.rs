@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 mod etcd;
 mod layers;
+mod methods;
 mod mistakes;
 mod text;
 mod values;

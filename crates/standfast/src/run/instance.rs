@@ -33,6 +33,7 @@ pub(crate) fn open(
     options.base_config.clone_from(&postgresql.custom_conf);
     options.cgroup.clone_from(&config.guard.cgroup);
     options.initdb_args.clone_from(&config.bootstrap.initdb);
+    options.restore.clone_from(&config.bootstrap.restore);
     options.basebackup_args.clone_from(&postgresql.basebackup);
     Instance::open(options).context("the local PostgreSQL instance")
 }

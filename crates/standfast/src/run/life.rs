@@ -285,9 +285,6 @@ impl Life {
             tags: config.tags.shown.clone(),
             bootstrap: config.bootstrap.dcs.clone(),
             post_bootstrap: config.bootstrap.post_bootstrap.clone(),
-            may_not_init: config.bootstrap.method.as_ref().map(|method| {
-                format!("bootstrap.method is {method}, which can't be done in this version: no cluster is founded")
-            }),
             scope: config.scope.clone(),
             callbacks: postgresql.callbacks.clone(),
             served,

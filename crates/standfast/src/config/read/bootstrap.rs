@@ -1,5 +1,6 @@
 //! `bootstrap`: what the first node of a new cluster writes, and how it makes its data directory.
 
+use super::methods::{self, Told};
 use super::postgresql::{command, rejoining};
 use crate::config::section::{Section, nearest};
 use crate::config::tree::Entry;
@@ -53,7 +54,7 @@ const NEEDLESS: &[(&str, &str)] = &[
     ),
 ];
 
-pub(super) fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
+pub(super) fn bootstrap(root: &Section<'_>, told: &Told<'_>) -> Option<Bootstrap> {
     let section = root.section("bootstrap");
     let dcs = section.section("dcs");
     let mut record = ConfigRecord::default();
@@ -81,7 +82,7 @@ pub(super) fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
         dcs.warning(dcs.line(), "synchronous_mode", what);
     }
     let initdb = section.options("initdb");
-    let method = method(&section);
+    let restore = methods::restore(&section, told);
     let post_bootstrap =
         command(&section, "post_bootstrap").or_else(|| command(&section, "post_init"));
     section.finish(&["pg_hba", "users"]);
@@ -106,22 +107,8 @@ pub(super) fn bootstrap(root: &Section<'_>) -> Option<Bootstrap> {
         dcs: record,
         initdb,
         post_bootstrap: post_bootstrap.unwrap_or_default(),
-        method,
+        restore,
     })
-}
-
-/// A way to make the first data directory that is not initdb. An empty cluster in its place would not be what is meant.
-fn method(section: &Section<'_>) -> Option<String> {
-    let method = section
-        .text("method")
-        .filter(|text| text.value != "initdb")?;
-    let name = method.value;
-    let what = format!(
-        "{name:?} can't be done in this version: this node founds no cluster; restore the backup into \
-         postgresql.data_dir by hand, and it is taken over"
-    );
-    section.warning(method.line, "method", what);
-    Some(name)
 }
 
 /// What is odd about one key of `dcs`.

@@ -1,6 +1,7 @@
 //! Files as people have them, copied from somewhere and half understood: they start, and every misunderstanding is said.
 
 use super::*;
+use postgres::Recovery;
 
 /// Everything at once: no name, etcd's old section with an empty user, a login in the wrong place, a primary that is
 /// configured, one line of pg_hba that lets no standby in, a recovery target among the parameters of the cluster.
@@ -337,8 +338,6 @@ fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
     check_warning(
         &text,
         expect![[r#"
-        line 11: bootstrap.method: "walg" can't be done in this version: this node founds no cluster; restore the backup into postgresql.data_dir by hand, and it is taken over
-        line 12: bootstrap.walg: unknown key, it has no effect
         line 17: postgresql.create_replica_methods: "pgbackrest" is not run: copies are made by pg_basebackup, from the leader
         line 19: postgresql.pgpass: has no effect: Standfast writes pass files of its own, below state_dir
         line 21: tags.failover_priority: counts as 100, the highest that there is
@@ -346,7 +345,11 @@ fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
         line 23: tags.clonefrom: has no effect: copies are made from the leader"#]],
     );
     let (config, _) = load(text.as_bytes()).unwrap();
-    assert_eq!(config.bootstrap.method.as_deref(), Some("walg"));
+    let restore = config.bootstrap.restore.unwrap();
+    assert_eq!(
+        (restore.name.as_str(), restore.recovery),
+        ("walg", Recovery::None)
+    );
     assert_eq!(config.bootstrap.post_bootstrap, ["/bin/sh", "-c", "a b"]);
     assert_eq!(config.postgresql.unwrap().basebackup, ["--max-rate=100M"]);
     assert_eq!((config.tags.priority(), config.tags.quorum()), (100, false));
