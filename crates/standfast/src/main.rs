@@ -70,17 +70,17 @@ fn standfast() -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(which) => run(&file(which, &homes)?, level, &homes),
         Command::CreateMonitor(request) => {
-            logging::start(meant::log(quiet, level));
+            let _ending = logging::start(&meant::log(quiet, level));
             let created = create::create_monitor(&request, &homes)?;
             run_if_asked(&created, level, &homes)
         }
         Command::CreatePostgres(request) => {
-            logging::start(meant::log(quiet, level));
+            let _ending = logging::start(&meant::log(quiet, level));
             let created = block_on(create::create_postgres(&request, &homes))?;
             run_if_asked(&created, level, &homes)
         }
         Command::Ask(named, ask) => {
-            logging::start(meant::log(quiet, level));
+            let _ending = logging::start(&meant::log(quiet, level));
             let target = client::Target::find(&named, &homes)?;
             block_on(client::run(&target, &ask, &homes))
         }
@@ -129,7 +129,7 @@ fn run_if_asked(
 
 fn run(file: &std::path::Path, level: Option<LogLevel>, homes: &Homes) -> anyhow::Result<ExitCode> {
     let (config, warnings) = Config::load(file, homes)?;
-    logging::start(meant::log(config.log, level));
+    let _ending = logging::start(&meant::log(config.log.clone(), level));
     for warning in warnings {
         tracing::warn!("{}: {warning}", file.display());
     }

@@ -27,6 +27,7 @@ pub(crate) use problem::{ConfigError, Problem};
 pub(crate) use values::{BadEndpoint, Endpoint, Password, check_host, is_loopback, parse_port};
 pub(crate) use write::{write_file, write_private};
 
+use crate::logging::Pattern;
 use crate::paths::Homes;
 use ha::NodeName;
 use std::collections::BTreeMap;
@@ -268,12 +269,38 @@ impl Tags {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Log {
     pub(crate) level: LogLevel,
     pub(crate) format: LogFormat,
     /// Also what Patroni says every ten seconds, in its words, for programs that look for them.
     pub(crate) phrases: bool,
+    pub(crate) form: Form,
+    /// Of parts that have one of their own.
+    pub(crate) levels: BTreeMap<String, LogLevel>,
+    /// Where it goes, if not to standard error.
+    pub(crate) to: Option<LogFile>,
+}
+
+/// How a line of Patroni's looks, if it was said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    pub(crate) pattern: Option<Pattern>,
+    /// As strftime has it.
+    pub(crate) date: Option<String>,
+}
+
+/// A log in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogFile {
+    pub(crate) dir: PathBuf,
+    /// At so many bytes another file is begun; 0: never.
+    pub(crate) size_bytes: u64,
+    /// How many of the older ones are kept; 0: the file grows.
+    pub(crate) kept: u64,
+    pub(crate) mode: Option<u32>,
+    /// How many may wait to be written.
+    pub(crate) lines_waiting: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod etcd;
+mod log;
 mod methods;
 mod network;
 mod places;
@@ -12,12 +13,13 @@ use super::problem::{ConfigError, Problem};
 use super::section::{At, Findings, Section};
 use super::sources::Layers;
 use super::tree::Node;
-use super::{Config, Guard, Log, LogFormat, LogLevel, Postgresql, StoreChoice, Tags};
+use super::{Config, Guard, Postgresql, StoreChoice, Tags};
 use crate::paths::Homes;
 pub(super) use bootstrap::DCS_KEYS;
 use bootstrap::bootstrap;
 pub(super) use etcd::etcd;
 use ha::NodeName;
+pub(super) use log::KEYS as LOG_KEYS;
 use methods::Told;
 use network::restapi;
 use places::absolute_path;
@@ -88,7 +90,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     };
     let bootstrap = bootstrap(root, &told);
     let tags = tags(root);
-    let log = log(root, file);
+    let log = log::log(root, file);
     let guard_section = root.section("guard");
     let guard = Guard {
         cgroup: absolute_path(&guard_section, "cgroup"),
@@ -266,60 +268,4 @@ fn shown(
         }
     }
     shown
-}
-
-/// A file that was Patroni's, by its name or its directory's: `/etc/patroni/config.yml`.
-fn is_patronis(file: &Path) -> bool {
-    // What `create` writes stands below a path that has the data directory's words in it.
-    let own = file.file_name().is_some_and(|name| name == "standfast.yml");
-    !own && file.to_string_lossy().to_lowercase().contains("patroni")
-}
-
-/// Who comes from Patroni finds the log that his programs read; everybody may say which one it is.
-fn log(root: &Section<'_>, file: &Path) -> Log {
-    let patronis = is_patronis(file);
-    let section = root.section("log");
-    let level = section.text("level").and_then(|text| {
-        text.value
-            .parse()
-            .map_err(|bad: String| section.error(text.line, "level", bad))
-            .ok()
-    });
-    let format = section
-        .text("type")
-        .and_then(|text| match text.value.as_str() {
-            "plain" => Some(LogFormat::Patroni),
-            "standfast" => Some(LogFormat::Own),
-            "json" => Some(LogFormat::Json),
-            other => {
-                section.error(
-                    text.line,
-                    "type",
-                    format!("{other:?} is none of plain, json, standfast"),
-                );
-                None
-            }
-        });
-    section.finish(&[
-        "traceback_level",
-        "format",
-        "dateformat",
-        "static_fields",
-        "max_queue_size",
-        "dir",
-        "mode",
-        "file_num",
-        "file_size",
-        "loggers",
-        "deduplicate_heartbeat_logs",
-    ]);
-    let format = format.unwrap_or(match patronis {
-        true => LogFormat::Patroni,
-        false => LogFormat::Own,
-    });
-    Log {
-        level: level.unwrap_or(LogLevel::Info),
-        format,
-        phrases: format == LogFormat::Patroni || (patronis && format == LogFormat::Json),
-    }
 }

@@ -4,6 +4,7 @@
 //!
 //! **Invariant:** the value of a variable is in no message: it may be a password.
 
+use super::read::LOG_KEYS;
 use super::section::nearest;
 use super::sources::nest;
 use super::tree::{self, Entry, Node, Tree};
@@ -52,25 +53,7 @@ const LOGIN: &[&str] = &[
 
 const GROUPS: &[Group] = &[
     Group("", &[], &["scope", "name", "namespace"]),
-    Group(
-        "LOG_",
-        &["log"],
-        &[
-            "type",
-            "level",
-            "traceback_level",
-            "format",
-            "dateformat",
-            "static_fields",
-            "max_queue_size",
-            "dir",
-            "mode",
-            "file_num",
-            "file_size",
-            "loggers",
-            "deduplicate_heartbeat_logs",
-        ],
-    ),
+    Group("LOG_", &["log"], LOG_KEYS),
     Group(
         "RESTAPI_",
         &["restapi"],

@@ -184,14 +184,14 @@ fn what_is_wrong_in_the_environment_is_named_by_its_variable_and_not_repeated() 
         &[
             ("PATRONI_POSTGRESQL_DATADIR", "/x"),
             ("PATRONI_KUBERNETES_LABELS", "{}"),
-            ("PATRONI_LOG_DIR", "/var/log"),
+            ("PATRONI_LOG_TRACEBACK_LEVEL", "ERROR"),
         ],
     )
     .unwrap();
     assert_eq!(
         warnings,
         [
-            "PATRONI_LOG_DIR: log.dir: has no effect in this version",
+            "PATRONI_LOG_TRACEBACK_LEVEL: log.traceback_level: has no effect in this version",
             "PATRONI_KUBERNETES_LABELS: this variable has no effect",
             "PATRONI_POSTGRESQL_DATADIR: unknown variable, did you mean PATRONI_POSTGRESQL_DATA_DIR?",
         ]

@@ -333,3 +333,57 @@ fn stores_and_witnesses() {
     assert!(sound(monitor).is_witness());
     assert_eq!(sound(monitor).raft().unwrap().start, RaftStart::Found);
 }
+
+#[test]
+fn where_the_log_goes_and_how_it_looks() {
+    let log = "log:
+  type: plain
+  dir: /var/log/shop
+  mode: 0640
+  file_size: 1000
+  format: '%(levelname)s %(message)s'
+  dateformat: '%Y'
+  loggers: {store: debug, urllib3: WARNING}
+  traceback_level: ERROR
+";
+    let text = format!("{NODE}{log}");
+    check_warning(
+        &text,
+        expect![[r#"
+        line 21: log.loggers.urllib3: has no effect: nothing here is called that; there are agent, api, guard, ha, hyper, openraft, postgres, reqwest, standfast, store, tokio_postgres
+        line 22: log.traceback_level: has no effect in this version"#]],
+    );
+    let (config, _) = load(text.as_bytes()).unwrap();
+    let to = config.log.to.clone().unwrap();
+    assert_eq!((to.size_bytes, to.kept, to.mode), (1000, 4, Some(0o640)));
+    assert_eq!(to.dir.display().to_string(), "/var/log/shop");
+    assert_eq!(config.log.levels["store"], LogLevel::Debug);
+    assert_eq!(config.log.form.date.as_deref(), Some("%Y"));
+    assert!(config.log.form.pattern.is_some());
+    let quoted = text.replace("0640", "'0640'");
+    let (quoted, _) = load(quoted.as_bytes()).unwrap();
+    assert_eq!(quoted.log.to, Some(to));
+
+    let log = "log: {type: json, file_num: 3, format: x, level: warning}\n";
+    check_warning(
+        &format!("{NODE}{log}"),
+        expect![[r#"
+        line 14: log.format: has no effect: it is for `type: plain`
+        line 14: log.file_num: has no effect without log.dir"#]],
+    );
+    let log = "log: {type: plain, dateformat: '%!', format: '%(levelname)s'}\n";
+    check_warning(
+        &format!("{NODE}{log}"),
+        expect![[r#"
+        line 14: log.format: is not used: a line without %(message)s says nothing
+        line 14: log.dateformat: is not used: strftime formatting failed: found unrecognized specifier directive `!`"#]],
+    );
+    let log = "log: {dir: log, mode: 999, loggers: {store: loud}}\n";
+    check_error(
+        &format!("{NODE}{log}"),
+        expect![[r#"
+        f.yml: line 14: log.mode: must be an octal mode such as 0644
+        f.yml: line 14: log.dir: "log" is relative, write an absolute path
+        f.yml: line 14: log.loggers.store: "loud" is none of error, warn, info, debug, trace"#]],
+    );
+}
