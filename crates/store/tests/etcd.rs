@@ -285,9 +285,42 @@ async fn a_view_outlives_its_member_and_a_compaction() {
         .expect("never back");
 }
 
+/// One after the other each member gives way to a new one, at an address that nobody has configured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_members_are_replaced_and_the_store_goes_along() {
+    let mut etcd = Etcd::of(3).await;
+    let mut options = etcd.options();
+    options.discover = true;
+    let store = EtcdStore::new(options).expect("members");
+    let mut view = store.view("/view/");
+    let lease = store.grant(Duration::from_secs(60)).await.expect("granted");
+    for round in 0..3 {
+        etcd.replace_oldest().await;
+        let value = round.to_string();
+        let put = Txn::new().put_leased("/view/a", &value, lease).renew(lease);
+        eventually("a transaction", async || {
+            store.commit(put.clone()).await.is_ok()
+        })
+        .await;
+        let seen = view.wait_for(|seen| seen.value("/view/a") == Some(value.as_str()));
+        timeout(PATIENCE, seen).await.expect("seen").expect("alive");
+    }
+    // Of those that were configured none is left.
+    assert!(has(&store, "/view/a").await);
+    store.renew(lease).await.expect("the same lease");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_and_a_password_are_asked_for() {
-    let etcd = Etcd::of(3).await;
+    user_and_password(Etcd::of(3).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_and_a_password_are_asked_for_over_tls() {
+    user_and_password(Etcd::with_tls(3).await).await;
+}
+
+async fn user_and_password(etcd: Etcd) {
     for arguments in [
         &["user", "add", "root:planted-root"][..],
         &["user", "grant-role", "root", "root"],

@@ -327,11 +327,13 @@ impl Members {
         lock(&self.all).len().max(1)
     }
 
-    /// Unless another one is first already.
+    /// Unless another one is first already. A member that fails may be one that has left: whoever answers next is asked
+    /// for those that there are.
     fn put_last(&self, member: &Arc<Member>) {
         let mut all = lock(&self.all);
         if all.first().is_some_and(|first| Arc::ptr_eq(first, member)) {
             all.rotate_left(1);
+            *lock(&self.discovered) = None;
         }
     }
 

@@ -14,6 +14,8 @@ use store::{EtcdOptions, EtcdStore, EtcdTls, Store};
 pub(crate) struct Etcd {
     home: tempfile::TempDir,
     members: Vec<Member>,
+    /// How many it was founded by.
+    founders: usize,
     authority: Option<Authority>,
 }
 
@@ -23,6 +25,21 @@ struct Member {
     client: u16,
     peer: u16,
     process: Mutex<Option<Child>>,
+}
+
+impl Member {
+    fn new(number: usize) -> Self {
+        Self {
+            name: format!("m{number}"),
+            client: free_port(),
+            peer: free_port(),
+            process: Mutex::new(None),
+        }
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer)
+    }
 }
 
 impl Etcd {
@@ -37,15 +54,11 @@ impl Etcd {
 
     async fn start(count: usize, authority: Option<Authority>) -> Self {
         follow_log();
-        let member = |number: usize| Member {
-            name: format!("m{number}"),
-            client: free_port(),
-            peer: free_port(),
-            process: Mutex::new(None),
-        };
+        let member = Member::new;
         let etcd = Self {
             home: tempfile::tempdir().expect("a directory"),
             members: (0..count).map(member).collect(),
+            founders: count,
             authority,
         };
         etcd.write_certificates();
@@ -79,13 +92,19 @@ impl Etcd {
         let member = &self.members[at];
         let scheme = self.scheme();
         let client = format!("{scheme}://127.0.0.1:{}", member.client);
-        let peer = |member: &Member| format!("http://127.0.0.1:{}", member.peer);
-        let all = self.members.iter();
-        let all: Vec<_> = all.map(|it| format!("{}={}", it.name, peer(it))).collect();
+        let (all, state) = match at < self.founders {
+            true => (&self.members[..self.founders], "new"),
+            // Those that have left are not among them; a member that is there already needs no list.
+            false => (&self.members[at - self.founders + 1..=at], "existing"),
+        };
+        let all: Vec<_> = all
+            .iter()
+            .map(|it| format!("{}={}", it.name, it.peer_url()))
+            .collect();
         let log = self.home.path().join(format!("{}.log", member.name));
         let log = File::options().create(true).append(true).open(log);
         let log = log.expect("a log");
-        let (own, all) = (peer(member), all.join(","));
+        let (own, all) = (member.peer_url(), all.join(","));
         // It must not outlive the test, however that ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "etcd", "--logger", "zap"]);
@@ -96,6 +115,9 @@ impl Etcd {
         command.args(["--listen-peer-urls", &own]);
         command.args(["--initial-advertise-peer-urls", &own]);
         command.args(["--initial-cluster", &all]);
+        command.args(["--initial-cluster-state", state]);
+        // Members come and go within seconds here.
+        command.arg("--strict-reconfig-check=false");
         if self.authority.is_some() {
             let files = self.files("server");
             command.arg("--cert-file").arg(files.certificate);
@@ -109,6 +131,37 @@ impl Etcd {
             .stderr(log);
         let child = command.spawn().expect("setpriv");
         *member.process.lock().expect("not poisoned") = Some(child);
+    }
+
+    /// A new member takes the place of the oldest, which is removed and killed.
+    pub(crate) async fn replace_oldest(&mut self) {
+        let oldest = self.members.len() - self.founders;
+        let asked = oldest + 1;
+        let listed = self.ctl(asked, &["member", "list"]);
+        let name = format!(" {},", self.members[oldest].name);
+        let line = listed.lines().find(|line| line.contains(&name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in {listed}"));
+        let id = line.split(',').next().expect("an id").to_owned();
+        eventually("a member is removed", async || {
+            self.try_ctl(asked, &["member", "remove", &id]).is_ok()
+        })
+        .await;
+        self.kill(oldest);
+        let new = Member::new(self.members.len());
+        let peer = format!("--peer-urls={}", new.peer_url());
+        eventually("a member is added", async || {
+            self.try_ctl(asked, &["member", "add", &new.name, &peer])
+                .is_ok()
+        })
+        .await;
+        self.members.push(new);
+        let at = self.members.len() - 1;
+        self.run(at);
+        let own = self.store_of(at);
+        eventually("the new member answers", async || {
+            own.read("/").await.is_ok()
+        })
+        .await;
     }
 
     pub(crate) fn kill(&self, at: usize) {
@@ -182,18 +235,41 @@ impl Etcd {
         EtcdStore::new(options).expect("a member")
     }
 
+    fn client_arguments(&self) -> Vec<String> {
+        if self.authority.is_none() {
+            return Vec::new();
+        }
+        let files = self.files("client");
+        let flag = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+        vec![
+            flag("cacert", &files.authority),
+            flag("cert", &files.certificate),
+            flag("key", &files.key),
+        ]
+    }
+
     /// etcd's own command line, on the member `at`.
     pub(crate) fn ctl(&self, at: usize, arguments: &[&str]) -> String {
+        self.try_ctl(at, arguments)
+            .unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    }
+
+    fn try_ctl(&self, at: usize, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new("etcdctl")
             .env("ETCDCTL_API", "3")
-            .args(["--endpoints", &self.address(at)])
+            .args([
+                "--endpoints",
+                &format!("{}://{}", self.scheme(), self.address(at)),
+            ])
+            .args(self.client_arguments())
             .args(arguments)
             .output()
             .expect("etcdctl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {error}");
-        text
+        match output.status.success() {
+            true => Ok(text),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
     }
 
     /// The member that leads.
