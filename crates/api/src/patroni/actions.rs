@@ -71,11 +71,14 @@ pub(super) async fn act(context: &Context, segment: &str, parts: &Parts, body: B
             Ok(asked) => restart::reinitialize(context, &asked).await,
             Err(refusal) => plain(refusal),
         },
-        (&Method::POST | &Method::PUT | &Method::DELETE, _) => {
+        (&Method::POST, "citus" | "mpp") => body::text(
+            StatusCode::NOT_IMPLEMENTED,
+            "Citus is not supported: there is one group of nodes, and nothing to tell it",
+        ),
+        _ => {
             let text = format!("{method} /{segment} is not something this node can do");
             body::text(StatusCode::NOT_IMPLEMENTED, text)
         }
-        _ => body::empty(StatusCode::METHOD_NOT_ALLOWED),
     }
 }
 

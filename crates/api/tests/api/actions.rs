@@ -131,6 +131,11 @@ async fn what_cannot_be_done_is_said() {
     for (method, path, status) in [
         (Method::POST, "/nosuch", 501),
         (Method::PUT, "/nosuch", 501),
+        (Method::PATCH, "/nosuch", 501),
+        (Method::DELETE, "/nosuch", 501),
+        (Method::POST, "/citus", 501),
+        (Method::POST, "/mpp", 501),
+        (Method::POST, "/sigterm", 501),
         (Method::DELETE, "/switchover", 404),
         (Method::TRACE, "/primary", 405),
         (Method::POST, "/api/v1/state", 405),
