@@ -1,6 +1,7 @@
 //! The leader's signs of life: its beat in the store, its WAL stream, and, when those fall silent, a direct probe.
 
 use crate::clock::now;
+use api::client::{Client, Question};
 use ha::{Cluster, Contact, Instant, Lsn, NodeName};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub(crate) struct Signs {
     beat_revision: Option<Revision>,
     received: Lsn,
     probed: Arc<Mutex<Probed>>,
-    client: reqwest::Client,
+    client: Client,
 }
 
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ struct Probed {
 }
 
 impl Signs {
-    pub(crate) fn new(client: reqwest::Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self {
             watched: None,
             contact: Contact {
@@ -109,8 +110,8 @@ impl Signs {
         let shared = Arc::clone(&self.probed);
         tokio::spawn(async move {
             let sent = now();
-            let answer = client.get(url).timeout(PROBE_TIMEOUT).send().await;
-            let alive = answer.is_ok_and(|answer| answer.status().is_success());
+            let answer = client.ask(Question::get(&url, PROBE_TIMEOUT)).await;
+            let alive = answer.is_ok_and(|answer| answer.status == 200);
             let mut probed = shared.lock().unwrap_or_else(PoisonError::into_inner);
             probed.running = false;
             if alive {
@@ -123,12 +124,7 @@ impl Signs {
 /// Where a member answers `path`. Members publish `http://host:port/patroni`.
 pub(crate) fn question(api_url: &str, path: &str) -> String {
     let base = api_url.strip_suffix("/patroni").unwrap_or(api_url);
-    let base = base.trim_end_matches('/');
-    // Whoever has HTTPS answers plain HTTP on the same port, and there is no secret in this question.
-    match base.strip_prefix("https://") {
-        Some(place) => format!("http://{place}/{path}"),
-        None => format!("{base}/{path}"),
-    }
+    format!("{}/{path}", base.trim_end_matches('/'))
 }
 
 #[cfg(test)]
@@ -143,7 +139,7 @@ mod tests {
         );
         assert_eq!(
             question("https://10.0.0.1:8008/patroni", "leader"),
-            "http://10.0.0.1:8008/leader"
+            "https://10.0.0.1:8008/leader"
         );
         assert_eq!(
             question("http://10.0.0.1:8008", "leader"),

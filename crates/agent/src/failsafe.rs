@@ -7,6 +7,7 @@
 use crate::clock::now;
 use crate::contact::question;
 use crate::tenure::{Enforcer, Tenure};
+use api::client::{Client, Method, Question};
 use api::holding::{Asked, AskedFor};
 use ha::{Cluster, ClusterView, Epoch, Holders, Instant, NodeName, NodeView, Postgres, holders};
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +106,7 @@ pub(crate) struct Failsafe {
     pub(crate) plan: watch::Receiver<Option<Plan>>,
     pub(crate) tenure: Arc<Tenure>,
     pub(crate) enforcer: Arc<dyn Enforcer>,
-    pub(crate) client: reqwest::Client,
+    pub(crate) client: Client,
     /// The value of the header by which members know each other.
     pub(crate) token: String,
 }
@@ -173,17 +174,19 @@ impl Failsafe {
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut asked = JoinSet::new();
         for (name, url) in &plan.urls {
-            let request = self
-                .client
-                .post(question(url, "failsafe"))
-                .header("authorization", &self.token)
-                .header("content-type", "application/json")
-                .timeout(plan.ttl / 4)
-                .body(body.clone());
-            let name = name.clone();
+            let (client, token) = (self.client.clone(), self.token.clone());
+            let (name, url) = (name.clone(), question(url, "failsafe"));
+            let (body, limit) = (body.clone(), plan.ttl / 4);
             asked.spawn(async move {
-                let answer = request.send().await;
-                let holds = answer.is_ok_and(|answer| answer.status().is_success());
+                let question = Question {
+                    method: Method::POST,
+                    url: &url,
+                    authorization: Some(&token),
+                    body: Some(body),
+                    limit,
+                };
+                let answer = client.ask(question).await;
+                let holds = answer.is_ok_and(|answer| answer.status == 200);
                 holds.then_some(name)
             });
         }

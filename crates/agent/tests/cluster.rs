@@ -122,6 +122,7 @@ async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: 
         errands: tokio::sync::mpsc::channel(1).1,
         holds: Arc::new(agent::Holds::open(&dir.join("state")).expect("no word was given")),
         token: api::Token::derive(b"test"),
+        client: api::client::Client::default(),
         keeper_on: tokio::runtime::Handle::current(),
     })
     .expect("an agent");

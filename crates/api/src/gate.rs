@@ -1,6 +1,6 @@
 //! Who may change something, by where a request comes from and how: Patroni's `allowlist` and `verify_client`.
 //!
-//! **Invariant:** what only reads is never turned away; the cluster's own token passes everywhere, as it proves more
+//! **Invariant:** what only reads is never turned away, but from a port that is for HTTPS only; the cluster's own token passes everywhere, as it proves more
 //! than an address does.
 
 use crate::auth;
@@ -16,11 +16,16 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+/// To who comes by plain HTTP.
+const HTTPS_ONLY: &str = "this port speaks HTTPS only: ask https://\n";
+
 /// What the configuration says beside credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gate {
     /// From where something may be changed; empty: from everywhere.
     pub allowlist: Vec<Network>,
+    /// The same by host name.
+    pub allowed_names: Vec<String>,
     /// The members' own addresses are allowed too.
     pub allow_members: bool,
     /// Sent with every answer.
@@ -78,43 +83,48 @@ pub(crate) struct Arrival {
     /// By a certificate of its own.
     pub(crate) certified: bool,
     pub(crate) verify: VerifyClient,
+    /// By plain HTTP where only HTTPS is spoken.
+    pub(crate) misplaced: bool,
 }
 
 impl Arrival {
-    fn denied(&self, request: &Request) -> Option<&'static str> {
+    /// What only reads, or comes with the cluster's own token.
+    fn passes(&self, request: &Request) -> bool {
         let reads = matches!(
             *request.method(),
             Method::GET | Method::HEAD | Method::OPTIONS
         );
         let ours = auth::check(request.headers(), &self.context.options.token, None).is_ok();
-        if reads || ours {
-            return None;
-        }
-        if !self.is_allowed() {
+        reads || ours
+    }
+
+    async fn denied(&self) -> Option<&'static str> {
+        if !self.is_allowed().await {
             return Some("Access is denied");
         }
         let missing = self.verify != VerifyClient::None && !self.certified;
         missing.then_some("client certificate required")
     }
 
-    fn is_allowed(&self) -> bool {
+    async fn is_allowed(&self) -> bool {
         let gate = &self.context.options.gate;
-        if gate.allowlist.is_empty() && !gate.allow_members {
+        let open = gate.allowlist.is_empty() && gate.allowed_names.is_empty();
+        if open && !gate.allow_members {
             return true;
         }
-        gate.allowlist
-            .iter()
-            .any(|network| network.holds(self.from))
-            || (gate.allow_members && self.is_member())
-    }
-
-    fn is_member(&self) -> bool {
-        let served = self.context.served();
-        let members = served.cluster.iter().flat_map(|it| it.members.values());
         let from = self.from.to_canonical();
-        members
-            .filter_map(|member| member.host.parse::<IpAddr>().ok())
-            .any(|address| address.to_canonical() == from)
+        let mut names = gate.allowed_names.clone();
+        let mut allowed = gate.allowlist.iter().any(|network| network.holds(from));
+        if gate.allow_members {
+            let served = self.context.served();
+            for member in served.cluster.iter().flat_map(|it| it.members.values()) {
+                match member.host.parse::<IpAddr>() {
+                    Ok(address) => allowed |= address.to_canonical() == from,
+                    Err(_) => names.push(member.host.clone()),
+                }
+            }
+        }
+        allowed || self.context.names.stand_for(&names, from).await
     }
 }
 
@@ -124,8 +134,16 @@ pub(crate) async fn pass(
     request: Request,
     next: Next,
 ) -> Response {
-    let mut response = match arrival.denied(&request) {
-        Some(why) => body::text(StatusCode::FORBIDDEN, why),
+    let refused = if arrival.misplaced {
+        Some((StatusCode::BAD_REQUEST, HTTPS_ONLY))
+    } else if arrival.passes(&request) {
+        None
+    } else {
+        let why = arrival.denied().await;
+        why.map(|why| (StatusCode::FORBIDDEN, why))
+    };
+    let mut response = match refused {
+        Some((status, why)) => body::text(status, why),
         None => next.run(request).await,
     };
     for (name, value) in &arrival.context.options.gate.headers {

@@ -9,6 +9,7 @@
 
 mod auth;
 mod body;
+pub mod client;
 mod clock;
 pub mod errand;
 mod error;
@@ -16,6 +17,7 @@ pub mod event;
 mod gate;
 pub mod holding;
 mod membership;
+mod names;
 mod office;
 mod options;
 mod order;

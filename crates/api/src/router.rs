@@ -6,6 +6,7 @@ use crate::clock;
 use crate::error::Refusal;
 use crate::gate;
 use crate::membership::Members;
+use crate::names::Names;
 use crate::office::Office;
 use crate::options::Options;
 use crate::order::{self, Order};
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) connections: AtomicUsize,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) members: Members,
+    /// Of the allowlist and of members.
+    pub(crate) names: Names,
 }
 
 impl Context {
@@ -47,6 +50,7 @@ impl Context {
         Self {
             members: Members::new(options.membership.clone()),
             options,
+            names: Names::default(),
             connections: AtomicUsize::new(0),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         }

@@ -99,7 +99,7 @@ impl Api {
         // Who takes no answers is gone, or means harm; without it a few could hold all the room.
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, SEND_DEADLINE_MS);
         let Some(certificate) = &self.context.options.certificate else {
-            return self.serve(stream, self.arrival(from, false)).await;
+            return self.serve(stream, self.arrival(from)).await;
         };
         let mut first = [0];
         let seen = tokio::time::timeout(HEADER_DEADLINE, stream.peek(&mut first)).await;
@@ -107,20 +107,29 @@ impl Api {
             return;
         }
         if first[0] != FIRST_BYTE {
-            return self.serve(stream, self.arrival(from, false)).await;
+            let arrival = Arrival {
+                misplaced: !certificate.allows_plain_http(),
+                ..self.arrival(from)
+            };
+            return self.serve(stream, arrival).await;
         }
         if let Some((stream, certified)) = certificate.accept(stream).await {
-            self.serve(stream, self.arrival(from, certified)).await;
+            let arrival = Arrival {
+                certified,
+                ..self.arrival(from)
+            };
+            self.serve(stream, arrival).await;
         }
     }
 
-    fn arrival(&self, from: IpAddr, certified: bool) -> Arrival {
+    fn arrival(&self, from: IpAddr) -> Arrival {
         let certificate = self.context.options.certificate.as_ref();
         Arrival {
             context: Arc::clone(&self.context),
             from,
-            certified,
+            certified: false,
             verify: certificate.map(Certificate::verify).unwrap_or_default(),
+            misplaced: false,
         }
     }
 

@@ -32,7 +32,7 @@ pub enum VerifyClient {
     None,
     /// For what changes something.
     Optional,
-    /// For every HTTPS connection, and for what changes something without HTTPS.
+    /// For every HTTPS connection, and for what changes something by plain HTTP, where that is answered.
     Required,
 }
 
@@ -46,6 +46,8 @@ pub struct CertificateOptions {
     /// Those of which one must have signed a client's certificate.
     pub authority: Option<PathBuf>,
     pub verify: VerifyClient,
+    /// Plain HTTP is answered too, on the same port.
+    pub plain_http: bool,
 }
 
 /// Why there is no HTTPS.
@@ -69,9 +71,17 @@ pub struct Certificate {
 #[derive(Debug)]
 struct Shared {
     options: CertificateOptions,
-    current: Mutex<Arc<ServerConfig>>,
+    current: Mutex<Current>,
     stamps: Mutex<Stamps>,
     watched: AtomicBool,
+}
+
+/// What was read of the files.
+#[derive(Clone, Debug)]
+struct Current {
+    config: Arc<ServerConfig>,
+    /// When the first of the chain expires, in seconds since 1970; `None` where nobody can say.
+    expires: Option<u64>,
 }
 
 /// What tells a file that was replaced from the one before.
@@ -97,6 +107,15 @@ impl Certificate {
         self.shared.reload()
     }
 
+    /// When the certificate expires, or one between it and its authority, in seconds since 1970.
+    pub(crate) fn expires(&self) -> Option<u64> {
+        lock(&self.shared.current).expires
+    }
+
+    pub(crate) fn allows_plain_http(&self) -> bool {
+        self.shared.options.plain_http
+    }
+
     pub(crate) fn verify(&self) -> VerifyClient {
         self.shared.options.verify
     }
@@ -111,7 +130,7 @@ impl Certificate {
     /// The handshake, and whether the client has shown a certificate; `None` where there is nobody to talk to.
     pub(crate) async fn accept(&self, stream: TcpStream) -> Option<(TlsStream<TcpStream>, bool)> {
         self.watch();
-        let config = Arc::clone(&lock(&self.shared.current));
+        let config = Arc::clone(&lock(&self.shared.current).config);
         let accepting = TlsAcceptor::from(config).accept(stream);
         match tokio::time::timeout(HANDSHAKE, accepting).await {
             Ok(Ok(stream)) => {
@@ -131,7 +150,7 @@ impl Certificate {
 impl Shared {
     fn reload(&self) -> Result<(), CertificateError> {
         let seen = stamps(&self.options);
-        let result = configured(&self.options).map(|config| *lock(&self.current) = config);
+        let result = configured(&self.options).map(|current| *lock(&self.current) = current);
         // One that can't be used is tried again when it changes.
         *lock(&self.stamps) = seen;
         result
@@ -168,9 +187,10 @@ async fn watch(shared: Weak<Shared>) {
     }
 }
 
-fn configured(options: &CertificateOptions) -> Result<Arc<ServerConfig>, CertificateError> {
+fn configured(options: &CertificateOptions) -> Result<Current, CertificateError> {
     let provider = Arc::new(ring::default_provider());
     let chain = pem::certificates(&options.certificate)?;
+    let expires = chain.iter().filter_map(pem::expires).min();
     let mine = pem::certified(&options.certificate, &options.key, chain, &provider)?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -194,7 +214,8 @@ fn configured(options: &CertificateOptions) -> Result<Arc<ServerConfig>, Certifi
     };
     let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(mine)));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    let config = Arc::new(config);
+    Ok(Current { config, expires })
 }
 
 fn stamps(options: &CertificateOptions) -> Stamps {

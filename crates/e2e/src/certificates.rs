@@ -14,7 +14,10 @@ pub(crate) fn shape(lab: &Lab) -> Shape {
         raft: format!(
             "tls: {{cert_file: {at}/NAME.crt, key_file: {at}/NAME.key, ca_file: {at}/ca.crt}}"
         ),
-        restapi: format!("certfile: {at}/NAME.crt, keyfile: {at}/NAME.key, cafile: {at}/ca.crt"),
+        restapi: format!(
+            "certfile: {at}/NAME.crt, keyfile: {at}/NAME.key, cafile: {at}/ca.crt, verify_client: optional"
+        ),
+        authority: Some(directory(lab).join("ca.crt")),
         ..Shape::default()
     }
 }

@@ -1,8 +1,8 @@
 //! Three nodes whose store members speak TLS.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Announced, Topology, World, settle_deadline, story};
-use lab::{Fault, Node, eventually};
+use e2e::{Announced, Patronictl, Said, Terminal, Topology, World, settle_deadline, story};
+use lab::{Fault, Node, Passwords, eventually, request};
 use rustix::process::Signal;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -100,6 +100,120 @@ fn certificates_are_renewed_under_way() {
             node.start()?;
             world.whole().await?;
             kill_the_postmaster(world).await
+        },
+    );
+}
+
+/// What a person types on the first host, with everything that stands in the story's directory.
+fn typed(world: &World<'_>, line: &str) -> Result<Said> {
+    let host = world.cluster.nodes[0].host.clone();
+    let directory = world.authority();
+    let directory = directory.parent().context("a directory")?;
+    let line = line
+        .replace("TLS", &directory.display().to_string())
+        .replace("LAB", &world.lab.path().display().to_string())
+        .replace("N1", &world.cluster.nodes[0].api)
+        .replace("N2", &world.cluster.nodes[1].api);
+    Terminal { host }.tries(&line)
+}
+
+fn says(said: &Said, code: i32, words: &[&str]) -> Result<()> {
+    let all = format!("{}{}", said.stdout, said.stderr);
+    ensure!(said.code == Some(code), "{said:?}");
+    let missing = words.iter().find(|word| !all.contains(**word));
+    ensure!(missing.is_none(), "no {missing:?} in {said:?}");
+    Ok(())
+}
+
+#[test]
+fn commands_speak_https() {
+    let name = "commands_speak_https";
+    story(
+        name,
+        Topology::ThreeWithTls,
+        Announced::POWER,
+        async |world| {
+            // Makes the link that ours is called by.
+            let _ = Patronictl::ours(world)?;
+            let plain = request(
+                "GET",
+                &world.cluster.nodes[0].api,
+                "/primary",
+                None,
+                None,
+                settle_deadline(),
+            );
+            let plain = plain.await?;
+            ensure!(
+                plain.status == 400 && plain.body.contains("HTTPS only"),
+                "{plain:?}"
+            );
+            let types = |line: &str, code: i32, words: &[&str]| {
+                says(
+                    &typed(world, &format!("unset PGDATA; {line}"))?,
+                    code,
+                    words,
+                )
+            };
+            let (show, ca) = ("standfast show state --monitor", "--ca-file TLS/ca.crt");
+            types(&format!("{show} https://N1 {ca}"), 0, &["n1", "n2", "n3"])?;
+            types(&format!("{show} N2,N1 {ca}"), 0, &["n1", "n2", "n3"])?;
+            types(&format!("{show} https://N1 -k"), 0, &["n1", "n2", "n3"])?;
+            types(
+                &format!("{show} https://N1"),
+                4,
+                &["no authority that is believed", "--ca-file"],
+            )?;
+            types(&format!("{show} N1"), 4, &["HTTPS only"])?;
+            // A certificate that is for another node.
+            types(
+                &format!("{show} https://N1 --ca-file TLS/n2.crt"),
+                4,
+                &["no authority that is believed"],
+            )?;
+            let primary = world.cluster.primary().await?;
+            types(
+                &format!(
+                    "standfast perform switchover --monitor https://N1 {ca} --secret-file LAB/secret"
+                ),
+                0,
+                &[],
+            )?;
+            let next = world.whole().await?;
+            ensure!(next != primary, "{primary} leads as before");
+
+            // patronictl by its own file, with a certificate to show and without one.
+            let rest = Passwords::default().rest;
+            let login = format!("authentication: {{username: admin, password: {rest}}}");
+            for (file, more) in [
+                (
+                    "both",
+                    "cacert: TLS/ca.crt, certfile: TLS/n1.crt, keyfile: TLS/n1.key, ",
+                ),
+                ("ca", "cacert: TLS/ca.crt, "),
+                ("none", ""),
+            ] {
+                let line = format!("printf '%s\n' 'ctl: {{{more}{login}}}' > LAB/{file}.yml");
+                says(&typed(world, &line)?, 0, &[])?;
+            }
+            let ctl = |file: &str, words: &str, code: i32, said: &[&str]| {
+                let line = format!("patronictl -c LAB/{file}.yml -d https://N2 {words}");
+                types(&line, code, said)
+            };
+            ctl("both", "list", 0, &["n1", "n2", "n3", "Leader"])?;
+            ctl("ca", "list", 0, &["n1", "n2", "n3", "Leader"])?;
+            ctl("none", "list", 4, &["no authority that is believed"])?;
+            ctl("none", "-k list", 0, &["n1", "n2", "n3", "Leader"])?;
+            ctl("ca", "pause", 1, &["client certificate required"])?;
+            ctl("both", "pause --wait", 0, &["Success"])?;
+            ctl("both", "resume --wait", 0, &["Success"])?;
+            ctl(
+                "both",
+                "reload lab --force",
+                0,
+                &["Reload request received"],
+            )?;
+            Ok(())
         },
     );
 }

@@ -3,7 +3,7 @@
 mod files;
 mod layout;
 
-use crate::{Ledger, Node, eventually, request};
+use crate::{Ledger, Node, eventually};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::join_all;
 use serde::Deserialize;
@@ -193,16 +193,10 @@ impl Cluster {
         deadline: Duration,
     ) -> Result<crate::Answer> {
         let token = layout::bearer(&self.secret)?;
-        let api = &self.node(node)?.api;
-        request(
-            verb,
-            api,
-            path,
-            Some(&body.to_string()),
-            Some(&token),
-            deadline,
-        )
-        .await
+        let (body, verb) = (body.to_string(), verb.parse()?);
+        self.node(node)?
+            .rest(verb, path, Some(&body), Some(&token), deadline)
+            .await
     }
 
     /// A ledger that writes to this cluster.

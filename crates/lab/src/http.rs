@@ -1,6 +1,7 @@
 //! The few lines of HTTP/1.1 that a test needs: one request, one answer, one deadline.
 
 use anyhow::{Context, Result, bail};
+use api::client::{Client, Method, Question};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -46,6 +47,32 @@ pub async fn request(
         Ok(answer) => answer.with_context(|| format!("{method} http://{address}{path}")),
         Err(_) => bail!("{method} http://{address}{path}: no answer within {deadline:?}"),
     }
+}
+
+/// The same by HTTPS.
+pub(crate) async fn request_by_https(
+    client: &Client,
+    method: Method,
+    address: &str,
+    path: &str,
+    body: Option<&str>,
+    bearer: Option<&str>,
+    deadline: Duration,
+) -> Result<Answer> {
+    let authorization = bearer.map(|token| format!("Bearer {token}"));
+    let question = Question {
+        method,
+        url: &format!("https://{address}{path}"),
+        authorization: authorization.as_deref(),
+        body: body.map(|body| body.as_bytes().to_vec()),
+        limit: deadline,
+    };
+    let said = client.ask(question).await;
+    let said = said.with_context(|| format!("https://{address}{path}"))?;
+    Ok(Answer {
+        status: said.status,
+        body: String::from_utf8_lossy(&said.body).into_owned(),
+    })
 }
 
 fn parse(raw: &str) -> Result<Answer> {

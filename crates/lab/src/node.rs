@@ -1,7 +1,9 @@
 //! One node: its configuration file, its agent, its Postgres, its log.
 
+use crate::http::request_by_https;
 use crate::{Answer, Host, eventually, request};
 use anyhow::{Context, Result, bail, ensure};
+use api::client::{Client, Method};
 use rustix::process::Signal;
 use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
@@ -9,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::NoTls;
 
 /// The passwords of the lab's roles. They begin with `planted-`, so that a log that shows one is
 /// found out.
@@ -50,6 +52,8 @@ pub struct Node {
     pub(crate) superuser: String,
     pub(crate) password: Option<String>,
     pub(crate) agent: Option<Child>,
+    /// Where its REST interface speaks HTTPS.
+    pub(crate) https: Option<Client>,
 }
 
 impl Node {
@@ -66,6 +70,7 @@ impl Node {
             superuser: "postgres".to_owned(),
             password: None,
             agent: None,
+            https: None,
             host,
         }
     }
@@ -202,15 +207,26 @@ impl Node {
 
     /// GET of a path of its REST interface.
     pub async fn get(&self, path: &str) -> Result<Answer> {
-        request(
-            "GET",
-            &self.api,
-            path,
-            None,
-            None,
-            Duration::from_millis(800),
-        )
-        .await
+        self.rest(Method::GET, path, None, None, Duration::from_millis(800))
+            .await
+    }
+
+    /// Any request to it, with a JSON body and a token if they are given.
+    pub(crate) async fn rest(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&str>,
+        bearer: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Answer> {
+        let api = &self.api;
+        match &self.https {
+            None => request(method.as_str(), api, path, body, bearer, deadline).await,
+            Some(client) => {
+                request_by_https(client, method, api, path, body, bearer, deadline).await
+            }
+        }
     }
 
     /// Waits until its REST interface answers at all.
@@ -263,7 +279,7 @@ impl Node {
     }
 
     /// A connection of its own to this node's Postgres.
-    pub async fn sql(&self) -> Result<Client> {
+    pub async fn sql(&self) -> Result<tokio_postgres::Client> {
         let config = self.sql_config()?;
         let connecting = tokio::time::timeout(Duration::from_secs(2), config.connect(NoTls));
         let (client, connection) = connecting

@@ -20,14 +20,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Libraries whose information is our debugging.
-const TALKATIVE: &[&str] = &[
-    "openraft",
-    "hyper",
-    "hyper_util",
-    "h2",
-    "reqwest",
-    "tokio_postgres",
-];
+const TALKATIVE: &[&str] = &["openraft", "hyper", "hyper_util", "h2", "tokio_postgres"];
 
 /// Starts logging; a second call changes nothing. What it gives is to be kept to the end.
 pub(crate) fn start(log: &Log) -> Option<Ending> {

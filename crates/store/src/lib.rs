@@ -26,7 +26,7 @@ pub use peer::strangers::{Stranger, Strangers};
 pub use peer::tls::{Tls, TlsError, TlsOptions};
 /// Certificates and keys from files.
 pub mod pem {
-    pub use crate::peer::tls::credentials::{authority, certificates, certified};
+    pub use crate::peer::tls::credentials::{authority, certificates, certified, expires};
 }
 pub use raft::{MemberInfo, Options, RaftStore, Role, Start, Timing};
 pub use remote::{RemoteOptions, RemoteStore};

@@ -76,6 +76,8 @@ pub struct Options {
     pub holds: Arc<Holds>,
     /// By which the members' APIs know each other.
     pub token: api::Token,
+    /// For what agents ask each other.
+    pub client: api::client::Client,
     /// Where the lease is kept: a runtime that nothing of the agent holds up, or the agent's own.
     pub keeper_on: tokio::runtime::Handle,
 }
@@ -93,8 +95,6 @@ pub enum Ended {
 pub enum AgentError {
     #[error(transparent)]
     Note(#[from] NoteError),
-    #[error("http client")]
-    Http(#[from] reqwest::Error),
 }
 
 /// How an agent is told to stop.
@@ -201,7 +201,7 @@ impl Agent {
             enforcer: Arc::new(options.instance.clone()),
             wake: Arc::clone(&wake),
         };
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = options.client.clone();
         let (plan, planned) = watch::channel(None);
         let failsafe = Failsafe {
             me: options.name.clone(),

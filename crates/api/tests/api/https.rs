@@ -1,6 +1,7 @@
-//! HTTPS beside plain HTTP, certificates of clients, and from where something may be changed.
+//! HTTPS, plain HTTP beside it where that is wanted, whom a client believes, certificates of clients, and from where something may be changed.
 
 use crate::world::{Server, World, until};
+use api::client::{Client, Question, Silence, Trust, TrustOptions};
 use api::{Certificate, CertificateOptions, Gate, VerifyClient};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::fs;
@@ -52,6 +53,7 @@ fn options(dir: &Path, verify: VerifyClient) -> CertificateOptions {
         key: dir.join("server.key"),
         authority: Some(dir.join("ca.crt")),
         verify,
+        plain_http: true,
     }
 }
 
@@ -132,6 +134,170 @@ async fn one_port_speaks_both() {
 }
 
 #[tokio::test]
+async fn a_port_with_a_certificate_refuses_plain_http() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let strict = CertificateOptions {
+        plain_http: false,
+        ..options(dir.path(), VerifyClient::None)
+    };
+    let server = served(&world, strict).await;
+    assert_eq!(
+        request(&server, dir.path(), false, "GET /primary").await,
+        Some(200)
+    );
+    let answer = server.get("/primary").await;
+    assert_eq!(answer.status(), 400);
+    let text = answer.text().await.expect("a text");
+    assert!(text.contains("HTTPS only"), "{text}");
+    for path in ["/reload", "/api/v1/switchover"] {
+        assert_eq!(plain(&server, reqwest::Method::POST, path).await, 400);
+    }
+}
+
+/// A server with just these files.
+async fn served(world: &World, options: CertificateOptions) -> Server {
+    let certificate = Certificate::load(options).expect("usable files");
+    let picture = world.picture("a").await;
+    Server::start_with(world, picture, Some(certificate), Gate::default()).await
+}
+
+/// What a client of ours is answered, by the name `host`.
+async fn asks(
+    server: &Server,
+    trust: TrustOptions,
+    host: &str,
+    path: &str,
+) -> Result<u16, Silence> {
+    let url = format!("https://{host}:{}{path}", server.address.port());
+    let client = Client::new(Trust::new(trust));
+    let question = Question::get(&url, Duration::from_secs(10));
+    client.ask(question).await.map(|answer| answer.status)
+}
+
+#[tokio::test]
+async fn a_client_believes_an_authority_and_nobody_else() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let server = served(&world, options(dir.path(), VerifyClient::Required)).await;
+    let file = |name: &str| dir.path().join(name);
+    let trust = TrustOptions {
+        authority: Some(file("ca.crt")),
+        own: Some((file("client.crt"), file("client.key"))),
+        insecure: false,
+    };
+    let unbelieved = |answer, words: &str| match answer {
+        Err(Silence::Unbelieved(why)) => assert!(why.contains(words), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    let ask =
+        async |trust: &TrustOptions, host| asks(&server, trust.clone(), host, "/primary").await;
+    assert_eq!(ask(&trust, "localhost").await, Ok(200));
+    unbelieved(ask(&trust, "127.0.0.1").await, "another name");
+    let nobody = TrustOptions {
+        own: None,
+        ..trust.clone()
+    };
+    assert!(
+        ask(&nobody, "localhost").await.is_err(),
+        "without a certificate of its own"
+    );
+    let system = TrustOptions {
+        authority: None,
+        ..trust.clone()
+    };
+    unbelieved(
+        ask(&system, "localhost").await,
+        "no authority that is believed",
+    );
+    let insecure = TrustOptions {
+        insecure: true,
+        ..system
+    };
+    assert_eq!(ask(&insecure, "127.0.0.1").await, Ok(200));
+    let nothing = TrustOptions {
+        authority: Some(file("none.crt")),
+        ..trust
+    };
+    unbelieved(ask(&nothing, "localhost").await, "none.crt");
+}
+
+#[tokio::test]
+async fn a_certificate_that_signed_itself_is_its_own_authority() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    for name in ["server", "other"] {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("plain");
+        // As `openssl req -x509` makes them.
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let signed = params.self_signed(&key).expect("signed");
+        place(dir.path(), &format!("{name}.crt"), &signed.pem());
+        place(dir.path(), &format!("{name}.key"), &key.serialize_pem());
+    }
+    let files = CertificateOptions {
+        authority: None,
+        ..options(dir.path(), VerifyClient::None)
+    };
+    let server = served(&world, files).await;
+    let by = |name: &str| TrustOptions {
+        authority: Some(dir.path().join(name)),
+        ..TrustOptions::default()
+    };
+    let ask = async |trust, host| asks(&server, trust, host, "/primary").await;
+    assert_eq!(ask(by("server.crt"), "localhost").await, Ok(200));
+    assert!(ask(by("server.crt"), "127.0.0.1").await.is_err());
+    assert!(ask(by("other.crt"), "localhost").await.is_err());
+    let own = TrustOptions {
+        own: Some((dir.path().join("server.crt"), dir.path().join("server.key"))),
+        ..TrustOptions::default()
+    };
+    assert_eq!(ask(own, "localhost").await, Ok(200));
+}
+
+#[tokio::test]
+async fn a_client_takes_the_files_that_there_are_now() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let (server, certificate) = server(&world, dir.path(), VerifyClient::None).await;
+    let client = Client::new(Trust::new(TrustOptions {
+        authority: Some(dir.path().join("ca.crt")),
+        ..TrustOptions::default()
+    }));
+    let url = format!("https://localhost:{}/primary", server.address.port());
+    let ask = async || {
+        client
+            .ask(Question::get(&url, Duration::from_secs(10)))
+            .await
+    };
+    assert!(ask().await.is_ok());
+    certificates(dir.path());
+    certificate.reload().expect("usable files");
+    // The first is refused by what was read before.
+    assert!(ask().await.is_err());
+    assert_eq!(ask().await.map(|answer| answer.status), Ok(200));
+}
+
+#[tokio::test]
+async fn the_end_of_the_certificate_is_a_metric() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(["localhost".to_owned()]).expect("plain");
+    params.not_after = rcgen::date_time_ymd(2041, 2, 3);
+    let signed = params.self_signed(&key).expect("signed");
+    place(dir.path(), "server.crt", &signed.pem());
+    place(dir.path(), "server.key", &key.serialize_pem());
+    let server = served(&world, options(dir.path(), VerifyClient::None)).await;
+    let page = server.get("/metrics").await.text().await.expect("a page");
+    let line = page
+        .lines()
+        .find(|line| line.starts_with("standfast_certificate_expires_seconds{"));
+    let line = line.expect("the metric");
+    assert!(line.contains("of=\"rest\""), "{line}");
+    assert!(line.ends_with(" 2243462400"), "{line}");
+}
+
+#[tokio::test]
 async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
     let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
     certificates(dir.path());
@@ -206,14 +372,17 @@ async fn who_changes_something_shows_a_certificate_where_that_is_asked() {
 #[tokio::test]
 async fn only_the_allowed_addresses_change_something() {
     let world = World::three().await;
-    for (allowlist, allow_members, status) in [
-        (vec!["10.0.0.0/8"], false, 403),
-        (vec!["10.0.0.0/8", "127.0.0.0/8"], false, 202),
+    for (allowlist, names, allow_members, status) in [
+        (vec!["10.0.0.0/8"], vec![], false, 403),
+        (vec!["10.0.0.0/8", "127.0.0.0/8"], vec![], false, 202),
         // The members of this world are on 127.0.0.1.
-        (vec!["10.0.0.0/8"], true, 202),
-        (vec![], true, 202),
+        (vec!["10.0.0.0/8"], vec![], true, 202),
+        (vec![], vec![], true, 202),
+        (vec!["10.0.0.0/8"], vec!["localhost"], false, 202),
+        (vec![], vec!["no-such-host.invalid"], false, 403),
     ] {
         let gate = Gate {
+            allowed_names: names.iter().map(|name| (*name).to_owned()).collect(),
             allowlist: allowlist
                 .iter()
                 .map(|it| it.parse().expect("a network"))
@@ -227,7 +396,7 @@ async fn only_the_allowed_addresses_change_something() {
         let picture = world.picture("a").await;
         let server = Server::start_with(&world, picture, None, gate).await;
         let found = plain(&server, reqwest::Method::POST, "/reload").await;
-        assert_eq!(found, status, "{allowlist:?} {allow_members}");
+        assert_eq!(found, status, "{allowlist:?} {names:?} {allow_members}");
         let read = server.get("/primary").await;
         assert_eq!(read.status(), 200);
         assert_eq!(read.headers()["x-frame-options"], "DENY");

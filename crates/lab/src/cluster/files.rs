@@ -45,6 +45,7 @@ impl Cluster {
                 superuser: "postgres".to_owned(),
                 password: Some(Passwords::default().superuser),
                 agent: None,
+                https: None,
                 host,
             });
         }

@@ -4,6 +4,7 @@
 use super::Cluster;
 use crate::{Disk, Host, Lab, Node, Passwords, Place, free_ports, run_to_end};
 use anyhow::{Context, Result};
+use api::client::{Client, Trust, TrustOptions};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt::Write;
@@ -27,6 +28,8 @@ pub struct Shape {
     pub raft: String,
     /// More of `restapi`, likewise.
     pub restapi: String,
+    /// The authority of the certificates that `restapi` names, if it does.
+    pub authority: Option<PathBuf>,
     /// More of `postgresql.parameters`, likewise.
     pub parameters: String,
 }
@@ -40,6 +43,7 @@ impl Default for Shape {
             etcd: Vec::new(),
             raft: String::new(),
             restapi: String::new(),
+            authority: None,
             parameters: "max_connections: 100".to_owned(),
         }
     }
@@ -218,6 +222,12 @@ postgresql:
         rewind = passwords.rewind,
     );
     write_private(lab, &file, &text)?;
+    let https = shape.authority.clone().map(|authority| {
+        Client::new(Trust::new(TrustOptions {
+            authority: Some(authority),
+            ..TrustOptions::default()
+        }))
+    });
     Ok(Node {
         name: name.to_owned(),
         api: format!("{address}:{rest}"),
@@ -229,6 +239,7 @@ postgresql:
         superuser: "postgres".to_owned(),
         password: Some(passwords.superuser),
         agent: None,
+        https,
         host,
     })
 }
@@ -255,6 +266,7 @@ fn created_monitor(lab: &Lab, host: Arc<Host>, port: u16, secret: &Path) -> Resu
         superuser: String::new(),
         password: None,
         agent: None,
+        https: None,
         data_dir,
         host,
     };
@@ -292,6 +304,7 @@ fn created_node(
         superuser: "postgres".to_owned(),
         password: None,
         agent: None,
+        https: None,
         host,
     };
     let (data, port) = (node.data_dir.display().to_string(), port.to_string());

@@ -4,7 +4,7 @@
 
 mod create;
 
-use super::monitor_url;
+use super::monitor_url::{self, Monitor};
 use super::typed::{
     self, Arguments, Create, Disable, Drop, Enable, Get, GetNode, Perform, Set, SetNode, Show, Verb,
 };
@@ -13,6 +13,7 @@ use crate::config::{Endpoint, Log, LogLevel, check_host};
 use crate::create::{MonitorRequest, PostgresRequest};
 use crate::exit::Failure;
 use crate::paths::absolute;
+use api::client::TrustOptions;
 use api::v1::Action;
 use ha::NodeName;
 use rustix::process::Signal;
@@ -27,7 +28,7 @@ const DEFAULT_PORT: u16 = 5432;
 pub(crate) enum Command {
     Run(Which),
     CreateMonitor(MonitorRequest),
-    CreatePostgres(PostgresRequest),
+    CreatePostgres(Box<PostgresRequest>),
     Ask(Named, Ask),
     Stop {
         which: Which,
@@ -218,7 +219,9 @@ pub(crate) fn log(configured: Log, level: Option<LogLevel>) -> Log {
 pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
     Ok(match arguments.verb {
         Verb::Create(Create::Monitor(typed)) => Command::CreateMonitor(create::monitor(*typed)?),
-        Verb::Create(Create::Postgres(typed)) => Command::CreatePostgres(create::postgres(*typed)?),
+        Verb::Create(Create::Postgres(typed)) => {
+            Command::CreatePostgres(Box::new(create::postgres(*typed)?))
+        }
         Verb::Run(own) => Command::Run(which(own)?),
         Verb::Show(show) => self::show(show)?,
         Verb::Status(table) => ask(table.target, Ask::Status { json: table.json })?,
@@ -240,7 +243,7 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
         Verb::Set(Set::Node(SetNode::ReplicationQuorum { node, value })) => {
             set(node, NodeValue::ReplicationQuorum(value))?
         }
-        Verb::Drop(Drop::Node(args)) => drop_node(args)?,
+        Verb::Drop(Drop::Node(args)) => drop_node(*args)?,
         Verb::Drop(Drop::Monitor(args)) => {
             let consent = Consent {
                 yes: args.consent.yes,
@@ -409,16 +412,17 @@ fn drop_node(args: typed::DropNode) -> Result<Command, Failure> {
 
 fn ask(target: typed::Target, ask: Ask) -> Result<Command, Failure> {
     one_group(target.scope.group)?;
+    let monitor = target.monitor.as_deref().map(monitor_address);
+    let monitor = monitor.transpose()?.unwrap_or_default();
     let named = Named {
         pgdata: target
             .local
             .pgdata
             .map(|dir| made_absolute(&dir))
             .transpose()?,
-        monitor: target
-            .monitor
-            .as_deref()
-            .map_or(Ok(Vec::new()), monitor_address)?,
+        monitor: monitor.endpoints,
+        https: monitor.https,
+        trust: trust(target.scope.trust)?,
         formation: target.scope.formation,
         secret_file: target
             .scope
@@ -463,10 +467,21 @@ fn made_absolute(path: &Path) -> Result<PathBuf, Failure> {
     absolute(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
 }
 
-fn monitor_address(text: &str) -> Result<Vec<Endpoint>, Failure> {
+/// A certificate without a key of its own holds both.
+fn trust(typed: typed::Trust) -> Result<TrustOptions, Failure> {
+    let made = |file: Option<PathBuf>| file.map(|file| made_absolute(&file)).transpose();
+    let (certificate, key) = (made(typed.cert_file)?, made(typed.key_file)?);
+    Ok(TrustOptions {
+        authority: made(typed.ca_file)?,
+        own: certificate.map(|file| (file.clone(), key.unwrap_or(file))),
+        insecure: typed.insecure,
+    })
+}
+
+fn monitor_address(text: &str) -> Result<Monitor, Failure> {
     monitor_url::parse(text).map_err(|bad| {
         Failure::usage(format!("--monitor: {bad}"))
-            .hint("write HOST:PORT, http://HOST:PORT or postgres://autoctl_node@HOST:PORT/pg_auto_failover")
+            .hint("write HOST:PORT, http://HOST:PORT, https://HOST:PORT or postgres://autoctl_node@HOST:PORT/pg_auto_failover")
     })
 }
 

@@ -1,4 +1,5 @@
-//! `--monitor` in the forms that people have: `HOST:PORT`, `http://HOST:PORT`, and the URL that pg_autoctl prints.
+//! `--monitor` in the forms that people have: `HOST:PORT`, `http://HOST:PORT`, `https://HOST:PORT`,
+//! and the URL that pg_autoctl prints.
 
 use crate::config::{BadEndpoint, Endpoint};
 
@@ -7,15 +8,30 @@ use crate::config::{BadEndpoint, Endpoint};
 pub(crate) enum BadMonitor {
     #[error(transparent)]
     Endpoint(#[from] BadEndpoint),
-    #[error("{0}:// is not spoken here, write http://HOST:PORT")]
+    #[error("{0}:// is not spoken here, write http://HOST:PORT or https://HOST:PORT")]
     Scheme(String),
 }
 
+/// What a text names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Monitor {
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// `None`: the text does not say.
+    pub(crate) https: Option<bool>,
+}
+
 /// The addresses that the text names; several are separated by commas.
-pub(crate) fn parse(text: &str) -> Result<Vec<Endpoint>, BadMonitor> {
+pub(crate) fn parse(text: &str) -> Result<Monitor, BadMonitor> {
+    let mut https = None;
     let (authority, default_port) = match text.split_once("://") {
         None => (text, None),
-        Some(("http", rest)) => (until_path(rest), Some(80)),
+        Some((scheme @ ("http" | "https"), rest)) => {
+            https = Some(scheme == "https");
+            (
+                until_path(rest),
+                Some(if scheme == "https" { 443 } else { 80 }),
+            )
+        }
         Some(("postgres" | "postgresql", rest)) => {
             let authority = until_path(rest);
             // The user (autoctl_node) and a password mean nothing to us; the password is not even looked at.
@@ -42,7 +58,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Endpoint>, BadMonitor> {
         .collect::<Result<Vec<_>, _>>()?;
     match endpoints.iter().find(|endpoint| endpoint.is_any()) {
         Some(any) => Err(BadEndpoint::Host(any.host.clone()).into()),
-        None => Ok(endpoints),
+        None => Ok(Monitor { endpoints, https }),
     }
 }
 
@@ -55,7 +71,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &str) {
-        let endpoints = parse(text).unwrap();
+        let endpoints = parse(text).unwrap().endpoints;
         let shown: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
         assert_eq!(shown.join(" "), expected, "{text}");
     }
@@ -78,6 +94,14 @@ mod tests {
             "[::1]:5432",
         );
         check("a:1,b:2", "a:1 b:2");
+        check("https://a:1,b/", "a:1 b:443");
+        for (text, https) in [
+            ("https://a:1", Some(true)),
+            ("http://a:1", Some(false)),
+            ("a:1", None),
+        ] {
+            assert_eq!(parse(text).unwrap().https, https, "{text}");
+        }
     }
 
     #[test]
@@ -85,7 +109,7 @@ mod tests {
         for text in [
             "",
             "monitor",
-            "https://a:1",
+            "ftp://a:1",
             "a:0",
             "a:99999",
             "http://:80",

@@ -42,7 +42,7 @@ fn asked(line: &str) -> (Named, Ask) {
 
 fn created(line: &str) -> PostgresRequest {
     match meaning(line) {
-        Command::CreatePostgres(request) => request,
+        Command::CreatePostgres(request) => *request,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -326,7 +326,7 @@ fn what_can_not_be_meant_is_a_usage_error() {
         "create monitor --pgdata /m --pgport 70000",
         "create monitor --pgdata /m --pgport x",
         "create monitor --pgdata /m --name a,b",
-        "create postgres --pgdata /a --monitor https://m:1",
+        "create postgres --pgdata /a --monitor ftp://m:1",
         "create postgres --pgdata /a --monitor m",
         "create postgres --pgdata /a --monitor m:1 --candidate-priority 101",
         "create postgres --pgdata /a --monitor m:1 --replication-quorum perhaps",

@@ -139,7 +139,7 @@ pub(crate) struct Own {
 pub(crate) struct Target {
     #[command(flatten)]
     pub(crate) local: Local,
-    /// Any member's address, as HOST:PORT, http://HOST:PORT or pg_autoctl's postgres:// form
+    /// Any member's address, as HOST:PORT, http://HOST:PORT, https://HOST:PORT or pg_autoctl's postgres:// form
     #[arg(long, env = "PG_AUTOCTL_MONITOR", value_name = "URL")]
     pub(crate) monitor: Option<String>,
     #[command(flatten)]
@@ -157,6 +157,30 @@ pub(crate) struct Scope {
     /// File of the cluster secret
     #[arg(long, env = "STANDFAST_SECRET_FILE", value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
+/// What the configuration's `ctl` says otherwise
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Trust {
+    /// The authorities of the members' REST certificates, in PEM
+    #[arg(long, env = "STANDFAST_CA_FILE", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// A certificate to show, where members ask for one; with its key, unless --key-file names that
+    #[arg(long, env = "STANDFAST_CERT_FILE", value_name = "FILE")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// The private key of that certificate
+    #[arg(
+        long,
+        env = "STANDFAST_KEY_FILE",
+        requires = "cert_file",
+        value_name = "FILE"
+    )]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Believe whoever answers by HTTPS
+    #[arg(long, short = 'k')]
+    pub(crate) insecure: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -350,7 +374,7 @@ pub(crate) enum SetNode {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Drop {
     /// Remove a node from the cluster; its data stay unless --destroy
-    Node(DropNode),
+    Node(Box<DropNode>),
     /// Remove the monitor of this machine
     Monitor(DropMonitor),
 }

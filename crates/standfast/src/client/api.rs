@@ -3,49 +3,36 @@
 //! **Invariant:** every request ends: connecting and answering have their limits. An order that may have been received
 //! is never sent to a second member.
 
-use crate::config::Endpoint;
+use crate::config::RestAddress;
 use crate::exit::{ExitCode, Failure};
 use crate::secret::ClusterSecret;
+use api::client::{Answer, Client, Method, Question, Silence, Trust};
 use api::v1;
-use reqwest::{Client, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// An answer longer than this is not one of ours.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// The API of a cluster, by its members' addresses.
 #[derive(Debug)]
 pub(crate) struct Api {
     client: Client,
-    members: Vec<Endpoint>,
+    members: Vec<RestAddress>,
     /// The one that answered last.
     preferred: AtomicUsize,
     /// For what changes something; `None`: only reads are possible.
     authorization: Option<String>,
 }
 
-/// Why there is no answer.
-enum Silence {
-    /// Nothing was sent: another member may be asked.
-    NotSent(String),
-    /// It may have been received.
-    Unknown(String),
-}
-
 impl Api {
-    pub(crate) fn to(members: Vec<Endpoint>, secret: Option<&ClusterSecret>) -> Self {
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            // Members are neighbours; a proxy of the environment is for the world outside.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap_or_default();
+    pub(crate) fn to(
+        members: Vec<RestAddress>,
+        secret: Option<&ClusterSecret>,
+        trust: Trust,
+    ) -> Self {
+        let client = Client::new(trust);
         let authorization = secret.map(|secret| secret.api_token().header());
         Self {
             client,
@@ -57,7 +44,7 @@ impl Api {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let mut reasons = Vec::new();
-        let mut answered = false;
+        let (mut answered, mut unbelieved) = (false, false);
         for index in self.order() {
             let member = &self.members[index];
             match self
@@ -65,27 +52,28 @@ impl Api {
                 .await
             {
                 // A member without contact to the store knows less than the others.
-                Ok((StatusCode::SERVICE_UNAVAILABLE, body)) => {
+                Ok(answer) if answer.status == 503 => {
                     answered = true;
                     reasons.push(format!(
                         "{member}: {}",
-                        refusal(&body, "is not in contact with its store").message
+                        refusal(&answer.body, "is not in contact with its store").message
                     ));
                 }
                 // Whatever answers there, perhaps a proxy: it is no member.
-                Ok((status, body)) if !status.is_success() && is_foreign(&body) => {
-                    reasons.push(format!("{member}: {status}, from something else"));
+                Ok(answer) if !is_good(&answer) && is_foreign(&answer.body) => {
+                    reasons.push(format!("{member}: {}", stranger(&answer)));
                 }
-                Ok((status, body)) => {
+                Ok(answer) => {
                     self.preferred.store(index, Ordering::Relaxed);
-                    return read(status, &body);
+                    return read(&answer);
                 }
-                Err(Silence::NotSent(why) | Silence::Unknown(why)) => {
-                    reasons.push(format!("{member}: {why}"));
+                Err(silence) => {
+                    unbelieved |= matches!(silence, Silence::Unbelieved(_));
+                    reasons.push(format!("{member}: {silence}"));
                 }
             }
         }
-        let failure = self.unreachable(&reasons);
+        let failure = unreachable(&reasons, unbelieved);
         Err(match answered {
             true => failure.hint(
                 "a majority of the store's members must run and reach each other; the log of the one that answered \
@@ -123,15 +111,23 @@ impl Api {
                 Failure::error("this changes something, and the cluster secret is not known here");
             return Err(failure.hint("name its file with --secret-file").into());
         }
-        let mut reasons = Vec::new();
+        let (mut reasons, mut unbelieved) = (Vec::new(), false);
         for index in self.order() {
             let member = &self.members[index];
             match self.send(method.clone(), member, path, body, limit).await {
-                Ok((status, answer)) => {
+                // Nothing that speaks like this takes orders.
+                Ok(answer) if answer.status == 400 && is_foreign(&answer.body) => {
+                    reasons.push(format!("{member}: {}", stranger(&answer)));
+                }
+                Ok(answer) => {
                     self.preferred.store(index, Ordering::Relaxed);
-                    return read(status, &answer);
+                    return read(&answer);
                 }
                 Err(Silence::NotSent(why)) => reasons.push(format!("{member}: {why}")),
+                Err(Silence::Unbelieved(why)) => {
+                    unbelieved = true;
+                    reasons.push(format!("{member}: {why}"));
+                }
                 Err(Silence::Unknown(why)) => {
                     let what = format!(
                         "{member} did not answer ({why}), the order may have been received"
@@ -143,7 +139,7 @@ impl Api {
                 }
             }
         }
-        Err(self.unreachable(&reasons).into())
+        Err(unreachable(&reasons, unbelieved).into())
     }
 
     fn order(&self) -> impl Iterator<Item = usize> + use<> {
@@ -154,77 +150,66 @@ impl Api {
     async fn send<B: Serialize>(
         &self,
         method: Method,
-        member: &Endpoint,
+        member: &RestAddress,
         path: &str,
         body: Option<&B>,
         limit: Duration,
-    ) -> Result<(StatusCode, Vec<u8>), Silence> {
-        let mut request = self
-            .client
-            .request(method, format!("http://{member}{path}"))
-            .timeout(limit);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(reqwest::header::AUTHORIZATION, authorization);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let mut response = request.send().await.map_err(|error| {
-            let why = innermost(&error);
-            if error.is_connect() || error.is_builder() {
-                Silence::NotSent(why)
-            } else {
-                Silence::Unknown(why)
-            }
-        })?;
-        let status = response.status();
-        let mut answer = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if answer.len() + chunk.len() <= ANSWER_BYTES_MAX => {
-                    answer.extend_from_slice(&chunk)
-                }
-                Ok(Some(_)) => return Err(Silence::Unknown("the answer is too long".to_owned())),
-                Ok(None) => return Ok((status, answer)),
-                Err(error) => return Err(Silence::Unknown(innermost(&error))),
-            }
-        }
-    }
-
-    fn unreachable(&self, reasons: &[String]) -> Failure {
-        let what = match reasons {
-            [] => "no member's address is known".to_owned(),
-            [one] => format!("no answer from {one}"),
-            many => format!("no member answers: {}", many.join("; ")),
+    ) -> Result<Answer, Silence> {
+        let written = body.map(serde_json::to_vec).transpose();
+        let question = Question {
+            method,
+            url: &format!("{}{path}", member.url()),
+            authorization: self.authorization.as_deref(),
+            body: written.map_err(|error| Silence::NotSent(error.to_string()))?,
+            limit,
         };
-        let hint =
-            "is the node's agent running? any other member can be named with --monitor HOST:PORT";
-        Failure::new(ExitCode::Unreachable, what).hint(hint)
+        self.client.ask(question).await
     }
 }
 
-/// The innermost cause says most: `Connection refused (os error 111)`.
-pub(crate) fn innermost(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+fn unreachable(reasons: &[String], unbelieved: bool) -> Failure {
+    let what = match reasons {
+        [] => "no member's address is known".to_owned(),
+        [one] => format!("no answer from {one}"),
+        many => format!("no member answers: {}", many.join("; ")),
+    };
+    let hint = match unbelieved {
+        true => {
+            "--ca-file, or ctl.cacert in the node's configuration, names the authority of the members' certificates; \
+             --insecure believes anybody"
+        }
+        false => {
+            "is the node's agent running? any other member can be named with --monitor HOST:PORT"
+        }
+    };
+    Failure::new(ExitCode::Unreachable, what).hint(hint)
 }
 
-fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> anyhow::Result<T> {
-    if status.is_success() {
-        return serde_json::from_slice(body).map_err(|error| {
+fn is_good(answer: &Answer) -> bool {
+    (200..300).contains(&answer.status)
+}
+
+/// What answers there is no member, or is one that was asked in the wrong way.
+fn stranger(answer: &Answer) -> String {
+    let said = String::from_utf8_lossy(&answer.body);
+    let first = said.lines().next().unwrap_or_default();
+    match answer.status {
+        400 if first.contains("HTTPS only") => first.to_owned(),
+        status => format!("{status}, from something else"),
+    }
+}
+
+fn read<T: DeserializeOwned>(answer: &Answer) -> anyhow::Result<T> {
+    if is_good(answer) {
+        return serde_json::from_slice(&answer.body).map_err(|error| {
             let what = format!("the answer can't be understood: {error}");
             Failure::error(what)
                 .hint("does the member run another version?")
                 .into()
         });
     }
-    Err(refusal(body, &format!("the member answered {status}")).into())
+    let otherwise = format!("the member answered {}", answer.status);
+    Err(refusal(&answer.body, &otherwise).into())
 }
 
 fn is_foreign(body: &[u8]) -> bool {

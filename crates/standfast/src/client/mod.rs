@@ -18,7 +18,7 @@ mod target;
 mod uri;
 mod watch;
 
-pub(crate) use api::{Api, innermost};
+pub(crate) use api::Api;
 pub(crate) use local::{reload, stop};
 pub(crate) use target::Target;
 pub(crate) use target::{Named, load, members_of};

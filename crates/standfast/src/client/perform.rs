@@ -8,9 +8,9 @@ use crate::cli::meant::{MaintenanceOrder, PerformOrder};
 use crate::confirm::confirm;
 use crate::exit::{ExitCode, Failure};
 use crate::output::{line, note, print};
+use api::client::Method;
 use api::v1::{Action, Explain, Maintenance, Node, Outcome, OutcomeKind, Perform, State};
 use ha::{NodeName, NodeState};
-use reqwest::Method;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -2,10 +2,11 @@
 //! was known when a member last answered.
 
 use super::Api;
-use crate::config::{Config, Endpoint, RaftStart, write_private};
+use crate::config::{Config, Endpoint, RaftStart, RestAddress, write_private};
 use crate::exit::Failure;
 use crate::paths::Homes;
 use crate::secret::ClusterSecret;
+use api::client::{Trust, TrustOptions};
 use api::v1::State;
 use ha::NodeName;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ pub(crate) struct Target {
     pub(crate) api: Api,
     /// The formation that was named.
     formation: Option<String>,
-    known: Vec<Endpoint>,
+    known: Vec<RestAddress>,
 }
 
 /// What a target is made of.
@@ -29,8 +30,51 @@ pub(crate) struct Target {
 pub(crate) struct Named {
     pub(crate) pgdata: Option<PathBuf>,
     pub(crate) monitor: Vec<Endpoint>,
+    /// How those are spoken to, if that was said.
+    pub(crate) https: Option<bool>,
+    /// What was said of certificates.
+    pub(crate) trust: TrustOptions,
     pub(crate) formation: Option<String>,
     pub(crate) secret_file: Option<PathBuf>,
+}
+
+impl Named {
+    /// Who has a certificate, or names an authority, means HTTPS.
+    fn addresses(&self, config: Option<&Config>) -> Vec<RestAddress> {
+        let certified = config.is_some_and(|config| config.restapi.certificate.is_some());
+        let meant = certified || self.trust != TrustOptions::default();
+        let https = self.https.unwrap_or(meant);
+        let address = |endpoint: &Endpoint| RestAddress {
+            https,
+            endpoint: endpoint.clone(),
+        };
+        self.monitor.iter().map(address).collect()
+    }
+
+    /// What was typed goes before what is configured.
+    fn trust(&self, config: Option<&Config>) -> TrustOptions {
+        let configured = config.map(|config| config.trust.clone());
+        let configured = configured.unwrap_or_default();
+        let typed = self.trust.clone();
+        TrustOptions {
+            authority: typed.authority.or(configured.authority),
+            own: typed.own.or(configured.own),
+            insecure: typed.insecure || configured.insecure,
+        }
+    }
+
+    /// The cluster's API, by the addresses that were named, or else by those that the node knows.
+    pub(crate) fn api(&self, config: Option<&Config>, secret: Option<&ClusterSecret>) -> Api {
+        let trust = Trust::new(self.trust(config));
+        Api::to(self.known(config), secret, trust)
+    }
+
+    fn known(&self, config: Option<&Config>) -> Vec<RestAddress> {
+        match (config, self.monitor.is_empty()) {
+            (Some(config), true) => members_of(config),
+            _ => self.addresses(config),
+        }
+    }
 }
 
 impl Target {
@@ -46,10 +90,6 @@ impl Target {
                 return Err(failure.hint(hint).into());
             }
         };
-        let mut known = named.monitor.clone();
-        if let (Some(config), true) = (&config, known.is_empty()) {
-            known = members_of(config);
-        }
         // Reading needs no secret; what changes something complains when there is none.
         let secret = match (&named.secret_file, &config) {
             (Some(file), _) => ClusterSecret::read(file),
@@ -61,7 +101,8 @@ impl Target {
             Err(error) if named.secret_file.is_some() => return Err(error.into()),
             Err(_) => None,
         };
-        let api = Api::to(known.clone(), secret.as_ref());
+        let api = named.api(config.as_ref(), secret.as_ref());
+        let known = named.known(config.as_ref());
         Ok(Self {
             config,
             api,
@@ -101,10 +142,10 @@ impl Target {
         let members: Vec<String> = state
             .nodes
             .iter()
-            .filter_map(|node| node.api_url.split_once("://").map(|(_, place)| place))
-            .filter_map(|address| address.split('/').next().map(str::to_owned))
+            .filter_map(|node| RestAddress::parse(&node.api_url, false).ok())
+            .map(|address| address.url())
             .collect();
-        let known: Vec<String> = self.known.iter().map(Endpoint::to_string).collect();
+        let known: Vec<String> = self.known.iter().map(RestAddress::url).collect();
         if members.iter().all(|member| known.contains(member)) {
             return;
         }
@@ -132,18 +173,28 @@ pub(crate) fn load(pgdata: &Path, homes: &Homes) -> anyhow::Result<Config> {
 }
 
 /// Its own API first, then every other that it has heard of.
-pub(crate) fn members_of(config: &Config) -> Vec<Endpoint> {
-    let mut members = vec![config.restapi.connect_address.clone()];
+pub(crate) fn members_of(config: &Config) -> Vec<RestAddress> {
+    let own = config.api_address();
+    let https = own.https;
+    let mut members = vec![own];
     if let Some(raft) = config.raft().filter(|raft| raft.listen.is_none()) {
-        match &raft.start {
-            RaftStart::Found => {}
-            RaftStart::Members(listed) => members.extend(listed.values().cloned()),
-            RaftStart::Join(listed) => members.extend(listed.iter().cloned()),
-        }
+        let listed: Vec<&Endpoint> = match &raft.start {
+            RaftStart::Found => Vec::new(),
+            RaftStart::Members(listed) => listed.values().collect(),
+            RaftStart::Join(listed) => listed.iter().collect(),
+        };
+        // They share the port; that they have certificates is likely where this one has.
+        members.extend(listed.into_iter().map(|endpoint| RestAddress {
+            https,
+            endpoint: endpoint.clone(),
+        }));
     }
     let cached = std::fs::read(config.state_dir.join(CACHE)).unwrap_or_default();
     let cached: Vec<String> = serde_json::from_slice(&cached).unwrap_or_default();
-    members.extend(cached.iter().filter_map(|address| address.parse().ok()));
+    let cached = cached
+        .iter()
+        .filter_map(|address| RestAddress::parse(address, https).ok());
+    members.extend(cached);
     let mut seen = std::collections::BTreeSet::new();
     members.retain(|member| seen.insert(member.clone()));
     members

@@ -2,8 +2,9 @@
 
 use super::problem::ConfigError;
 use super::section::{Findings, Section};
-use super::values::Endpoint;
+use super::values::RestAddress;
 use super::{BasicAuth, Etcd, Password, read, sources, tree};
+use api::client::TrustOptions;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,9 @@ pub(crate) struct Client {
     pub(crate) namespace: Option<String>,
     pub(crate) etcd: Option<Etcd>,
     /// REST interfaces of members.
-    pub(crate) members: Vec<Endpoint>,
+    pub(crate) members: Vec<RestAddress>,
+    /// For HTTPS.
+    pub(crate) trust: TrustOptions,
     /// For what changes something through them.
     pub(crate) login: Option<BasicAuth>,
     pub(crate) secret_file: Option<PathBuf>,
@@ -62,16 +65,19 @@ fn client(root: &Section<'_>) -> Client {
         })
     };
     let secret = |section: &Section<'_>| text(section, "secret_file").map(PathBuf::from);
-    let rest = text(&root.section("restapi"), "connect_address");
+    let rest = root.section("restapi");
+    let https = rest.is_given("certfile");
+    let rest = text(&rest, "connect_address");
     let namespace = text(root, "namespace").map(|text| text.trim_matches('/').to_owned());
     Client {
         scope: text(root, "scope"),
         namespace,
         etcd: etcd.and_then(|section| read::etcd(section)),
         members: rest
-            .and_then(|text| text.parse().ok())
+            .and_then(|text| RestAddress::parse(&text, https).ok())
             .into_iter()
             .collect(),
+        trust: read::trust(root),
         login: login(root.section("ctl")).or_else(|| login(root.section("restapi"))),
         secret_file: secret(&store).or_else(|| secret(&store.section("raft"))),
     }

@@ -24,7 +24,9 @@ mod write;
 pub(crate) use client::{Client, yaml_to_json};
 pub(crate) use import::import;
 pub(crate) use problem::{ConfigError, Problem};
-pub(crate) use values::{BadEndpoint, Endpoint, Password, check_host, is_loopback, parse_port};
+pub(crate) use values::{
+    BadEndpoint, Endpoint, Password, RestAddress, check_host, is_loopback, parse_port,
+};
 pub(crate) use write::{write_file, write_private};
 
 use crate::logging::Pattern;
@@ -47,6 +49,8 @@ pub(crate) struct Config {
     /// The node's own files: pid file, identity, journal, caches, the store's log.
     pub(crate) state_dir: PathBuf,
     pub(crate) restapi: RestApi,
+    /// For what this node and its commands ask other members by HTTPS.
+    pub(crate) trust: api::client::TrustOptions,
     pub(crate) store: StoreChoice,
     /// What every node of the cluster knows and nobody else.
     pub(crate) secret_file: PathBuf,
@@ -74,11 +78,14 @@ impl Config {
 
     /// The address under which other members reach this node's API.
     pub(crate) fn api_url(&self) -> String {
-        let scheme = match self.restapi.certificate {
-            Some(_) => "https",
-            None => "http",
-        };
-        format!("{scheme}://{}", self.restapi.connect_address)
+        self.api_address().url()
+    }
+
+    pub(crate) fn api_address(&self) -> RestAddress {
+        RestAddress {
+            https: self.restapi.certificate.is_some(),
+            endpoint: self.restapi.connect_address.clone(),
+        }
     }
 
     /// Reads and checks a file, or a directory of files, and the environment over it. What is odd and harmless comes
@@ -132,7 +139,7 @@ pub(crate) struct RestApi {
     pub(crate) connect_address: Endpoint,
     /// Basic authentication for the verbs that change something, beside the cluster secret's token.
     pub(crate) authentication: Option<BasicAuth>,
-    /// HTTPS, beside plain HTTP on the same port.
+    /// HTTPS.
     pub(crate) certificate: Option<api::CertificateOptions>,
     pub(crate) gate: api::Gate,
 }

@@ -8,6 +8,7 @@ mod network;
 mod places;
 mod postgresql;
 mod store;
+mod trust;
 
 use super::problem::{ConfigError, Problem};
 use super::section::{At, Findings, Section};
@@ -25,6 +26,7 @@ use network::restapi;
 use places::absolute_path;
 use postgresql::postgresql;
 use std::path::{Path, PathBuf};
+pub(super) use trust::trust;
 
 /// The whole file.
 pub(super) fn read(
@@ -82,6 +84,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         .map_or_else(|| file.to_owned(), |pg| pg.data_dir.clone());
     let state_dir = state_dir(root, &anchor, postgresql.as_ref(), homes);
     let restapi = restapi(root);
+    let trust = trust(root);
     let chosen = store::store(root, restapi.as_ref(), &state_dir, homes);
     let data_dir = anchor.display().to_string();
     let told = Told {
@@ -96,7 +99,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         cgroup: absolute_path(&guard_section, "cgroup"),
     };
     guard_section.finish(&[]);
-    root.finish(&["ctl", "watchdog", "citus", "kubernetes", "proxy"]);
+    root.finish(&["watchdog", "citus", "kubernetes", "proxy"]);
     if witness && postgresql.is_some() {
         root.refuse(
             "witness",
@@ -125,6 +128,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         name: name?,
         state_dir,
         restapi: restapi?,
+        trust,
         store: chosen,
         secret_file,
         postgresql: if witness { None } else { Some(postgresql?) },

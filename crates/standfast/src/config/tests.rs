@@ -211,6 +211,70 @@ fn unknown_keys_name_their_line_and_the_nearest_key() {
 }
 
 #[test]
+fn certificates_of_commands_are_those_of_ctl_or_of_the_rest_interface() {
+    let rest = "certfile: /r.crt, keyfile: /r.key, cafile: /r.ca";
+    let node = |more: &str, ctl: &str| {
+        let text = altered("restapi:\n", &format!("ctl: {{{ctl}}}\nrestapi:\n"));
+        let listen = "  listen: 127.0.0.1:8008\n";
+        assert!(text.contains(listen), "{text}");
+        text.replace(listen, &format!("{listen}{more}"))
+    };
+    let lines = format!("  {}\n", rest.replace(", ", "\n  "));
+    let (crt, key) = ("/r.crt".into(), "/r.key".into());
+    let trust = sound(&node(&lines, "")).trust;
+    assert_eq!(trust.authority, Some("/r.ca".into()));
+    assert_eq!(trust.own, Some((crt, key)));
+    assert!(!trust.insecure);
+    let own = "cacert: /c.ca, certfile: /c.pem, insecure: true, authentication: {username: u, password: p}";
+    let config = sound(&node(&lines, own));
+    assert_eq!(config.trust.authority, Some("/c.ca".into()));
+    // Both in one file.
+    assert_eq!(config.trust.own, Some(("/c.pem".into(), "/c.pem".into())));
+    assert!(config.trust.insecure);
+    assert_eq!(config.api_url(), "https://127.0.0.1:8008");
+    for (more, ctl, line) in [
+        ("", "keyfile_password: planted", 3),
+        ("  keyfile_password: planted\n", "", 6),
+    ] {
+        let error = load(node(more, ctl).as_bytes()).unwrap_err().to_string();
+        assert!(
+            error.contains("keyfile_password: keys with a passphrase are not"),
+            "{error}"
+        );
+        assert!(
+            error.contains(&format!("line {line}")) && !error.contains("planted"),
+            "{error}"
+        );
+    }
+    check_warning(
+        &node("", "cacrt: /x"),
+        expect!["line 3: ctl.cacrt: unknown key, did you mean `cacert`?"],
+    );
+}
+
+#[test]
+fn an_allowlist_has_addresses_networks_and_names() {
+    let with = |list: &str| {
+        altered(
+            "  listen: 127.0.0.1:8008\n",
+            &format!("  listen: 127.0.0.1:8008\n  allowlist: [{list}]\n"),
+        )
+    };
+    let gate = sound(&with("10.0.0.0/8, '::1', admin, db-1.example.org"))
+        .restapi
+        .gate;
+    assert_eq!(gate.allowlist.len(), 2);
+    assert_eq!(gate.allowed_names, ["admin", "db-1.example.org"]);
+    for bad in ["10.0.0.0/33", "10.0.0", "10.0.0.256", "a b", "'a:80'"] {
+        let error = load(with(bad).as_bytes()).unwrap_err().to_string();
+        assert!(
+            error.contains("line 5: restapi.allowlist"),
+            "{bad}: {error}"
+        );
+    }
+}
+
+#[test]
 fn an_absent_synchronous_mode_is_patronis_and_said_so() {
     let text = altered("    synchronous_mode: quorum", "    ttl: 3");
     check_warning(

@@ -37,6 +37,38 @@ impl Endpoint {
     }
 }
 
+/// A member's REST interface. It is shown without its scheme, as people type it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RestAddress {
+    pub(crate) https: bool,
+    pub(crate) endpoint: Endpoint,
+}
+
+impl RestAddress {
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.https { "https" } else { "http" };
+        format!("{scheme}://{}", self.endpoint)
+    }
+
+    /// Of a URL with any path, or of `HOST:PORT`, which says nothing of how it is spoken to.
+    pub(crate) fn parse(text: &str, https: bool) -> Result<Self, BadEndpoint> {
+        let (https, rest) = match text.split_once("://") {
+            Some((scheme, rest)) => (scheme == "https", rest),
+            None => (https, text),
+        };
+        let place = rest.split('/').next().unwrap_or_default();
+        let endpoint = place.parse()?;
+        Ok(Self { https, endpoint })
+    }
+}
+
+impl fmt::Display for RestAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.endpoint.fmt(f)
+    }
+}
+
 /// `localhost`, `127.0.0.0/8` and `::1`.
 pub(crate) fn is_loopback(host: &str) -> bool {
     host == "localhost"

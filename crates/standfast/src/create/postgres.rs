@@ -5,13 +5,14 @@ use super::{
     Created, StoreFiles, certificates, check_writable, existing, identity, network,
     note_without_effect, path_value, refuse_root_directory, say_next, warn_of,
 };
-use crate::client::Api;
+use crate::client::{Api, Named};
 use crate::config::{Config, Endpoint, check_host, is_loopback, write_file};
 use crate::exit::{ExitCode, Failure};
 use crate::output::note;
 use crate::paths::Homes;
 use crate::secret::ClusterSecret;
 use anyhow::Context as _;
+use api::client::TrustOptions;
 use api::v1::{Register, Registered, State};
 use ha::NodeName;
 use postgres::{DataDir, Instance, PostgresError};
@@ -32,6 +33,10 @@ pub(crate) struct PostgresRequest {
     pub(crate) name: Option<NodeName>,
     pub(crate) pgctl: Option<PathBuf>,
     pub(crate) monitor: Vec<Endpoint>,
+    /// How that is spoken to, if that was said.
+    pub(crate) https: Option<bool>,
+    /// What was said of its certificate.
+    pub(crate) trust: TrustOptions,
     /// The cluster that must answer there, when one was named.
     pub(crate) scope: Option<String>,
     pub(crate) superuser: String,
@@ -44,6 +49,18 @@ pub(crate) struct PostgresRequest {
     pub(crate) certificates: Option<StoreFiles>,
     pub(crate) run: bool,
     pub(crate) without_effect: Vec<String>,
+}
+
+impl PostgresRequest {
+    /// Whom to ask.
+    fn named(&self) -> Named {
+        Named {
+            monitor: self.monitor.clone(),
+            https: self.https,
+            trust: self.trust.clone(),
+            ..Named::default()
+        }
+    }
 }
 
 /// Whom the instance lets in.
@@ -137,7 +154,7 @@ pub(crate) async fn create_postgres(
     };
 
     warn_of(&host);
-    let api = Api::to(request.monitor.clone(), Some(&secret));
+    let api = request.named().api(None, Some(&secret));
     let state = state_of_the_cluster(&api).await?;
     check_cluster(request, &state, &found)?;
     check_major(&state, major)?;

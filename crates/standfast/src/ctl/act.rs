@@ -11,8 +11,8 @@ use super::show::{exists, members};
 use super::typed::{Flush, Reinit, Reload, Restart, Role};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
+use api::client::Method;
 use rand::seq::SliceRandom as _;
-use reqwest::Method;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 

@@ -8,9 +8,9 @@ use super::typed::{Failover, Switchover};
 use super::{ask, timestamp};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
+use api::client::Method;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned, civil};
-use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 /// What is to be done, as typed.

@@ -65,11 +65,7 @@ impl Member {
     pub(super) fn url(&self, path: &str) -> String {
         let base = self.api_url.trim_end_matches('/');
         let base = base.strip_suffix("/patroni").unwrap_or(base);
-        // Whoever has HTTPS answers plain HTTP on the same port.
-        match base.strip_prefix("https://") {
-            Some(place) => format!("http://{place}/{path}"),
-            None => format!("{base}/{path}"),
-        }
+        format!("{base}/{path}")
     }
 
     pub(super) fn may_lead(&self) -> bool {

@@ -11,7 +11,7 @@ use super::{ask, diff, yaml};
 use crate::config::yaml_to_json;
 use crate::exit::{ExitCode, Failure};
 use crate::output;
-use reqwest::Method;
+use api::client::Method;
 use serde_json::{Map, Value};
 use std::path::Path;
 use std::process::Command;

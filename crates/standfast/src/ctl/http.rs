@@ -2,18 +2,14 @@
 //!
 //! **Invariant:** every request ends within its limit.
 
-use crate::client::innermost;
-use reqwest::{Client, Method};
+use api::client::{Client, Method, Question, Trust};
 use serde_json::Value;
 use std::time::Duration;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For what only reads.
 pub(super) const SOON: Duration = Duration::from_secs(5);
 /// For what waits for a change of leader or a restart.
 pub(super) const LONG: Duration = Duration::from_secs(600);
-/// An answer longer than this is not one of ours.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// What a member said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,16 +32,9 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(authorization: Option<String>) -> Self {
-        let client = Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            // Members are neighbours; a proxy of the environment is for the world outside.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .unwrap_or_default();
+    pub(super) fn new(trust: Trust, authorization: Option<String>) -> Self {
         Self {
-            client,
+            client: Client::new(trust),
             authorization,
         }
     }
@@ -62,23 +51,18 @@ impl Http {
         body: Option<&Value>,
         limit: Duration,
     ) -> Result<Answer, String> {
-        let mut request = self.client.request(method, url).timeout(limit);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(reqwest::header::AUTHORIZATION, authorization);
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let mut response = request.send().await.map_err(|error| innermost(&error))?;
-        let status = response.status().as_u16();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
-            if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err("the answer is too long".to_owned());
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Answer { status, text })
+        let question = Question {
+            method,
+            url,
+            authorization: self.authorization.as_deref(),
+            body: body.map(|body| body.to_string().into_bytes()),
+            limit,
+        };
+        let answer = self.client.ask(question).await;
+        let answer = answer.map_err(|silence| silence.to_string())?;
+        Ok(Answer {
+            status: answer.status,
+            text: String::from_utf8_lossy(&answer.body).into_owned(),
+        })
     }
 }

@@ -7,11 +7,12 @@ use super::cluster::{Cluster, Document};
 use super::http::Http;
 use super::typed::Arguments;
 use crate::client::members_of;
-use crate::config::{BasicAuth, Client, Config, Endpoint, Etcd};
+use crate::config::{BasicAuth, Client, Config, Endpoint, Etcd, RestAddress};
 use crate::exit::{ExitCode, Failure};
 use crate::paths::Homes;
 use crate::run::etcd_options;
 use crate::secret::ClusterSecret;
+use api::client::{Trust, TrustOptions};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ enum Source {
         etcd: Etcd,
         namespace: String,
     },
-    /// REST interfaces, `http://HOST:PORT`; any one is enough.
+    /// REST interfaces, `http://HOST:PORT` or `https://HOST:PORT`; any one is enough.
     Members(Vec<String>),
 }
 
@@ -53,6 +54,10 @@ impl Reach {
             let file = client.secret_file.clone();
             ClusterSecret::read(&file.unwrap_or_else(|| homes.secret_file())).ok()
         });
+        let trust = TrustOptions {
+            insecure: arguments.insecure || client.trust.insecure,
+            ..client.trust
+        };
         let source = match &arguments.dcs_url {
             Some(url) => from_url(url, client.namespace.as_deref())?,
             None => match client.etcd {
@@ -66,7 +71,7 @@ impl Reach {
                         "name a configuration file with -c, or etcd or a member with -d http://HOST:PORT",
                     ));
                 }
-                None => Source::Members(client.members.iter().map(url_of).collect()),
+                None => Source::Members(client.members.iter().map(RestAddress::url).collect()),
             },
         };
         let authorization = match (&client.login, &secret) {
@@ -76,7 +81,7 @@ impl Reach {
         };
         Ok(Self {
             scope: client.scope,
-            http: Http::new(authorization),
+            http: Http::new(Trust::new(trust), authorization),
             source,
         })
     }
@@ -268,10 +273,6 @@ fn from_url(url: &str, namespace: Option<&str>) -> Result<Source, Failure> {
         etcd,
         namespace: namespace.to_owned(),
     })
-}
-
-fn url_of(member: &Endpoint) -> String {
-    format!("http://{member}")
 }
 
 /// The header of basic authentication.

@@ -11,7 +11,7 @@ use super::typed::{Pause, Remove};
 use super::{ask, timestamp};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
-use reqwest::Method;
+use api::client::Method;
 use serde_json::json;
 use std::time::{Duration, Instant};
 

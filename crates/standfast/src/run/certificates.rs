@@ -3,6 +3,7 @@
 use crate::config::Config;
 use anyhow::{Context as _, Result};
 use api::Certificate;
+use api::client::Trust;
 use store::Tls;
 
 pub(super) fn load(config: &Config) -> Result<Option<Tls>> {
@@ -24,6 +25,18 @@ pub(super) fn rest(config: &Config) -> Result<Option<Certificate>> {
     options
         .map(|options| Certificate::load(options).context("restapi.certfile"))
         .transpose()
+}
+
+/// For what agents ask each other.
+pub(super) fn trust(config: &Config) -> Trust {
+    let options = &config.trust;
+    if config.restapi.certificate.is_some() && options.authority.is_none() && !options.insecure {
+        tracing::warn!(
+            "the authority of the members' REST certificates is not named (restapi.cafile or ctl.cacert): members are \
+             believed that the system's authorities have signed, or that this node's own certificate file names"
+        );
+    }
+    Trust::new(options.clone())
 }
 
 /// Reads the files of the REST port again, on a thread that a hung disk may keep.

@@ -13,6 +13,7 @@ use ::store::layout::{Keys, NodeEntry};
 use ::store::{Store, StoreError, Tls};
 use agent::{Agent, Ended, Holds, StopOrder, Witness, WitnessOptions};
 use anyhow::{Context as _, Result, bail};
+use api::client::Trust;
 use api::errand::Errand;
 use api::holding::Holding;
 use api::v1::{Code, Register};
@@ -67,6 +68,8 @@ struct Life {
     tls: Option<Tls>,
     /// For HTTPS.
     certificate: Option<api::Certificate>,
+    /// For asking others by HTTPS.
+    trust: Trust,
     own_store: OwnStore,
     store: Arc<dyn Store>,
     /// None: a monitor.
@@ -82,6 +85,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
     let secret = agreed::secret(&config, &elsewhere).await?;
     let tls = certificates::load(&config)?;
     let certificate = certificates::rest(&config)?;
+    let trust = certificates::trust(&config);
     let identity = crate::create::identity(&config.state_dir)?;
     // First of all: nothing is founded or bound by a node that has no PostgreSQL to run.
     let instance = match &config.postgresql {
@@ -103,6 +107,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         keys,
         tls,
         certificate,
+        trust,
         own_store,
         store,
         instance,
@@ -132,6 +137,7 @@ impl Life {
     fn reload_certificates(&self) {
         certificates::reload(self.tls.as_ref());
         certificates::reload_rest(self.certificate.as_ref());
+        self.trust.forget();
     }
 
     fn first_picture(&self) -> api::Served {
@@ -291,6 +297,7 @@ impl Life {
             errands,
             holds: Arc::clone(self.holds.as_ref().context("no postgresql: section")?),
             token: self.secret.api_token(),
+            client: api::client::Client::new(self.trust.clone()),
             keeper_on: self.elsewhere.store.clone(),
         })
     }

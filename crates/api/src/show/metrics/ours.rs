@@ -128,8 +128,11 @@ fn health(page: &mut Page, context: &Context, office: &Office<'_>) {
 /// Of the certificates that this node shows to others.
 fn certificates(page: &mut Page, context: &Context) {
     let known = context.options.certificates.iter();
+    let rest = context.options.certificate.as_ref();
+    let rest = rest.and_then(|certificate| Some(("rest", certificate.expires()?)));
     let ends: Vec<_> = known
         .filter_map(|(of, tls)| Some((*of, tls.expires()?)))
+        .chain(rest)
         .collect();
     if ends.is_empty() {
         return;

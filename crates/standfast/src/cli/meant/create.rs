@@ -1,6 +1,8 @@
 //! What `create` means.
 
-use super::{DEFAULT_PORT, made_absolute, monitor_address, node_name, one_group, owned, pgdata};
+use super::{
+    DEFAULT_PORT, made_absolute, monitor_address, node_name, one_group, owned, pgdata, trust,
+};
 use crate::cli::typed::{self, Auth};
 use crate::create::{Access, MonitorRequest, PostgresRequest, StoreFiles};
 use crate::exit::Failure;
@@ -57,6 +59,8 @@ pub(super) fn postgres(typed: typed::CreatePostgres) -> Result<PostgresRequest, 
         )
         .hint("standfast create monitor makes the first one"));
     };
+    let monitor = monitor_address(&monitor)?;
+    let trust = trust(typed.trust)?;
     let superuser = typed
         .username
         .or_else(user_name)
@@ -82,7 +86,9 @@ pub(super) fn postgres(typed: typed::CreatePostgres) -> Result<PostgresRequest, 
         listen: typed.listen,
         name: typed.name.as_deref().map(node_name).transpose()?,
         pgctl: typed.pgctl,
-        monitor: monitor_address(&monitor)?,
+        monitor: monitor.endpoints,
+        https: monitor.https,
+        trust,
         scope: typed.formation,
         superuser,
         database,

@@ -1,6 +1,6 @@
 //! The flags of `create`.
 
-use super::{Local, boolean, port};
+use super::{Local, Trust, boolean, port};
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -40,9 +40,11 @@ pub(crate) struct CreatePostgres {
     /// pg_ctl of the Postgres to run
     #[arg(long, value_name = "FILE")]
     pub(crate) pgctl: Option<PathBuf>,
-    /// The monitor's address, as HOST:PORT, http://HOST:PORT or pg_autoctl's postgres:// form
+    /// The monitor's address, as HOST:PORT, http://HOST:PORT, https://HOST:PORT or pg_autoctl's postgres:// form
     #[arg(long, env = "PG_AUTOCTL_MONITOR", value_name = "URL")]
     pub(crate) monitor: Option<String>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// The formation to join
     #[arg(long, value_name = "NAME")]
     pub(crate) formation: Option<String>,

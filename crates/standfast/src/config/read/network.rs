@@ -1,8 +1,9 @@
 //! `restapi` and `store.raft`: how a node is reached, and how it finds the others.
 
 use super::places::{absolute_path, connected, endpoint};
+use super::trust;
 use crate::config::section::Section;
-use crate::config::values::Endpoint;
+use crate::config::values::{Endpoint, check_host};
 use crate::config::{BasicAuth, Password, Raft, RaftStart, RestApi};
 use ha::NodeName;
 use std::collections::BTreeMap;
@@ -35,8 +36,8 @@ pub(super) fn restapi(root: &Section<'_>) -> Option<RestApi> {
     };
     let certificate = certificate(&section);
     let gate = gate(&section);
+    trust::refuse_passphrase(&section);
     section.finish(&[
-        "keyfile_password",
         "ciphers",
         "https_extra_headers",
         "request_queue_size",
@@ -80,6 +81,7 @@ fn certificate(section: &Section<'_>) -> Option<Option<api::CertificateOptions>>
             }
         },
     };
+    let plain_http = section.flag("plain_http").unwrap_or(false);
     let Some(certificate) = certificate else {
         if key.is_some() {
             section.missing("certfile", "the certificate that keyfile belongs to");
@@ -98,6 +100,7 @@ fn certificate(section: &Section<'_>) -> Option<Option<api::CertificateOptions>>
         certificate,
         authority: authority.map_or(Some(None), |path| path.map(Some))?,
         verify,
+        plain_http,
     }))
 }
 
@@ -108,10 +111,11 @@ fn gate(section: &Section<'_>) -> api::Gate {
         ..api::Gate::default()
     };
     for text in section.texts("allowlist") {
-        match text.value.parse() {
+        let name = text.value.trim();
+        match name.parse() {
             Ok(network) => gate.allowlist.push(network),
-            // A name would be looked up for each request, or never again.
-            Err(bad) => section.error(text.line, "allowlist", format!("{bad}")),
+            Err(_) if is_name(name) => gate.allowed_names.push(name.to_owned()),
+            Err(bad) => section.error(text.line, "allowlist", format!("{bad}, nor a host name")),
         }
     }
     let headers = section.section("http_extra_headers");
@@ -122,6 +126,13 @@ fn gate(section: &Section<'_>) -> api::Gate {
         }
     }
     gate
+}
+
+/// A host name, and not an address with a slip of the finger in it.
+fn is_name(text: &str) -> bool {
+    let last = text.trim_end_matches('.').rsplit('.').next();
+    let word = last.is_some_and(|last| last.contains(|c: char| c.is_ascii_alphabetic()));
+    word && !text.contains([':', '%']) && check_host(text).is_ok()
 }
 
 pub(super) fn raft(

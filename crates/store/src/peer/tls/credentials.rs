@@ -282,6 +282,25 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     }
 }
 
+/// When a certificate expires, in seconds since 1970; `None` where nobody can say.
+pub fn expires(certificate: &CertificateDer<'static>) -> Option<u64> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).ok()?;
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .ok()?;
+    // Dates are looked at first: in the year 9999 it has expired, whatever else is wrong with it.
+    let then = UnixTime::since_unix_epoch(super::NEVER);
+    let name = ServerName::try_from("localhost").ok()?;
+    match verifier.verify_server_cert(certificate, &[], &name, &[], then) {
+        Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Some(not_after.as_secs())
+        }
+        _ => None,
+    }
+}
+
 /// The authorities of a file in PEM.
 pub fn authority(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
