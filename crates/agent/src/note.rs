@@ -7,7 +7,8 @@ use ha::{Branch, Lineage};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Why the note can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +116,65 @@ impl Marker {
             path: self.path.clone(),
             source,
         }
+    }
+}
+
+/// Whether the directory was rewound and has not been seen whole since. On disk, and asked of memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Rewound {
+    marker: Marker,
+    set: Arc<AtomicBool>,
+    /// How many rewinds have begun; locked while the disk is told.
+    begun: Arc<Mutex<u64>>,
+}
+
+impl Rewound {
+    pub(crate) fn open(state_dir: &Path) -> Self {
+        let marker = Marker::new(state_dir.join("rewound"));
+        let set = Arc::new(AtomicBool::new(marker.is_set()));
+        Self {
+            marker,
+            set,
+            begun: Arc::default(),
+        }
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.set.load(Ordering::SeqCst)
+    }
+
+    /// Before pg_rewind begins.
+    pub(crate) fn begin(&self) -> Result<(), NoteError> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        *begun += 1;
+        self.set.store(true, Ordering::SeqCst);
+        self.marker.set()
+    }
+
+    /// The directory is whole, or another one.
+    pub(crate) fn end(&self) -> Result<(), NoteError> {
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        self.end_of(begun)
+    }
+
+    /// Postgres was seen open. Nobody waits for the disk, and a rewind that begins meanwhile is another one.
+    pub(crate) fn seen_whole(&self) {
+        let begun = *self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let rewound = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = rewound.end_of(begun) {
+                tracing::debug!(%error, "the marker of a rewind stays");
+            }
+        });
+    }
+
+    fn end_of(&self, rewind: u64) -> Result<(), NoteError> {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if *begun == rewind {
+            self.marker.clear()?;
+            self.set.store(false, Ordering::SeqCst);
+        }
+        Ok(())
     }
 }
 

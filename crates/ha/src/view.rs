@@ -208,6 +208,10 @@ pub struct NodeView {
     /// What Postgres says of a stream that has not come about for a while, for people.
     #[serde(default)]
     pub stream_says: Option<String>,
+    /// The directory was rewound, and Postgres has not opened on it since: it can't without WAL of the very leader that
+    /// it was rewound to, whose lineage the note is.
+    #[serde(default)]
+    pub rewound: bool,
     /// What a person has asked of this node alone, and is not done.
     #[serde(default)]
     pub errand: Option<Errand>,

@@ -48,6 +48,7 @@ impl World {
             start_failures: agent.start_failures,
             stream_broken: node.standby().and_then(|standby| standby.broken),
             stream_says: None,
+            rewound: false,
             errand,
         }
     }

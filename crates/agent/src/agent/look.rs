@@ -99,6 +99,7 @@ impl Agent {
             start_failures: self.memory.start_failures,
             stream_broken: observation.stream_broken,
             stream_says: observation.stream_says.clone(),
+            rewound: self.shell.rewound.is_set(),
             errand,
         }
     }

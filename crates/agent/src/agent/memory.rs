@@ -65,6 +65,11 @@ impl Memory {
 
 impl Agent {
     pub(super) fn remember(&mut self, view: &ClusterView, observation: &Observation, at: Instant) {
+        let open = matches!(observation.postgres, Postgres::Standby(_));
+        let fresh = observation.at >= self.memory.fresh_from && self.memory.running.is_none();
+        if open && fresh && self.shell.rewound.is_set() {
+            self.shell.rewound.seen_whole();
+        }
         if let ClusterView::Known(cluster) = view {
             self.memory.registered |= cluster.nodes.contains_key(&self.name);
             // Also a promise whose acknowledgement was lost, or that this agent's predecessor made.

@@ -29,7 +29,7 @@ use crate::figures::Figures;
 use crate::holds::Holds;
 use crate::journal::Journal;
 use crate::keeper::{Keeper, Said};
-use crate::note::{Marker, Note, NoteError};
+use crate::note::{Marker, Note, NoteError, Rewound};
 use crate::observe::{Observation, Observer, Streams, watch_storage};
 use crate::pace::Pace;
 use crate::serve::Shown;
@@ -237,6 +237,7 @@ impl Agent {
             note,
             holds: Arc::clone(&options.holds),
             streams,
+            rewound: Rewound::open(&options.state_dir),
             roles_missing: Marker::new(options.state_dir.join("roles-missing")),
             promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
             bootstrap: options.bootstrap.clone(),

@@ -219,6 +219,7 @@ mod tests {
             start_failures: 0,
             stream_broken: None,
             stream_says: None,
+            rewound: false,
             errand: None,
         };
         ha::decide(&ClusterView::Known(Box::new(cluster)), &me, now())

@@ -18,11 +18,13 @@ impl Shell {
         let upstream = self.upstream(leader, epoch, &basis.cluster)?;
         self.instance.stop(Stop::Fast, STOP).await?;
         let old = self.note.forget()?;
+        self.rewound.begin()?;
         let rewound = match self.instance.rewind_from(&upstream).await {
             Ok(rewound) => rewound,
             Err(error) => {
                 // Not touched yet: what it was is still what it is.
                 if let (Some(old), Ok(DataDir::Ready(_))) = (old, self.data_dir().await) {
+                    self.rewound.end()?;
                     self.note.write(&old)?;
                 }
                 return Err(error.into());
@@ -81,6 +83,7 @@ impl Shell {
         self.instance
             .clone_from(&upstream, Replace::Cluster(system), progress)
             .await?;
+        self.rewound.end()?;
         self.note.write(lineage)?;
         self.start_following(upstream).await
     }

@@ -17,7 +17,7 @@ pub(crate) use self::slots::{permanent, slots};
 pub(crate) use self::words::{job, name};
 use crate::clock::now;
 use crate::holds::Holds;
-use crate::note::{Marker, Note};
+use crate::note::{Marker, Note, Rewound};
 use crate::observe::Streams;
 use crate::steps::Steps;
 use crate::tenure::Tenure;
@@ -81,6 +81,7 @@ pub(crate) struct Shell {
     pub(crate) streams: Arc<Streams>,
     /// An adopted directory has none of our roles yet.
     pub(crate) roles_missing: Marker,
+    pub(crate) rewound: Rewound,
     /// The Postgres that runs was told to promote.
     pub(crate) promotion_ordered: Marker,
     /// The first configuration of a cluster that this node founds.

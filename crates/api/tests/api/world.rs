@@ -266,6 +266,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         start_failures: 0,
         stream_broken: None,
         stream_says: None,
+        rewound: false,
         errand: None,
     }
 }

@@ -35,6 +35,9 @@ pub(super) fn follow(
     if let Some(decision) = errand(cluster, me, leader) {
         return decision;
     }
+    if let Some(decision) = stranded(cluster, me) {
+        return decision;
+    }
     if let Some(decision) = super::settle_down(me, &cluster.settings, now) {
         return decision;
     }
@@ -45,6 +48,20 @@ pub(super) fn follow(
             Decision::wait("unsettled", "Postgres has not settled yet")
         }
     }
+}
+
+/// Recovery of a directory that was rewound waits for WAL of the leader that it was rewound to. Once another leads, that
+/// may be nowhere, and would be waited for for ever.
+fn stranded(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
+    let published = cluster.published_lineage()?;
+    let gone = me.rewound && me.lineage.as_ref() != Some(published);
+    (gone && me.postgres == Postgres::Starting).then(|| {
+        Decision::act(
+            "stranded",
+            Action::Stop,
+            "recovery waits for WAL of a leader that leads no more: stopping, to be made anew",
+        )
+    })
 }
 
 /// What a person has asked of this standby. To be stopped is all that a restart needs: a standby that is down is
@@ -72,6 +89,13 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
         return wait;
     }
     match &me.data {
+        DataDir::Ready(_) if me.rewound => match cluster.published_lineage() {
+            Some(lineage) => clone(
+                (leader.clone(), cluster.current_epoch(), lineage.clone()),
+                "it was rewound, and never opened since",
+            ),
+            None => waiting_for_promotion(leader),
+        },
         DataDir::Ready(_) => {
             Decision::act("park", Action::Park, "starting to see what WAL is here")
         }

@@ -33,6 +33,10 @@ pub(super) fn race(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) ->
     }
     match &me.postgres {
         Postgres::Down { .. } => match me.data {
+            DataDir::Ready(_) if me.rewound => Decision::wait(
+                "nothing to offer",
+                format!("{why}; this node was rewound to the last leader and lacks WAL of it"),
+            ),
             DataDir::Ready(_) => park(cluster, me, why, now),
             DataDir::Empty | DataDir::Unfinished | DataDir::Unusable(_) => Decision::wait(
                 "nothing to offer",

@@ -72,6 +72,12 @@ impl World {
                     standby.starved = Some("max_connections is 100, its primary has 200".into());
                 }
             }
+            // Rewound to its leader, it starts, and waits for WAL that only that leader has.
+            ["wait-after-rewind", name] => {
+                let me = &mut self.node_mut(name).me;
+                me.rewound = true;
+                me.postgres = Postgres::Starting;
+            }
             ["reinitialize", name] => {
                 self.node_mut(name).me.errand = Some(Errand::Reinitialize);
             }
@@ -413,6 +419,7 @@ impl World {
                 let end = leader_wal(&leader);
                 let me = self.me(name);
                 me.errand = me.errand.filter(|it| *it != Errand::Reinitialize);
+                me.rewound = false;
                 self.stream(name, leader, lineage, end);
             }
             Action::Drain | Action::Stop | Action::Fence => {
@@ -543,6 +550,7 @@ fn fresh(name: NodeName) -> NodeView {
         start_failures: 0,
         stream_broken: None,
         stream_says: None,
+        rewound: false,
         errand: None,
     }
 }
