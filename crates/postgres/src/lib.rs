@@ -36,6 +36,7 @@ mod standby;
 mod sync;
 
 mod clone;
+mod compare;
 mod discarded;
 mod rewind;
 
@@ -55,6 +56,7 @@ mod sql;
 
 pub use binaries::Binaries;
 pub use clone::CloneProgress;
+pub use compare::Compared;
 pub use config::NEVER_THE_USERS;
 pub use control::{Control, ControlState};
 pub use datadir::{DataDir, Work};

@@ -75,22 +75,42 @@ impl Instance {
         }
     }
 
-    /// A session on the upstream with the login of pg_rewind.
+    /// A session on the upstream with the login of pg_rewind; where there is none yet, as under Patroni, the superuser's.
     pub(crate) async fn connect_upstream(
         &self,
         upstream: &Upstream,
         limit: Duration,
     ) -> Result<Link, PostgresError> {
         let options = self.options();
-        let address = Address {
+        let mut address = Address {
             host: Host::Tcp(upstream.host.clone()),
             port: upstream.port,
             login: options.rewind.clone(),
             database: options.database.clone(),
             quiet: false,
         };
-        Link::open(&address, limit).await
+        match Link::open(&address, limit).await {
+            Err(error)
+                if is_unknown_login(&error) && !options.superuser.password.expose().is_empty() =>
+            {
+                address.login = options.superuser.clone();
+                Link::open(&address, limit).await
+            }
+            opened => opened,
+        }
     }
+}
+
+fn is_unknown_login(error: &PostgresError) -> bool {
+    use tokio_postgres::error::SqlState;
+    let PostgresError::Connect { source, .. } = error else {
+        return false;
+    };
+    let unknown = [
+        SqlState::INVALID_PASSWORD,
+        SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
+    ];
+    source.code().is_some_and(|code| unknown.contains(code))
 }
 
 pub(crate) async fn info(link: &Link, limit: Duration) -> Result<UpstreamInfo, PostgresError> {

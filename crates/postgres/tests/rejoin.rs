@@ -8,7 +8,7 @@
 mod support;
 
 use postgres::{
-    CloneProgress, DataDir, PostgresError, Replace, Rewound, Stop, StreamTrouble, Work,
+    CloneProgress, Compared, DataDir, PostgresError, Replace, Rewound, Stop, StreamTrouble, Work,
 };
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -313,4 +313,55 @@ fn a_timeline_that_is_missing_its_history_is_not_guessed() {
                 .unwrap();
         },
     );
+}
+
+/// Two standbys that are promoted at one point call their timelines by one number, and their history files are equal to
+/// the byte.
+#[test]
+fn the_end_of_the_wal_tells_whose_it_is() {
+    run("the_end_of_the_wal_tells_whose_it_is", async {
+        let old = Node::primary("a").await;
+        let (one, other) = (
+            Node::standby("b", &old).await,
+            Node::standby("c", &old).await,
+        );
+        let witness = Node::standby("d", &old).await;
+        old.insert(1).await;
+        for node in [&one, &other, &witness] {
+            wait("row", async || (node.count().await == 1).then_some(())).await;
+            node.instance.detach(LONG).await.unwrap();
+        }
+        let end = one.instance.end_of_wal(LONG).await.unwrap().lsn;
+        assert_eq!(other.instance.end_of_wal(LONG).await.unwrap().lsn, end);
+        old.insert(100).await;
+        one.instance.promote(LONG).await.unwrap();
+        other.instance.promote(LONG).await.unwrap();
+        // At the point where they part it is everybody's.
+        for leader in [&one, &other] {
+            let compared = witness.instance.compare_wal(&leader.upstream(), LONG).await;
+            assert_eq!(compared.unwrap(), Compared::Same { end });
+        }
+        witness.instance.follow(one.upstream()).await.unwrap();
+        one.sql("INSERT INTO t VALUES (2)").await;
+        wait("row", async || (witness.count().await == 2).then_some(())).await;
+        witness.instance.detach(LONG).await.unwrap();
+        let followed = witness.instance.end_of_wal(LONG).await.unwrap().lsn;
+        assert!(followed > end);
+        // The other one is further on, and its history reads the same.
+        let more = "INSERT INTO t SELECT generate_series(1, 1000)";
+        other.sql(more).await;
+        let compared = witness.instance.compare_wal(&one.upstream(), LONG).await;
+        assert_eq!(compared.unwrap(), Compared::Same { end: followed });
+        let compared = witness.instance.compare_wal(&other.upstream(), LONG).await;
+        let Compared::Unknown { why } = compared.unwrap() else {
+            panic!("the numbers were believed");
+        };
+        assert!(why.contains("differ"), "{why}");
+        // The first primary has gone on alone.
+        old.stop(Stop::Immediate).await;
+        old.instance.start_standby(None, LONG).await.unwrap();
+        old.instance.end_of_wal(LONG).await.unwrap();
+        let compared = old.instance.compare_wal(&one.upstream(), LONG).await;
+        assert_eq!(compared.unwrap(), Compared::Parted { fork: end });
+    });
 }
