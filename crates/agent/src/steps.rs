@@ -8,7 +8,7 @@ use ha::{Claim, Epoch, Lineage, NodeName, Promise, Settings, SyncMode, SystemId}
 use serde::Serialize;
 use store::layout::{
     ConfigRecord, EndedTimeline, EpochRecord, FailoverRecord, Keys, LineageRecord, PromiseRecord,
-    SyncValue, with_history,
+    SyncValue, guests, with_history,
 };
 use store::{Guard, LeaseId, Snapshot, Txn};
 
@@ -43,10 +43,7 @@ impl Steps<'_> {
             .put_leased(self.keys.leader(), self.me.as_str(), session)
             .put(
                 self.keys.epoch(),
-                json(&EpochRecord {
-                    epoch,
-                    leader: self.me.clone(),
-                }),
+                json(&EpochRecord::new(epoch, self.me.clone())),
             )
     }
 
@@ -105,16 +102,14 @@ impl Steps<'_> {
                 key: self.keys.leader(),
                 value: leader.to_string(),
             })
+            .when(self.seen.unchanged(&self.keys.leader()))
             .when(self.seen.unchanged(&self.keys.epoch()))
             .when(Guard::Absent {
                 key: self.keys.promise(self.me),
             })
             .put(
                 self.keys.stance(self.me),
-                json(&EpochRecord {
-                    epoch,
-                    leader: leader.clone(),
-                }),
+                json(&EpochRecord::new(epoch, leader.clone())),
             )
     }
 
@@ -138,15 +133,43 @@ impl Steps<'_> {
             .put_leased(self.keys.leader(), self.me.as_str(), session)
             .put(
                 self.keys.epoch(),
-                json(&EpochRecord {
-                    epoch: claim.epoch,
-                    leader: self.me.clone(),
-                }),
+                json(&EpochRecord::new(claim.epoch, self.me.clone())),
             );
         if let Some(record) = &claim.record {
-            txn = txn.put(self.keys.sync(), json(&SyncValue::from(record)));
+            txn = txn.put(self.keys.sync(), self.sync_value(record));
         }
         txn
+    }
+
+    fn sync_value(&self, record: &SyncRecord) -> String {
+        json(&SyncValue::beside(record, &guests(self.keys, self.seen)))
+    }
+
+    /// On behalf of a leader of Patroni's. What its configuration leaves unsaid means what it means to Patroni.
+    pub(crate) fn recognize(&self, leader: &NodeName, epoch: Epoch, lineage: &Lineage) -> Txn {
+        let record = EpochRecord {
+            patroni: true,
+            ..EpochRecord::new(epoch, leader.clone())
+        };
+        let txn = Txn::new()
+            .when(self.seen.unchanged(&self.keys.leader()))
+            .when(self.seen.unchanged(&self.keys.epoch()))
+            .when(self.seen.unchanged(&self.keys.lineage()))
+            .put(self.keys.epoch(), json(&record))
+            .put(
+                self.keys.lineage(),
+                json(&LineageRecord::new(epoch, lineage)),
+            );
+        let key = self.keys.config();
+        let config = self.seen.value(&key);
+        let config = config.and_then(|text| serde_json::from_str::<ConfigRecord>(text).ok());
+        match config {
+            Some(mut config) if !config.0.contains_key("synchronous_mode") => {
+                config.0.insert("synchronous_mode".to_owned(), false.into());
+                txn.when(self.seen.unchanged(&key)).put(key, json(&config))
+            }
+            Some(_) | None => txn,
+        }
     }
 
     /// With the timelines that ended, for the tools of people.
@@ -174,7 +197,7 @@ impl Steps<'_> {
             .in_office()
             .when(self.seen.unchanged(&self.keys.sync()));
         match record {
-            Some(record) => txn.put(self.keys.sync(), json(&SyncValue::from(record))),
+            Some(record) => txn.put(self.keys.sync(), self.sync_value(record)),
             None => txn.delete(self.keys.sync()),
         }
     }

@@ -190,13 +190,12 @@ postgresql:
         Ok(())
     }
 
-    pub fn log(&self) -> String {
-        let log = self.host.directory().join("standfast.log");
-        fs::read_to_string(log).unwrap_or_default()
+    pub fn name(&self) -> &str {
+        self.host.name()
     }
 
-    /// One value, as the superuser.
-    pub async fn ask(&self, sql: &str) -> Result<String> {
+    /// Where clients reach its Postgres.
+    pub fn target(&self) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config
             .host(self.host.address())
@@ -204,7 +203,17 @@ postgresql:
             .password(Passwords::default().superuser)
             .dbname("postgres")
             .connect_timeout(Duration::from_secs(2));
-        let (client, connection) = config.connect(NoTls).await?;
+        config
+    }
+
+    pub fn log(&self) -> String {
+        let log = self.host.directory().join("standfast.log");
+        fs::read_to_string(log).unwrap_or_default()
+    }
+
+    /// One value, as the superuser.
+    pub async fn ask(&self, sql: &str) -> Result<String> {
+        let (client, connection) = self.target().connect(NoTls).await?;
         let running = tokio::spawn(connection);
         let rows = client.simple_query(sql).await;
         running.abort();

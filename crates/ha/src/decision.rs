@@ -85,6 +85,16 @@ pub enum Action {
         epoch: Epoch,
         lineage: Lineage,
     },
+    /// Ask a leader of Patroni's where its timelines began; then store: an epoch on its behalf, with its lineage.
+    /// Guards: leader key, epoch and lineage unchanged. A leader whose timeline the present epoch names keeps it.
+    Recognize { leader: NodeName, epoch: Epoch },
+    /// This node has no note: compare the bytes of its last WAL with the leader's, then note the lineage and stream, or
+    /// rewind, or make a base backup.
+    Compare {
+        leader: NodeName,
+        epoch: Epoch,
+        lineage: Lineage,
+    },
     /// Planned handover: checkpoint, then stop so that standbys have everything.
     Drain,
     /// Stop an instance that is not primary.

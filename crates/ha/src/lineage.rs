@@ -99,6 +99,39 @@ impl Lineage {
         Self { branches }
     }
 
+    /// The lineage of a leader that publishes none, recorded as `epoch`: it writes `timeline`, and PostgreSQL's history
+    /// says where each earlier one of its timelines `ended`. Of `known`, what was published last, it keeps what is in
+    /// that history; from there on everything is the new epoch's, also timelines in between that nobody of ours saw.
+    ///
+    /// A promotion takes a number that the promoted server does not know. So a branch of that number is another one.
+    #[must_use]
+    pub fn observed(
+        known: Option<&Self>,
+        timeline: Timeline,
+        ended: &[(Timeline, Lsn)],
+        epoch: Epoch,
+    ) -> Self {
+        let end_of = |branch: &Branch| {
+            let line = ended.iter().find(|(number, _)| *number == branch.timeline);
+            line.map(|(_, end)| *end)
+                .filter(|_| branch.timeline < timeline)
+        };
+        let mut kept: Vec<Branch> = Vec::new();
+        let mut left = Lsn::ZERO;
+        for branch in known.iter().flat_map(|known| &known.branches) {
+            let begins_there = kept.is_empty() || branch.begins == left;
+            let Some(end) = end_of(branch).filter(|_| begins_there) else {
+                break;
+            };
+            kept.push(*branch);
+            left = end;
+        }
+        match Self::from_branches(kept) {
+            Some(kept) => kept.promoted(timeline, epoch, left),
+            None => Self::founded(timeline, epoch),
+        }
+    }
+
     /// The branch that wrote the last record of a node which has all WAL up to `end` (exclusive).
     pub fn at(&self, end: Lsn) -> Position {
         let mut found = self.branches[0];
@@ -248,5 +281,33 @@ mod tests {
         let told = lineage(&[(1, 1, 0), (2, 5, 100)]);
         let promoted = told.promoted(Timeline(2), Epoch(6), Lsn(100));
         assert_eq!(promoted, lineage(&[(1, 1, 0), (2, 6, 100)]));
+    }
+
+    #[test]
+    fn a_leader_that_publishes_nothing_is_read_from_its_history() {
+        let known = lineage(&[(1, 1, 0), (2, 4, 100)]);
+        let ended = |lines: &[(u32, u64)]| -> Vec<(Timeline, Lsn)> {
+            lines.iter().map(|(t, e)| (Timeline(*t), Lsn(*e))).collect()
+        };
+        let read = |known: Option<&Lineage>, timeline, lines: &[(u32, u64)]| {
+            Lineage::observed(known, Timeline(timeline), &ended(lines), Epoch(5))
+        };
+        let next = lineage(&[(1, 1, 0), (2, 4, 100), (3, 5, 200)]);
+        assert_eq!(read(Some(&known), 3, &[(1, 100), (2, 200)]), next);
+        // Timeline 3 came and went unseen: its WAL is nobody else's.
+        let unseen = lineage(&[(1, 1, 0), (2, 4, 100), (4, 5, 200)]);
+        assert_eq!(
+            read(Some(&known), 4, &[(1, 100), (2, 200), (3, 250)]),
+            unseen
+        );
+        // It did not see timeline 2 and calls its own so; or left the first one elsewhere.
+        let same_number = lineage(&[(1, 1, 0), (2, 5, 100)]);
+        assert_eq!(read(Some(&known), 2, &[(1, 100)]), same_number);
+        let elsewhere = lineage(&[(1, 1, 0), (4, 5, 90)]);
+        assert_eq!(read(Some(&known), 4, &[(1, 90), (2, 120)]), elsewhere);
+        // Nothing in common, or nothing known.
+        let first = Lineage::founded(Timeline(7), Epoch(5));
+        assert_eq!(read(Some(&known), 7, &[(6, 50)]), first);
+        assert_eq!(read(None, 7, &[(1, 50)]), first);
     }
 }

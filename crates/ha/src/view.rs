@@ -53,10 +53,19 @@ pub struct Cluster {
 pub struct Foreign {
     /// Members with a live lease whose agent is Patroni's.
     pub members: BTreeSet<NodeName>,
+    /// Those of them that may not lead, by their own tags.
+    #[serde(default)]
+    pub unwilling: BTreeSet<NodeName>,
     /// `sync` is theirs.
     pub sync: bool,
     /// The newest timeline of which `history` says that it ended.
     pub ended: Option<Timeline>,
+    /// The leader key is theirs.
+    #[serde(default)]
+    pub leads: bool,
+    /// The newest epoch was recorded on behalf of a leader of theirs: of the present one, if it is theirs.
+    #[serde(default)]
+    pub recorded: bool,
 }
 
 impl Cluster {
@@ -73,12 +82,17 @@ impl Cluster {
         (published.epoch == self.current_epoch()).then_some(&published.lineage)
     }
 
-    /// Promises made against the current epoch.
+    /// Promises made against the current epoch. Under a leader of Patroni's only those of agents that live: where
+    /// Patroni has taken a node over meanwhile, nobody keeps what was promised.
     pub fn live_promises(&self) -> BTreeMap<&NodeName, &Promise> {
         let epoch = self.current_epoch();
+        let kept = |name: &NodeName| {
+            let ours = self.members.contains_key(name) && !self.foreign.members.contains(name);
+            ours || !self.foreign.recorded
+        };
         self.promises
             .iter()
-            .filter(|(_, promise)| promise.epoch == epoch)
+            .filter(|(name, promise)| promise.epoch == epoch && kept(name))
             .collect()
     }
 

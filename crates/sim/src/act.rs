@@ -97,6 +97,22 @@ impl World {
                 begin(Job::Clone, Phase::Asked);
                 self.take_stance(id, serial, *epoch);
             }
+            // The worlds know no bytes to compare: what can't be compared is copied.
+            Action::Compare {
+                leader,
+                epoch,
+                lineage,
+            } => {
+                let (leader, epoch, lineage) = (leader.clone(), *epoch, lineage.clone());
+                let action = Action::Clone {
+                    leader,
+                    epoch,
+                    lineage,
+                };
+                self.start(id, rule, action);
+            }
+            // Nobody of Patroni's leads there.
+            Action::Recognize { .. } => {}
             Action::Found
             | Action::Adopt
             | Action::Reattach { .. }

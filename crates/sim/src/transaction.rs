@@ -91,6 +91,8 @@ impl World {
             | Action::Follow { .. }
             | Action::Rewind { .. }
             | Action::Clone { .. }
+            | Action::Compare { .. }
+            | Action::Recognize { .. }
             | Action::Drain
             | Action::Stop
             | Action::Fence => return None,

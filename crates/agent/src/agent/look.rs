@@ -141,6 +141,7 @@ pub(super) fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision
     };
     // A leader that does not beat is watched by its WAL, so closely that a living one is not suspected.
     let beatless = !mine
+        && !cluster.foreign.leads
         && now().since(me.contact.beat.unwrap_or(me.contact.since)) > cluster.settings.beat * 2;
     !decision.actions.is_empty() || vacant || unsettled || beatless
 }
@@ -173,6 +174,8 @@ fn missing(view: &ClusterView, me: &NodeView) -> Vec<NodeName> {
         let walsender = primary.standbys.get(name);
         walsender.is_some_and(|walsender| walsender.streaming)
     };
-    let others = cluster.members.keys().filter(|name| **name != me.name);
+    let guest = |name: &NodeName| cluster.foreign.members.contains(name);
+    let others = cluster.members.keys();
+    let others = others.filter(|name| **name != me.name && !guest(name));
     others.filter(|name| !streams(name)).cloned().collect()
 }

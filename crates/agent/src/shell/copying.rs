@@ -15,7 +15,7 @@ impl Shell {
         basis: &Basis,
     ) -> Result<Report, ShellError> {
         self.take_stance(leader, epoch, basis).await?;
-        let upstream = self.upstream(leader, epoch, &basis.cluster)?;
+        let upstream = self.upstream(leader, epoch, basis)?;
         self.instance.stop(Stop::Fast, STOP).await?;
         let old = self.note.forget()?;
         self.rewound.begin()?;
@@ -70,7 +70,7 @@ impl Shell {
         basis: &Basis,
     ) -> Result<(), ShellError> {
         self.take_stance(leader, epoch, basis).await?;
-        let upstream = self.upstream(leader, epoch, &basis.cluster)?;
+        let upstream = self.upstream(leader, epoch, basis)?;
         let ha::Initialize::Done(system) = basis.cluster.initialize else {
             return Err(ShellError::NotNow(
                 "the cluster is not initialized".to_owned(),

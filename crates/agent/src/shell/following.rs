@@ -29,6 +29,11 @@ impl Shell {
     pub(super) async fn park(&self) -> Result<(), ShellError> {
         self.let_pg_ctl_see().await;
         self.streams.may_come();
+        if self.instance.was_patronis() && self.note.forget()?.is_some() {
+            tracing::info!(
+                "Patroni has run this Postgres since: the note of whose WAL it holds is void"
+            );
+        }
         self.instance.serve_streams(false).await?;
         self.promotion_ordered.clear()?;
         self.started(self.instance.start_standby(None, START).await?);
@@ -86,8 +91,9 @@ impl Shell {
         &self,
         leader: &NodeName,
         epoch: Epoch,
-        cluster: &Cluster,
+        basis: &Basis,
     ) -> Result<Upstream, ShellError> {
+        let cluster = &basis.cluster;
         let member = cluster.members.get(leader);
         let member =
             member.ok_or_else(|| ShellError::NotNow(format!("{leader} has no member key")))?;
@@ -95,8 +101,19 @@ impl Shell {
             name: leader.clone(),
             host: member.host.clone(),
             port: member.port,
-            slot: Some(self.me.slot_of_epoch(epoch)),
+            slot: self.slot(epoch, cluster, basis),
         })
+    }
+
+    /// A leader of Patroni's makes slots by plain names, and counts its standbys by them; if it makes any.
+    fn slot(&self, epoch: Epoch, cluster: &Cluster, basis: &Basis) -> Option<String> {
+        if !cluster.foreign.leads {
+            return Some(self.me.slot_of_epoch(epoch));
+        }
+        let config = basis.snapshot.value(&self.keys.config());
+        let config = config.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok());
+        let uses = config.and_then(|config| config.pointer("/postgresql/use_slots")?.as_bool());
+        uses.unwrap_or(true).then(|| self.me.slot())
     }
 
     pub(super) async fn follow(
@@ -107,7 +124,7 @@ impl Shell {
         basis: &Basis,
     ) -> Result<(), ShellError> {
         self.take_stance(leader, epoch, basis).await?;
-        let upstream = self.upstream(leader, epoch, &basis.cluster)?;
+        let upstream = self.upstream(leader, epoch, basis)?;
         self.note.write(lineage)?;
         self.disarm();
         self.streams.may_come();

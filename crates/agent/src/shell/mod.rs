@@ -3,11 +3,13 @@
 //! **Invariant:** an action is idempotent or guarded, so that it may be cut off anywhere and decided again.
 //! **Invariant:** the note is written before the first byte of a new branch can arrive.
 
+mod comparing;
 mod copying;
 mod following;
 mod founding;
 mod office;
 mod promote;
+mod recognizing;
 mod sharing;
 mod slots;
 mod words;
@@ -107,6 +109,7 @@ impl Shell {
                 | Action::Park
                 | Action::Clone { .. }
                 | Action::Rewind { .. }
+                | Action::Compare { .. }
         ) {
             let founding = matches!(action, Action::Bootstrap | Action::Adopt);
             self.share(basis, founding).await;
@@ -154,6 +157,14 @@ impl Shell {
                 .clone_from(&leader, epoch, &lineage, basis)
                 .await
                 .map(none),
+            Action::Recognize { leader, epoch } => {
+                self.recognize(&leader, epoch, basis).await.map(none)
+            }
+            Action::Compare {
+                leader,
+                epoch,
+                lineage,
+            } => self.compare(&leader, epoch, &lineage, basis).await,
             Action::Drain => self.drain().await.map(none),
             Action::Stop => Ok(self.instance.stop(Stop::Fast, STOP).await.map(none)?),
             Action::Fence => Ok(self.instance.stop(Stop::Immediate, QUICK).await.map(none)?),

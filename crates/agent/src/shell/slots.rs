@@ -6,7 +6,8 @@ use store::Snapshot;
 use store::layout::{ConfigRecord, Keys, StatusRecord};
 
 /// The slots that a node holds: for every other node one that keeps the WAL which that node still lacks, wherever it
-/// will stream from next, on the leader the one that it streams by in this epoch, and the permanent ones.
+/// will stream from next, on the leader the one that it streams by in this epoch, and the permanent ones. A node of
+/// Patroni's streams by the first.
 pub(crate) fn slots(
     me: &NodeName,
     cluster: &Cluster,
@@ -25,6 +26,10 @@ pub(crate) fn slots(
         if let Some(epoch) = in_office {
             slots.insert(name.slot_of_epoch(epoch), None);
         }
+    }
+    for name in cluster.foreign.members.iter().filter(|name| *name != me) {
+        let position = cluster.members.get(name).map(|member| member.position);
+        slots.insert(name.slot(), position.filter(|lsn| *lsn > Lsn::ZERO));
     }
     slots
 }

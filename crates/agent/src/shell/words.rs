@@ -10,7 +10,7 @@ pub(crate) fn job(action: &Action) -> Job {
         Action::Detach => Job::Detach,
         Action::Promote { .. } => Job::Promote,
         Action::Apply { .. } => Job::Apply,
-        Action::Follow { .. } => Job::Follow,
+        Action::Follow { .. } | Action::Compare { .. } => Job::Follow,
         Action::Rewind { .. } => Job::Rewind,
         Action::Clone { .. } => Job::Clone,
         Action::Drain => Job::Drain,
@@ -26,6 +26,7 @@ pub(crate) fn job(action: &Action) -> Job {
         | Action::Fence
         | Action::Release { .. }
         | Action::ClearSwitchover { .. }
+        | Action::Recognize { .. }
         | Action::Leave => Job::Other,
     }
 }
@@ -50,6 +51,8 @@ pub(crate) fn name(action: &Action) -> &'static str {
         Action::Follow { .. } => "follow",
         Action::Rewind { .. } => "rewind",
         Action::Clone { .. } => "clone",
+        Action::Recognize { .. } => "recognize",
+        Action::Compare { .. } => "compare",
         Action::Drain => "drain",
         Action::Stop => "stop",
         Action::Fence => "fence",

@@ -28,10 +28,7 @@ fn obedient(world: &World, to: &'static str) -> JoinHandle<String> {
         let order = ordered(&world).await;
         world.set_member("a", NodeState::Draining).await;
         world.write(Txn::new().delete(world.keys.leader())).await;
-        let epoch = EpochRecord {
-            epoch: Epoch(8),
-            leader: name(to),
-        };
+        let epoch = EpochRecord::new(Epoch(8), name(to));
         world
             .write(
                 Txn::new()

@@ -59,7 +59,7 @@ impl World {
         let mut txn = Txn::new()
             .put(keys.initialize(), SYSTEM.to_string())
             .put(keys.leader(), "a")
-            .put(keys.epoch(), text(&EpochRecord { epoch: Epoch(7), leader: name("a") }))
+            .put(keys.epoch(), text(&EpochRecord::new(Epoch(7), name("a"))))
             .put(keys.sync(), text(&SyncValue::from(&sync)))
             .put(keys.status(), text(&json!({"optime": END.0})))
             .put(keys.config(), text(&json!({"ttl": 3, "postgresql": {"parameters": {"max_connections": 50}}})))

@@ -24,6 +24,16 @@ pub(super) fn follow(
         let why = format!("{leader} has been silent for {} ms", silence.as_millis());
         return race(cluster, me, &why, now);
     }
+    come_along(cluster, me, leader, now)
+}
+
+/// The same with a leader that nobody suspects.
+pub(super) fn come_along(
+    cluster: &Cluster,
+    me: &NodeView,
+    leader: &NodeName,
+    now: Instant,
+) -> Decision {
     if let Some(promise) = cluster.promises.get(&me.name) {
         let epoch = promise.epoch;
         return Decision::act(
@@ -185,7 +195,16 @@ fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) 
     }
     let order = (leader.clone(), epoch, lineage.clone());
     let Some(note) = &me.lineage else {
-        return clone(order, "this node has no note of whose WAL it holds");
+        let (leader, epoch, lineage) = order;
+        let reason = format!(
+            "this node has no note of whose WAL it holds: comparing it with that of {leader}"
+        );
+        let compare = Action::Compare {
+            leader,
+            epoch,
+            lineage,
+        };
+        return Decision::act("compare", compare, reason);
     };
     let position = note.at(standby.received);
     match lineage.relation_of(note, standby.received) {

@@ -304,7 +304,7 @@ pub fn wanted_setting(
             let Some(node) = cluster.nodes.get(*name) else {
                 return false;
             };
-            if !counts(node) {
+            if !counts(node) || is_guest(cluster, name) {
                 return false;
             }
             if named(name) {
@@ -322,7 +322,8 @@ pub fn wanted_setting(
         && !current.is_alone()
     {
         // Strict mode waits for those it has named, save those that a person has dropped.
-        let stays = |name: &&NodeName| cluster.nodes.get(*name).is_some_and(|node| !node.dropped);
+        let dropped = |name: &NodeName| cluster.nodes.get(name).is_none_or(|node| node.dropped);
+        let stays = |name: &&NodeName| !dropped(name) && !is_guest(cluster, name);
         let stay: BTreeSet<NodeName> = current.standbys.iter().filter(stays).cloned().collect();
         if stay == current.standbys {
             return current.clone();
@@ -343,7 +344,7 @@ pub(super) fn absent(cluster: &Cluster, me: &NodeName) -> BTreeSet<NodeName> {
     let named = |fit: fn(&NodeRecord) -> bool| -> BTreeSet<NodeName> {
         let others = cluster.nodes.iter();
         others
-            .filter(|(name, node)| *name != me && fit(node))
+            .filter(|(name, node)| *name != me && fit(node) && !is_guest(cluster, name))
             .map(|(name, _)| name.clone())
             .collect()
     };
@@ -352,6 +353,11 @@ pub(super) fn absent(cluster: &Cluster, me: &NodeName) -> BTreeSet<NodeName> {
         return named(|node| node.quorum && !node.dropped);
     }
     able
+}
+
+/// Patroni's agents promise nothing, so no commit rests on their nodes; and whom the record names, they let lead.
+fn is_guest(cluster: &Cluster, name: &NodeName) -> bool {
+    cluster.foreign.members.contains(name)
 }
 
 /// Whether commits may rest on this node. One that may never lead is left out: what it alone has could not be found
@@ -595,14 +601,14 @@ pub struct Unfit {
 }
 
 impl Unfit {
-    fn lasting(why: impl Into<String>) -> Self {
+    pub(super) fn lasting(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
             passing: false,
         }
     }
 
-    fn passing(why: impl Into<String>) -> Self {
+    pub(super) fn passing(why: impl Into<String>) -> Self {
         Self {
             why: why.into(),
             passing: true,
@@ -660,6 +666,9 @@ pub fn handover_candidate(
 }
 
 fn candidate_fit(cluster: &Cluster, primary: &Primary, name: &NodeName) -> Result<(), Unfit> {
+    if is_guest(cluster, name) {
+        return super::foreign::guest_fit(cluster, primary, name);
+    }
     let node = cluster.node(name);
     let Some(member) = cluster.members.get(name) else {
         return Err(Unfit::lasting(format!("{name} is not alive")));

@@ -35,7 +35,7 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     let held = me
         .lease
         .is_some_and(|lease| lease.epoch >= cluster.current_epoch());
-    if mine && !held && led_last(cluster, &me.name) {
+    if mine && !held && led_last(cluster, &me.name) && !cluster.foreign.leads {
         return reattach(cluster, me);
     }
     if let Some(fence) = unlawful_primary(cluster, me, now) {
@@ -100,8 +100,9 @@ fn known(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
             "dropped",
             "this node was dropped; the leader takes it out of its setting first",
         ),
+        Some(leader) if cluster.foreign.leads => foreign::accompany(cluster, me, leader, now),
         Some(leader) => follow::follow(cluster, me, leader, now),
-        None => race::race(cluster, me, "there is no leader", now),
+        None => foreign::race(cluster, me, now),
     }
 }
 

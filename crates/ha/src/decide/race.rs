@@ -81,6 +81,14 @@ fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: In
         );
     }
     let Some(lineage) = &me.lineage else {
+        if let Some(promise) = cluster.promises.get(&me.name)
+            && cluster.foreign.recorded
+        {
+            // Patroni has run here since: nobody has kept it.
+            let epoch = promise.epoch;
+            let reason = format!("{why}; this node can't stand by its promise of epoch {epoch}");
+            return Decision::act("withdraw", Action::Withdraw { epoch }, reason);
+        }
         return Decision::wait(
             "unknown WAL",
             format!("{why}; this node has no note of whose WAL it holds, so it can't vouch for it"),
@@ -260,7 +268,7 @@ fn proof(cluster: &Cluster, record: &SyncRecord, promises: &Promises<'_>) -> Res
 }
 
 /// Whether a person has said that this node shall lead without the proof. Only ever without a leader.
-fn loss_accepted(cluster: &Cluster, name: &NodeName) -> bool {
+pub(super) fn loss_accepted(cluster: &Cluster, name: &NodeName) -> bool {
     cluster.leader.is_none()
         && cluster
             .switchover
@@ -339,7 +347,7 @@ fn window(
     let silent: Vec<&str> = cluster
         .members
         .keys()
-        .filter(|member| !counted.contains(*member))
+        .filter(|member| !counted.contains(*member) && !cluster.foreign.members.contains(*member))
         .map(NodeName::as_str)
         .collect();
     let promised_at = me.and_then(|me| me.promised_at).unwrap_or(now);

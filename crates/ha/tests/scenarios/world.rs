@@ -415,6 +415,9 @@ impl World {
             }
             | Action::Clone {
                 leader, lineage, ..
+            }
+            | Action::Compare {
+                leader, lineage, ..
             } => {
                 let end = leader_wal(&leader);
                 let me = self.me(name);
@@ -432,6 +435,7 @@ impl World {
                 self.me(name).lease = None;
             }
             Action::ClearSwitchover { .. } => self.cluster.switchover = None,
+            Action::Recognize { .. } => panic!("Patroni does not lead here"),
             Action::Leave => {
                 self.nodes.remove(name);
                 self.cluster.nodes.remove(name);

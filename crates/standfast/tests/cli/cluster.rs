@@ -91,10 +91,7 @@ impl Monitor {
             .put(self.keys.leader(), "node_1")
             .put(
                 self.keys.epoch(),
-                text(&EpochRecord {
-                    epoch: Epoch(1),
-                    leader: name("node_1"),
-                }),
+                text(&EpochRecord::new(Epoch(1), name("node_1"))),
             )
             .put(self.keys.sync(), text(&SyncValue::from(&sync)));
         let states = [

@@ -4,16 +4,15 @@ use super::records::{
     EpochRecord, FailoverRecord, LineageRecord, MemberRecord, NodeEntry, PromiseRecord,
     StatusRecord, SyncValue,
 };
-use super::{ConfigRecord, Keys};
+use super::{ConfigRecord, Keys, foreign};
 use crate::Snapshot;
 use ha::quorum::SyncRecord;
 use ha::{
-    Cluster, Foreign, Initialize, Leadership, Lineage, Lsn, Member, NodeName, NodeState, Promise,
-    Published, Settings, Switchover, SystemId, Timeline,
+    Cluster, Initialize, Leadership, Lineage, Lsn, Member, NodeName, Promise, Published, Settings,
+    Switchover, SystemId,
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// A value that can't be read. Deciding on less than everything would be unsafe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,25 +108,23 @@ fn strictly(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
     let leader = text(keys.leader())
         .map(|(key, name)| node_name(&key, name))
         .transpose()?;
-    let epoch = parse::<EpochRecord>(snapshot, &keys.epoch())?.map(|record| Leadership {
+    let epoch = parse::<EpochRecord>(snapshot, &keys.epoch())?;
+    let sync = parse::<SyncValue>(snapshot, &keys.sync())?;
+    let foreign = foreign::traces(
+        keys,
+        snapshot,
+        leader.as_ref(),
+        epoch.as_ref(),
+        sync.as_ref(),
+    );
+    let epoch = epoch.map(|record| Leadership {
         epoch: record.epoch,
         leader: record.leader,
     });
-    let sync = parse::<SyncValue>(snapshot, &keys.sync())?;
-    let foreign = Foreign {
-        members: foreign_members(keys, snapshot),
-        sync: sync.as_ref().is_some_and(|value| value.standfast.is_none()),
-        ended: newest_ended(keys, snapshot),
-    };
-    let sync = match sync.and_then(|value| value.standfast) {
-        Some(ours) => Some(
-            SyncRecord::from_settings(ours.settings).ok_or_else(|| Unreadable {
-                key: keys.sync(),
-                why: "it holds no setting".to_owned(),
-            })?,
-        ),
-        None => None,
-    };
+    let sync = sync
+        .map(|value| sync_record(keys, value))
+        .transpose()?
+        .flatten();
     let lineage = match parse::<LineageRecord>(snapshot, &keys.lineage())? {
         Some(record) => Some(Published {
             epoch: record.epoch,
@@ -179,21 +176,20 @@ fn failsafe(
     Ok(listed.map(|listed| listed.into_iter().filter_map(named).collect()))
 }
 
-/// Those that say nothing of ours about themselves, whatever else they say.
-fn foreign_members(keys: &Keys, snapshot: &Snapshot) -> BTreeSet<NodeName> {
-    let prefix = keys.members();
-    let readable = each::<Value>(snapshot, &prefix).filter_map(Result::ok);
-    readable
-        .filter(|(_, record)| record.get("standfast").is_none())
-        .map(|(name, _)| name)
-        .collect()
-}
-
-/// From `history`. One that can't be read says nothing: whose commits count stands elsewhere.
-fn newest_ended(keys: &Keys, snapshot: &Snapshot) -> Option<Timeline> {
-    let lines = parse::<Vec<Vec<Value>>>(snapshot, &keys.history()).ok()??;
-    let numbers = lines.iter().filter_map(|line| line.first()?.as_u64());
-    u32::try_from(numbers.max()?).ok().map(Timeline)
+/// Of `sync`, whoever wrote it.
+fn sync_record(keys: &Keys, value: SyncValue) -> Result<Option<SyncRecord>, Unreadable> {
+    let unreadable = |why: String| Unreadable {
+        key: keys.sync(),
+        why,
+    };
+    let Some(ours) = value.standfast else {
+        let theirs = value.of_patroni();
+        return theirs.map_err(|bad| unreadable(bad.to_string()));
+    };
+    let record = SyncRecord::from_settings(ours.settings);
+    record
+        .ok_or_else(|| unreadable("it holds no setting".to_owned()))
+        .map(Some)
 }
 
 /// The members that can be read, and what can't.
@@ -217,19 +213,17 @@ fn settings(keys: &Keys, snapshot: &Snapshot) -> Result<Settings, Unreadable> {
 }
 
 fn member(record: MemberRecord) -> Member {
-    let extra = record.standfast;
-    let foreign = || Some("its agent is not Standfast".to_owned());
+    let Some(extra) = record.standfast else {
+        return foreign::member(record);
+    };
     Member {
-        host: extra
-            .as_ref()
-            .map(|extra| extra.host.clone())
-            .unwrap_or_default(),
-        port: extra.as_ref().map_or(0, |extra| extra.port),
+        host: extra.host,
+        port: extra.port,
         api_url: record.api_url,
-        state: extra.as_ref().map_or(NodeState::Init, |extra| extra.state),
+        state: extra.state,
         position: record.xlog_location,
         timeline: record.timeline,
-        unfit: extra.map_or_else(foreign, |extra| extra.unfit),
+        unfit: extra.unfit,
     }
 }
 
@@ -240,7 +234,10 @@ fn node_name(key: &str, text: &str) -> Result<NodeName, Unreadable> {
     })
 }
 
-fn parse<T: DeserializeOwned>(snapshot: &Snapshot, key: &str) -> Result<Option<T>, Unreadable> {
+pub(super) fn parse<T: DeserializeOwned>(
+    snapshot: &Snapshot,
+    key: &str,
+) -> Result<Option<T>, Unreadable> {
     let Some(text) = snapshot.value(key) else {
         return Ok(None);
     };
@@ -260,7 +257,7 @@ fn under<T: DeserializeOwned>(
 }
 
 /// Each record under a prefix, by name.
-fn each<T: DeserializeOwned>(
+pub(super) fn each<T: DeserializeOwned>(
     snapshot: &Snapshot,
     prefix: &str,
 ) -> impl Iterator<Item = Result<(NodeName, T), Unreadable>> {
@@ -279,6 +276,8 @@ fn each<T: DeserializeOwned>(
 mod tests {
     use super::*;
     use crate::Entry;
+    use ha::quorum::Setting;
+    use ha::{Foreign, Timeline};
 
     fn keys() -> Keys {
         Keys::new("service", "test")
@@ -287,15 +286,63 @@ mod tests {
     fn snapshot(entries: &[(String, &str)]) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for (key, value) in entries {
-            let entry = Entry {
-                value: (*value).to_owned(),
-                created: 1,
-                modified: 1,
-                lease: None,
-            };
-            snapshot.entries.insert(key.clone(), entry.into());
+            put(&mut snapshot, key, value, 1, 1);
         }
         snapshot
+    }
+
+    fn put(snapshot: &mut Snapshot, key: &str, value: &str, created: u64, modified: u64) {
+        let entry = Entry {
+            value: value.to_owned(),
+            created,
+            modified,
+            lease: None,
+        };
+        snapshot.entries.insert(key.to_owned(), entry.into());
+    }
+
+    #[test]
+    fn a_leader_key_that_is_younger_than_the_epoch_is_patronis() {
+        let led = |epoch: Option<(&str, u64)>, created| {
+            let mut snapshot = Snapshot::default();
+            put(&mut snapshot, &keys().leader(), "a", created, 9);
+            if let Some((record, modified)) = epoch {
+                put(&mut snapshot, &keys().epoch(), record, 1, modified);
+            }
+            let foreign = read_cluster(&keys(), &snapshot).expect("readable").foreign;
+            (foreign.leads, foreign.recorded)
+        };
+        let ours = r#"{"epoch":5,"leader":"a"}"#;
+        let another = r#"{"epoch":5,"leader":"b"}"#;
+        let theirs = r#"{"epoch":5,"leader":"a","patroni":true}"#;
+        assert_eq!(led(None, 3), (true, false));
+        assert_eq!(led(Some((ours, 3)), 3), (false, false), "claimed at once");
+        assert_eq!(
+            led(Some((ours, 7)), 3),
+            (false, false),
+            "of one that was silent"
+        );
+        assert_eq!(
+            led(Some((ours, 3)), 4),
+            (true, false),
+            "the name is no proof"
+        );
+        assert_eq!(led(Some((another, 7)), 3), (true, false));
+        assert_eq!(led(Some((theirs, 7)), 3), (true, true));
+        assert_eq!(led(Some((theirs, 7)), 8), (true, false), "taken anew since");
+        // Its agent has found its own name in the key.
+        let a = keys().member(&NodeName::new("a").expect("a plain name"));
+        let member =
+            r#"{"conn_url":"","api_url":"","state":"running","role":"primary","version":"4"}"#;
+        let mut taken = snapshot(&[(keys().leader(), "a"), (keys().epoch(), ours), (a, member)]);
+        let foreign = read_cluster(&keys(), &taken).expect("readable").foreign;
+        assert_eq!((foreign.leads, foreign.recorded), (true, false));
+        taken.entries.remove(&keys().leader());
+        let foreign = read_cluster(&keys(), &taken).expect("readable").foreign;
+        assert!(!foreign.leads);
+        let vacant = snapshot(&[(keys().epoch(), theirs)]);
+        let foreign = read_cluster(&keys(), &vacant).expect("readable").foreign;
+        assert_eq!((foreign.leads, foreign.recorded), (false, true));
     }
 
     #[test]
@@ -355,12 +402,12 @@ mod tests {
 
     #[test]
     fn what_patroni_writes_is_readable_and_known_as_its_own() {
-        let n1 = format!("{}n1", keys().members());
+        let n1 = NodeName::new("n1").expect("a plain name");
         let record = r#"{"conn_url":"postgres://127.0.0.1:5432/postgres",
             "api_url":"http://127.0.0.1:8008/patroni","state":"running","role":"primary",
             "version":"4.1.5","xlog_location":67108960,"timeline":2,"pause":true}"#;
         let snapshot = snapshot(&[
-            (n1, record),
+            (keys().member(&n1), record),
             (
                 keys().sync(),
                 r#"{"leader":"n1","quorum":0,"sync_standby":null}"#,
@@ -376,11 +423,15 @@ mod tests {
         assert_eq!(
             cluster.foreign,
             Foreign {
-                members: [NodeName::new("n1").expect("a plain name")].into(),
+                members: [n1.clone()].into(),
                 sync: true,
                 ended: Some(Timeline(1)),
+                ..Foreign::default()
             }
         );
-        assert_eq!(cluster.sync, None);
+        let alone = SyncRecord::of(Setting::alone(n1.clone()));
+        assert_eq!(cluster.sync, Some(alone));
+        let member = &cluster.members[&n1];
+        assert_eq!((member.host.as_str(), member.port), ("127.0.0.1", 5432));
     }
 }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod config;
+mod foreign;
 mod history;
 mod postgres;
 mod records;
@@ -13,6 +14,7 @@ mod slots;
 
 pub use cluster::{Reader, Reading, Unreadable, read_cluster};
 pub use config::ConfigRecord;
+pub use foreign::guests;
 pub use history::{EndedTimeline, with_history};
 pub use postgres::SharedPostgres;
 pub use records::{

@@ -2,7 +2,8 @@
 
 use ha::quorum::{Setting, SyncRecord};
 use ha::{
-    Branch, Epoch, Lineage, Lsn, NodeName, NodeRecord, NodeState, Position, Promise, Timeline,
+    BadNodeName, Branch, Epoch, Lineage, Lsn, NodeName, NodeRecord, NodeState, Position, Promise,
+    Timeline,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct EpochRecord {
     pub epoch: Epoch,
     pub leader: NodeName,
+    /// Ours have recorded it on behalf of a leader of Patroni's, which knows no epochs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub patroni: bool,
+}
+
+impl EpochRecord {
+    /// Of a leader of ours.
+    pub fn new(epoch: Epoch, leader: NodeName) -> Self {
+        Self {
+            epoch,
+            leader,
+            patroni: false,
+        }
+    }
 }
 
 /// `standfast/lineage`: what the leader of `epoch` writes.
@@ -86,6 +101,44 @@ pub struct SyncValue {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncSettings {
     pub settings: Vec<Setting>,
+}
+
+impl SyncValue {
+    /// The same beside nodes of Patroni's, which are not named to its tools: whom Patroni's agents read there, they let
+    /// lead, whatever the quorum. The quorum stays what it is without them.
+    pub fn beside(record: &SyncRecord, guests: &BTreeSet<NodeName>) -> Self {
+        let mut value = Self::from(record);
+        let names = value.sync_standby.take().unwrap_or_default();
+        let kept = names
+            .split(',')
+            .filter(|name| !name.is_empty() && guests.iter().all(|guest| guest.as_str() != *name));
+        let kept = kept.collect::<Vec<_>>().join(",");
+        value.sync_standby = (!kept.is_empty()).then_some(kept);
+        value
+    }
+
+    /// The setting that Patroni's form of the value means: each of its names has every commit, or in quorum mode each
+    /// commit is at all of them but `quorum`. None where no leader is named: nothing waits.
+    ///
+    /// # Errors
+    /// A name that is none of a node.
+    pub fn of_patroni(&self) -> Result<Option<SyncRecord>, BadNodeName> {
+        let Some(leader) = self.leader.clone() else {
+            return Ok(None);
+        };
+        let names = self.sync_standby.as_deref().unwrap_or_default().split(',');
+        let standbys = names
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(NodeName::new)
+            .collect::<Result<BTreeSet<_>, _>>()?;
+        let needed = standbys.len().saturating_sub(self.quorum);
+        Ok(Some(SyncRecord::of(Setting {
+            leader,
+            standbys,
+            needed,
+        })))
+    }
 }
 
 impl From<&SyncRecord> for SyncValue {
@@ -255,4 +308,50 @@ pub struct EventRecord {
     pub assigned: NodeState,
     pub rule: String,
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> NodeName {
+        NodeName::new(text).expect("a plain name")
+    }
+
+    fn setting(leader: &str, standbys: &[&str], needed: usize) -> Setting {
+        Setting {
+            leader: name(leader),
+            standbys: standbys.iter().map(|it| name(it)).collect(),
+            needed,
+        }
+    }
+
+    #[test]
+    fn patronis_form_is_a_setting() {
+        let check = |text: &str, expected: Option<Setting>| {
+            let value: SyncValue = serde_json::from_str(text).expect("a value");
+            let read = value.of_patroni().expect("plain names");
+            assert_eq!(read, expected.map(SyncRecord::of), "{text}");
+        };
+        let all = r#"{"leader":"a","quorum":0,"sync_standby":"b,c"}"#;
+        check(all, Some(setting("a", &["b", "c"], 2)));
+        let quorum = r#"{"leader":"a","quorum":1,"sync_standby":"b,c"}"#;
+        check(quorum, Some(setting("a", &["b", "c"], 1)));
+        let alone = r#"{"leader":"a","quorum":0,"sync_standby":null}"#;
+        check(alone, Some(setting("a", &[], 0)));
+        let off = r#"{"leader":null,"quorum":0,"sync_standby":null}"#;
+        check(off, None);
+    }
+
+    #[test]
+    fn patronis_nodes_are_not_named_to_patroni() {
+        let record = SyncRecord::of(setting("p", &["b", "g"], 1)).joined(setting("b", &["c"], 1));
+        let open = SyncValue::from(&record);
+        assert_eq!(open.sync_standby.as_deref(), Some("b,c,g"));
+        let beside = SyncValue::beside(&record, &[name("g")].into());
+        assert_eq!(beside.sync_standby.as_deref(), Some("b,c"));
+        // No vote passes that did not before.
+        assert_eq!(beside.quorum, open.quorum);
+        assert_eq!(beside.standfast, open.standfast);
+    }
 }

@@ -1,0 +1,74 @@
+//! Nobody leads, and Patroni's agents race beside ours or have led before.
+//!
+//! In synchronous mode the record says who has every commit, whoever wrote it: Patroni's names the standbys of which
+//! each, or in quorum mode all but `quorum`, have acknowledged, which is a setting like ours. In asynchronous mode there
+//! is no proof, only manners: who is further ahead goes first, for a while.
+//!
+//! **Invariant:** after a leader of Patroni's only a node claims that has followed that very leader.
+
+use crate::decision::{Action, Decision};
+use crate::types::{Instant, NodeName};
+use crate::view::{Cluster, NodeView};
+use std::time::Duration;
+
+/// A rival looks at the key's end, asks the other members, the dead one too, and then takes it.
+const RIVAL_TAKES: Duration = Duration::from_secs(3);
+/// One that is ahead, or that a person has named, has longer.
+const BETTER_RIVAL_TAKES: Duration = Duration::from_secs(10);
+
+pub(in crate::decide) fn race(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
+    let decision = super::super::race::race(cluster, me, "there is no leader", now);
+    if !matches!(decision.actions.first(), Some(Action::Claim(_))) {
+        return decision;
+    }
+    match may_claim(cluster, me, now) {
+        Ok(()) => decision,
+        Err(why) => Decision::wait("election", format!("there is no leader; {why}")),
+    }
+}
+
+fn may_claim(cluster: &Cluster, me: &NodeView, now: Instant) -> Result<(), String> {
+    if super::super::race::loss_accepted(cluster, &me.name) {
+        return Ok(());
+    }
+    let followed = me.lineage.as_ref().map(|note| note.newest().epoch);
+    if let Some(last) = cluster.epoch.as_ref().filter(|_| cluster.foreign.recorded)
+        && followed != Some(last.epoch)
+    {
+        let leader = &last.leader;
+        return Err(format!(
+            "{leader} led last, by Patroni, and this node has not followed it"
+        ));
+    }
+    let waited = now.since(me.promised_at.unwrap_or(now));
+    let asked = cluster.switchover.as_ref().and_then(|it| it.to.as_ref());
+    if asked == Some(&me.name) {
+        return Ok(());
+    }
+    for rival in super::rivals(cluster) {
+        let patience = patience(cluster, me, rival, asked == Some(rival));
+        if waited < patience {
+            return Err(format!(
+                "{rival} may lead by Patroni's rules and goes first"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// How long a rival goes first.
+fn patience(cluster: &Cluster, me: &NodeView, rival: &NodeName, asked: bool) -> Duration {
+    if asked {
+        return BETTER_RIVAL_TAKES;
+    }
+    // Where the promises prove that nothing is missing here, only the key decides.
+    if cluster.sync.is_some() {
+        return Duration::ZERO;
+    }
+    let theirs = cluster.members.get(rival).map(|member| member.position);
+    let mine = cluster.promises.get(&me.name);
+    match (theirs, mine.map(|promise| promise.position.lsn)) {
+        (Some(theirs), Some(mine)) if theirs > mine => BETTER_RIVAL_TAKES,
+        _ => RIVAL_TAKES,
+    }
+}
