@@ -13,7 +13,7 @@ use ha::{Lsn, NodeName, Settings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use store::layout::{Keys, MemberRecord, StatusRecord};
+use store::layout::{EpochRecord, Keys, MemberRecord, StatusRecord};
 use store::{Guard, Outcome, Store, StoreError, Txn};
 use tokio::sync::{Notify, watch};
 
@@ -175,10 +175,20 @@ impl Keeper {
                 key: self.keys.leader(),
                 value: self.me.to_string(),
             })
-            .when(Guard::Unchanged {
-                key: self.keys.epoch(),
-                modified: office.epoch_revision,
-            })
+            .when(self.still_mine(office))
+    }
+
+    /// Nobody has claimed since: no number is given twice.
+    fn still_mine(&self, office: Office) -> Guard {
+        Guard::Equals {
+            key: self.keys.epoch(),
+            value: self.epoch_record(office),
+        }
+    }
+
+    fn epoch_record(&self, office: Office) -> String {
+        let record = EpochRecord::new(office.epoch, self.me.clone());
+        serde_json::to_string(&record).unwrap_or_default()
     }
 
     /// Hangs the leader key on another lease of mine: the time to live was changed, perhaps while a claim was on its
@@ -220,12 +230,11 @@ impl Keeper {
             .when(Guard::Absent {
                 key: self.keys.leader(),
             })
-            .when(Guard::Unchanged {
-                key: self.keys.epoch(),
-                modified: office.epoch_revision,
-            })
+            .when(self.still_mine(office))
             .renew(session.lease)
-            .put_leased(self.keys.leader(), self.me.as_str(), session.lease);
+            .put_leased(self.keys.leader(), self.me.as_str(), session.lease)
+            // A key that is younger than the epoch is taken for Patroni's.
+            .put(self.keys.epoch(), self.epoch_record(office));
         let sent = now();
         match self.commit_in_time(txn, session).await {
             Ok(outcome) if outcome.is_committed() => {

@@ -19,7 +19,9 @@ pub enum NoteError {
         #[source]
         source: std::io::Error,
     },
-    #[error("lineage note {path} is damaged: {why}; remove it to have this node cloned anew")]
+    #[error(
+        "lineage note {path} is damaged: {why}; remove it, and this node is compared with its leader anew"
+    )]
     Damaged { path: PathBuf, why: String },
 }
 

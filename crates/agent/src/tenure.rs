@@ -9,7 +9,7 @@ use ha::{Epoch, Instant, Lease, Settings};
 use postgres::Instance;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use store::{LeaseId, Revision};
+use store::LeaseId;
 use tokio::sync::Notify;
 
 /// A loop that has not turned for so long hangs; it turns at least once a second.
@@ -76,8 +76,6 @@ impl Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Office {
     pub(crate) epoch: Epoch,
-    /// The revision at which the epoch record was written: unchanged means nobody claimed since.
-    pub(crate) epoch_revision: Revision,
     /// What the leader key hangs on. Another than the agent's own while it is being moved to that one.
     pub(crate) session: Session,
     pub(crate) deadline: Instant,
@@ -119,16 +117,9 @@ impl Tenure {
     }
 
     /// Leadership begins: the claim that was sent at `sent` was committed.
-    pub(crate) fn take_office(
-        &self,
-        epoch: Epoch,
-        epoch_revision: Revision,
-        session: Session,
-        sent: Instant,
-    ) -> Office {
+    pub(crate) fn take_office(&self, epoch: Epoch, session: Session, sent: Instant) -> Office {
         let office = Office {
             epoch,
-            epoch_revision,
             session,
             deadline: session.deadline(sent),
             renewed: sent,

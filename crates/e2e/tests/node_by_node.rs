@@ -242,8 +242,23 @@ fn patronis_nodes_become_ours_one_by_one_and_patronis_again() {
 
 /// Kills all of a node that leads, and says who leads after it.
 async fn leader_dies(scene: &mut Scene<'_>, leader: usize, kind: Kind) -> Result<usize> {
+    let told = |scene: &Scene<'_>| {
+        let logs = scene.nodes.iter().map(PatroniNode::log);
+        let said = logs.map(|log| log.matches("rule=\"cannot stream\"").count());
+        said.sum::<usize>()
+    };
+    let before = told(scene);
     scene.nodes[leader].kill()?;
     if kind == Kind::Patroni {
+        // As long as the key stands its leader is only missed, however silent it is.
+        let missed = async || {
+            ensure!(told(scene) > before, "nobody misses it");
+            Ok(())
+        };
+        eventually("ours miss the leader", settle_deadline(), missed).await?;
+        let key = "/service/lab/leader";
+        let found = scene.store.read(key).await?;
+        ensure!(found.value(key) == Some(scene.nodes[leader].name()));
         scene.end_leader_key().await?;
     }
     let next = scene.leader_after(leader).await?;

@@ -85,8 +85,9 @@ pub enum Action {
         epoch: Epoch,
         lineage: Lineage,
     },
-    /// Ask a leader of Patroni's where its timelines began; then store: an epoch on its behalf, with its lineage.
-    /// Guards: leader key, epoch and lineage unchanged. A leader whose timeline the present epoch names keeps it.
+    /// Ask a leader of Patroni's where its timelines ended, and compare this node's WAL with it; then store: an epoch on
+    /// its behalf, with its lineage. Guards: leader key, epoch and lineage unchanged. A leader whose timeline the present
+    /// epoch names keeps it.
     Recognize { leader: NodeName, epoch: Epoch },
     /// This node has no note: compare the bytes of its last WAL with the leader's, then note the lineage and stream, or
     /// rewind, or make a base backup.

@@ -100,13 +100,15 @@ impl Lineage {
     }
 
     /// The lineage of a leader that publishes none, recorded as `epoch`: it writes `timeline`, and PostgreSQL's history
-    /// says where each earlier one of its timelines `ended`. Of `known`, what was published last, it keeps what is in
-    /// that history; from there on everything is the new epoch's, also timelines in between that nobody of ours saw.
+    /// says where each earlier one of its timelines `ended`. Of `note`, that of a node whose WAL was found to be the
+    /// leader's up to `same`, it keeps the branches of which there is a record before that point; from the end of the
+    /// last one on everything is the new epoch's, also timelines in between that nobody of ours saw.
     ///
-    /// A promotion takes a number that the promoted server does not know. So a branch of that number is another one.
+    /// Numbers alone prove nothing: what is kept was compared. And a promotion takes a number that the promoted server
+    /// does not know, so a branch of that number is another one.
     #[must_use]
     pub fn observed(
-        known: Option<&Self>,
+        note: Option<(&Self, Lsn)>,
         timeline: Timeline,
         ended: &[(Timeline, Lsn)],
         epoch: Epoch,
@@ -118,7 +120,11 @@ impl Lineage {
         };
         let mut kept: Vec<Branch> = Vec::new();
         let mut left = Lsn::ZERO;
-        for branch in known.iter().flat_map(|known| &known.branches) {
+        let branches = note.iter().flat_map(|(note, same)| {
+            let written = |branch: &&Branch| branch.begins < *same;
+            note.branches.iter().filter(written)
+        });
+        for branch in branches {
             let begins_there = kept.is_empty() || branch.begins == left;
             let Some(end) = end_of(branch).filter(|_| begins_there) else {
                 break;
@@ -290,7 +296,8 @@ mod tests {
             lines.iter().map(|(t, e)| (Timeline(*t), Lsn(*e))).collect()
         };
         let read = |known: Option<&Lineage>, timeline, lines: &[(u32, u64)]| {
-            Lineage::observed(known, Timeline(timeline), &ended(lines), Epoch(5))
+            let compared = known.map(|known| (known, Lsn(150)));
+            Lineage::observed(compared, Timeline(timeline), &ended(lines), Epoch(5))
         };
         let next = lineage(&[(1, 1, 0), (2, 4, 100), (3, 5, 200)]);
         assert_eq!(read(Some(&known), 3, &[(1, 100), (2, 200)]), next);
@@ -305,6 +312,11 @@ mod tests {
         assert_eq!(read(Some(&known), 2, &[(1, 100)]), same_number);
         let elsewhere = lineage(&[(1, 1, 0), (4, 5, 90)]);
         assert_eq!(read(Some(&known), 4, &[(1, 90), (2, 120)]), elsewhere);
+        // Up to where timeline 2 begins it was compared; whose that is was not seen.
+        let compared = Some((&known, Lsn(100)));
+        let lines = ended(&[(1, 100), (2, 200)]);
+        let unsure = Lineage::observed(compared, Timeline(3), &lines, Epoch(5));
+        assert_eq!(unsure, lineage(&[(1, 1, 0), (3, 5, 100)]));
         // Nothing in common, or nothing known.
         let first = Lineage::founded(Timeline(7), Epoch(5));
         assert_eq!(read(Some(&known), 7, &[(6, 50)]), first);

@@ -32,6 +32,16 @@ pub enum Compared {
     Unknown { why: String },
 }
 
+impl Compared {
+    /// Up to where it is the upstream's.
+    pub fn same(&self) -> Option<Lsn> {
+        match self {
+            Self::Same { end: upto } | Self::Parted { fork: upto } => Some(*upto),
+            Self::Unknown { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Compared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -14,6 +14,7 @@ mod failsafe;
 mod fault;
 mod invariants;
 mod join;
+pub mod mixed;
 mod net;
 mod node;
 mod observe;

@@ -177,6 +177,11 @@ async fn until_true(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+fn claimed_by_a(epoch: u64) -> String {
+    let name = NodeName::new("a").expect("a plain name");
+    serde_json::to_string(&EpochRecord::new(Epoch(epoch), name)).expect("plain data")
+}
+
 #[tokio::test]
 async fn a_leader_that_is_held_takes_its_key_again_unless_somebody_claimed() {
     for claimed in [false, true] {
@@ -186,18 +191,16 @@ async fn a_leader_that_is_held_takes_its_key_again_unless_somebody_claimed() {
         let leader = world.keys.leader();
         let claim = Txn::new()
             .put_leased(&*leader, "a", session.lease)
-            .put(world.keys.epoch(), "1");
+            .put(world.keys.epoch(), claimed_by_a(1));
         let sent = now();
         let committed = world.store.commit(claim).await.expect("a store");
-        let Outcome::Committed { revision } = committed else {
-            panic!("{committed:?}")
-        };
+        assert!(committed.is_committed());
         let (tenure, epoch) = (Arc::clone(&world.tenure), Epoch(1));
-        tenure.take_office(epoch, revision, session, sent);
+        tenure.take_office(epoch, session, sent);
         tenure.held(epoch, now(), Duration::from_secs(60), &*world.orders);
         // The lease ends where nobody hears of it.
         let txn = match claimed {
-            true => Txn::new().put(world.keys.epoch(), "2"),
+            true => Txn::new().put(world.keys.epoch(), claimed_by_a(2)),
             false => Txn::new(),
         };
         world.store.commit(txn).await.expect("a store");
@@ -212,6 +215,18 @@ async fn a_leader_that_is_held_takes_its_key_again_unless_somebody_claimed() {
             .await;
             let read = world.store.read(&leader).await.expect("a store");
             assert_eq!(read.value(&leader), Some("a"));
+            let created = read.entries.get(&leader).map(|it| it.created);
+            let all = world
+                .store
+                .read(world.keys.prefix())
+                .await
+                .expect("a store");
+            let epoch_key = all.entries.get(&world.keys.epoch());
+            assert_eq!(
+                epoch_key.map(|it| it.modified),
+                created,
+                "no key of Patroni's"
+            );
             assert_eq!(tenure.office().map(|office| office.epoch), Some(epoch));
         }
     }
@@ -235,13 +250,11 @@ async fn a_shorter_time_to_live_takes_the_leadership_along_even_one_that_was_jus
     let claim = Txn::new()
         .renew(first.lease)
         .put_leased(&*leader, "a", first.lease)
-        .put(world.keys.epoch(), "1");
+        .put(world.keys.epoch(), claimed_by_a(1));
     let sent = now();
     let committed = world.store.commit(claim).await.expect("a store");
-    let Outcome::Committed { revision } = committed else {
-        panic!("{committed:?}")
-    };
-    let long = world.tenure.take_office(Epoch(1), revision, first, sent);
+    assert!(committed.is_committed());
+    let long = world.tenure.take_office(Epoch(1), first, sent);
     let second = tenure.session().expect("a session");
     until_true("the leadership moves", || {
         tenure

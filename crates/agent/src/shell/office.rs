@@ -25,8 +25,8 @@ impl Shell {
         session: Session,
     ) -> Result<(), ShellError> {
         let sent = now();
-        let revision = self.commit(txn).await?;
-        self.tenure.take_office(epoch, revision, session, sent);
+        self.commit(txn).await?;
+        self.tenure.take_office(epoch, session, sent);
         self.arm_in_office();
         Ok(())
     }
@@ -73,14 +73,7 @@ impl Shell {
         let txn = self.steps(basis).reattach(session.lease);
         let sent = now();
         self.commit(txn).await?;
-        // The epoch record was not written by this transaction: its revision is the one that was seen.
-        let key = self.keys.epoch();
-        let revision = basis
-            .snapshot
-            .entries
-            .get(&key)
-            .map_or(0, |entry| entry.modified);
-        self.tenure.take_office(epoch, revision, session, sent);
+        self.tenure.take_office(epoch, session, sent);
         self.arm_in_office();
         self.resume_replay();
         Ok(())

@@ -2,10 +2,12 @@
 //!
 //! **Invariant:** one epoch stands for one timeline of one leader: a leader whose timeline is the one that its epoch
 //! names keeps the epoch, however often it has taken its key anew.
+//! **Invariant:** an older epoch is named only for WAL that is, byte by byte, the leader's.
 //! It does not know why it is done, nor who follows.
 
 use super::{Basis, QUICK, Shell, ShellError};
 use ha::{Epoch, Lineage, Lsn, NodeName, Timeline};
+use postgres::Liveness;
 use store::layout::{EpochRecord, Keys};
 
 impl Shell {
@@ -31,11 +33,18 @@ impl Shell {
             Some(known) if is_the_same(basis, &self.keys, leader, info.timeline) => {
                 (basis.cluster.current_epoch(), known.clone())
             }
-            known => {
+            _ => {
                 let switches = info.history.switches.iter();
                 let ended: Vec<(Timeline, Lsn)> =
                     switches.map(|it| (it.timeline, it.end)).collect();
-                let lineage = Lineage::observed(known, info.timeline, &ended, epoch);
+                let note = self.note.read();
+                let runs = matches!(self.instance.liveness(), Liveness::Up { .. });
+                let same = match note.is_some() && runs {
+                    true => self.instance.compare_wal(&upstream, QUICK).await?.same(),
+                    false => None,
+                };
+                let compared = note.as_ref().zip(same);
+                let lineage = Lineage::observed(compared, info.timeline, &ended, epoch);
                 (epoch, lineage)
             }
         };

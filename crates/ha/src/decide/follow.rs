@@ -3,6 +3,7 @@
 //! **Invariant:** a node streams only from the leader of the current epoch, only after its note names that leader's
 //! lineage, and only if everything it has is part of that lineage.
 
+use super::foreign;
 use super::race::{race, suspicion};
 use crate::decision::{Action, Decision};
 use crate::lineage::{Lineage, Relation};
@@ -63,9 +64,10 @@ pub(super) fn come_along(
 /// Recovery of a directory that was rewound waits for WAL of the leader that it was rewound to. Once another leads, that
 /// may be nowhere, and would be waited for for ever.
 fn stranded(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
-    let published = cluster.published_lineage()?;
-    let gone = me.rewound && me.lineage.as_ref() != Some(published);
-    (gone && me.postgres == Postgres::Starting).then(|| {
+    let published = cluster.published_lineage();
+    let another = published.is_some_and(|lineage| me.lineage.as_ref() != Some(lineage));
+    let gone = another || foreign::is_unknown(cluster);
+    (me.rewound && gone && me.postgres == Postgres::Starting).then(|| {
         Decision::act(
             "stranded",
             Action::Stop,
@@ -83,7 +85,7 @@ fn errand(cluster: &Cluster, me: &NodeView, leader: &NodeName) -> Option<Decisio
             Action::Stop,
             "a person asked for a restart: stopping cleanly",
         )),
-        (Errand::Reinitialize, _) => Some(match cluster.published_lineage() {
+        (Errand::Reinitialize, _) => Some(match foreign::known_lineage(cluster) {
             Some(lineage) => clone(
                 (leader.clone(), cluster.current_epoch(), lineage.clone()),
                 "a person asked for it",
@@ -99,6 +101,9 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
         return wait;
     }
     match &me.data {
+        DataDir::Ready(_) if me.rewound && foreign::is_unknown(cluster) => {
+            foreign::recognize(cluster, leader)
+        }
         DataDir::Ready(_) if me.rewound => match cluster.published_lineage() {
             Some(lineage) => clone(
                 (leader.clone(), cluster.current_epoch(), lineage.clone()),
@@ -108,6 +113,9 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
         },
         DataDir::Ready(_) => {
             Decision::act("park", Action::Park, "starting to see what WAL is here")
+        }
+        DataDir::Empty | DataDir::Unfinished if foreign::is_unknown(cluster) => {
+            foreign::recognize(cluster, leader)
         }
         DataDir::Empty | DataDir::Unfinished => match cluster.published_lineage() {
             Some(lineage) => Decision::act(
@@ -157,12 +165,14 @@ fn waiting_for_promotion(leader: &NodeName) -> Decision {
 }
 
 fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) -> Decision {
-    let Some(lineage) = cluster.published_lineage() else {
+    let lineage = foreign::known_lineage(cluster);
+    if lineage.is_none() && !foreign::is_unknown(cluster) {
         return waiting_for_promotion(leader);
-    };
+    }
     let epoch = cluster.current_epoch();
-    let noted = me.lineage.as_ref() == Some(lineage);
-    if standby.upstream.as_ref() == Some(leader) && noted {
+    if let Some(lineage) = lineage.filter(|lineage| me.lineage.as_ref() == Some(*lineage))
+        && standby.upstream.as_ref() == Some(leader)
+    {
         return stream(cluster, me, leader, standby, lineage);
     }
     if standby.upstream.is_some() || standby.streaming {
@@ -193,12 +203,18 @@ fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) 
             format!("{behind} bytes of local WAL to replay"),
         );
     }
+    let Some(lineage) = lineage else {
+        return foreign::recognize(cluster, leader);
+    };
     let order = (leader.clone(), epoch, lineage.clone());
-    let Some(note) = &me.lineage else {
+    // What Patroni's agents call their timelines proves nothing.
+    let Some(note) = me.lineage.as_ref().filter(|_| !cluster.foreign.leads) else {
         let (leader, epoch, lineage) = order;
-        let reason = format!(
-            "this node has no note of whose WAL it holds: comparing it with that of {leader}"
-        );
+        let why = match me.lineage {
+            Some(_) => "its agent is Patroni's",
+            None => "this node has no note of whose WAL it holds",
+        };
+        let reason = format!("comparing the WAL here with that of {leader}: {why}");
         let compare = Action::Compare {
             leader,
             epoch,

@@ -82,6 +82,8 @@ fn b(promised: u64) -> NodeView {
         }),
         lineage: Some(Lineage::founded(Timeline(3), Epoch(5))),
         lease: None,
+        held: None,
+        rewound: false,
         job: None,
         contact: Contact::default(),
         applied: None,
@@ -137,7 +139,7 @@ fn a_leader_without_an_epoch_is_given_one_and_followed() {
     assert_eq!(decision.actions, [recognize], "{decision:?}");
     let cluster = led_by_p();
     check(&cluster, &me, "compare", "no note");
-    check(&cluster, &b(0), "follow", "following p");
+    check(&cluster, &b(0), "compare", "its agent is Patroni's");
 }
 
 #[test]
