@@ -18,6 +18,9 @@ pub(crate) fn shape(lab: &Lab) -> Shape {
             "certfile: {at}/NAME.crt, keyfile: {at}/NAME.key, cafile: {at}/ca.crt, verify_client: optional"
         ),
         authority: Some(directory(lab).join("ca.crt")),
+        parameters: format!(
+            "max_connections: 100, ssl: on, ssl_cert_file: {at}/NAME.crt, ssl_key_file: {at}/NAME.key"
+        ),
         ..Shape::default()
     }
 }

@@ -125,6 +125,10 @@ fn says(said: &Said, code: i32, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Patroni: REST | `ctl.cacert`, `certfile`, `keyfile`, `insecure`, `authentication` | work, for `patronictl` and
+///   for our own commands
+/// Patroni: patronictl | `query` by TLS: `PGSSLMODE` and the like, `sslmode` of the superuser in the file | works, without
+///   channel binding
 #[test]
 fn commands_speak_https() {
     let name = "commands_speak_https";
@@ -213,6 +217,21 @@ fn commands_speak_https() {
                 0,
                 &["Reload request received"],
             )?;
+            // SQL by TLS, as libpq's modes have it.
+            let password = Passwords::default().superuser;
+            let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+            for (mode, authority, code, word) in [
+                ("prefer", "", 0, "True"),
+                ("disable", "", 0, "False"),
+                ("verify-full", "TLS/ca.crt", 0, "True"),
+                ("verify-ca", "TLS/n2.crt", 1, "UnknownIssuer"),
+            ] {
+                let line = format!(
+                    "PGPASSWORD={password} PGSSLMODE={mode} PGSSLROOTCERT={authority} patronictl -c LAB/both.yml \
+                     -d https://N2 query -m n1 -U postgres -d postgres -c '{sql}'"
+                );
+                says(&typed(world, &line)?, code, &[word])?;
+            }
             Ok(())
         },
     );

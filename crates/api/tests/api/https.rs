@@ -133,6 +133,8 @@ async fn one_port_speaks_both() {
     assert_eq!(server.code("/primary").await, 200);
 }
 
+/// Patroni: REST | `certfile`, `keyfile`, `cafile`, renewed without a restart | work, with TLS 1.3; plain HTTP
+///   beside it only with `plain_http`
 #[tokio::test]
 async fn a_port_with_a_certificate_refuses_plain_http() {
     let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
@@ -184,7 +186,7 @@ async fn a_client_believes_an_authority_and_nobody_else() {
     let trust = TrustOptions {
         authority: Some(file("ca.crt")),
         own: Some((file("client.crt"), file("client.key"))),
-        insecure: false,
+        ..TrustOptions::default()
     };
     let unbelieved = |answer, words: &str| match answer {
         Err(Silence::Unbelieved(why)) => assert!(why.contains(words), "{why}"),
@@ -194,6 +196,11 @@ async fn a_client_believes_an_authority_and_nobody_else() {
         async |trust: &TrustOptions, host| asks(&server, trust.clone(), host, "/primary").await;
     assert_eq!(ask(&trust, "localhost").await, Ok(200));
     unbelieved(ask(&trust, "127.0.0.1").await, "another name");
+    let by_any_name = TrustOptions {
+        any_name: true,
+        ..trust.clone()
+    };
+    assert_eq!(ask(&by_any_name, "127.0.0.1").await, Ok(200));
     let nobody = TrustOptions {
         own: None,
         ..trust.clone()
@@ -210,6 +217,11 @@ async fn a_client_believes_an_authority_and_nobody_else() {
         ask(&system, "localhost").await,
         "no authority that is believed",
     );
+    let by_any_name = TrustOptions {
+        any_name: true,
+        ..system.clone()
+    };
+    assert!(ask(&by_any_name, "localhost").await.is_err());
     let insecure = TrustOptions {
         insecure: true,
         ..system
@@ -324,6 +336,7 @@ async fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
     );
 }
 
+/// Patroni: REST | `verify_client` | works; the cluster's token passes without a certificate
 #[tokio::test]
 async fn who_changes_something_shows_a_certificate_where_that_is_asked() {
     let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
@@ -369,6 +382,8 @@ async fn who_changes_something_shows_a_certificate_where_that_is_asked() {
     assert!(Certificate::load(without).is_err());
 }
 
+/// Patroni: REST | `allowlist`, `allowlist_include_members`, `http_extra_headers` | work; the cluster's token
+///   passes
 #[tokio::test]
 async fn only_the_allowed_addresses_change_something() {
     let world = World::three().await;

@@ -213,7 +213,7 @@ postgresql:
 ",
         base = base.display(),
         dcs = shape.dcs,
-        parameters = shape.parameters,
+        parameters = shape.parameters.replace("NAME", name),
         data = data_dir.display(),
         bin = host.pg_bin().display(),
         superuser = passwords.superuser,

@@ -475,6 +475,7 @@ fn trust(typed: typed::Trust) -> Result<TrustOptions, Failure> {
         authority: made(typed.ca_file)?,
         own: certificate.map(|file| (file.clone(), key.unwrap_or(file))),
         insecure: typed.insecure,
+        ..TrustOptions::default()
     })
 }
 

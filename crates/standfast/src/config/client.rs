@@ -6,6 +6,7 @@ use super::values::RestAddress;
 use super::{BasicAuth, Etcd, Password, read, sources, tree};
 use api::client::TrustOptions;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How a cluster is reached.
@@ -19,6 +20,8 @@ pub(crate) struct Client {
     pub(crate) members: Vec<RestAddress>,
     /// For HTTPS.
     pub(crate) trust: TrustOptions,
+    /// `sslmode` and the like of the superuser, for SQL.
+    pub(crate) ssl: BTreeMap<String, String>,
     /// For what changes something through them.
     pub(crate) login: Option<BasicAuth>,
     pub(crate) secret_file: Option<PathBuf>,
@@ -69,6 +72,12 @@ fn client(root: &Section<'_>) -> Client {
     let https = rest.is_given("certfile");
     let rest = text(&rest, "connect_address");
     let namespace = text(root, "namespace").map(|text| text.trim_matches('/').to_owned());
+    let logins = root.section("postgresql").section("authentication");
+    let superuser = logins.section("superuser");
+    let keys = ["sslmode", "sslrootcert", "sslcert", "sslkey"];
+    let ssl = keys
+        .into_iter()
+        .filter_map(|key| Some((key.to_owned(), text(&superuser, key)?)));
     Client {
         scope: text(root, "scope"),
         namespace,
@@ -78,6 +87,7 @@ fn client(root: &Section<'_>) -> Client {
             .into_iter()
             .collect(),
         trust: read::trust(root),
+        ssl: ssl.collect(),
         login: login(root.section("ctl")).or_else(|| login(root.section("restapi"))),
         secret_file: secret(&store).or_else(|| secret(&store.section("raft"))),
     }

@@ -11,6 +11,7 @@ mod edit;
 mod frame;
 mod http;
 mod members;
+mod postgres_tls;
 mod query;
 mod reach;
 mod show;
@@ -66,9 +67,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         show::own_version();
         return Ok(ExitCode::Ok);
     }
+    if let Verb::DemoteCluster(_) | Verb::PromoteCluster(_) = &arguments.verb {
+        return Err(no_standby_clusters().into());
+    }
     let reach = Reach::find(&arguments, &homes)?;
     one_group(&arguments.verb)?;
     let code = match arguments.verb {
+        Verb::DemoteCluster(_) | Verb::PromoteCluster(_) => {
+            return Err(no_standby_clusters().into());
+        }
         Verb::Dsn(it) => show::dsn(&reach, &it).await?,
         Verb::EditConfig(it) => edit::edit(&reach, &it).await?,
         Verb::Failover(it) => change::failover(&reach, &it).await?,
@@ -90,8 +97,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
+fn no_standby_clusters() -> Failure {
+    Failure::refused("standby clusters are not supported: there is nothing to demote a cluster to")
+        .hint("patronictl switchover moves the leadership within the cluster")
+}
+
 fn one_group(verb: &Verb) -> Result<(), Failure> {
     let group: &Group = match verb {
+        Verb::DemoteCluster(_) | Verb::PromoteCluster(_) => return Ok(()),
         Verb::Dsn(it) => &it.cluster.group,
         Verb::EditConfig(it) => &it.cluster.group,
         Verb::Failover(it) => &it.cluster.group,

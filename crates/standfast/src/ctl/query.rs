@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Member};
 use super::frame::{self, Column, Named};
+use super::postgres_tls::PostgresTls;
 use super::reach::Reach;
 use super::show::named;
 use super::typed::{Format, Query, Role};
@@ -11,7 +12,7 @@ use crate::output;
 use serde_json::Value;
 use std::time::Duration;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -41,9 +42,10 @@ pub(super) async fn query(reach: &Reach, typed: &Query) -> Result<ExitCode, Fail
         true => Some(ask::secret("Password")?),
         false => std::env::var("PGPASSWORD").ok(),
     };
+    let tls = PostgresTls::of(&reach.ssl).await?;
     let cluster = named(reach, &typed.cluster).await?;
     watching(typed.watch, false, async || {
-        match asked(&cluster, typed, &sql, password.as_deref()).await? {
+        match asked(&cluster, typed, &sql, password.as_deref(), &tls).await? {
             Ok(answer) => {
                 output::print(&text(&answer, typed));
                 Ok(ExitCode::Ok)
@@ -63,11 +65,12 @@ async fn asked(
     typed: &Query,
     sql: &str,
     password: Option<&str>,
+    tls: &PostgresTls,
 ) -> Result<Result<Answer, String>, Failure> {
     let Some(member) = cluster.one(typed.role, typed.member.as_deref())? else {
         return Ok(Err("No connection is available".to_owned()));
     };
-    let answer = match connect(member, typed, password).await {
+    let answer = match connect(member, typed, password, tls.clone()).await {
         Ok(client) => match is_what_it_should_be(&client, typed.role).await {
             Ok(true) => rows(&client, sql).await,
             Ok(false) => return Ok(Err("No connection is available".to_owned())),
@@ -78,16 +81,25 @@ async fn asked(
     Ok(answer.map_err(|error| {
         let why = match error.as_db_error() {
             Some(said) => said.code().code().to_owned(),
-            None => error.to_string(),
+            None => why(&error),
         };
         format!("ERROR, SQLSTATE: {why}")
     }))
+}
+
+/// With its cause: what of TLS went wrong is said there.
+fn why(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
 }
 
 async fn connect(
     member: &Member,
     typed: &Query,
     password: Option<&str>,
+    tls: PostgresTls,
 ) -> Result<Client, tokio_postgres::Error> {
     let own = |variable: &str| std::env::var(variable).ok().filter(|it| !it.is_empty());
     let user = typed.username.clone().or_else(|| own("PGUSER"));
@@ -102,11 +114,12 @@ async fn connect(
         .user(&user)
         .dbname(database.unwrap_or_else(|| user.clone()))
         .application_name("Patroni ctl")
+        .ssl_mode(tls.mode)
         .connect_timeout(CONNECT);
     if let Some(password) = password {
         config.password(password);
     }
-    let (client, connection) = config.connect(NoTls).await?;
+    let (client, connection) = config.connect(tls).await?;
     tokio::spawn(connection);
     Ok(client)
 }

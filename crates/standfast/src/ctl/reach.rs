@@ -14,6 +14,7 @@ use crate::run::etcd_options;
 use crate::secret::ClusterSecret;
 use api::client::{Trust, TrustOptions};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::layout::Keys;
@@ -30,6 +31,8 @@ pub(super) struct Reach {
     /// The cluster that is meant where none is named.
     pub(super) scope: Option<String>,
     pub(super) http: Http,
+    /// What the configuration says of TLS towards Postgres, in libpq's words.
+    pub(super) ssl: BTreeMap<String, String>,
     source: Source,
 }
 
@@ -81,6 +84,7 @@ impl Reach {
         };
         Ok(Self {
             scope: client.scope,
+            ssl: client.ssl,
             http: Http::new(Trust::new(trust), authorization),
             source,
         })

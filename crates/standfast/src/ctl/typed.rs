@@ -35,6 +35,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    /// Not supported: there are no standby clusters
+    #[command(hide = true)]
+    DemoteCluster(Anything),
     /// Generate a dsn for the provided member, defaults to a dsn of the leader
     Dsn(Dsn),
     /// Edit cluster configuration
@@ -49,6 +52,9 @@ pub(super) enum Verb {
     List(List),
     /// Disable auto failover
     Pause(Pause),
+    /// Not supported: there are no standby clusters
+    #[command(hide = true)]
+    PromoteCluster(Anything),
     /// Query a PostgreSQL member
     Query(Query),
     /// Reinitialize cluster member
@@ -69,6 +75,13 @@ pub(super) enum Verb {
     Topology(Topology),
     /// Output version of patronictl command or of running members
     Version(Version),
+}
+
+/// Whatever the original would take.
+#[derive(Debug, Args)]
+pub(super) struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
 }
 
 /// Which members, by what they are.

@@ -30,6 +30,7 @@ pub(in crate::config) fn trust(root: &Section<'_>) -> TrustOptions {
         // Where only one file is named, it holds both.
         own: certificate.map(|file| (file.clone(), key.unwrap_or(file))),
         insecure: ctl.flag("insecure").unwrap_or(false),
+        any_name: false,
     };
     let _ = ctl.is_given("keyfile");
     ctl.finish(&[]);
