@@ -19,7 +19,7 @@ pub use logs::Announced;
 pub use majors::programs_of;
 pub use patroni::{PatroniNode, Patronictl, patroni_programs};
 pub use terminal::{Said, Terminal};
-pub use world::{World, in_a_lab, say, settle_deadline, spell, story, story_on};
+pub use world::{World, in_a_lab, is_long, say, settle_deadline, spell, story, story_on};
 
 /// How the cluster of a story is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

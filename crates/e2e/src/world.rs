@@ -25,8 +25,12 @@ pub fn settle_deadline() -> Duration {
 /// How long freezes and cuts last: 8 s, which is more than two leases, or 40 s with
 /// `STANDFAST_E2E_LONG=1`, which is more than Patroni's.
 pub fn spell() -> Duration {
-    let long = std::env::var_os("STANDFAST_E2E_LONG").is_some_and(|value| value != "0");
-    Duration::from_secs(if long { 40 } else { 8 })
+    Duration::from_secs(if is_long() { 40 } else { 8 })
+}
+
+/// Whether faults shall last as long as they do in the wild.
+pub fn is_long() -> bool {
+    std::env::var_os("STANDFAST_E2E_LONG").is_some_and(|value| value != "0")
 }
 
 /// Plays a story on a healthy cluster in network namespaces and judges it.

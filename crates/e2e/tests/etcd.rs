@@ -1,7 +1,7 @@
 //! Three nodes whose store is a real etcd cluster of three, and what befalls both.
 
 use anyhow::{Result, ensure};
-use e2e::{Announced, Topology, World, in_a_lab, settle_deadline, story};
+use e2e::{Announced, Topology, World, in_a_lab, is_long, settle_deadline, story};
 use lab::{Disk, Etcd, Fault, Place, eventually};
 use std::time::{Duration, Instant};
 use store::{EtcdOptions, EtcdStore, Store, Txn};
@@ -104,7 +104,7 @@ fn one_member_of_etcd_is_cut_off_with_the_primary() {
     });
 }
 
-/// etcd is away for ten seconds. Nobody can renew a lease: the primary must cease to be one.
+/// etcd is away for ten seconds, or for sixty with `STANDFAST_E2E_LONG=1`. Nobody can renew a lease: the primary must cease to be one.
 async fn etcd_is_away(
     world: &mut World<'_>,
     go: fn(&mut Etcd) -> Result<()>,
@@ -120,7 +120,8 @@ async fn etcd_is_away(
     })
     .await?;
     // The length of the fault is part of the story, not a wait for something.
-    tokio::time::sleep_until(begun + Duration::from_secs(10)).await;
+    let away = Duration::from_secs(if is_long() { 60 } else { 10 });
+    tokio::time::sleep_until(begun + away).await;
     let primaries = world.cluster.primaries().await;
     ensure!(
         primaries.is_empty(),

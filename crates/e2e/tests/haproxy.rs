@@ -49,9 +49,24 @@ fn usual(world: &World<'_>) -> Result<String> {
 }
 
 /// What `standfast show haproxy` prints on a node.
-fn shown(world: &World<'_>) -> Result<String> {
+fn shown(world: &World<'_>, more: &[&str]) -> Result<String> {
     let node = &world.cluster.nodes[0];
-    run_to_end(&mut node.standfast(&["show", "haproxy", "--monitor", &node.api]))
+    let words = [&["show", "haproxy", "--monitor", &node.api], more].concat();
+    run_to_end(&mut node.standfast(&words))
+}
+
+/// Nothing is wrong with it, and not one warning either.
+fn loads(balancer: &Host, file: &str) -> Result<()> {
+    let checked = balancer
+        .command("haproxy")
+        .args(["-c", "-f", file])
+        .output()?;
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    ensure!(
+        checked.status.success() && !said.contains("WARNING"),
+        "{said}"
+    );
+    Ok(())
 }
 
 /// A session through a port of the balancer, and whose it is.
@@ -82,8 +97,13 @@ async fn through(world: &World<'_>, balancer: &Host, port: u16) -> Result<(Clien
 }
 
 /// Every listener leads to the primary or to a standby, as it should.
-async fn routes_are_right(world: &World<'_>, balancer: &Host, primary: &str) -> Result<()> {
-    for port in [SHOWN, HTTP, TCP] {
+async fn routes_are_right(
+    world: &World<'_>,
+    balancer: &Host,
+    primary: &str,
+    ports: &[u16],
+) -> Result<()> {
+    for &port in ports {
         let begun = Instant::now();
         let what = format!("port {port} leads to {primary}, and the next to standbys");
         eventually(&what, settle_deadline(), async || {
@@ -103,28 +123,20 @@ async fn routes_are_right(world: &World<'_>, balancer: &Host, primary: &str) -> 
     Ok(())
 }
 
+/// Patroni: REST | HAProxy with `httpchk` or `tcp-check` | works
 #[test]
 fn routes_follow_a_failover() {
     let name = "routes_follow_a_failover";
     story(name, Topology::Three, Announced::FAILOVER, async |world| {
         let balancer: Arc<Host> = world.lab.add_host("lb", 41)?;
-        let text = format!("{}{}", shown(world)?, usual(world)?);
+        let text = format!("{}{}", shown(world, &[])?, usual(world)?);
         let file = file_of(&balancer, "haproxy.cfg", &text)?;
         let file = file.to_str().context("a plain path")?;
-        // Not one warning either.
-        let checked = balancer
-            .command("haproxy")
-            .args(["-c", "-f", file])
-            .output()?;
-        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
-        ensure!(
-            checked.status.success() && !said.contains("WARNING"),
-            "{said}"
-        );
+        loads(&balancer, file)?;
         let mut haproxy = Service::start(&balancer, "haproxy", &["-db", "-f", file])?;
 
         let old = world.cluster.primary().await?;
-        routes_are_right(world, &balancer, &old).await?;
+        routes_are_right(world, &balancer, &old, &[SHOWN, HTTP, TCP]).await?;
         haproxy.check()?;
         let (session, ..) = through(world, &balancer, SHOWN).await?;
         let begun = Instant::now();
@@ -137,13 +149,45 @@ fn routes_follow_a_failover() {
             "{new} leads after {} ms",
             begun.elapsed().as_millis()
         ));
-        routes_are_right(world, &balancer, &new).await?;
+        routes_are_right(world, &balancer, &new, &[SHOWN, HTTP, TCP]).await?;
         ensure!(
             session.simple_query("SELECT 1").await.is_err(),
             "a session with the old primary went on"
         );
         world.whole().await?;
-        routes_are_right(world, &balancer, &new).await?;
+        routes_are_right(world, &balancer, &new, &[SHOWN, HTTP, TCP]).await?;
+        haproxy.check()
+    });
+}
+
+/// Checks by HTTPS, of certificates that one authority has signed.
+/// Patroni: REST | HAProxy with `check-ssl` | works
+#[test]
+fn routes_follow_a_failover_by_https() {
+    let name = "routes_follow_a_failover_by_https";
+    let announced = Announced::FAILOVER;
+    story(name, Topology::ThreeWithTls, announced, async |world| {
+        let balancer: Arc<Host> = world.lab.add_host("lb", 41)?;
+        let authority = world.authority();
+        let authority = authority.to_str().context("a plain path")?;
+        let text = shown(world, &["--ca-file", authority])?;
+        ensure!(
+            text.contains(&format!("check-ssl verify required ca-file {authority}")),
+            "{text}"
+        );
+        let file = file_of(&balancer, "haproxy.cfg", &text)?;
+        let file = file.to_str().context("a plain path")?;
+        loads(&balancer, file)?;
+        let mut haproxy = Service::start(&balancer, "haproxy", &["-db", "-f", file])?;
+        let old = world.cluster.primary().await?;
+        routes_are_right(world, &balancer, &old, &[SHOWN]).await?;
+        world.cluster.node(&old)?.kill_postmaster()?;
+        let new = world
+            .cluster
+            .another_primary(&old, settle_deadline())
+            .await?;
+        routes_are_right(world, &balancer, &new, &[SHOWN]).await?;
+        world.whole().await?;
         haproxy.check()
     });
 }

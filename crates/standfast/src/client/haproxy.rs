@@ -9,7 +9,10 @@ use crate::exit::{ExitCode, Failure};
 use crate::output;
 use api::v1::Node;
 use std::fmt::Write as _;
+use std::path::Path;
 
+/// Where the authority of the members' certificates is to be put, unless it was named.
+const AUTHORITY: &str = "/etc/haproxy/standfast-ca.crt";
 /// What the two listeners share. A check is answered from memory in a fraction of a millisecond, so it may be frequent:
 /// a primary that is gone is noticed within a second.
 const CHECKED: &str =
@@ -18,7 +21,10 @@ const CHECKED: &str =
 pub(super) async fn show(target: &Target, order: &HaproxyOrder) -> anyhow::Result<ExitCode> {
     let state = target.state().await?;
     let members = state.nodes.iter().filter(|node| !node.witness);
-    let servers = members.map(server).collect::<Result<Vec<_>, _>>()?;
+    let authority = target.authority.as_deref();
+    let authority = authority.unwrap_or_else(|| Path::new(AUTHORITY));
+    let servers = members.map(|node| server(node, authority));
+    let servers = servers.collect::<Result<Vec<_>, _>>()?;
     if servers.is_empty() {
         return Err(Failure::unknown("this cluster has no nodes with PostgreSQL yet").into());
     }
@@ -27,7 +33,7 @@ pub(super) async fn show(target: &Target, order: &HaproxyOrder) -> anyhow::Resul
 }
 
 /// A node's line in either listener.
-fn server(node: &Node) -> Result<String, Failure> {
+fn server(node: &Node, authority: &Path) -> Result<String, Failure> {
     let strange = || {
         Failure::error(format!(
             "{} has no usable api_url: {}",
@@ -45,7 +51,8 @@ fn server(node: &Node) -> Result<String, Failure> {
     }
     let _ = write!(line, " port {}", api.port);
     if scheme == "https" {
-        line.push_str(" check-ssl verify required ca-file /etc/haproxy/standfast-ca.crt");
+        let file = authority.display();
+        let _ = write!(line, " check-ssl verify required ca-file {file}");
     }
     Ok(line)
 }

@@ -22,6 +22,8 @@ pub(crate) struct Target {
     pub(crate) api: Api,
     /// The formation that was named.
     formation: Option<String>,
+    /// The authority of the members' certificates, if one was named.
+    pub(crate) authority: Option<PathBuf>,
     known: Vec<RestAddress>,
 }
 
@@ -57,9 +59,10 @@ impl Named {
         let configured = configured.unwrap_or_default();
         let typed = self.trust.clone();
         TrustOptions {
-            authority: typed.authority.or(configured.authority),
-            own: typed.own.or(configured.own),
+            authority: typed.authority.clone().or(configured.authority),
+            own: typed.own.clone().or(configured.own),
             insecure: typed.insecure || configured.insecure,
+            ..typed
         }
     }
 
@@ -103,10 +106,12 @@ impl Target {
         };
         let api = named.api(config.as_ref(), secret.as_ref());
         let known = named.known(config.as_ref());
+        let authority = named.trust(config.as_ref()).authority;
         Ok(Self {
             config,
             api,
             formation: named.formation.clone(),
+            authority,
             known,
         })
     }
