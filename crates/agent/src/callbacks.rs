@@ -196,6 +196,8 @@ mod tests {
         );
     }
 
+    /// Patroni: Configuration | `callbacks` | work, in order, none is killed for a newer one before 60 s;
+    ///   `on_restart` is `on_stop` and `on_start`
     #[tokio::test]
     async fn programs_run_in_order_with_patronis_arguments() {
         let dir = tempfile::tempdir().unwrap();

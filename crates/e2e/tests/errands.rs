@@ -50,6 +50,8 @@ fn seconds_ahead(seconds: u64) -> Result<String> {
     Ok(time.trim().to_owned())
 }
 
+/// Patroni: REST | `POST`, `DELETE /restart`, conditions, schedule | work; a restarted primary leads on, in a new
+///   epoch and timeline, with its standbys counted from the first commit; one that does not come back hands over
 #[test]
 fn a_person_restarts_and_reinitializes() {
     let name = "a_person_restarts_and_reinitializes";
@@ -108,6 +110,8 @@ fn a_person_restarts_and_reinitializes() {
     });
 }
 
+/// Patroni: REST | `POST /switchover`, `/failover`, scheduled | work; a switchover that was missed by 30 s is not
+///   caught up with
 #[test]
 fn a_restart_and_a_switchover_happen_at_their_time() {
     let name = "a_restart_and_a_switchover_happen_at_their_time";

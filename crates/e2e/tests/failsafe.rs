@@ -79,6 +79,8 @@ fn the_leader_stays_while_etcd_is_away() {
 }
 
 /// One synchronous standby of two is enough: the other alone can prove nothing.
+/// Patroni: REST | `failsafe_mode`, `GET` and `POST /failsafe` | works; with synchronous commits as many members
+///   must answer as a commit needs, not all
 #[test]
 fn the_leader_stays_without_etcd_and_a_standby() {
     let announced = Announced::FAILSAFE;

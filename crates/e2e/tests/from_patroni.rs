@@ -74,6 +74,8 @@ impl Scene<'_> {
 
 type Start = fn(&mut PatroniNode, &Lab) -> Result<()>;
 
+/// Patroni: patronictl | a cluster of Patroni becomes ours, and back | works, node by node with one switchover, or
+///   as a whole with a pause of seconds; nothing is copied
 #[test]
 fn a_cluster_of_patroni_becomes_ours_and_patronis_again() {
     let name = "a_cluster_of_patroni_becomes_ours_and_patronis_again";

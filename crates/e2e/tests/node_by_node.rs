@@ -215,6 +215,8 @@ impl<'lab> Scene<'lab> {
     }
 }
 
+/// Patroni: patronictl | a cluster of Patroni becomes ours, and back
+/// Patroni: patronictl | both kinds of agents in one cluster | works: either kind leads, the other follows
 #[test]
 fn patronis_nodes_become_ours_one_by_one_and_patronis_again() {
     let name = "patronis_nodes_become_ours_one_by_one_and_patronis_again";
@@ -266,6 +268,8 @@ async fn leader_dies(scene: &mut Scene<'_>, leader: usize, kind: Kind) -> Result
     Ok(next)
 }
 
+/// Patroni: patronictl | the primary dies while both kinds are there | works: by `sync` in synchronous mode, by
+///   position in asynchronous mode
 #[test]
 fn the_primary_is_killed_while_nodes_of_both_kinds_are_in_one_cluster() {
     let name = "the_primary_is_killed_while_nodes_of_both_kinds_are_in_one_cluster";
@@ -303,6 +307,7 @@ fn the_primary_is_killed_while_nodes_of_both_kinds_are_in_one_cluster() {
     });
 }
 
+/// Patroni: patronictl | the primary dies while both kinds are there
 #[test]
 fn the_primary_is_killed_where_patroni_and_ours_may_take_over() {
     let name = "the_primary_is_killed_where_patroni_and_ours_may_take_over";

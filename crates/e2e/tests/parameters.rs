@@ -143,6 +143,10 @@ async fn raise_and_lower(world: &World<'_>) -> Result<()> {
     have(world, &[&leader, b], 20).await
 }
 
+/// Patroni: Configuration | `max_connections`, `max_worker_processes`, `max_wal_senders`,
+///   `max_prepared_transactions`, `max_locks_per_transaction` changed | works in any order of restarts: a standby
+///   never runs with less than its primary, one that has too little is restarted by itself, and `pending_restart`
+///   names only what a restart would change
 #[test]
 fn parameters_are_raised_and_lowered_in_any_order() {
     let name = "parameters_are_raised_and_lowered_in_any_order";
@@ -154,6 +158,8 @@ fn parameters_are_raised_and_lowered_in_any_order() {
     });
 }
 
+/// Patroni: Configuration | `max_connections`, `max_worker_processes`, `max_wal_senders`,
+///   `max_prepared_transactions`, `max_locks_per_transaction` changed
 #[test]
 fn a_standby_that_has_too_little_is_started_again_on_13() {
     let name = "a_standby_that_has_too_little_is_started_again_on_13";

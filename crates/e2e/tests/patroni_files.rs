@@ -125,6 +125,12 @@ async fn edit(store: &EtcdStore, change: impl FnOnce(&mut Value)) -> Result<()> 
     Ok(())
 }
 
+/// Patroni: Configuration | `etcd` | differently: by the v3 interface
+/// Patroni: Configuration | `pending_restart` and its reason | works
+/// Patroni: Configuration | `bootstrap.post_bootstrap`, `post_init` | works; one that fails does not undo the
+///   cluster
+/// Patroni: Configuration | permanent `slots`, physical | work: on every node, where the leader's is, at most 10 s
+///   behind
 #[test]
 fn files_with_mistakes_make_a_cluster_that_holds() {
     let name = "files_with_mistakes_make_a_cluster_that_holds";

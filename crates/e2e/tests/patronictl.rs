@@ -15,6 +15,9 @@ fn config(ctl: &Patronictl) -> Result<String> {
     Ok(ctl.types("show-config")?.trim_end().to_owned())
 }
 
+/// Patroni: patronictl | Patroni's own `patronictl`, with etcd: `list`, `topology`, `history`, `show-config`,
+///   `edit-config`, `dsn`, `query`, `version` | works
+/// Patroni: patronictl | members' `receive_lsn`, `replay_lsn`, `pause` | work
 #[test]
 fn both_patronictls_show_and_configure_our_cluster() {
     story(
@@ -158,6 +161,9 @@ fn asks_postgres(ctl: &Patronictl, leader: &str) -> Result<()> {
     Ok(())
 }
 
+/// Patroni: patronictl | the same: `switchover`, `failover`, scheduled ones, `restart`, `reload`, `reinit`,
+///   `pause`, `resume`, `flush`, `remove` | works
+/// Patroni: patronictl | `history` | works, to the line
 #[test]
 fn their_patronictl_runs_our_cluster() {
     story(
@@ -176,6 +182,8 @@ fn their_patronictl_runs_our_cluster() {
     );
 }
 
+/// Patroni: patronictl | `patronictl` of our own, with either store | the same commands and frames; exit codes say
+///   what became of it
 #[test]
 fn our_patronictl_runs_a_cluster_without_etcd() {
     story(

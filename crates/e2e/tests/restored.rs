@@ -116,6 +116,9 @@ postgresql:
     }
 }
 
+/// Patroni: Configuration | `bootstrap.method` other than `initdb`: clone, point-in-time recovery, `recovery_conf`,
+///   `keep_existing_recovery_conf`, `no_params` | works; one that fails founds nothing, says what to do and is tried
+///   again; `recovery_target_action` is always `promote`
 #[test]
 fn a_cluster_begins_with_a_backup_at_a_point_in_time() {
     let name = "a_cluster_begins_with_a_backup_at_a_point_in_time";

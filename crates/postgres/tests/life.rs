@@ -252,6 +252,9 @@ fn shared(parameters: &[(&str, &str)], pg_hba: &[&str]) -> Shared {
     }
 }
 
+/// Patroni: Configuration | `/config`: `postgresql.parameters`, `pg_hba`, `pg_ident` | works; a node's own file
+///   wins, also for what Patroni takes from `/config` only; what PostgreSQL refuses is left out
+/// Patroni: Configuration | `custom_conf` | works
 #[test]
 fn what_the_cluster_says_is_under_the_nodes_own_and_breaks_nothing() {
     run(

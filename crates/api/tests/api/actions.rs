@@ -22,6 +22,8 @@ const UNSAFE: [(Method, &str); 15] = [
     (Method::PATCH, "/api/v1/config"),
 ];
 
+/// Patroni: REST | actions without `restapi.authentication` | differently: they always need the cluster's token or
+///   the configured user
 #[tokio::test]
 async fn nothing_is_changed_without_credentials() {
     let world = World::three().await;
@@ -63,6 +65,7 @@ async fn server_revision(world: &World) -> u64 {
         .revision
 }
 
+/// Patroni: REST | `PATCH`, `PUT /config` | work; what can't be understood is refused (422)
 #[tokio::test]
 async fn the_configured_user_may_do_what_the_token_may() {
     let world = World::three().await;
@@ -78,6 +81,7 @@ async fn the_configured_user_may_do_what_the_token_may() {
     assert_eq!(response.status(), 200);
 }
 
+/// Patroni: Configuration | `standby_cluster` | not there: stored, and said to have no effect
 #[tokio::test]
 async fn a_setting_without_effect_is_stored_and_said_to_be_one() {
     let world = World::three().await;
@@ -124,6 +128,7 @@ async fn a_web_page_elsewhere_cannot_send_orders_of_ours() {
     assert_eq!(response.status(), 415);
 }
 
+/// Patroni: REST | `/citus`, `/mpp`, `/sigterm` | not there: 501
 #[tokio::test]
 async fn what_cannot_be_done_is_said() {
     let world = World::three().await;

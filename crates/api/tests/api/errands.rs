@@ -121,6 +121,7 @@ async fn a_restart_for_later_is_scheduled_shown_and_deleted() {
     assert_eq!(status, 500);
 }
 
+/// Patroni: REST | `POST /reinitialize` | works; `force` gives up the copy under way; it always copies the leader
 #[tokio::test]
 async fn a_reinitialization_is_for_standbys_of_a_leader() {
     let world = World::three().await;
@@ -158,6 +159,7 @@ async fn a_reinitialization_is_for_standbys_of_a_leader() {
     );
 }
 
+/// Patroni: REST | `POST /reload` | works
 #[tokio::test]
 async fn a_reload_is_asked_for_and_not_waited_for() {
     let world = World::three().await;
@@ -178,6 +180,8 @@ async fn a_monitor_has_nothing_to_restart() {
     }
 }
 
+/// Patroni: REST | status document, `/cluster`, `/history`, `/config` | work, and name the primary's `host` and
+///   `port`
 #[tokio::test]
 async fn a_switchover_for_later_stands_in_the_store_until_its_time() {
     let world = World::three().await;

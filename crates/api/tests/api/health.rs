@@ -44,6 +44,9 @@ async fn passing(server: &crate::world::Server) -> String {
     passing.join(" ")
 }
 
+/// Patroni: REST | health checks, their parameters and codes | work; `/primary` is 200 only while Postgres accepts
+///   writes under the current epoch
+/// Patroni: REST | `HEAD`, `OPTIONS` | work; headers are sent with the status
 #[tokio::test]
 async fn every_path_has_patronis_answer() {
     let world = World::three().await;

@@ -29,6 +29,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
     samples
 }
 
+/// Patroni: REST | metrics under Patroni's names | work
 #[tokio::test]
 async fn patronis_metrics_have_their_names_and_values() {
     let world = World::three().await;

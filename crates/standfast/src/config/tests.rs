@@ -99,6 +99,7 @@ fn a_small_file_is_complete() {
     assert!(!config.is_witness());
 }
 
+/// Patroni: Configuration | `bootstrap.initdb` | works
 #[test]
 fn a_file_of_patroni_is_understood() {
     let (config, warnings) = load(
@@ -210,6 +211,7 @@ fn unknown_keys_name_their_line_and_the_nearest_key() {
     );
 }
 
+/// Patroni: REST | `keyfile_password`, `ctl.keyfile_password` | refused, with the cure: keys have no passphrase
 #[test]
 fn certificates_of_commands_are_those_of_ctl_or_of_the_rest_interface() {
     let rest = "certfile: /r.crt, keyfile: /r.key, cafile: /r.ca";
@@ -290,6 +292,8 @@ fn an_absent_synchronous_mode_is_patronis_and_said_so() {
     );
 }
 
+/// Patroni: Configuration | tags `nofailover`, `failover_priority`, `nosync`, `sync_priority: 0`, `noloadbalance`,
+///   a user's own | work; priorities up to 100
 #[test]
 fn tags_are_shown_as_patroni_shows_them() {
     let shown = |tags: &str| {

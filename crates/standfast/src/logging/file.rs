@@ -176,6 +176,8 @@ fn open(path: &Path, mode: Option<u32>) -> io::Result<File> {
 mod tests {
     use super::*;
 
+    /// Patroni: Configuration | `log`: `dir`, `file_num`, `file_size`, `mode`, `max_queue_size`; `format`,
+    ///   `dateformat`; `loggers`
     #[test]
     fn a_file_that_is_full_makes_room_for_the_next() {
         let dir = tempfile::tempdir().unwrap();

@@ -59,6 +59,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// Patroni: Configuration | permanent `slots`, logical | not there: said when they are configured
     #[test]
     fn physical_slots_are_kept_and_others_are_named() {
         let Value::Object(config) = json!({"slots": {

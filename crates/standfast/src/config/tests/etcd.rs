@@ -15,6 +15,8 @@ fn etcd(section: &str) -> Etcd {
     }
 }
 
+/// Patroni: Configuration | `etcd3` with TLS, users, `hosts`, `host`, `url`, `proxy`, `use_proxies` | works; `srv`
+///   is refused
 #[test]
 fn etcd_as_patroni_names_it() {
     let members = |section: &str| {

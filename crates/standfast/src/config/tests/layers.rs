@@ -29,6 +29,7 @@ fn load_all(
     ))
 }
 
+/// Patroni: Configuration | `patroni.yml`, a directory of files | works
 #[test]
 fn the_files_of_a_directory_lie_over_each_other_by_name() {
     let first = NODE.replace(
@@ -96,6 +97,8 @@ fn a_complaint_names_its_file_and_the_line_in_it() {
     );
 }
 
+/// Patroni: Configuration | `PATRONI_…` variables | works; `STANDFAST_…` wins; Kubernetes, Consul, ZooKeeper,
+///   Exhibitor and Raft aside
 #[test]
 fn the_environment_beats_the_file_and_ours_beats_patronis() {
     let (config, warnings) = load_all(

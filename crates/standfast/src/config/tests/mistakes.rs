@@ -53,6 +53,7 @@ bootstrap:
         recovery_target_timeline: 'latest'
 ";
 
+/// Patroni: Configuration | mistakes in the file | differently: each is answered with its line and the cure
 #[test]
 fn a_copied_file_is_understood_and_told_line_by_line() {
     let (config, warnings) = load(COPIED.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
@@ -85,6 +86,8 @@ fn a_copied_file_is_understood_and_told_line_by_line() {
     assert_eq!(pg.parameters["max_connections"], "100");
 }
 
+/// Patroni: Configuration | `use_pg_rewind`, `use_slots`, `remove_data_directory_on_…` | always on: rewound, else
+///   cloned, what only that node had is kept aside
 #[test]
 fn what_lost_its_indentation_is_told_where_it_belongs() {
     let text = "\
@@ -158,6 +161,7 @@ fn what_the_cluster_is_told_of_postgres_has_a_form() {
     );
 }
 
+/// Patroni: Configuration | `log` plain and json, `level` | works
 #[test]
 fn a_file_that_was_patronis_has_patronis_log() {
     let log = |name: &str, text: &str| {
@@ -328,6 +332,12 @@ fn an_imported_file_means_what_the_original_means() {
     assert_eq!(plain(&new), plain(&old));
 }
 
+/// Patroni: Configuration | `create_replica_methods`, `basebackup` options | pg_basebackup with its options;
+///   scripts are not run, since nobody knows whose WAL they bring
+/// Patroni: Configuration | `pgpass` | not there: pass files of our own
+/// Patroni: Configuration | tags `clonefrom`, `replicatefrom`, `nostream`, other `sync_priority` | not there: every
+///   standby copies and streams from the leader
+/// Patroni: Configuration | `ignore_slots` | not needed: only slots that Standfast made are ever dropped
 #[test]
 fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
     let text = altered(

@@ -334,6 +334,10 @@ fn stores_and_witnesses() {
     assert_eq!(sound(monitor).raft().unwrap().start, RaftStart::Found);
 }
 
+/// Patroni: Configuration | `log`: `dir`, `file_num`, `file_size`, `mode`, `max_queue_size`; `format`,
+///   `dateformat`; `loggers` | work; a form may name `asctime`, `levelname`, `message`, `name`, `process`,
+///   `filename`, `lineno`; loggers are our parts, not Python's modules
+/// Patroni: Configuration | `log`: `traceback_level`, `static_fields`, `deduplicate_heartbeat_logs` | no effect
 #[test]
 fn where_the_log_goes_and_how_it_looks() {
     let log = "log:
