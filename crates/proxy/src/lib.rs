@@ -1,1 +1,37 @@
-//! placeholder
+//! The proxy: clients connect here, and what becomes of the servers is not their business.
+//!
+//! It knows from the cluster's store who the primary is, passes what clients ask on to it, and carries
+//! them over a failover: those that can be moved without their noticing, the others with an error
+//! that says what happened.
+//!
+//! **Invariant:** no byte of a server of an older epoch reaches a client once a newer epoch is known.
+//!
+//! **Invariant:** no statement that may have run is run again, and a COMMIT is never sent to another
+//! server than its transaction.
+//!
+//! It does not know how leaders are chosen; it reads who is.
+
+mod options;
+mod users;
+
+mod service;
+
+mod session;
+
+mod hold;
+mod journal;
+mod pool;
+mod prepared;
+mod sql;
+
+mod gate;
+mod topology;
+
+mod auth;
+mod cancel;
+mod errors;
+mod net;
+
+pub use options::{AuthMethod, Limits, Options, PoolMode, Source};
+pub use service::{Proxy, StartError};
+pub use users::{BadLine, Secret, Users};

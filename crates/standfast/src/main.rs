@@ -17,6 +17,7 @@ mod output;
 mod paths;
 mod pidfile;
 mod privileges;
+mod proxy;
 mod replay;
 mod run;
 mod secret;
@@ -69,6 +70,7 @@ fn standfast() -> anyhow::Result<ExitCode> {
     };
     match command {
         Command::Run(which) => run(&file(which, &homes)?, level, &homes),
+        Command::Proxy(file) => proxy::run(&file, level, &homes),
         Command::CreateMonitor(request) => {
             let _ending = logging::start(&meant::log(quiet, level));
             let created = create::create_monitor(&request, &homes)?;

@@ -27,6 +27,8 @@ const DEFAULT_PORT: u16 = 5432;
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
     Run(Which),
+    /// With this file.
+    Proxy(PathBuf),
     CreateMonitor(MonitorRequest),
     CreatePostgres(Box<PostgresRequest>),
     Ask(Named, Ask),
@@ -57,6 +59,7 @@ impl Command {
     pub(crate) fn becomes_another_user(&self) -> bool {
         match self {
             Self::Run(_)
+            | Self::Proxy(_)
             | Self::CreateMonitor(_)
             | Self::CreatePostgres(_)
             | Self::Stop { .. }
@@ -260,6 +263,9 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
             Command::Ask(named, Ask::DropMonitor(order))
         }
         Verb::Watch(args) => ask(args.target, Ask::Watch { count: args.count })?,
+        Verb::Proxy { config } => Command::Proxy(absolute(&config).map_err(|error| {
+            Failure::error(format!("can't make {} absolute: {error}", config.display()))
+        })?),
         Verb::Stop(args) => {
             let signal = match (args.fast, args.immediate) {
                 (_, true) => Signal::QUIT,

@@ -74,6 +74,12 @@ pub(crate) enum Verb {
     Drop(Drop),
     /// Show state and events, again and again
     Watch(Watch),
+    /// Run a proxy: clients connect to it, and it knows where the primary is
+    Proxy {
+        /// The proxy's configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Stop this node's agent and its Postgres
     Stop(Stop),
     /// Make this node's agent read its configuration again

@@ -12,6 +12,7 @@ mod import;
 mod machine;
 mod postgres_rules;
 mod problem;
+mod proxy;
 mod read;
 mod section;
 mod sources;
@@ -24,6 +25,7 @@ mod write;
 pub(crate) use client::{Client, yaml_to_json};
 pub(crate) use import::import;
 pub(crate) use problem::{ConfigError, Problem};
+pub(crate) use proxy::{ProxyConfig, ProxySource};
 pub(crate) use values::{
     BadEndpoint, Endpoint, Password, RestAddress, check_host, is_loopback, parse_port,
 };

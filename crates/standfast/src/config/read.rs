@@ -20,10 +20,11 @@ pub(super) use bootstrap::DCS_KEYS;
 use bootstrap::bootstrap;
 pub(super) use etcd::etcd;
 use ha::NodeName;
-pub(super) use log::KEYS as LOG_KEYS;
+pub(super) use log::{KEYS as LOG_KEYS, log};
 use methods::Told;
 use network::restapi;
-use places::absolute_path;
+pub(super) use network::{members_of_raft, tls as tls_of_raft};
+pub(super) use places::{absolute_path, endpoint};
 use postgresql::postgresql;
 use std::path::{Path, PathBuf};
 pub(super) use trust::trust;
@@ -56,26 +57,7 @@ pub(super) fn read(
 
 /// `None` only after an error was noted.
 fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
-    let scope = root
-        .text("scope")
-        .and_then(|text| key_part(root, "scope", text));
-    if scope.is_none() && !root.is_present("scope") {
-        root.missing("scope", "the name of the cluster");
-    }
-    let namespace = match root.text("namespace") {
-        Some(text) => {
-            let bare = text.value.trim_matches('/').to_owned();
-            key_part(
-                root,
-                "namespace",
-                At {
-                    value: bare,
-                    ..text
-                },
-            )
-        }
-        None => Some("service".to_owned()),
-    };
+    let (scope, namespace) = cluster_name(root);
     let name = node_name(root);
     let witness = root.flag("witness").unwrap_or(false);
     let postgresql = postgresql(root, witness);
@@ -93,7 +75,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     };
     let bootstrap = bootstrap(root, &told);
     let tags = tags(root);
-    let log = log::log(root, file);
+    let log = log(root, file);
     let guard_section = root.section("guard");
     let guard = Guard {
         cgroup: absolute_path(&guard_section, "cgroup"),
@@ -137,6 +119,31 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         log,
         guard,
     })
+}
+
+/// Scope and namespace.
+pub(super) fn cluster_name(root: &Section<'_>) -> (Option<String>, Option<String>) {
+    let scope = root
+        .text("scope")
+        .and_then(|text| key_part(root, "scope", text));
+    if scope.is_none() && !root.is_present("scope") {
+        root.missing("scope", "the name of the cluster");
+    }
+    let namespace = match root.text("namespace") {
+        Some(text) => {
+            let bare = text.value.trim_matches('/').to_owned();
+            key_part(
+                root,
+                "namespace",
+                At {
+                    value: bare,
+                    ..text
+                },
+            )
+        }
+        None => Some("service".to_owned()),
+    };
+    (scope, namespace)
 }
 
 /// Scope and namespace become parts of keys and of `cluster_name`.

@@ -34,6 +34,13 @@ impl Report {
         Self::new(c"NOTICE", true, sqlstate, message)
     }
 
+    /// The same where the connection ends with it.
+    #[must_use]
+    pub fn into_fatal(mut self) -> Self {
+        self.severity = c"FATAL";
+        self
+    }
+
     /// The second part of the message, for people.
     #[must_use]
     pub fn detail(mut self, text: &str) -> Self {

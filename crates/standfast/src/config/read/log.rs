@@ -47,7 +47,7 @@ fn is_patronis(file: &Path) -> bool {
 }
 
 /// Who comes from Patroni finds the log that his programs read; everybody may say which one it is.
-pub(super) fn log(root: &Section<'_>, file: &Path) -> Log {
+pub(in crate::config) fn log(root: &Section<'_>, file: &Path) -> Log {
     let patronis = is_patronis(file);
     let section = root.section("log");
     let level = section.text("level").and_then(|text| {

@@ -178,7 +178,7 @@ pub(super) fn raft(
 
 /// `Some(None)`: no TLS; `None`: something is wrong with it. A section that is there is never without effect.
 #[allow(clippy::option_option, reason = "absent and wrong are two things")]
-fn tls(section: &Section<'_>) -> Option<Option<store::TlsOptions>> {
+pub(in crate::config) fn tls(section: &Section<'_>) -> Option<Option<store::TlsOptions>> {
     if !section.is_present("tls") {
         return Some(None);
     }
@@ -207,6 +207,21 @@ fn tls(section: &Section<'_>) -> Option<Option<store::TlsOptions>> {
         host: None,
         required: required?,
     }))
+}
+
+/// Where a process that is no member finds one: those that are listed, or those to be asked to join.
+pub(in crate::config) fn members_of_raft(section: &Section<'_>) -> Option<Vec<Endpoint>> {
+    let members = section.section("members");
+    let addresses = match start(section, &members)? {
+        RaftStart::Members(members) => members.into_values().collect(),
+        RaftStart::Join(addresses) => addresses,
+        RaftStart::Found => Vec::new(),
+    };
+    if addresses.is_empty() {
+        section.missing("members", "the addresses of the store's members, by name");
+        return None;
+    }
+    Some(addresses)
 }
 
 fn start(section: &Section<'_>, members: &Section<'_>) -> Option<RaftStart> {

@@ -27,7 +27,7 @@ pub(super) fn connected(
     }
 }
 
-pub(super) fn endpoint(section: &Section<'_>, key: &'static str) -> Option<Endpoint> {
+pub(in crate::config) fn endpoint(section: &Section<'_>, key: &'static str) -> Option<Endpoint> {
     let text = section.text(key)?;
     match text.value.parse() {
         Ok(endpoint) => Some(endpoint),
@@ -38,7 +38,10 @@ pub(super) fn endpoint(section: &Section<'_>, key: &'static str) -> Option<Endpo
     }
 }
 
-pub(super) fn absolute_path(section: &Section<'_>, key: &'static str) -> Option<PathBuf> {
+pub(in crate::config) fn absolute_path(
+    section: &Section<'_>,
+    key: &'static str,
+) -> Option<PathBuf> {
     let text = section.text(key)?;
     let path = PathBuf::from(&text.value);
     if text.value.contains(['\n', '\r', '\0']) {

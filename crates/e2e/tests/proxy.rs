@@ -1,0 +1,138 @@
+//! The proxy in front of a cluster: what its clients see of failovers, and that what they were told
+//! is true.
+
+#[path = "proxy/books.rs"]
+mod books;
+#[path = "proxy/front.rs"]
+mod front;
+
+use anyhow::{Context as _, Result, ensure};
+use books::Books;
+use e2e::{Announced, Topology, World, settle_deadline, story};
+use front::{Front, Mode, value};
+use lab::Fault;
+use std::time::{Duration, Instant};
+
+/// What a session has made of itself.
+const STATE: &str = "select concat_ws(' ', current_setting('app.user_id'), \
+    current_setting('search_path'), current_user, current_setting('work_mem'))";
+
+#[test]
+fn sessions_outlive_the_primary() {
+    let name = "sessions_outlive_the_primary";
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
+        let front = Front::start(world)?;
+        let primary = world.cluster.primary().await?;
+        let sql = world.cluster.node(&primary)?.sql().await?;
+        sql.batch_execute(
+            "create role app login password 'planted-app'; create role reader; \
+            grant reader to app; create table seen (owner text, what text); \
+            grant all on seen to app, reader; alter table seen enable row level security; \
+            create policy own on seen using (owner = current_setting('app.user_id')); \
+            insert into seen values ('7', 'mine'), ('8', 'yours')",
+        )
+        .await?;
+        // psql, as a person uses it.
+        let shown = front.psql(world, Mode::Session, "select 40 + 2")?;
+        ensure!(shown == "42", "{shown}");
+        for fault in [Fault::Postmaster, Fault::Switchover] {
+            let mut sessions = Vec::new();
+            for mode in [Mode::Session, Mode::Transaction] {
+                let client = front.client(mode, "app").await?;
+                let prepared = client.prepare("select what || $1::text from seen").await?;
+                client
+                    .batch_execute("set role reader; set search_path = public, pg_catalog")
+                    .await?;
+                client
+                    .batch_execute("begin; set work_mem = '9MB'; rollback; prepare q as select 5")
+                    .await?;
+                client
+                    .query_one("select set_config('app.user_id', $1, false)", &[&"7"])
+                    .await?;
+                sessions.push((mode, client, prepared));
+            }
+            let pauses = fail_over(world, fault, async {
+                let mut pauses = Vec::new();
+                for (mode, client, prepared) in &sessions {
+                    let begun = Instant::now();
+                    let state = value(client, STATE)
+                        .await
+                        .with_context(|| format!("{mode:?}"))?;
+                    pauses.push(begun.elapsed());
+                    ensure!(
+                        state == "7 public, pg_catalog reader 4MB",
+                        "{mode:?}: {state}"
+                    );
+                    let rows = client.query(prepared, &[&"!"]).await?;
+                    let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+                    ensure!(rows == ["mine!"], "{mode:?}: {rows:?}");
+                    ensure!(value(client, "execute q").await? == "5");
+                }
+                Ok(pauses)
+            })
+            .await?;
+            world.say(&format!("{fault}: the first answers took {pauses:?}"));
+            world.whole().await?;
+        }
+        front.check()
+    });
+}
+
+/// Strikes, and has the clients ask at once, before anybody else leads.
+async fn fail_over<T>(
+    world: &mut World<'_>,
+    fault: Fault,
+    ask: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let old = world.cluster.primary().await?;
+    let fired = fault.strike(world.lab, &mut world.cluster, &old).await?;
+    let answer = tokio::time::timeout(settle_deadline(), ask).await;
+    fired.heal(world.lab, &mut world.cluster)?;
+    let answer = answer.context("no answer in time")??;
+    world
+        .cluster
+        .another_primary(&old, settle_deadline())
+        .await?;
+    Ok(answer)
+}
+
+#[test]
+fn what_the_proxy_says_of_rows_is_true() {
+    let name = "what_the_proxy_says_of_rows_is_true";
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
+        let front = Front::start(world)?;
+        let idle = [
+            front.client(Mode::Session, "postgres").await?,
+            front.client(Mode::Transaction, "postgres").await?,
+        ];
+        for client in &idle {
+            client.batch_execute("set app.user_id = 'idle'").await?;
+        }
+        let books = Books::open(&front, 8).await?;
+        for fault in [Fault::Postmaster, Fault::Switchover, Fault::Machine] {
+            books.more(200, settle_deadline()).await?;
+            let old = world.cluster.primary().await?;
+            let fired = fault.strike(world.lab, &mut world.cluster, &old).await?;
+            world
+                .cluster
+                .another_primary(&old, settle_deadline())
+                .await?;
+            books.more(200, settle_deadline()).await?;
+            fired.heal(world.lab, &mut world.cluster)?;
+            world.whole().await?;
+        }
+        let verdict = books.close(&world.cluster).await?;
+        world.say(&verdict.to_string());
+        verdict.check()?;
+        ensure!(
+            verdict.longest < Duration::from_secs(20),
+            "{:?}",
+            verdict.longest
+        );
+        for client in &idle {
+            let kept = value(client, "select current_setting('app.user_id')").await?;
+            ensure!(kept == "idle", "{kept}");
+        }
+        front.check()
+    });
+}

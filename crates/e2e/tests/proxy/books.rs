@@ -1,0 +1,210 @@
+//! Clients of the proxy that write rows in every way there is and note what they were told of each.
+
+use crate::front::{Front, Mode};
+use anyhow::{Context as _, Result, bail, ensure};
+use lab::Cluster;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, NoTls};
+
+/// A row: who wrote it, and its number.
+type Row = (i32, i64);
+
+pub(crate) struct Books {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    writers: Vec<JoinHandle<Result<Page>>>,
+}
+
+/// What one writer was told.
+#[derive(Default)]
+struct Page {
+    acknowledged: BTreeSet<Row>,
+    /// Certainly not committed, by 40001, while the session went on.
+    refused: BTreeSet<Row>,
+    /// By 08007, which ends the session.
+    unknown: BTreeSet<Row>,
+    longest: Duration,
+}
+
+#[derive(Default)]
+pub(crate) struct Verdict {
+    page: Page,
+    lost: usize,
+    twice: usize,
+    undead: usize,
+    pub(crate) longest: Duration,
+}
+
+impl Books {
+    pub(crate) async fn open(front: &Front, writers: i32) -> Result<Self> {
+        let client = front.client(Mode::Session, "postgres").await?;
+        client
+            .batch_execute("create table books (writer int, n bigint)")
+            .await?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let writers = (0..writers).map(|number| {
+            let mode = match number % 2 {
+                0 => Mode::Session,
+                _ => Mode::Transaction,
+            };
+            let config = front.config(mode, "postgres");
+            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+            tokio::spawn(write(config, number, stop, acknowledged))
+        });
+        Ok(Self {
+            writers: writers.collect(),
+            stop,
+            acknowledged,
+        })
+    }
+
+    pub(crate) async fn more(&self, count: u64, deadline: Duration) -> Result<()> {
+        let wanted = self.acknowledged.load(Ordering::Relaxed) + count;
+        let enough = || {
+            self.acknowledged.load(Ordering::Relaxed) >= wanted
+                || self.writers.iter().any(JoinHandle::is_finished)
+        };
+        lab::until(&format!("{count} more rows"), deadline, enough).await
+    }
+
+    /// Stops the writers and compares what they were told with what is there.
+    pub(crate) async fn close(self, cluster: &Cluster) -> Result<Verdict> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut verdict = Verdict::default();
+        for writer in self.writers {
+            let page = writer.await?.context("a writer")?;
+            verdict.longest = verdict.longest.max(page.longest);
+            verdict.page.acknowledged.extend(page.acknowledged);
+            verdict.page.refused.extend(page.refused);
+            verdict.page.unknown.extend(page.unknown);
+        }
+        let primary = cluster.primary().await?;
+        let sql = cluster.node(&primary)?.sql().await?;
+        let mut there = BTreeMap::new();
+        let question = "select writer, n, count(*) from books group by 1, 2";
+        for row in sql.query(question, &[]).await? {
+            there.insert(
+                (row.get::<_, i32>(0), row.get::<_, i64>(1)),
+                row.get::<_, i64>(2),
+            );
+        }
+        let page = &verdict.page;
+        verdict.lost = page
+            .acknowledged
+            .iter()
+            .filter(|row| !there.contains_key(row))
+            .count();
+        verdict.undead = page
+            .refused
+            .iter()
+            .filter(|row| there.contains_key(row))
+            .count();
+        verdict.twice = there.values().filter(|count| **count > 1).count();
+        Ok(verdict)
+    }
+}
+
+impl Verdict {
+    pub(crate) fn check(&self) -> Result<()> {
+        ensure!(self.lost == 0, "{} acknowledged rows are lost", self.lost);
+        ensure!(self.undead == 0, "{} refused rows are there", self.undead);
+        ensure!(self.twice == 0, "{} rows are there twice", self.twice);
+        ensure!(
+            !self.page.acknowledged.is_empty(),
+            "no row was acknowledged"
+        );
+        Ok(())
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} rows acknowledged, {} lost, {} told 40001, {} of them there, {} told 08007, \
+             longest wait {} ms",
+            self.page.acknowledged.len(),
+            self.lost,
+            self.page.refused.len(),
+            self.undead,
+            self.page.unknown.len(),
+            self.longest.as_millis(),
+        )
+    }
+}
+
+async fn write(
+    config: Config,
+    number: i32,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+) -> Result<Page> {
+    let mut page = Page::default();
+    let mut open: Option<(Client, tokio_postgres::Statement)> = None;
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let (client, insert) = match open.take() {
+            Some(open) => open,
+            None => {
+                let (client, connection) = config.connect(NoTls).await.context("connecting")?;
+                tokio::spawn(connection);
+                let insert = client.prepare("insert into books values ($1, $2)").await?;
+                (client, insert)
+            }
+        };
+        let row = (number, n);
+        n += 1;
+        let begun = Instant::now();
+        let told = one_row(&client, &insert, row).await;
+        page.longest = page.longest.max(begun.elapsed());
+        let Err(error) = told else {
+            page.acknowledged.insert(row);
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+            open = Some((client, insert));
+            continue;
+        };
+        let code = error.as_db_error().map(|db| db.code().code().to_owned());
+        match code.as_deref() {
+            Some("40001") => {
+                page.refused.insert(row);
+                // The session goes on, and can be tidied up in it.
+                client
+                    .batch_execute("rollback")
+                    .await
+                    .context("after 40001")?;
+                open = Some((client, insert));
+            }
+            Some("08007") => drop(page.unknown.insert(row)),
+            _ => bail!("row {row:?}: {error:?}"),
+        }
+    }
+    Ok(page)
+}
+
+/// By turns alone, in a transaction, and with the transaction's end in the same message.
+async fn one_row(
+    client: &Client,
+    insert: &tokio_postgres::Statement,
+    row: Row,
+) -> Result<(), tokio_postgres::Error> {
+    match row.1 % 3 {
+        0 => drop(client.execute(insert, &[&row.0, &row.1]).await?),
+        1 => {
+            client.batch_execute("begin").await?;
+            client.execute(insert, &[&row.0, &row.1]).await?;
+            client.batch_execute("commit").await?;
+        }
+        _ => {
+            let (writer, n) = row;
+            let sql = format!("begin; insert into books values ({writer}, {n}); commit");
+            client.batch_execute(&sql).await?;
+        }
+    }
+    Ok(())
+}

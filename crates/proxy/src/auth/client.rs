@@ -1,0 +1,235 @@
+//! A client proves who it is.
+
+use super::{Broken, Credential, NoRandom, md5, next_message, nonce, random};
+use crate::net::{Inbox, Stream};
+use crate::options::AuthMethod;
+use crate::users::{Secret, Users};
+use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use subtle::ConstantTimeEq as _;
+use wire::backend::{Authentication, Message};
+use wire::frontend::{Frontend, SaslInitialResponse};
+use wire::scram::{Keys, Offer, SCRAM_SHA_256, Server, Verifier};
+use wire::{Framer, Hidden, Limits, List, Stage};
+
+/// As many as PostgreSQL makes for a verifier of its own.
+const ITERATIONS: u32 = 4096;
+/// PostgreSQL's bound for what a client says of SASL.
+const PASSWORD_BYTES_MAX: usize = 1024;
+
+/// Knows the users.
+#[derive(Debug)]
+pub(crate) struct Gatekeeper {
+    users: Users,
+    method: AuthMethod,
+    /// Made from passwords, once each: it takes a while.
+    verifiers: Mutex<HashMap<String, Verifier>>,
+    /// What unknown users' salts are made from, so that they stay the same.
+    seed: [u8; 32],
+}
+
+/// Why a client was not let in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotLetIn {
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// Unknown, or wrong: the client can't tell which.
+    #[error("the password is wrong")]
+    Wrong,
+    #[error("what the client said is no answer")]
+    Nonsense,
+    #[error(transparent)]
+    NoRandom(#[from] NoRandom),
+}
+
+/// What is asked of one user.
+enum Asked {
+    Nothing,
+    Scram(Verifier, Option<String>),
+    Md5 {
+        stored: Option<String>,
+        password: Option<String>,
+    },
+}
+
+impl Gatekeeper {
+    pub(crate) fn new(users: Users, method: AuthMethod) -> Result<Self, NoRandom> {
+        let mut seed = [0; 32];
+        random(&mut seed)?;
+        Ok(Self {
+            users,
+            method,
+            verifiers: Mutex::default(),
+            seed,
+        })
+    }
+
+    /// Asks, hears and judges. The caller says AuthenticationOk.
+    pub(crate) async fn verify(
+        &self,
+        user: &str,
+        stream: &mut Stream,
+        inbox: &mut Inbox,
+    ) -> Result<Credential, NotLetIn> {
+        let limits = Limits {
+            password_bytes_max: PASSWORD_BYTES_MAX,
+            ..Limits::default()
+        };
+        let framer = Framer::new(Stage::Authentication, limits);
+        let mut talk = Talk {
+            stream,
+            inbox,
+            framer,
+        };
+        match self.ask(user).await? {
+            Asked::Nothing => Ok(match self.users.secret(user) {
+                Some(Secret::Password(password)) => Credential::Password(password.clone()),
+                Some(Secret::Md5(stored)) => Credential::Md5(stored.clone()),
+                Some(Secret::Scram(_)) => Credential::Nothing,
+                None => return Err(NotLetIn::Wrong),
+            }),
+            Asked::Scram(verifier, password) => {
+                let keys = scram(&mut talk, verifier).await?;
+                // With a password other verifiers than ours can be met too.
+                Ok(password.map_or(Credential::Keys(keys), Credential::Password))
+            }
+            Asked::Md5 { stored, password } => {
+                let stored = by_md5(&mut talk, stored).await?;
+                Ok(password.map_or(Credential::Md5(stored), Credential::Password))
+            }
+        }
+    }
+
+    async fn ask(&self, user: &str) -> Result<Asked, NotLetIn> {
+        if self.method == AuthMethod::Trust {
+            return Ok(Asked::Nothing);
+        }
+        Ok(match (self.users.secret(user), self.method) {
+            (Some(Secret::Scram(verifier)), _) => Asked::Scram(verifier.clone(), None),
+            (Some(Secret::Md5(stored)), _) => Asked::Md5 {
+                stored: Some(stored.clone()),
+                password: None,
+            },
+            (Some(Secret::Password(password)), AuthMethod::Md5) => Asked::Md5 {
+                stored: Some(md5::stored(password, user)),
+                password: Some(password.clone()),
+            },
+            (Some(Secret::Password(password)), _) => {
+                let verifier = self.verifier(user, password).await?;
+                Asked::Scram(verifier, Some(password.clone()))
+            }
+            (None, AuthMethod::Md5) => Asked::Md5 {
+                stored: None,
+                password: None,
+            },
+            (None, _) => Asked::Scram(self.made_up(user)?, None),
+        })
+    }
+
+    /// Thousands of hashes are no work for a thread that others wait for.
+    async fn verifier(&self, user: &str, password: &str) -> Result<Verifier, NotLetIn> {
+        if let Some(known) = self.known(|known| known.get(user).cloned()) {
+            return Ok(known);
+        }
+        let mut salt = vec![0; 16];
+        random(&mut salt)?;
+        let password = password.to_owned();
+        let made = tokio::task::spawn_blocking(move || {
+            let keys = Keys::derive(password.as_bytes(), &salt, ITERATIONS);
+            Verifier::of(&keys, salt, ITERATIONS)
+        });
+        // It can only fail when the runtime ends.
+        let verifier = made.await.map_err(|_| Broken::Ended)?;
+        // The first one stays: an exchange that runs may have shown its salt already.
+        Ok(self.known(|known| known.entry(user.to_owned()).or_insert(verifier).clone()))
+    }
+
+    fn known<T>(&self, look: impl FnOnce(&mut HashMap<String, Verifier>) -> T) -> T {
+        let mut known = self
+            .verifiers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        look(&mut known)
+    }
+
+    /// Nobody's: the exchange goes as with a wrong password.
+    fn made_up(&self, user: &str) -> Result<Verifier, NoRandom> {
+        let mut digest = Sha256::new();
+        digest.update(self.seed);
+        digest.update(user);
+        let mut stored_key = [0; 32];
+        random(&mut stored_key)?;
+        Ok(Verifier {
+            iterations: ITERATIONS,
+            salt: digest.finalize()[..16].to_vec(),
+            stored_key,
+            server_key: stored_key,
+        })
+    }
+}
+
+struct Talk<'a> {
+    stream: &'a mut Stream,
+    inbox: &'a mut Inbox,
+    framer: Framer<Frontend>,
+}
+
+impl Talk<'_> {
+    async fn say(&mut self, asked: Authentication<'_>) -> Result<(), NotLetIn> {
+        let mut bytes = Vec::new();
+        let message = Message::Authentication(asked);
+        message.encode(&mut bytes).map_err(|_| NotLetIn::Nonsense)?;
+        let written = self.stream.write_all(&bytes).await;
+        Ok(written.map_err(Broken::Io)?)
+    }
+
+    /// The body of what the client answers.
+    async fn hear(&mut self) -> Result<Vec<u8>, NotLetIn> {
+        let (_, bytes) = next_message(self.stream, self.inbox, &mut self.framer).await?;
+        Ok(bytes[5..].to_vec())
+    }
+}
+
+async fn scram(talk: &mut Talk<'_>, verifier: Verifier) -> Result<Keys, NotLetIn> {
+    let mut room = Vec::new();
+    let offered = List::write([SCRAM_SHA_256], &mut room);
+    talk.say(Authentication::Sasl(offered)).await?;
+    let body = talk.hear().await?;
+    let first = SaslInitialResponse::parse(Hidden(&body)).map_err(|_| NotLetIn::Nonsense)?;
+    if first.mechanism != SCRAM_SHA_256 {
+        return Err(NotLetIn::Nonsense);
+    }
+    let empty;
+    let response = match first.response {
+        Some(Hidden(response)) => response.to_vec(),
+        None => {
+            talk.say(Authentication::SaslContinue(b"")).await?;
+            empty = talk.hear().await?;
+            empty
+        }
+    };
+    let nonce = nonce()?;
+    let begun = Server::begin(&response, Offer::Plain, verifier, &nonce);
+    let (challenge, server) = begun.map_err(|_| NotLetIn::Nonsense)?;
+    talk.say(Authentication::SaslContinue(&challenge)).await?;
+    let last = talk.hear().await?;
+    let accepted = server.finish(&last).map_err(|_| NotLetIn::Wrong)?;
+    talk.say(Authentication::SaslFinal(&accepted.message))
+        .await?;
+    Ok(accepted.keys)
+}
+
+async fn by_md5(talk: &mut Talk<'_>, stored: Option<String>) -> Result<String, NotLetIn> {
+    let mut salt = [0; 4];
+    random(&mut salt)?;
+    talk.say(Authentication::Md5Password { salt }).await?;
+    let body = talk.hear().await?;
+    let said = wire::frontend::Message::password(Hidden(&body));
+    let Hidden(said) = said.map_err(|_| NotLetIn::Nonsense)?;
+    // Of an unknown user nothing is right.
+    let known = stored.clone().unwrap_or_default();
+    let wanted = md5::answer(&known, salt);
+    let right = bool::from(said.ct_eq(wanted.as_bytes()));
+    stored.filter(|_| right).ok_or(NotLetIn::Wrong)
+}

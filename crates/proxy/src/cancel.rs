@@ -1,0 +1,162 @@
+//! The keys by which clients cancel, and what they cancel.
+//!
+//! **Invariant:** a cancel reaches only a server that is at work for the client who holds the key:
+//! the slot stays locked until the server has the request, and a server changes hands under the
+//! same lock.
+//!
+//! **Invariant:** a key that is wrong and one that is right look alike from outside.
+
+use rand::TryRngCore as _;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use subtle::ConstantTimeEq as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use wire::Hidden;
+use wire::backend::CancelKey;
+use wire::startup::{CancelRequest, Packet};
+
+/// One for a proxy.
+#[derive(Debug, Default)]
+pub(crate) struct Cancels {
+    slots: Mutex<HashMap<u32, Arc<Slot>>>,
+}
+
+/// One client's.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) process_id: u32,
+    pub(crate) secret: Vec<u8>,
+    /// What is to be cancelled. Locked while a request is on its way to the server.
+    target: tokio::sync::Mutex<Option<Target>>,
+    /// The client waits for a server and wants to no more.
+    pub(crate) wanted: Notify,
+}
+
+/// A server connection at work.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) address: String,
+    pub(crate) process_id: u32,
+    pub(crate) secret: Vec<u8>,
+}
+
+/// A client's key, for as long as the client is there.
+#[derive(Debug)]
+pub(crate) struct Key {
+    cancels: Arc<Cancels>,
+    pub(crate) slot: Arc<Slot>,
+}
+
+impl Cancels {
+    /// A key that nobody else has. `None`: the machine gives no random numbers.
+    pub(crate) fn issue(self: &Arc<Self>, secret_bytes: usize) -> Option<Key> {
+        let mut secret = vec![0; secret_bytes];
+        rand::rngs::OsRng.try_fill_bytes(&mut secret).ok()?;
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            // Clients take it for a process number: positive in 32 bits.
+            let process_id = rand::rngs::OsRng.try_next_u32().ok()? & 0x7fff_ffff;
+            if process_id == 0 || slots.contains_key(&process_id) {
+                continue;
+            }
+            let slot = Arc::new(Slot {
+                process_id,
+                secret,
+                target: tokio::sync::Mutex::new(None),
+                wanted: Notify::new(),
+            });
+            slots.insert(process_id, Arc::clone(&slot));
+            return Some(Key {
+                cancels: Arc::clone(self),
+                slot,
+            });
+        }
+    }
+
+    /// Whose key it is.
+    pub(crate) fn find(&self, process_id: u32, secret: &[u8]) -> Option<Arc<Slot>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = Arc::clone(slots.get(&process_id)?);
+        bool::from(slot.secret.ct_eq(secret)).then_some(slot)
+    }
+}
+
+impl Slot {
+    /// The client has got a server, or has none any more. Waits while a cancel is on its way.
+    pub(crate) async fn aim(&self, target: Option<Target>) {
+        *self.target.lock().await = target;
+    }
+
+    /// The same where nobody can be on the way.
+    pub(crate) fn try_aim(&self, target: Option<Target>) -> Result<(), Option<Target>> {
+        match self.target.try_lock() {
+            Ok(mut slot) => {
+                *slot = target;
+                Ok(())
+            }
+            Err(_) => Err(target),
+        }
+    }
+
+    pub(crate) async fn target(&self) -> tokio::sync::MutexGuard<'_, Option<Target>> {
+        self.target.lock().await
+    }
+}
+
+/// Sends a client's wish on to the server that is at work for it, or ends its wait for one.
+pub(crate) async fn pass_on(slot: &Slot, limit: Duration) {
+    let target = slot.target().await;
+    let Some(target) = target.as_ref() else {
+        slot.wanted.notify_waiters();
+        return;
+    };
+    let passed = tokio::time::timeout(limit, send(target)).await;
+    if !matches!(passed, Ok(Ok(()))) {
+        tracing::debug!(
+            address = target.address,
+            "a cancel did not reach the server"
+        );
+    }
+}
+
+async fn send(target: &Target) -> std::io::Result<()> {
+    let request = Packet::Cancel(CancelRequest(CancelKey {
+        process_id: target.process_id,
+        secret: Hidden(&target.secret),
+    }));
+    let mut bytes = Vec::new();
+    request.encode(&mut bytes).map_err(std::io::Error::other)?;
+    let mut stream = TcpStream::connect(&target.address).await?;
+    stream.write_all(&bytes).await?;
+    // The server closes when it has sent the signal.
+    let _ = stream.read(&mut [0; 8]).await?;
+    Ok(())
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        let slots = self.cancels.slots.lock();
+        let mut slots = slots.unwrap_or_else(PoisonError::into_inner);
+        slots.remove(&self.slot.process_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_by_both_halves_and_gone_with_its_client() {
+        let cancels = Arc::new(Cancels::default());
+        let key = cancels.issue(4).unwrap();
+        let (id, secret) = (key.slot.process_id, key.slot.secret.clone());
+        assert!(cancels.find(id, &secret).is_some());
+        assert!(cancels.find(id, b"????").is_none());
+        assert!(cancels.find(id, &secret[..3]).is_none());
+        drop(key);
+        assert!(cancels.find(id, &secret).is_none());
+    }
+}

@@ -1,0 +1,89 @@
+//! Requests that wait because there is no primary.
+//!
+//! **Invariant:** their number and their bytes are bounded, and who leaves gives its place back.
+
+use crate::options::Limits;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// One for a proxy.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    clients_max: usize,
+    bytes_max: usize,
+    clients: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A place among those who wait.
+#[derive(Debug)]
+pub(crate) struct Held {
+    hold: Arc<Hold>,
+    bytes: usize,
+}
+
+/// Why a request may not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Full {
+    #[error("{0} requests wait already")]
+    Clients(usize),
+    #[error("requests of {0} bytes wait already")]
+    Bytes(usize),
+}
+
+impl Hold {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            clients_max: limits.hold_clients,
+            bytes_max: limits.hold_bytes,
+            clients: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+        })
+    }
+
+    /// A place for a request of which `bytes` are here.
+    pub(crate) fn enter(self: &Arc<Self>, bytes: usize) -> Result<Held, Full> {
+        let add = |counter: &AtomicUsize, more: usize, most: usize| {
+            let within = |now: usize| now.checked_add(more).filter(|sum| *sum <= most);
+            counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+        };
+        add(&self.clients, 1, self.clients_max).map_err(Full::Clients)?;
+        if let Err(waiting) = add(&self.bytes, bytes, self.bytes_max) {
+            self.clients.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::Bytes(waiting));
+        }
+        Ok(Held {
+            hold: Arc::clone(self),
+            bytes,
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.hold.clients.fetch_sub(1, Ordering::Relaxed);
+        self.hold.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_and_bytes_are_bounded_and_given_back() {
+        let hold = Hold::new(&Limits {
+            hold_clients: 2,
+            hold_bytes: 10,
+            ..Limits::default()
+        });
+        let first = hold.enter(6).unwrap();
+        assert_eq!(hold.enter(5).err(), Some(Full::Bytes(6)));
+        let second = hold.enter(4).unwrap();
+        assert_eq!(hold.enter(0).err(), Some(Full::Clients(2)));
+        drop(first);
+        let third = hold.enter(6).unwrap();
+        drop((second, third));
+        assert_eq!(hold.enter(10).err(), None);
+    }
+}

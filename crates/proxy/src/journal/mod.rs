@@ -1,0 +1,230 @@
+//! What a session has changed about itself, so that another server can be made to look the same.
+//!
+//! **Invariant:** a change counts when the server has confirmed it, and goes with the transaction or
+//! the savepoint that it was made in.
+
+mod settings;
+
+pub(crate) use settings::{Settings, set_config_sql, to_restore};
+
+use crate::sql::{Argument, ConfigCall, Deed, Pins};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use wire::backend::TransactionStatus;
+
+/// One session's.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    settings: Arc<Settings>,
+    /// Innermost last; none outside of a transaction.
+    frames: Vec<Frame>,
+    /// Statements prepared by SQL: name, and what prepares it again. No transaction takes it back.
+    prepared: BTreeMap<Box<str>, Box<[u8]>>,
+    pins: Pins,
+}
+
+#[derive(Debug, Default)]
+struct Frame {
+    savepoint: Option<Box<str>>,
+    changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Set(Box<str>, Box<[u8]>),
+    Reset(Box<str>),
+    ResetAll,
+}
+
+impl Journal {
+    /// The settings as of the last transaction that has ended.
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// What prepares the statements again that SQL has prepared.
+    pub(crate) fn prepared(&self) -> impl Iterator<Item = &[u8]> {
+        self.prepared.values().map(AsRef::as_ref)
+    }
+
+    pub(crate) fn has_prepared(&self) -> bool {
+        !self.prepared.is_empty()
+    }
+
+    pub(crate) fn pins(&self) -> Pins {
+        self.pins
+    }
+
+    /// A statement is on its way that may tie the session to its server.
+    pub(crate) fn pin(&mut self, pins: Pins) {
+        self.pins = self.pins.union(pins);
+    }
+
+    /// A statement has succeeded. `parameters`: what it was bound with, if that could be read.
+    pub(crate) fn done(&mut self, deed: &Deed, parameters: &[Option<Box<[u8]>>]) {
+        match deed {
+            Deed::Set { name, sql } => self.change(Change::Set(name.clone(), sql.clone())),
+            Deed::Reset(name) => self.change(Change::Reset(name.clone())),
+            Deed::ResetAll => self.change(Change::ResetAll),
+            Deed::Config(calls) => {
+                for call in calls {
+                    self.config(call, parameters);
+                }
+            }
+            Deed::Savepoint(name) => {
+                self.ensure_frame();
+                self.frames.push(Frame {
+                    savepoint: Some(name.clone()),
+                    changes: Vec::new(),
+                });
+            }
+            Deed::Release(name) => {
+                if let Some(at) = self.find(name) {
+                    self.fold(at);
+                }
+            }
+            Deed::RollbackTo(name) => {
+                if let Some(at) = self.find(name) {
+                    self.frames.truncate(at + 1);
+                    self.frames[at].changes.clear();
+                }
+            }
+            Deed::Prepare { name, sql } => {
+                self.prepared.insert(name.clone(), sql.clone());
+            }
+            Deed::Deallocate(name) => {
+                self.prepared.remove(name);
+            }
+        }
+    }
+
+    /// The tag of a statement that has succeeded, and is no deed of its own.
+    pub(crate) fn tag(&mut self, tag: &[u8]) {
+        match tag {
+            b"COMMIT" => self.fold(0),
+            b"ROLLBACK" => self.frames.clear(),
+            b"DISCARD ALL" => *self = Self::default(),
+            b"DEALLOCATE ALL" => self.prepared.clear(),
+            _ => {}
+        }
+    }
+
+    /// The server is ready for the next request; `failed`: there was an error in the last one.
+    pub(crate) fn ready(&mut self, status: TransactionStatus, failed: bool) {
+        if status == TransactionStatus::Idle && !self.frames.is_empty() {
+            match failed {
+                true => self.frames.clear(),
+                false => self.fold(0),
+            }
+        }
+    }
+
+    /// The transaction that was open is lost.
+    pub(crate) fn lost(&mut self) {
+        self.frames.clear();
+    }
+
+    /// Outside of any transaction the server reports a setting; `own`: it is what it was when the
+    /// session began.
+    pub(crate) fn reported(&mut self, name: &str, value: &[u8], own: bool) {
+        let name: Box<str> = name.to_ascii_lowercase().into();
+        let sql = set_config_sql(name.as_bytes(), value);
+        let known = self.settings.get(&name);
+        let right = match own {
+            true => known.is_none(),
+            // However it was said: it is reported because it has changed.
+            false => known.is_some_and(|known| **known == *sql),
+        };
+        if right {
+            return;
+        }
+        let settings = Arc::make_mut(&mut self.settings);
+        match own {
+            true => drop(settings.remove(&name)),
+            false => drop(settings.insert(name, sql)),
+        }
+    }
+
+    fn config(&mut self, call: &ConfigCall, parameters: &[Option<Box<[u8]>>]) {
+        let resolve = |argument: &Argument| match argument {
+            Argument::Text(text) => Some(text.clone()),
+            Argument::Parameter(number) => {
+                let at = usize::from(*number).checked_sub(1)?;
+                parameters.get(at)?.clone()
+            }
+        };
+        let (name, value, local) = (
+            resolve(&call.name),
+            resolve(&call.value),
+            resolve(&call.local),
+        );
+        let is_local = local.as_deref().and_then(boolean);
+        match (name, value, is_local) {
+            (_, _, Some(true)) => {}
+            (Some(name), Some(value), Some(false)) => {
+                let sql = set_config_sql(&name, &value);
+                let name = String::from_utf8_lossy(&name).to_ascii_lowercase();
+                self.change(Change::Set(name.into(), sql));
+            }
+            // NULL, or in a form that we do not read.
+            _ => self.pins = self.pins.with(crate::sql::Pin::Settings),
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        self.ensure_frame();
+        if let Some(frame) = self.frames.last_mut() {
+            frame.changes.push(change);
+        }
+    }
+
+    fn ensure_frame(&mut self) {
+        if self.frames.is_empty() {
+            self.frames.push(Frame::default());
+        }
+    }
+
+    fn find(&self, savepoint: &str) -> Option<usize> {
+        let named = |frame: &Frame| frame.savepoint.as_deref() == Some(savepoint);
+        self.frames.iter().rposition(named)
+    }
+
+    /// The frames from `at` on become part of what is below them.
+    fn fold(&mut self, at: usize) {
+        let folded = self.frames.drain(at..).flat_map(|frame| frame.changes);
+        let changes: Vec<_> = folded.collect();
+        if let Some(frame) = self.frames.last_mut() {
+            frame.changes.extend(changes);
+            return;
+        }
+        if changes.is_empty() {
+            return;
+        }
+        let settings = Arc::make_mut(&mut self.settings);
+        for change in changes {
+            match change {
+                Change::Set(name, sql) => drop(settings.insert(name, sql)),
+                Change::Reset(name) => drop(settings.remove(&name)),
+                // The role is no setting that RESET ALL resets.
+                Change::ResetAll => settings.retain(|name, _| &**name == "role"),
+            }
+        }
+    }
+}
+
+/// As it stands in a constant, or in a parameter in text form or in binary form.
+fn boolean(text: &[u8]) -> Option<bool> {
+    match text {
+        [1] => return Some(true),
+        [0] => return Some(false),
+        _ => {}
+    }
+    match text.to_ascii_lowercase().as_slice() {
+        b"t" | b"true" | b"on" | b"yes" | b"y" | b"1" => Some(true),
+        b"f" | b"false" | b"off" | b"no" | b"n" | b"0" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

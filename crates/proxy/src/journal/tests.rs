@@ -1,0 +1,171 @@
+use super::*;
+use crate::sql::Reading;
+
+/// Statements that all succeed, one request each; `!` before one that fails. The status after each
+/// is what PostgreSQL would say.
+fn after(script: &[&str]) -> Vec<String> {
+    let mut journal = Journal::default();
+    let mut status = TransactionStatus::Idle;
+    for line in script {
+        let (text, failed) = match line.strip_prefix('!') {
+            Some(text) => (text, true),
+            None => (*line, false),
+        };
+        let reading = Reading::of(text.as_bytes(), true);
+        if !failed {
+            for (_, deed) in &reading.deeds {
+                journal.done(deed, &[]);
+            }
+            let ended = status == TransactionStatus::Failed;
+            match text {
+                "begin" => status = TransactionStatus::InTransaction,
+                "commit" => {
+                    journal.tag(if ended { b"ROLLBACK" } else { b"COMMIT" });
+                    status = TransactionStatus::Idle;
+                }
+                "rollback" => {
+                    journal.tag(b"ROLLBACK");
+                    status = TransactionStatus::Idle;
+                }
+                "discard all" => journal.tag(b"DISCARD ALL"),
+                _ if text.starts_with("rollback to") => status = TransactionStatus::InTransaction,
+                _ => {}
+            }
+        } else if status == TransactionStatus::InTransaction {
+            status = TransactionStatus::Failed;
+        }
+        journal.ready(status, failed);
+    }
+    let sql = journal.settings().values();
+    sql.map(|sql| String::from_utf8_lossy(sql).into_owned())
+        .collect()
+}
+
+#[test]
+fn settings_go_with_the_transaction_that_made_them() {
+    assert_eq!(
+        after(&["set a = 1", "set b = 2"]),
+        ["set a = 1", "set b = 2"]
+    );
+    assert_eq!(after(&["begin", "set a = 1", "commit"]), ["set a = 1"]);
+    assert_eq!(
+        after(&["set a = 1", "begin", "set a = 2", "rollback"]),
+        ["set a = 1"]
+    );
+    assert_eq!(after(&["begin", "set a = 2", "!boom", "commit"]), [""; 0]);
+    assert_eq!(after(&["!set a = 2"]), [""; 0]);
+    assert_eq!(after(&["set a = 1", "set b = 2", "reset a"]), ["set b = 2"]);
+    assert_eq!(
+        after(&["set a = 1", "set role r", "reset all"]),
+        ["set role r"]
+    );
+    assert_eq!(after(&["set a = 1", "discard all"]), [""; 0]);
+}
+
+#[test]
+fn settings_go_with_the_savepoint_that_they_were_made_behind() {
+    let kept = after(&[
+        "begin",
+        "set a = 1",
+        "savepoint s",
+        "set a = 2",
+        "set b = 2",
+        "rollback to s",
+        "commit",
+    ]);
+    assert_eq!(kept, ["set a = 1"]);
+    let released = after(&["begin", "savepoint s", "set a = 2", "release s", "commit"]);
+    assert_eq!(released, ["set a = 2"]);
+    let outer = after(&[
+        "begin",
+        "savepoint s",
+        "set a = 1",
+        "savepoint t",
+        "set a = 2",
+        "rollback to s",
+        "set b = 1",
+        "commit",
+    ]);
+    assert_eq!(outer, ["set b = 1"]);
+    let failed = after(&[
+        "begin",
+        "savepoint s",
+        "set a = 1",
+        "!boom",
+        "rollback to s",
+        "set b = 1",
+        "commit",
+    ]);
+    assert_eq!(failed, ["set b = 1"]);
+}
+
+#[test]
+fn parameters_of_set_config_are_followed() {
+    let reading = Reading::of(b"select set_config('app.u', $2, $1)", true);
+    let (_, deed) = &reading.deeds[0];
+    let bound = |local: &[u8], value: &[u8]| [Some(local.into()), Some(value.into())];
+    for (local, found) in [
+        (&b"f"[..], true),
+        (b"t", false),
+        (&[0], true),
+        (&[1], false),
+    ] {
+        let mut journal = Journal::default();
+        journal.done(deed, &bound(local, b"it's"));
+        journal.ready(TransactionStatus::Idle, false);
+        let sql = journal.settings().get("app.u").map(|sql| sql.to_vec());
+        let wanted = b"SELECT pg_catalog.set_config('app.u','it''s',false)".to_vec();
+        assert_eq!(sql, found.then_some(wanted), "{local:?}");
+        assert!(journal.pins().is_empty());
+    }
+    let mut journal = Journal::default();
+    journal.done(deed, &[Some(b"f"[..].into()), None]);
+    assert!(!journal.pins().is_empty());
+}
+
+#[test]
+fn one_sessions_settings_become_anothers() {
+    let settings = |pairs: &[(&str, &str)]| -> Settings {
+        let pair = |(name, sql): &(&str, &str)| ((*name).into(), sql.as_bytes().into());
+        pairs.iter().map(pair).collect()
+    };
+    let show = |from: &Settings, to: &Settings| -> Vec<String> {
+        let queries = to_restore(from, to).into_iter();
+        queries.map(|sql| String::from_utf8(sql).unwrap()).collect()
+    };
+    let none = settings(&[]);
+    let one = settings(&[("a.b", "SET a.b = 1"), ("role", "SET ROLE x")]);
+    let other = settings(&[
+        ("a.b", "SET a.b = 2"),
+        ("client_encoding", "SET NAMES 'latin1'"),
+        ("role", "SET ROLE x"),
+    ]);
+    assert_eq!(show(&one, &one), [""; 0]);
+    assert_eq!(show(&none, &one), ["SET a.b = 1;", "SET ROLE x"]);
+    assert_eq!(show(&one, &none), ["RESET ROLE", "RESET \"a\".\"b\";"]);
+    assert_eq!(
+        show(&one, &other),
+        [
+            "RESET ROLE",
+            "SET NAMES 'latin1'",
+            "SET a.b = 2;",
+            "SET ROLE x"
+        ]
+    );
+    assert_eq!(
+        show(
+            &settings(&[("role", "SET ROLE x")]),
+            &settings(&[("role", "SET ROLE y")])
+        ),
+        ["RESET ROLE", "SET ROLE y"]
+    );
+}
+
+#[test]
+fn what_the_server_reports_is_believed() {
+    let mut journal = Journal::default();
+    journal.reported("DateStyle", b"ISO, DMY", false);
+    assert!(journal.settings().contains_key("datestyle"));
+    journal.reported("DateStyle", b"ISO, MDY", true);
+    assert!(journal.settings().is_empty());
+}

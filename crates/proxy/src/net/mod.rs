@@ -1,0 +1,14 @@
+//! Sockets and the bytes on their way through them.
+//!
+//! **Invariant:** a connection that has nothing to do holds no buffer.
+
+mod inbox;
+mod outbox;
+mod socket;
+
+pub(crate) use inbox::Inbox;
+pub(crate) use outbox::Outbox;
+pub(crate) use socket::{Closer, Stream};
+
+/// How much is read at once, in bytes.
+const CHUNK_BYTES: usize = 16 * 1024;

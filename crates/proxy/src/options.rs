@@ -1,0 +1,92 @@
+//! What a proxy is told before it starts.
+//!
+//! It is plain data: whoever makes it has read the files and opened the store.
+
+use crate::users::Users;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use store::layout::Keys;
+
+/// Everything about one proxy.
+#[derive(Debug)]
+pub struct Options {
+    /// Where clients connect that want the primary.
+    pub listen: Vec<SocketAddr>,
+    pub source: Source,
+    pub pool_mode: PoolMode,
+    pub users: Users,
+    pub auth: AuthMethod,
+    pub limits: Limits,
+}
+
+/// From where the proxy knows which server is the primary.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// The cluster's own store.
+    Store { store: Arc<dyn Store>, keys: Keys },
+    /// One server that is always meant, as HOST:PORT.
+    Server(String),
+}
+
+/// How long a client keeps the server that it has got.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PoolMode {
+    /// As long as it is connected.
+    #[default]
+    Session,
+    /// Until the end of its transaction.
+    Transaction,
+}
+
+/// How a client proves who it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// By SCRAM; a user of whom only an MD5 hash is known, by MD5.
+    #[default]
+    Scram,
+    /// By MD5; a user of whom only a SCRAM verifier is known, by SCRAM.
+    Md5,
+    /// Not at all; the user must be listed all the same.
+    Trust,
+}
+
+/// How much, how many, how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of clients, in all.
+    pub clients_max: usize,
+    /// Connections to the server for each pair of user and database.
+    pub pool_size: usize,
+    /// How long a request may wait for a server.
+    pub hold_time: Duration,
+    /// How many requests may wait because there is no primary.
+    pub hold_clients: usize,
+    /// How many bytes of requests may wait because there is no primary.
+    pub hold_bytes: usize,
+    /// From the accepted connection to the client's last word about who it is.
+    pub login_time: Duration,
+    /// How long connecting to a server and logging in may take.
+    pub connect_time: Duration,
+    /// Prepared statements that one server connection keeps in transaction mode.
+    pub prepared_max: usize,
+    /// A server connection that nobody used for so long is closed.
+    pub server_idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            clients_max: 10_000,
+            pool_size: 20,
+            hold_time: Duration::from_secs(30),
+            hold_clients: 10_000,
+            hold_bytes: 256 * 1024 * 1024,
+            login_time: Duration::from_secs(10),
+            connect_time: Duration::from_secs(5),
+            prepared_max: 200,
+            server_idle: Duration::from_secs(600),
+        }
+    }
+}

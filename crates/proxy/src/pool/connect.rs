@@ -1,0 +1,266 @@
+//! Opening a connection to the primary and logging in.
+//!
+//! **Invariant:** a connection that comes out of here is stamped, and its server has said that it is
+//! no standby.
+
+use super::server::{Parameters, Server, limits};
+use super::{Pool, Startup};
+use crate::auth::{Answers, Broken, Credential, login, next_message};
+use crate::cancel::Target;
+use crate::gate::{Gate, Over};
+use crate::net::{Inbox, Outbox, Stream};
+use crate::topology::Primary;
+use ha::Epoch;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use wire::backend::{Fields, Framer, Message, Tag};
+use wire::frontend;
+use wire::startup::{Packet, StartupMessage, Version};
+use wire::{Hidden, List, Session, Stage};
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("can't connect to {address}")]
+    Connect {
+        address: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no connection within {0:?}")]
+    Late(Duration),
+    #[error("the server ended the login")]
+    Broken(#[from] Broken),
+    #[error("what the server sent is no message that belongs there")]
+    Nonsense,
+    #[error("the server is a standby")]
+    Standby,
+    #[error(transparent)]
+    Over(#[from] Over),
+    /// PostgreSQL's own words, as they came: the body of an ErrorResponse.
+    #[error("the server refused: {message}")]
+    Refused {
+        message: String,
+        body: Vec<u8>,
+        for_now: bool,
+    },
+    #[error("can't log in")]
+    Login(#[from] crate::auth::LoginError),
+}
+
+impl ConnectError {
+    /// Whether the same may work in a moment.
+    pub(crate) fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::Late(_)
+            | Self::Broken(_)
+            | Self::Standby
+            | Self::Over(_) => true,
+            Self::Refused { for_now, .. } => *for_now,
+            Self::Nonsense | Self::Login(_) => false,
+        }
+    }
+}
+
+pub(crate) async fn connect(
+    pool: &Pool,
+    gate: &Arc<Gate>,
+    startup: &Arc<Startup>,
+    credential: &Credential,
+    primary: &Primary,
+    epoch: Epoch,
+) -> Result<Server, ConnectError> {
+    let tcp = TcpStream::connect(&primary.address).await;
+    let failed = |source| ConnectError::Connect {
+        address: primary.address.clone(),
+        source,
+    };
+    let mut stream = Stream::tcp(tcp.map_err(failed)?);
+    let closer = stream.closer().map_err(failed)?;
+    let stamp = gate.stamp(epoch, closer)?;
+    let packet = first_packet(pool, startup)?;
+    stream.write_all(&packet).await.map_err(Broken::Io)?;
+    let mut opening = Opening {
+        stream,
+        inbox: Inbox::default(),
+        framer: Framer::new(Stage::Authentication, limits()),
+        session: Session::starting(limits()),
+        parameters: Parameters::new(),
+        key: (0, Vec::new()),
+    };
+    opening.authenticate(pool, credential).await?;
+    opening.until_ready().await?;
+    let parameters = Arc::new(opening.parameters);
+    let mut server = Server {
+        stream: opening.stream,
+        inbox: opening.inbox,
+        outbox: Outbox::default(),
+        framer: opening.framer,
+        session: opening.session,
+        stamp,
+        epoch,
+        startup: Arc::clone(startup),
+        target: Target {
+            address: primary.address.clone(),
+            process_id: opening.key.0,
+            secret: opening.key.1,
+        },
+        own: Arc::clone(&parameters),
+        parameters,
+        applied: Arc::default(),
+        known: std::collections::HashMap::new(),
+        clock: 0,
+        is_deaf: false,
+        has_ended: false,
+    };
+    refuse_standby(&mut server).await?;
+    Ok(server)
+}
+
+fn first_packet(pool: &Pool, startup: &Startup) -> Result<Vec<u8>, ConnectError> {
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| ConnectError::Nonsense);
+    let mut named = vec![
+        (text(b"user")?, text(pool.user.as_bytes())?),
+        (text(b"database")?, text(pool.database.as_bytes())?),
+    ];
+    for (name, value) in startup {
+        named.push((text(name)?, text(value)?));
+    }
+    let borrowed = named
+        .iter()
+        .map(|(name, value)| (name.as_c_str(), value.as_c_str()));
+    let mut room = Vec::new();
+    let packet = Packet::Startup(StartupMessage {
+        version: Version::V3_0,
+        parameters: List::<(&CStr, &CStr)>::write(borrowed, &mut room),
+    });
+    let mut bytes = Vec::new();
+    packet
+        .encode(&mut bytes)
+        .map_err(|_| ConnectError::Nonsense)?;
+    Ok(bytes)
+}
+
+struct Opening {
+    stream: Stream,
+    inbox: Inbox,
+    framer: Framer,
+    session: Session,
+    parameters: Parameters,
+    key: (u32, Vec<u8>),
+}
+
+impl Opening {
+    /// The next message, told to the session. An error of the server's is ours.
+    async fn hear(&mut self) -> Result<(Tag, Vec<u8>), ConnectError> {
+        let (tag, bytes) =
+            next_message(&mut self.stream, &mut self.inbox, &mut self.framer).await?;
+        if tag == Tag::ErrorResponse {
+            return Err(refused(&bytes[5..]));
+        }
+        Ok((tag, bytes))
+    }
+
+    fn tell(&mut self, bytes: &[u8], stage: Stage) -> Result<(), ConnectError> {
+        let mut framer = Framer::new(stage, limits());
+        let Ok(wire::Step::Message(frame)) = framer.next(bytes) else {
+            return Err(ConnectError::Nonsense);
+        };
+        let received = self.session.received(&frame);
+        received.map(drop).map_err(|_| ConnectError::Nonsense)
+    }
+
+    async fn authenticate(
+        &mut self,
+        pool: &Pool,
+        credential: &Credential,
+    ) -> Result<(), ConnectError> {
+        let mut state = Answers::default();
+        loop {
+            let (tag, bytes) = self.hear().await?;
+            self.tell(&bytes, Stage::Authentication)?;
+            let message = Message::parse(tag, &bytes[5..]);
+            let asked = match message.map_err(|_| ConnectError::Nonsense)? {
+                Message::Authentication(asked) => asked,
+                Message::NoticeResponse(_) => continue,
+                _ => return Err(ConnectError::Nonsense),
+            };
+            let mut out = Vec::new();
+            let user = &pool.user;
+            if login(asked, user, credential, pool.keys(), &mut state, &mut out).await? {
+                self.framer.enter(Stage::Conversation);
+                return Ok(());
+            }
+            self.stream.write_all(&out).await.map_err(Broken::Io)?;
+        }
+    }
+
+    async fn until_ready(&mut self) -> Result<(), ConnectError> {
+        loop {
+            let (tag, bytes) = self.hear().await?;
+            self.tell(&bytes, Stage::Conversation)?;
+            let message = Message::parse(tag, &bytes[5..]);
+            match message.map_err(|_| ConnectError::Nonsense)? {
+                Message::ParameterStatus { name, value } => {
+                    let (name, value) = (name.to_bytes(), value.to_bytes());
+                    self.parameters.insert(name.into(), value.into());
+                }
+                Message::BackendKeyData(key) => {
+                    let Hidden(secret) = key.secret;
+                    self.key = (key.process_id, secret.to_vec());
+                }
+                Message::ReadyForQuery(_) => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn refused(body: &[u8]) -> ConnectError {
+    let fields = Fields::beginning(body);
+    let sqlstate = fields.sqlstate().map(|state| state.0);
+    // A primary that is not open yet turns everybody out by its rules of access, which an unknown
+    // user is told in the same code.
+    let by_rule = fields
+        .find(b'R')
+        .is_some_and(|it| it == c"ClientAuthentication");
+    let for_now = match sqlstate.as_ref() {
+        Some(b"57P01" | b"57P02" | b"57P03" | b"53300") => true,
+        Some(b"28000") => by_rule,
+        _ => false,
+    };
+    let message = fields.message().unwrap_or_default();
+    ConnectError::Refused {
+        message: message.to_string_lossy().into_owned(),
+        body: body.to_vec(),
+        for_now,
+    }
+}
+
+/// Since PostgreSQL 14 it says so itself; an older one is asked.
+async fn refuse_standby(server: &mut Server) -> Result<(), ConnectError> {
+    match server
+        .parameters
+        .get(&b"in_hot_standby"[..])
+        .map(AsRef::as_ref)
+    {
+        Some(b"off") => Ok(()),
+        Some(_) => Err(ConnectError::Standby),
+        None => {
+            let question = frontend::Message::Query(
+                c"DO $$ BEGIN IF pg_catalog.pg_is_in_recovery() THEN RAISE 'standby'; END IF; END $$",
+            );
+            let lost = |_| ConnectError::Broken(Broken::Ended);
+            server.send(&question).map_err(lost)?;
+            match server.finish().await {
+                Ok(()) => Ok(()),
+                Err(super::Refusal::Error(_)) => Err(ConnectError::Standby),
+                Err(super::Refusal::Lost) => Err(ConnectError::Broken(Broken::Ended)),
+            }
+        }
+    }
+}

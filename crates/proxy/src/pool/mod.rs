@@ -1,0 +1,209 @@
+//! Connections to servers, and who gets one.
+//!
+//! **Invariant:** for a user and a database there are never more than `pool_size` connections, idle
+//! ones included; who waits longest is served first.
+//!
+//! **Invariant:** what lies here is between two transactions, belongs to the current epoch when it is
+//! taken out, and carries nothing of its last client but what it says in `applied`.
+
+mod connect;
+mod server;
+
+pub(crate) use connect::{ConnectError, connect};
+pub(crate) use server::{Parameters, Refusal, Server};
+
+use crate::auth::Credential;
+use crate::gate::Gate;
+use crate::options::Limits;
+use crate::topology::Primary;
+use ha::Epoch;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The settings of a client's startup packet, sorted: its server connections start with the same.
+pub(crate) type Startup = Vec<(Box<[u8]>, Box<[u8]>)>;
+
+/// How many greetings are remembered for each pool.
+const WELCOMES: usize = 64;
+
+/// All of a proxy's.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    gate: Arc<Gate>,
+    limits: Limits,
+    /// By user and database.
+    pools: Mutex<HashMap<[Box<str>; 2], Arc<Pool>>>,
+}
+
+/// Those of one user and one database.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) user: Box<str>,
+    pub(crate) database: Box<str>,
+    gate: Arc<Gate>,
+    limits: Limits,
+    permits: Arc<Semaphore>,
+    /// The last one used is the last in the list.
+    idle: Mutex<VecDeque<Idle>>,
+    /// What servers say at a login, for each set of settings that one was started with.
+    welcomes: Mutex<HashMap<Arc<Startup>, Arc<Parameters>>>,
+    /// What a password comes to under the servers' salt.
+    keys: crate::auth::KeyCache,
+}
+
+#[derive(Debug)]
+struct Idle {
+    server: Server,
+    since: Instant,
+}
+
+/// The right to one of a pool's connections.
+#[derive(Debug)]
+pub(crate) struct Permit(
+    #[allow(dead_code, reason = "given back when dropped")] OwnedSemaphorePermit,
+);
+
+impl Pools {
+    pub(crate) fn new(gate: Arc<Gate>, limits: Limits) -> Self {
+        Self {
+            gate,
+            limits,
+            pools: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn of(&self, user: &str, database: &str) -> Arc<Pool> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = pools
+            .entry([user.into(), database.into()])
+            .or_insert_with(|| {
+                Arc::new(Pool {
+                    user: user.into(),
+                    database: database.into(),
+                    gate: Arc::clone(&self.gate),
+                    limits: self.limits,
+                    permits: Arc::new(Semaphore::new(self.limits.pool_size)),
+                    idle: Mutex::default(),
+                    welcomes: Mutex::default(),
+                    keys: crate::auth::KeyCache::default(),
+                })
+            });
+        Arc::clone(pool)
+    }
+
+    /// Closes what nobody has used for long, and what is of an older epoch.
+    pub(crate) fn sweep(&self) {
+        let pools: Vec<_> = {
+            let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            pools.values().cloned().collect()
+        };
+        for pool in pools {
+            pool.sweep(self.limits.server_idle);
+        }
+    }
+}
+
+impl Pool {
+    /// Waits for its turn.
+    pub(crate) async fn permit(&self) -> Option<Permit> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.ok().map(Permit)
+    }
+
+    /// The same if nobody waits.
+    pub(crate) fn try_permit(&self) -> Option<Permit> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit.ok().map(Permit)
+    }
+
+    /// What a server would say at a login with these settings, if one has.
+    pub(crate) fn welcome(&self, startup: &Arc<Startup>) -> Option<Arc<Parameters>> {
+        let welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        welcomes.get(startup).cloned()
+    }
+
+    /// One that lies idle and was started with the same settings.
+    pub(crate) fn take(&self, startup: &Arc<Startup>, epoch: Epoch) -> Option<Server> {
+        let mut idle = self.idle();
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            let one = &mut idle[at].server;
+            if one.startup != *startup {
+                continue;
+            }
+            let Some(Idle { mut server, .. }) = idle.remove(at) else {
+                continue;
+            };
+            if server.epoch == epoch && server.is_fit() {
+                return Some(server);
+            }
+        }
+        None
+    }
+
+    /// Opens another one; the caller has a permit, so at most one too many lies idle.
+    pub(crate) async fn open(
+        &self,
+        startup: &Arc<Startup>,
+        credential: &Credential,
+        primary: &Primary,
+        epoch: Epoch,
+    ) -> Result<Server, ConnectError> {
+        self.make_room();
+        let opening = connect(self, &self.gate, startup, credential, primary, epoch);
+        let limit = self.limits.connect_time;
+        let server = tokio::time::timeout(limit, Box::pin(opening)).await;
+        let mut server = server.map_err(|_| ConnectError::Late(limit))??;
+        let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        match welcomes.get(startup) {
+            // One copy for all.
+            Some(known) if **known == *server.parameters => server.parameters = Arc::clone(known),
+            _ => {
+                if welcomes.len() >= WELCOMES {
+                    welcomes.clear();
+                }
+                welcomes.insert(Arc::clone(startup), Arc::clone(&server.parameters));
+            }
+        }
+        server.own = Arc::clone(&server.parameters);
+        Ok(server)
+    }
+
+    pub(crate) fn keys(&self) -> &crate::auth::KeyCache {
+        &self.keys
+    }
+
+    /// Gives one back.
+    pub(crate) fn put(&self, server: Server) {
+        if server.stamp.is_current() {
+            let since = Instant::now();
+            self.idle().push_back(Idle { server, since });
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of all that were started with other settings, the one that lay longest goes if there would
+    /// be too many.
+    fn make_room(&self) {
+        let mut idle = self.idle();
+        let at_work =
+            self.limits.pool_size - self.permits.available_permits().min(self.limits.pool_size);
+        while !idle.is_empty() && idle.len() + at_work > self.limits.pool_size {
+            idle.pop_front();
+        }
+    }
+
+    fn sweep(&self, idle_max: Duration) {
+        let fit = |one: &mut Idle| one.since.elapsed() < idle_max && one.server.is_fit();
+        let mut idle = self.idle();
+        let mut kept: VecDeque<_> = idle.drain(..).collect();
+        kept.retain_mut(fit);
+        *idle = kept;
+    }
+}

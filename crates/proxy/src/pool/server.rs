@@ -1,0 +1,205 @@
+//! One connection to a server, logged in.
+
+use super::Startup;
+use crate::cancel::Target;
+use crate::gate::Stamp;
+use crate::journal::{Settings, to_restore};
+use crate::net::{Inbox, Outbox, Stream};
+use ha::Epoch;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use wire::backend::{Fields, Framer, Message, Tag};
+use wire::frontend;
+use wire::{Limits, Origin, Session, Step};
+
+/// What a server has reported of itself and of the session's settings.
+pub(crate) type Parameters = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) stream: Stream,
+    pub(crate) inbox: Inbox,
+    pub(crate) outbox: Outbox,
+    pub(crate) framer: Framer,
+    pub(crate) session: Session,
+    pub(crate) stamp: Stamp,
+    pub(crate) epoch: Epoch,
+    pub(crate) startup: Arc<Startup>,
+    pub(crate) target: Target,
+    /// What it has reported last.
+    pub(crate) parameters: Arc<Parameters>,
+    /// What it reported at its login.
+    pub(crate) own: Arc<Parameters>,
+    /// The settings that were made since its login.
+    pub(crate) applied: Arc<Settings>,
+    /// Statements with names of ours, and when each was used last.
+    pub(crate) known: HashMap<u64, u64>,
+    pub(crate) clock: u64,
+    /// It takes nothing any more; it may still have something to say.
+    pub(crate) is_deaf: bool,
+    /// It has said its last.
+    pub(crate) has_ended: bool,
+}
+
+/// Why a server did not do what we asked of it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the connection to the server is lost")]
+    Lost,
+    #[error("{0}")]
+    Error(String),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(_: io::Error) -> Self {
+        Self::Lost
+    }
+}
+
+/// The framing of what servers say. Only what is looked into must come in one piece.
+pub(super) fn limits() -> Limits {
+    Limits {
+        held_bytes_max: 8 * 1024,
+        ..Limits::default()
+    }
+}
+
+impl Server {
+    /// Whether it can be given to somebody: it is of the current epoch and has nothing to say.
+    pub(crate) fn is_fit(&mut self) -> bool {
+        if !self.stamp.is_current()
+            || self.is_deaf
+            || self.has_ended
+            || self.session.idle().is_err()
+        {
+            return false;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        // What it says now might be a notice or a parameter and could be read. It is rare, and a
+        // new connection is safe.
+        self.inbox.poll_fill(&mut cx, &mut self.stream).is_pending()
+    }
+
+    /// Writes a query of ours; its answer is not for the client.
+    pub(crate) fn query(&mut self, sql: &[u8]) -> Result<(), Refusal> {
+        let mut bytes = sql.to_vec();
+        bytes.retain(|byte| *byte != 0);
+        bytes.push(0);
+        let text = std::ffi::CStr::from_bytes_with_nul(&bytes);
+        let text = text.map_err(|_| Refusal::Error("a text with a NUL".to_owned()))?;
+        self.send(&frontend::Message::Query(text))
+    }
+
+    /// Writes a message of ours.
+    pub(crate) fn send(&mut self, message: &frontend::Message<'_>) -> Result<(), Refusal> {
+        let unwritable = |error: wire::Unwritable| Refusal::Error(error.to_string());
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).map_err(unwritable)?;
+        self.send_bytes(&bytes, Origin::Proxy)
+    }
+
+    /// Writes whole messages, and tells the session of them.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8], origin: Origin) -> Result<(), Refusal> {
+        let whole = Limits {
+            held_bytes_max: usize::MAX / 2,
+            ..Limits::default()
+        };
+        let mut framer = frontend::Framer::new(wire::Stage::Conversation, whole);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let odd = || Refusal::Error("a message that is none".to_owned());
+            let step = framer.next(rest).map_err(|_| odd())?;
+            let Step::Message(frame) = step else {
+                return Err(odd());
+            };
+            self.session.sent(&frame, origin).map_err(|_| odd())?;
+            rest = &rest[frame.bytes().len()..];
+        }
+        self.outbox.push(bytes);
+        Ok(())
+    }
+
+    /// Sends what was written, and waits until all of it is answered. The first error is the
+    /// result; what the answers hold is dropped, except parameters.
+    pub(crate) async fn finish(&mut self) -> Result<(), Refusal> {
+        self.outbox.flush(&mut self.stream).await?;
+        let mut failed = None;
+        while self.session.unanswered().next().is_some() {
+            let step = self.framer.next(self.inbox.unread());
+            let step = step.map_err(|_| Refusal::Lost)?;
+            let taken = step.taken();
+            match step {
+                Step::More { buffer_bytes } => {
+                    self.inbox.want(buffer_bytes);
+                    if self.inbox.fill(&mut self.stream).await? == 0 {
+                        return Err(Refusal::Lost);
+                    }
+                    continue;
+                }
+                Step::Part(_) => {}
+                Step::Message(frame) => {
+                    self.session.received(&frame).map_err(|_| Refusal::Lost)?;
+                    if frame.tag() == Tag::ErrorResponse && failed.is_none() {
+                        let fields = Fields::beginning(frame.body());
+                        let text = fields.message().unwrap_or_default();
+                        failed = Some(text.to_string_lossy().into_owned());
+                    }
+                    if let Ok(Message::ParameterStatus { name, value }) = frame.message() {
+                        report(
+                            &mut self.parameters,
+                            &self.own,
+                            name.to_bytes(),
+                            value.to_bytes(),
+                        );
+                    }
+                }
+            }
+            self.inbox.drop_unread(taken);
+        }
+        match failed {
+            Some(text) => Err(Refusal::Error(text)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the session these settings.
+    pub(crate) async fn restore(&mut self, settings: &Arc<Settings>) -> Result<(), Refusal> {
+        if Arc::ptr_eq(&self.applied, settings) || self.applied == *settings {
+            return Ok(());
+        }
+        for query in to_restore(&self.applied, settings) {
+            self.query(&query)?;
+        }
+        self.finish().await?;
+        self.applied = Arc::clone(settings);
+        Ok(())
+    }
+
+    /// Takes everything away that its last client may have left.
+    pub(crate) async fn wipe(&mut self) -> Result<(), Refusal> {
+        self.query(b"DISCARD ALL")?;
+        self.finish().await?;
+        self.applied = Arc::default();
+        self.known.clear();
+        Ok(())
+    }
+
+    /// A parameter was reported.
+    pub(crate) fn report(&mut self, name: &[u8], value: &[u8]) {
+        report(&mut self.parameters, &self.own, name, value);
+    }
+}
+
+fn report(parameters: &mut Arc<Parameters>, own: &Arc<Parameters>, name: &[u8], value: &[u8]) {
+    if parameters.get(name).is_some_and(|known| **known == *value) {
+        return;
+    }
+    Arc::make_mut(parameters).insert(name.into(), value.into());
+    // Back to what everybody begins with: one copy for all again.
+    if **parameters == **own {
+        *parameters = Arc::clone(own);
+    }
+}

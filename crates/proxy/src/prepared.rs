@@ -1,0 +1,113 @@
+//! Statements that clients have prepared by the protocol.
+//!
+//! In transaction mode a client's statement gets a name of ours on the servers, the same for all
+//! clients that prepare the same text, and is prepared wherever it is needed and not there.
+//!
+//! **Invariant:** two texts never share a name.
+
+use crate::sql::Reading;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// What our names begin with.
+const PREFIX: &str = "standfast_";
+
+/// One text with its parameter types.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) id: u64,
+    /// A Parse message's body behind the name.
+    body: Box<[u8]>,
+    pub(crate) reading: Reading,
+}
+
+/// All of a proxy's.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    next: u64,
+    texts: HashMap<Arc<[u8]>, Weak<Prepared>>,
+    /// When there are so many, those that nobody uses any more are taken out.
+    sweep_at: usize,
+}
+
+impl Registry {
+    /// The statement with this body, which is the same for everybody.
+    pub(crate) fn prepared(&self, body: &[u8], standard: bool) -> Arc<Prepared> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = known.texts.get(body).and_then(Weak::upgrade) {
+            return prepared;
+        }
+        if known.texts.len() >= known.sweep_at.max(1024) {
+            known
+                .texts
+                .retain(|_, prepared| prepared.strong_count() > 0);
+            known.sweep_at = known.texts.len() * 2;
+        }
+        known.next += 1;
+        let prepared = Arc::new(Prepared {
+            id: known.next,
+            ..Prepared::alone(body, standard)
+        });
+        known.texts.insert(body.into(), Arc::downgrade(&prepared));
+        prepared
+    }
+}
+
+impl Prepared {
+    /// One that no other client knows of.
+    pub(crate) fn alone(body: &[u8], standard: bool) -> Self {
+        let query = body.split(|byte| *byte == 0).next().unwrap_or_default();
+        Self {
+            id: 0,
+            body: body.into(),
+            reading: Reading::of(query, standard),
+        }
+    }
+
+    pub(crate) fn is(&self, body: &[u8]) -> bool {
+        *self.body == *body
+    }
+
+    /// Under which a server has it in transaction mode.
+    pub(crate) fn name(&self) -> String {
+        name(self.id)
+    }
+
+    /// Writes the Parse message that makes it.
+    pub(crate) fn parse(&self, name: &[u8], out: &mut Vec<u8>) {
+        let length = 4 + name.len() + 1 + self.body.len();
+        out.push(b'P');
+        // The body came in a message, so its length fits into one; a name is short.
+        out.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(name);
+        out.push(0);
+        out.extend_from_slice(&self.body);
+    }
+}
+
+pub(crate) fn name(id: u64) -> String {
+    format!("{PREFIX}{id}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_text_has_one_name() {
+        let registry = Registry::default();
+        let one = registry.prepared(b"select 1\0\0\0", true);
+        let same = registry.prepared(b"select 1\0\0\0", true);
+        let other = registry.prepared(b"select 2\0\0\0", true);
+        assert_eq!(one.id, same.id);
+        assert_ne!(one.id, other.id);
+        let mut out = Vec::new();
+        one.parse(b"x", &mut out);
+        assert_eq!(out, b"P\0\0\0\x11x\0select 1\0\0\0");
+    }
+}

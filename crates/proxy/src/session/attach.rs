@@ -1,0 +1,264 @@
+//! A session gets a server: from the pool, or a new one, or it waits until there is a primary.
+//!
+//! **Invariant:** who waits is served in the order of coming, waits no longer than `hold_time`, and is
+//! forgotten when it leaves.
+//!
+//! **Invariant:** a server that comes out of here looks to the client as its last one did.
+
+use super::Conversation;
+use crate::errors;
+use crate::hold::Held;
+use crate::pool::{ConnectError, Permit, Refusal, Server};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+use wire::Origin;
+use wire::backend::{Message, Report};
+use wire::frontend;
+
+/// Between two attempts to reach a primary that does not let us in yet.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+/// So much is read ahead of a client that waits; then it is only looked at again when it is served.
+const AHEAD_MAX: usize = 64 * 1024;
+
+/// A server, and the right to have it.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) server: Box<Server>,
+    pub(super) permit: Permit,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub(super) enum Unattached {
+    /// The client is gone.
+    Gone,
+    /// The request is answered with this, and the session goes on.
+    Refused(Report),
+    /// The session ends with this.
+    End(Report),
+    /// The session ends with the server's own words.
+    Said(Vec<u8>),
+}
+
+/// What a wait is broken off for.
+enum Interrupted {
+    Gone,
+    Canceled,
+    Late,
+}
+
+impl Conversation {
+    /// Waits for a server and makes it the session's own.
+    pub(super) async fn attach(&mut self) -> Result<Attached, Unattached> {
+        let begun = Instant::now();
+        let deadline = begun + self.shared.limits.hold_time;
+        let mut wait = Wait {
+            deadline,
+            held: None,
+            why: "all connections to the server are in use".to_owned(),
+        };
+        let permit = match self.pool.try_permit() {
+            Some(permit) => permit,
+            None => {
+                let pool = Arc::clone(&self.pool);
+                self.wait(&mut wait, pool.permit())
+                    .await?
+                    .ok_or_else(|| Unattached::End(errors::closing()))?
+            }
+        };
+        let mut pause = PAUSE_MIN;
+        loop {
+            let attempt = self.attempt(&mut wait).await?;
+            if let Ok(mut server) = attempt {
+                if self.furnish(&mut server).await? {
+                    self.tell_differences(&server);
+                    let server = Box::new(server);
+                    return Ok(Attached { server, permit });
+                }
+                continue;
+            }
+            if let Err(why) = attempt {
+                wait.why = why;
+            }
+            // A change of the cluster is news at once.
+            let mut seen = self.shared.seen.clone();
+            seen.mark_unchanged();
+            let next = async move {
+                tokio::select! {
+                    _ = seen.changed() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+            };
+            self.hold(&mut wait)?;
+            self.wait(&mut wait, next).await?;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Once: a server, or the reason why there is none yet.
+    async fn attempt(&mut self, wait: &mut Wait) -> Result<Result<Server, String>, Unattached> {
+        let topology = Arc::clone(&self.shared.seen.borrow());
+        let primary = match &topology.primary {
+            Ok(primary) => primary,
+            Err(why) => {
+                let why = why.clone();
+                wait.why.clone_from(&why);
+                self.hold(wait)?;
+                let mut seen = self.shared.seen.clone();
+                let there = async {
+                    // It fails when the proxy ends, and then everything does.
+                    let _ = seen.wait_for(|now| now.primary.is_ok()).await;
+                };
+                self.wait(wait, there).await?;
+                return Ok(Err(why));
+            }
+        };
+        if let Some(server) = self.pool.take(&self.startup, topology.epoch) {
+            return Ok(Ok(server));
+        }
+        let pool = Arc::clone(&self.pool);
+        let (startup, credential) = (Arc::clone(&self.startup), self.credential.clone());
+        let opening = pool.open(&startup, &credential, primary, topology.epoch);
+        match self.wait(wait, Box::pin(opening)).await? {
+            Ok(server) => Ok(Ok(server)),
+            Err(error) if error.is_retryable() => {
+                tracing::debug!(user = &*pool.user, %error, "no connection to the primary yet");
+                Ok(Err(error.to_string()))
+            }
+            Err(ConnectError::Refused { body, .. }) => Err(Unattached::Said(body)),
+            Err(error) => {
+                tracing::warn!(user = &*pool.user, %error, "can't log in at the primary");
+                let report = Report::fatal(
+                    errors::INVALID_AUTHORIZATION,
+                    "the proxy can't log in at the server",
+                );
+                Err(Unattached::End(report.detail(&error.to_string())))
+            }
+        }
+    }
+
+    /// Gives the server what the session has; `false`: it was lost over it.
+    async fn furnish(&mut self, server: &mut Server) -> Result<bool, Unattached> {
+        match server.restore(self.mind.journal.settings()).await {
+            Ok(()) => {}
+            Err(Refusal::Lost) => return Ok(false),
+            Err(Refusal::Error(why)) => {
+                let report = errors::unmovable("settings that another server refuses");
+                return Err(Unattached::End(report.hint(&why)));
+            }
+        }
+        if self.mind.is_tied() && !self.mind.statements.is_empty()
+            || self.mind.journal.has_prepared()
+        {
+            return Ok(prepare_again(&mut self.mind, server).await);
+        }
+        Ok(true)
+    }
+
+    /// The client hears of parameters that are not what it was told last.
+    fn tell_differences(&mut self, server: &Server) {
+        if Arc::ptr_eq(&self.told, &server.parameters) {
+            return;
+        }
+        let none = BTreeMap::new();
+        let told = match self.is_greeted {
+            true => &*self.told,
+            false => &none,
+        };
+        for (name, value) in server.parameters.iter() {
+            if told.get(name) == Some(value) {
+                continue;
+            }
+            let text = |bytes: &[u8]| std::ffi::CString::new(bytes).unwrap_or_default();
+            let (name, value) = (text(name), text(value));
+            let message = Message::ParameterStatus {
+                name: &name,
+                value: &value,
+            };
+            // It came in a message of the same form.
+            let _ = message.encode(self.outbox.room());
+        }
+        self.told = Arc::clone(&server.parameters);
+    }
+
+    /// Takes a place among those who wait, if it has none.
+    fn hold(&mut self, wait: &mut Wait) -> Result<(), Unattached> {
+        if wait.held.is_none() {
+            let held = self.shared.hold.enter(self.inbox.unread().len());
+            let held = held.map_err(|full| {
+                let why = format!("{}; {full}", wait.why);
+                Unattached::Refused(errors::held_too_long(&why))
+            })?;
+            wait.held = Some(held);
+        }
+        Ok(())
+    }
+
+    /// Waits for something, unless the client leaves, cancels, or has waited for long enough.
+    async fn wait<T>(
+        &mut self,
+        wait: &mut Wait,
+        something: impl Future<Output = T>,
+    ) -> Result<T, Unattached> {
+        let slot = Arc::clone(&self.key.slot);
+        let interrupted = tokio::select! {
+            biased;
+            done = something => return Ok(done),
+            () = self.gone() => Interrupted::Gone,
+            () = slot.wanted.notified() => Interrupted::Canceled,
+            () = sleep_until(wait.deadline) => Interrupted::Late,
+        };
+        Err(match interrupted {
+            Interrupted::Gone => Unattached::Gone,
+            Interrupted::Canceled => Unattached::Refused(errors::canceled()),
+            Interrupted::Late => Unattached::Refused(errors::held_too_long(&wait.why)),
+        })
+    }
+
+    /// Until the client leaves.
+    async fn gone(&mut self) {
+        let (inbox, stream) = (&mut self.inbox, &mut self.stream);
+        loop {
+            if inbox.unread().len() >= AHEAD_MAX {
+                std::future::pending::<()>().await;
+            }
+            match inbox.fill(stream).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// A wait under way.
+#[derive(Debug)]
+struct Wait {
+    deadline: Instant,
+    held: Option<Held>,
+    why: String,
+}
+
+/// What the client has prepared, in the order of nothing in particular: none needs another.
+async fn prepare_again(mind: &mut super::mind::Mind, server: &mut Server) -> bool {
+    let mut asked = Ok(());
+    for sql in mind.journal.prepared() {
+        asked = asked.and_then(|()| server.query(sql));
+    }
+    if mind.mode == crate::options::PoolMode::Session {
+        let mut sync = Vec::new();
+        let encoded = frontend::Message::Sync.encode(&mut sync);
+        debug_assert!(encoded.is_ok(), "a Sync has no parts");
+        for (name, prepared) in &mind.statements {
+            let mut bytes = Vec::new();
+            prepared.parse(name, &mut bytes);
+            // Each for itself: one whose table is gone must not take the others with it.
+            bytes.extend_from_slice(&sync);
+            asked = asked.and_then(|()| server.send_bytes(&bytes, Origin::Proxy));
+        }
+    }
+    // One that can't be prepared any more is missing when it is used, and the client hears of it.
+    asked.is_ok() && !matches!(server.finish().await, Err(Refusal::Lost))
+}

@@ -1,0 +1,285 @@
+//! The beginning of a connection: what it is for, who is there, and the greeting.
+//!
+//! **Invariant:** who has not proved who they are costs a bounded time and a bounded number of bytes.
+
+use super::{Conversation, Ending};
+use crate::auth::{Gatekeeper, NotLetIn};
+use crate::cancel::Cancels;
+use crate::errors;
+use crate::hold::Hold;
+use crate::net::{Inbox, Outbox, Stream};
+use crate::options::{Limits, PoolMode};
+use crate::pool::{Pools, Startup};
+use crate::prepared::Registry;
+use crate::session::attach::{Attached, Unattached};
+use crate::session::mind::Mind;
+use crate::session::standin::{say, tell};
+use crate::topology::Seen;
+use std::sync::Arc;
+use wire::backend::{Authentication, CancelKey, Message, Report, TransactionStatus};
+use wire::frontend::Framer;
+use wire::startup::{Agreed, First, Opening, Replication, StartupMessage};
+use wire::{Hidden, Stage};
+
+/// What all sessions of a proxy share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) mode: PoolMode,
+    pub(crate) limits: Limits,
+    pub(crate) gatekeeper: Gatekeeper,
+    pub(crate) pools: Pools,
+    pub(crate) cancels: Arc<Cancels>,
+    pub(crate) hold: Arc<Hold>,
+    pub(crate) seen: Seen,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// What a client wants to be.
+struct Wanted {
+    user: String,
+    database: String,
+    startup: Startup,
+    /// NegotiateProtocolVersion, if it is called for.
+    negotiation: Vec<u8>,
+    secret_bytes: usize,
+}
+
+/// A beginning that leads to no session.
+enum Refused {
+    /// Nothing is said.
+    Silent,
+    Told(Report),
+}
+
+impl From<Report> for Refused {
+    fn from(report: Report) -> Self {
+        Self::Told(report)
+    }
+}
+
+/// Serves one connection from its first byte to its end.
+pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream) {
+    let mut inbox = Inbox::default();
+    let limit = shared.limits.login_time;
+    let greeting = Box::pin(greet(&shared, &mut stream, &mut inbox));
+    let greeted = tokio::time::timeout(limit, greeting).await;
+    let known = match greeted {
+        Ok(Ok(known)) => known,
+        Ok(Err(Refused::Silent)) | Err(_) => return,
+        Ok(Err(Refused::Told(report))) => return refuse(stream, &report).await,
+    };
+    let (wanted, credential) = known;
+    let Some(key) = shared.cancels.issue(wanted.secret_bytes) else {
+        tracing::error!("the machine gives no random numbers: nobody can be let in");
+        return;
+    };
+    let limits = wire::Limits {
+        // What must be read of a statement is read in one piece.
+        held_bytes_max: 256 * 1024,
+        ..wire::Limits::default()
+    };
+    let mut conversation = Conversation {
+        stream,
+        inbox,
+        outbox: Outbox::default(),
+        framer: Framer::new(Stage::Conversation, limits),
+        pool: shared.pools.of(&wanted.user, &wanted.database),
+        startup: Arc::new(wanted.startup),
+        credential,
+        key,
+        mind: Mind::new(
+            shared.mode,
+            Arc::clone(&shared.registry),
+            shared.limits.prepared_max,
+        ),
+        told: Arc::default(),
+        is_greeted: false,
+        stand_in: None,
+        leaving: false,
+        shared,
+    };
+    if !Box::pin(conversation.welcome()).await {
+        return;
+    }
+    let ending = conversation.run().await;
+    tracing::debug!(
+        user = &*conversation.pool.user,
+        ?ending,
+        "a session has ended"
+    );
+}
+
+async fn refuse(mut stream: Stream, report: &Report) {
+    let mut bytes = Vec::new();
+    tell(report, &mut bytes);
+    let limit = std::time::Duration::from_secs(1);
+    // Who does not listen has not heard it.
+    let _ = tokio::time::timeout(limit, stream.write_all(&bytes)).await;
+}
+
+async fn greet(
+    shared: &Arc<Shared>,
+    stream: &mut Stream,
+    inbox: &mut Inbox,
+) -> Result<(Wanted, crate::auth::Credential), Refused> {
+    let wanted = open(shared, stream, inbox).await?;
+    let sent = stream.write_all(&wanted.negotiation).await;
+    sent.map_err(|_| Refused::Silent)?;
+    let verified = shared.gatekeeper.verify(&wanted.user, stream, inbox).await;
+    match verified {
+        Ok(credential) => Ok((wanted, credential)),
+        Err(NotLetIn::Broken(_)) => Err(Refused::Silent),
+        Err(error @ NotLetIn::NoRandom(_)) => {
+            tracing::error!(%error, "nobody can be let in");
+            Err(Refused::Silent)
+        }
+        Err(error @ (NotLetIn::Wrong | NotLetIn::Nonsense)) => {
+            tracing::info!(user = wanted.user, %error, "a client was not let in");
+            let text = format!(
+                "password authentication failed for user \"{}\"",
+                wanted.user
+            );
+            Err(Report::fatal(errors::INVALID_PASSWORD, &text).into())
+        }
+    }
+}
+
+/// Up to the startup packet.
+async fn open(
+    shared: &Arc<Shared>,
+    stream: &mut Stream,
+    inbox: &mut Inbox,
+) -> Result<Wanted, Refused> {
+    let mut opening = Opening::new();
+    loop {
+        match opening.next(inbox.unread()) {
+            Err(error) => {
+                tracing::debug!(%error, "a connection that is none of PostgreSQL's");
+                return Err(errors::protocol("invalid startup packet").into());
+            }
+            Ok(First::More { buffer_bytes }) => {
+                inbox.want(buffer_bytes);
+                match inbox.fill(stream).await {
+                    Ok(0) | Err(_) => return Err(Refused::Silent),
+                    Ok(_) => {}
+                }
+            }
+            Ok(First::DirectTls) => return Err(Refused::Silent),
+            Ok(First::SslRequest | First::GssEncRequest) => {
+                inbox.forget();
+                opening.declined();
+                stream.write_all(b"N").await.map_err(|_| Refused::Silent)?;
+            }
+            Ok(First::Cancel(request)) => {
+                let Hidden(secret) = request.0.secret;
+                let slot = shared.cancels.find(request.0.process_id, secret);
+                if let Some(slot) = slot {
+                    crate::cancel::pass_on(&slot, shared.limits.connect_time).await;
+                }
+                // Whether there was such a key is not said.
+                return Err(Refused::Silent);
+            }
+            Ok(First::Startup(startup, taken)) => {
+                let wanted = wanted(&startup)?;
+                inbox.drop_unread(taken);
+                return Ok(wanted);
+            }
+        }
+    }
+}
+
+fn wanted(startup: &StartupMessage<'_>) -> Result<Wanted, Refused> {
+    let unsupported = |text: &str| Report::fatal(errors::UNSUPPORTED, text);
+    let agreed = Agreed::on(startup).map_err(|error| unsupported(&error.to_string()))?;
+    let text = |text: &std::ffi::CStr| text.to_str().map(str::to_owned);
+    let utf8 = |_| Report::fatal(errors::INVALID_AUTHORIZATION, "names must be UTF-8");
+    let nobody = || {
+        let text = "no PostgreSQL user name specified in startup packet";
+        Report::fatal(errors::INVALID_AUTHORIZATION, text)
+    };
+    let user = text(startup.user().ok_or_else(nobody)?).map_err(utf8)?;
+    let database = text(startup.database().ok_or_else(nobody)?).map_err(utf8)?;
+    match startup.replication() {
+        Ok(Replication::No) => {}
+        Ok(_) => return Err(unsupported("the proxy does not carry replication").into()),
+        Err(_) => {
+            let text = "invalid value for parameter \"replication\"";
+            return Err(Report::fatal(wire::backend::SqlState(*b"22023"), text).into());
+        }
+    }
+    let mut negotiation = Vec::new();
+    agreed
+        .encode(startup, &mut negotiation)
+        .map_err(|_| Refused::Silent)?;
+    let settings = startup.settings();
+    let mut settings: Startup = settings
+        .map(|(name, value)| (name.to_bytes().into(), value.to_bytes().into()))
+        .collect();
+    settings.sort();
+    Ok(Wanted {
+        user,
+        database,
+        startup: settings,
+        negotiation,
+        secret_bytes: match agreed.version.has_short_cancel_keys() {
+            true => 4,
+            false => 32,
+        },
+    })
+}
+
+impl Conversation {
+    /// What a server says behind a login; `false`: there is no session.
+    async fn welcome(&mut self) -> bool {
+        if let Some(parameters) = self.pool.welcome(&self.startup) {
+            self.told = parameters;
+        } else {
+            // Nobody was let in with these settings yet: a server must say whether we are.
+            match self.attach().await {
+                Ok(Attached { server, permit }) => {
+                    self.told = Arc::clone(&server.parameters);
+                    self.outbox.forget();
+                    self.pool.put(*server);
+                    drop(permit);
+                }
+                Err(Unattached::Gone) => return false,
+                Err(Unattached::Refused(report)) => {
+                    // There is no session that could go on.
+                    tell(&report.into_fatal(), self.outbox.room());
+                    let _ = self.say_goodbye(Ending::Told).await;
+                    return false;
+                }
+                Err(why) => {
+                    let _ = self.unattached(why);
+                    let _ = self.say_goodbye(Ending::Told).await;
+                    return false;
+                }
+            }
+        }
+        self.greeting();
+        self.is_greeted = true;
+        self.outbox.flush(&mut self.stream).await.is_ok()
+    }
+
+    fn greeting(&mut self) {
+        let slot = Arc::clone(&self.key.slot);
+        let told = Arc::clone(&self.told);
+        let out = self.outbox.room();
+        say(&Message::Authentication(Authentication::Ok), out);
+        for (name, value) in told.iter() {
+            let text = |bytes: &[u8]| std::ffi::CString::new(bytes).unwrap_or_default();
+            let (name, value) = (text(name), text(value));
+            let status = Message::ParameterStatus {
+                name: &name,
+                value: &value,
+            };
+            say(&status, out);
+        }
+        let key = CancelKey {
+            process_id: slot.process_id,
+            secret: Hidden(&slot.secret),
+        };
+        say(&Message::BackendKeyData(key), out);
+        say(&Message::ReadyForQuery(TransactionStatus::Idle), out);
+    }
+}

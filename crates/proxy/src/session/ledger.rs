@@ -1,0 +1,166 @@
+//! What the client has asked and has not been answered, in stretches that each end with a
+//! ReadyForQuery.
+//!
+//! **Invariant:** a statement is in the ledger before it can reach the server, and leaves it when its
+//! stretch is answered: whatever becomes of the server, what it may have done is known.
+
+use crate::prepared::Prepared;
+use crate::sql::{Acts, Deed, Phase, Reading};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The values that a statement was bound with.
+pub(super) type Values = Arc<[Option<Box<[u8]>>]>;
+
+/// One stretch: a Query, a FunctionCall, or everything up to a Sync.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    pub(super) acts: Acts,
+    /// Ends with a Sync.
+    pub(super) extended: bool,
+    /// Statements sent, and how many of them have been done.
+    statements: u32,
+    completed: u32,
+    pub(super) failed: bool,
+    deeds: VecDeque<(u32, Deed, Option<Values>)>,
+    expected: VecDeque<Expect>,
+}
+
+/// What a ParseComplete or CloseComplete will mean.
+#[derive(Debug)]
+pub(super) enum Expect {
+    /// The client's statement is there.
+    Parsed(Box<[u8]>, Arc<Prepared>),
+    /// The same, where the server has it already: we sent a Close of nothing in its place.
+    ParsedBefore(Box<[u8]>, Arc<Prepared>),
+    /// A statement that the server lacked; the client knows nothing of it.
+    Supplied(u64),
+    /// One that the server had too many of; likewise.
+    Evicted,
+    /// The client's statement is gone.
+    Closed(Box<[u8]>),
+    /// A portal, or a statement too long to be known.
+    Passed,
+}
+
+/// All stretches.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    whole: VecDeque<Asked>,
+    open: Asked,
+    is_open: bool,
+}
+
+impl Ledger {
+    /// The client has asked for something that a Sync will end.
+    pub(super) fn ask(&mut self) -> &mut Asked {
+        self.is_open = true;
+        &mut self.open
+    }
+
+    /// Everything since the last end belongs together.
+    pub(super) fn end(&mut self, extended: bool) {
+        self.is_open = false;
+        let mut asked = std::mem::take(&mut self.open);
+        asked.extended = extended;
+        self.whole.push_back(asked);
+    }
+
+    /// What the server is at, or will be next.
+    pub(super) fn current(&mut self) -> &mut Asked {
+        match self.whole.front_mut() {
+            Some(asked) => asked,
+            None => &mut self.open,
+        }
+    }
+
+    /// The server is ready again; gives what it was at.
+    pub(super) fn answered(&mut self) -> Option<Asked> {
+        let asked = self.whole.pop_front();
+        if self.whole.is_empty() && self.whole.capacity() > 16 {
+            self.whole = VecDeque::new();
+        }
+        asked
+    }
+
+    /// The server owes nothing: what is left here it has read as data of a COPY.
+    pub(super) fn settle(&mut self) {
+        self.whole.clear();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.whole.is_empty() && !self.is_open
+    }
+
+    /// Everything there is, oldest first, and whether the last one is still open.
+    pub(super) fn take(&mut self) -> (Vec<Asked>, bool) {
+        let mut all: Vec<_> = self.whole.drain(..).collect();
+        let is_open = std::mem::take(&mut self.is_open);
+        if is_open {
+            all.push(std::mem::take(&mut self.open));
+        }
+        (all, is_open)
+    }
+
+    pub(super) fn may_have_committed(&self, from: Phase) -> bool {
+        let all = self.whole.iter().chain(self.is_open.then_some(&self.open));
+        let acts = all.fold(Acts::default(), |acts, asked| acts.and(asked.acts));
+        acts.may_have_committed(from)
+    }
+
+    /// The statement that a name will stand for when what was asked has been done.
+    pub(super) fn named(&self, name: &[u8]) -> Option<Option<Arc<Prepared>>> {
+        let all = self.whole.iter().chain([&self.open]);
+        let expected = all.flat_map(|asked| asked.expected.iter());
+        let mut about = expected.filter_map(|expect| match expect {
+            Expect::Parsed(of, prepared) | Expect::ParsedBefore(of, prepared) if **of == *name => {
+                Some(Some(Arc::clone(prepared)))
+            }
+            Expect::Closed(of) if **of == *name => Some(None),
+            _ => None,
+        });
+        about.next_back()
+    }
+}
+
+impl Asked {
+    /// Statements are on their way.
+    pub(super) fn read(&mut self, reading: &Reading, values: Option<&Values>) {
+        self.acts = self.acts.and(reading.acts);
+        for (number, deed) in &reading.deeds {
+            let number = self.statements + number;
+            self.deeds
+                .push_back((number, deed.clone(), values.cloned()));
+        }
+        self.statements += reading.statements;
+    }
+
+    pub(super) fn expect(&mut self, expect: Expect) {
+        self.expected.push_back(expect);
+    }
+
+    pub(super) fn met(&mut self) -> Option<Expect> {
+        self.expected.pop_front()
+    }
+
+    /// A statement has been done; gives what it did to the session.
+    pub(super) fn completed(&mut self) -> impl Iterator<Item = (Deed, Option<Values>)> + use<'_> {
+        let number = self.completed;
+        self.completed += 1;
+        std::iter::from_fn(move || {
+            let (at, ..) = self.deeds.front()?;
+            if *at > number {
+                return None;
+            }
+            let (_, deed, values) = self.deeds.pop_front()?;
+            Some((deed, values))
+        })
+    }
+
+    /// The rest will not be done; gives what will not come.
+    pub(super) fn fail(&mut self) -> VecDeque<Expect> {
+        self.failed = true;
+        self.deeds.clear();
+        std::mem::take(&mut self.expected)
+    }
+}

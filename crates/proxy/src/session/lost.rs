@@ -1,0 +1,127 @@
+//! The moment when a server is lost: what its client is told.
+//!
+//! **Invariant:** nothing that may have run is sent again. What is certainly not committed is told as
+//! 40001 and the session goes on; what may be committed is told as 08007 and the session ends.
+
+use super::ledger::Asked;
+use super::mind::Mind;
+use super::standin::{StandIn, say, tell};
+use crate::errors;
+use crate::sql::Phase;
+use wire::Copying;
+use wire::backend::{Message, Report, TransactionStatus};
+
+/// Where a session's connection to its server was when it was lost.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) status: TransactionStatus,
+    pub(super) copying: Option<Copying>,
+    /// A message of the server is half passed on, or one that was due can't be passed on any more.
+    pub(super) cut: bool,
+}
+
+/// How the session goes on.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// Nobody has noticed anything.
+    Unnoticed,
+    /// The client was told of a request that is lost; the next one is for a server.
+    Told,
+    StandIn(StandIn),
+    /// It ends with this.
+    End(Report),
+    /// It ends, and nothing can be said any more.
+    Silent,
+}
+
+impl Mind {
+    /// Decides, and writes what the client is to hear at once.
+    pub(super) fn lose(&mut self, moment: Moment, out: &mut Vec<u8>) -> Outcome {
+        let phase = match moment.status {
+            TransactionStatus::Idle => Phase::Outside,
+            TransactionStatus::InTransaction => Phase::Inside,
+            TransactionStatus::Failed => Phase::Failed,
+        };
+        let unknown = self.ledger.may_have_committed(phase);
+        let (asked, is_open) = self.ledger.take();
+        self.journal.lost();
+        if moment.cut {
+            return Outcome::Silent;
+        }
+        if unknown {
+            return Outcome::End(errors::unknown_outcome());
+        }
+        let pins = self.journal.pins();
+        if !pins.is_empty() {
+            return Outcome::End(errors::unmovable(&pins.describe()));
+        }
+        answer_all(phase, asked, is_open, moment.copying, out)
+    }
+}
+
+fn answer_all(
+    mut phase: Phase,
+    mut asked: Vec<Asked>,
+    is_open: bool,
+    copying: Option<Copying>,
+    out: &mut Vec<u8>,
+) -> Outcome {
+    if asked.is_empty() {
+        return match phase {
+            Phase::Outside => Outcome::Unnoticed,
+            Phase::Inside | Phase::Failed => {
+                // A transaction that had failed already has had its error.
+                let told = phase == Phase::Failed;
+                Outcome::StandIn(StandIn::for_transaction(told, false))
+            }
+        };
+    }
+    // The first Sync behind a COPY from the client was read as part of its data.
+    let reading = matches!(copying, Some(Copying::In | Copying::Both { .. }));
+    let mut swallowed = reading && asked.first().is_some_and(|first| first.extended);
+    let mut told = false;
+    let last = asked.len() - 1;
+    for (number, one) in asked.drain(..).enumerate() {
+        let unfinished = is_open && number == last;
+        if !told || !one.failed {
+            tell(&error(phase, told), out);
+        }
+        told = true;
+        if unfinished || (swallowed && number == last) {
+            return Outcome::StandIn(rest_of_batch(phase));
+        }
+        if std::mem::take(&mut swallowed) {
+            continue;
+        }
+        if phase != Phase::Outside {
+            phase = match one.acts.leads_to(Phase::Failed) {
+                Phase::Outside => Phase::Outside,
+                Phase::Inside | Phase::Failed => Phase::Failed,
+            };
+        }
+        let status = match phase {
+            Phase::Outside => TransactionStatus::Idle,
+            Phase::Inside | Phase::Failed => TransactionStatus::Failed,
+        };
+        say(&Message::ReadyForQuery(status), out);
+    }
+    match phase {
+        Phase::Outside => Outcome::Told,
+        Phase::Inside | Phase::Failed => Outcome::StandIn(StandIn::for_transaction(true, false)),
+    }
+}
+
+fn rest_of_batch(phase: Phase) -> StandIn {
+    match phase {
+        Phase::Outside => StandIn::for_rest_of_batch(),
+        Phase::Inside | Phase::Failed => StandIn::for_transaction(true, true),
+    }
+}
+
+fn error(phase: Phase, told: bool) -> Report {
+    match (phase, told) {
+        (Phase::Outside, _) => errors::lost_request(),
+        (Phase::Inside, _) | (Phase::Failed, false) => errors::lost_transaction(),
+        (Phase::Failed, true) => errors::in_failed_transaction(),
+    }
+}

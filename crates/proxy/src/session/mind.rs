@@ -1,0 +1,528 @@
+//! What is known of one session: what it has asked, what it has prepared, what it has changed.
+//!
+//! **Invariant:** whatever goes to the server is told to the server's session and to the ledger
+//! first, and whatever comes from it, before it is passed on.
+//!
+//! It does not know sockets or waiting.
+
+use super::ledger::{Expect, Ledger, Values};
+use crate::journal::Journal;
+use crate::options::PoolMode;
+use crate::pool::Server;
+use crate::prepared::{self, Prepared, Registry};
+use crate::sql::{Deed, Pin, Pins, Reading};
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::Arc;
+use wire::frontend::{self, Bind, Message, Target};
+use wire::{Malformed, Origin, Reply, Violation, backend};
+
+/// A statement that does not exist is closed to get an answer that has no effect.
+const NOTHING: &CStr = c"standfast_nothing";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Mind {
+    pub(super) mode: PoolMode,
+    pub(super) registry: Arc<Registry>,
+    pub(super) prepared_max: usize,
+    pub(super) ledger: Ledger,
+    pub(super) journal: Journal,
+    pub(super) statements: HashMap<Box<[u8]>, Arc<Prepared>>,
+    /// The statement without a name, and whether the server has it.
+    pub(super) unnamed: Option<Arc<Prepared>>,
+    pub(super) unnamed_here: bool,
+    portals: HashMap<Box<[u8]>, Bound>,
+    /// Parameters that were reported since the server was last ready.
+    reported: Vec<Box<[u8]>>,
+}
+
+/// What a portal was made of.
+#[derive(Debug)]
+struct Bound {
+    /// `None`: nobody knows.
+    prepared: Option<Arc<Prepared>>,
+    values: Option<Values>,
+}
+
+/// What goes to the server for a message of the client.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Messages of ours before it.
+    pub(super) before: Vec<u8>,
+    /// What goes in place of the bytes that are here; `None`: they themselves.
+    pub(super) instead: Option<Vec<u8>>,
+}
+
+/// What becomes of a message of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Forward,
+    Drop,
+    Instead(Vec<u8>),
+}
+
+/// A request that can't be sent on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Wrong {
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the message can't be written anew")]
+    Unwritable(#[from] wire::Unwritable),
+}
+
+impl Mind {
+    pub(super) fn new(mode: PoolMode, registry: Arc<Registry>, prepared_max: usize) -> Self {
+        Self {
+            mode,
+            registry,
+            prepared_max,
+            ledger: Ledger::default(),
+            journal: Journal::default(),
+            statements: HashMap::new(),
+            unnamed: None,
+            unnamed_here: false,
+            portals: HashMap::new(),
+            reported: Vec::new(),
+        }
+    }
+
+    /// The session is with another server, or with none.
+    pub(super) fn detached(&mut self) {
+        self.unnamed_here = false;
+        self.portals.clear();
+        self.reported.clear();
+    }
+
+    /// Whether the session must stay with its server between transactions.
+    pub(super) fn is_tied(&self) -> bool {
+        self.mode == PoolMode::Session
+            || !self.journal.pins().is_empty()
+            || self.journal.has_prepared()
+    }
+
+    fn renames(&self) -> bool {
+        self.mode == PoolMode::Transaction
+    }
+
+    /// A message of the client's goes to the server.
+    pub(super) fn request(
+        &mut self,
+        frame: &frontend::Frame<'_>,
+        server: &mut Server,
+    ) -> Result<Plan, Wrong> {
+        use frontend::Tag;
+        match frame.tag() {
+            Tag::Query => {
+                server.session.sent(frame, Origin::Client)?;
+                self.query(frame, server);
+            }
+            Tag::Parse => return self.parse(frame, server),
+            Tag::Bind => return self.bind(frame, server),
+            Tag::Describe | Tag::Close => return self.about(frame, server),
+            Tag::Execute => {
+                server.session.sent(frame, Origin::Client)?;
+                let Message::Execute { portal, .. } = frame.message()? else {
+                    return Ok(Plan::default());
+                };
+                self.execute(portal);
+            }
+            Tag::Sync => {
+                server.session.sent(frame, Origin::Client)?;
+                self.ledger.end(true);
+            }
+            Tag::FunctionCall => {
+                server.session.sent(frame, Origin::Client)?;
+                let unread = Reading::too_long();
+                self.ledger.ask().read(&unread, None);
+                self.ledger.end(false);
+            }
+            Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush | Tag::Terminate => {
+                server.session.sent(frame, Origin::Client)?;
+            }
+            Tag::Password => return Err(Violation::OutOfTurn { sent: "Password" }.into()),
+        }
+        Ok(Plan::default())
+    }
+
+    fn query(&mut self, frame: &frontend::Frame<'_>, server: &Server) {
+        let reading = match frame.body().split_last() {
+            Some((0, text)) if frame.is_whole() => Reading::of(text, is_standard(server)),
+            _ => Reading::too_long(),
+        };
+        self.unnamed = None;
+        self.journal.pin(reading.pins);
+        self.ledger.ask().read(&reading, None);
+        self.ledger.end(false);
+    }
+
+    fn execute(&mut self, portal: &CStr) {
+        let bound = self.portals.get(portal.to_bytes());
+        let asked = self.ledger.ask();
+        match bound {
+            Some(Bound {
+                prepared: Some(prepared),
+                values,
+            }) => {
+                asked.read(&prepared.reading, values.as_ref());
+                self.journal.pin(prepared.reading.pins);
+            }
+            // One that SQL has declared, or of a statement too long to be kept.
+            _ => asked.read(&Reading::too_long(), None),
+        }
+    }
+
+    fn parse(&mut self, frame: &frontend::Frame<'_>, server: &mut Server) -> Result<Plan, Wrong> {
+        if !frame.is_whole() {
+            server.session.sent(frame, Origin::Client)?;
+            self.journal.pin(Pins::default().with(Pin::TooLong));
+            self.ledger.ask().expect(Expect::Passed);
+            return Ok(Plan::default());
+        }
+        let Message::Parse(parse) = frame.message()? else {
+            return Ok(Plan::default());
+        };
+        let name = parse.name.to_bytes();
+        let body = &frame.body()[name.len() + 1..];
+        let standard = is_standard(server);
+        if name.is_empty() {
+            server.session.sent(frame, Origin::Client)?;
+            let known = self.unnamed.as_ref().filter(|known| known.is(body));
+            let prepared = match known {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Prepared::alone(body, standard)),
+            };
+            self.unnamed = Some(prepared);
+            self.unnamed_here = true;
+            self.ledger.ask().expect(Expect::Passed);
+            return Ok(Plan::default());
+        }
+        if !self.renames() {
+            server.session.sent(frame, Origin::Client)?;
+            let prepared = Arc::new(Prepared::alone(body, standard));
+            let expect = Expect::Parsed(name.into(), prepared);
+            self.ledger.ask().expect(expect);
+            return Ok(Plan::default());
+        }
+        if let Some(taken) = self.lookup(name) {
+            // The server says that there is one already, and has one to say it of.
+            let mut plan = self.supply(&taken, server)?;
+            let mut again = Vec::new();
+            taken.parse(taken.name().as_bytes(), &mut again);
+            tell(server, &again, Origin::Client)?;
+            self.ledger.ask().expect(Expect::Passed);
+            plan.instead = Some(again);
+            return Ok(plan);
+        }
+        let prepared = self.registry.prepared(body, standard);
+        let mut plan = Plan::default();
+        let mut instead = Vec::new();
+        if self.is_there(&prepared, server) {
+            Message::Close(Target::Statement(NOTHING)).encode(&mut instead)?;
+            let expect = Expect::ParsedBefore(name.into(), prepared);
+            self.ledger.ask().expect(expect);
+        } else {
+            self.evict(server, &mut plan.before)?;
+            prepared.parse(prepared.name().as_bytes(), &mut instead);
+            server.known.insert(prepared.id, server.clock);
+            let expect = Expect::Parsed(name.into(), prepared);
+            self.ledger.ask().expect(expect);
+        }
+        tell(server, &instead, Origin::Client)?;
+        plan.instead = Some(instead);
+        Ok(plan)
+    }
+
+    fn bind(&mut self, frame: &frontend::Frame<'_>, server: &mut Server) -> Result<Plan, Wrong> {
+        let (portal, rest) = text(frame.body())?;
+        let (name, behind) = text(rest)?;
+        let prepared = self.lookup(name.to_bytes());
+        let plan = match &prepared {
+            Some(prepared) if name.is_empty() => self.supply_unnamed(prepared, server)?,
+            Some(prepared) if self.renames() => {
+                let mut plan = self.supply(prepared, server)?;
+                let mut instead = Vec::with_capacity(frame.bytes().len() + 16);
+                let new = prepared.name();
+                let length = frame.body_len() + 4 + new.len() - name.to_bytes().len();
+                instead.push(b'B');
+                let length =
+                    u32::try_from(length).map_err(|_| wire::Unwritable::TooLong(length))?;
+                instead.extend_from_slice(&length.to_be_bytes());
+                instead.extend_from_slice(portal.to_bytes_with_nul());
+                instead.extend_from_slice(new.as_bytes());
+                instead.push(0);
+                instead.extend_from_slice(behind);
+                plan.instead = Some(instead);
+                plan
+            }
+            _ => Plan::default(),
+        };
+        server.session.sent(frame, Origin::Client)?;
+        self.ledger.ask();
+        let values = prepared
+            .as_ref()
+            .filter(|prepared| wants_values(&prepared.reading))
+            .and_then(|_| match frame.message() {
+                Ok(Message::Bind(bind)) => Some(values(&bind)),
+                _ => None,
+            });
+        let bound = Bound { prepared, values };
+        self.portals.insert(portal.to_bytes().into(), bound);
+        Ok(plan)
+    }
+
+    /// Describe or Close.
+    fn about(&mut self, frame: &frontend::Frame<'_>, server: &mut Server) -> Result<Plan, Wrong> {
+        let message = frame.message()?;
+        let mut plan = Plan::default();
+        match message {
+            Message::Describe(Target::Statement(name)) => {
+                match self.lookup(name.to_bytes()) {
+                    Some(prepared) if name.is_empty() => {
+                        plan = self.supply_unnamed(&prepared, server)?;
+                    }
+                    Some(prepared) if self.renames() => {
+                        plan = self.supply(&prepared, server)?;
+                        let mut instead = Vec::new();
+                        let new = prepared.name() + "\0";
+                        let new = CStr::from_bytes_with_nul(new.as_bytes()).unwrap_or(NOTHING);
+                        Message::Describe(Target::Statement(new)).encode(&mut instead)?;
+                        plan.instead = Some(instead);
+                    }
+                    _ => {}
+                }
+                self.ledger.ask();
+            }
+            Message::Close(Target::Statement(name)) => {
+                let known = self.lookup(name.to_bytes()).is_some();
+                if known && self.renames() && !name.is_empty() {
+                    // Others use it too.
+                    let mut instead = Vec::new();
+                    Message::Close(Target::Statement(NOTHING)).encode(&mut instead)?;
+                    plan.instead = Some(instead);
+                }
+                if name.is_empty() {
+                    self.unnamed = None;
+                }
+                let closed = Expect::Closed(name.to_bytes().into());
+                self.ledger.ask().expect(closed);
+            }
+            Message::Close(Target::Portal(_)) => self.ledger.ask().expect(Expect::Passed),
+            _ => drop(self.ledger.ask()),
+        }
+        server.session.sent(frame, Origin::Client)?;
+        Ok(plan)
+    }
+
+    fn lookup(&self, name: &[u8]) -> Option<Arc<Prepared>> {
+        if name.is_empty() {
+            return self.unnamed.clone();
+        }
+        match self.ledger.named(name) {
+            Some(told) => told,
+            None => self.statements.get(name).cloned(),
+        }
+    }
+
+    /// Whether the server has it, which counts as a use.
+    fn is_there(&self, prepared: &Prepared, server: &mut Server) -> bool {
+        server.clock += 1;
+        let clock = server.clock;
+        let known = server.known.get_mut(&prepared.id);
+        known.map(|used| *used = clock).is_some()
+    }
+
+    /// Sees to it that the server has a statement under our name for it.
+    fn supply(&mut self, prepared: &Prepared, server: &mut Server) -> Result<Plan, Wrong> {
+        let mut plan = Plan::default();
+        if !self.is_there(prepared, server) {
+            self.evict(server, &mut plan.before)?;
+            let from = plan.before.len();
+            prepared.parse(prepared.name().as_bytes(), &mut plan.before);
+            tell(server, &plan.before[from..], Origin::Proxy)?;
+            server.known.insert(prepared.id, server.clock);
+            let expect = Expect::Supplied(prepared.id);
+            self.ledger.ask().expect(expect);
+        }
+        Ok(plan)
+    }
+
+    fn supply_unnamed(&mut self, prepared: &Prepared, server: &mut Server) -> Result<Plan, Wrong> {
+        let mut plan = Plan::default();
+        if !self.unnamed_here {
+            prepared.parse(b"", &mut plan.before);
+            tell(server, &plan.before, Origin::Proxy)?;
+            self.unnamed_here = true;
+            self.ledger.ask().expect(Expect::Supplied(0));
+        }
+        Ok(plan)
+    }
+
+    fn evict(&mut self, server: &mut Server, before: &mut Vec<u8>) -> Result<(), Wrong> {
+        if server.known.len() < self.prepared_max {
+            return Ok(());
+        }
+        let oldest = server.known.iter().min_by_key(|(_, used)| **used);
+        let Some((&id, _)) = oldest else {
+            return Ok(());
+        };
+        server.known.remove(&id);
+        let name = prepared::name(id) + "\0";
+        let name = CStr::from_bytes_with_nul(name.as_bytes()).unwrap_or(NOTHING);
+        let from = before.len();
+        Message::Close(Target::Statement(name)).encode(before)?;
+        tell(server, &before[from..], Origin::Proxy)?;
+        self.ledger.ask().expect(Expect::Evicted);
+        Ok(())
+    }
+
+    /// A message of the server's, which its session has been told of.
+    pub(super) fn reply(
+        &mut self,
+        tag: backend::Tag,
+        bytes: &[u8],
+        reply: Reply,
+        server: &mut Server,
+    ) -> Fate {
+        use backend::Tag;
+        let body = bytes.get(5..).unwrap_or_default();
+        match tag {
+            Tag::ParseComplete | Tag::CloseComplete => return self.met(),
+            Tag::CommandComplete => self.completed(body, server),
+            Tag::PortalSuspended => {
+                // It may go on, and then it is counted as another one.
+                let _ = self.ledger.current().completed().count();
+            }
+            Tag::ErrorResponse => {
+                for expect in self.ledger.current().fail() {
+                    if let Expect::Parsed(_, prepared) = &expect {
+                        server.known.remove(&prepared.id);
+                    }
+                    if let Expect::Supplied(id) = expect {
+                        server.known.remove(&id);
+                    }
+                }
+            }
+            Tag::ParameterStatus => {
+                let message = backend::Message::parse(tag, body);
+                if let Ok(backend::Message::ParameterStatus { name, value }) = message {
+                    server.report(name.to_bytes(), value.to_bytes());
+                    self.reported.push(name.to_bytes().into());
+                }
+            }
+            Tag::ReadyForQuery if reply.completes => {
+                let failed = self.ledger.answered().is_some_and(|asked| asked.failed);
+                self.ready(failed, server);
+            }
+            _ => {}
+        }
+        Fate::Forward
+    }
+
+    fn met(&mut self) -> Fate {
+        match self.ledger.current().met() {
+            Some(Expect::Parsed(name, prepared)) => {
+                self.statements.insert(name, prepared);
+                Fate::Forward
+            }
+            Some(Expect::ParsedBefore(name, prepared)) => {
+                self.statements.insert(name, prepared);
+                Fate::Instead(b"1\0\0\0\x04".to_vec())
+            }
+            Some(Expect::Supplied(_) | Expect::Evicted) => Fate::Drop,
+            Some(Expect::Closed(name)) => {
+                self.statements.remove(&name);
+                Fate::Forward
+            }
+            Some(Expect::Passed) | None => Fate::Forward,
+        }
+    }
+
+    fn completed(&mut self, body: &[u8], server: &mut Server) {
+        let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
+            self.statements.clear();
+            server.known.clear();
+        }
+        let mut told = false;
+        let deeds: Vec<_> = self.ledger.current().completed().collect();
+        for (deed, values) in deeds {
+            let values = values.unwrap_or_else(|| Arc::from([]));
+            self.journal.done(&deed, &values);
+            told |= matches!(deed, Deed::RollbackTo(_));
+        }
+        if !told {
+            self.journal.tag(tag);
+        }
+    }
+
+    fn ready(&mut self, failed: bool, server: &Server) {
+        use backend::TransactionStatus::Idle;
+        let status = server.session.transaction_status();
+        self.journal.ready(status, failed);
+        if status != Idle {
+            return;
+        }
+        for name in std::mem::take(&mut self.reported) {
+            let value = server.parameters.get(&name);
+            let (Some(value), Ok(text)) = (value, std::str::from_utf8(&name)) else {
+                continue;
+            };
+            if is_setting(text) {
+                let own = server.own.get(&name) == Some(value);
+                self.journal.reported(text, value, own);
+            }
+        }
+    }
+}
+
+/// Reported parameters that a session may set.
+fn is_setting(name: &str) -> bool {
+    !matches!(
+        name,
+        "in_hot_standby"
+            | "integer_datetimes"
+            | "is_superuser"
+            | "server_encoding"
+            | "server_version"
+            | "session_authorization"
+    )
+}
+
+fn is_standard(server: &Server) -> bool {
+    let said = server.parameters.get(&b"standard_conforming_strings"[..]);
+    said.is_none_or(|value| **value == *b"on")
+}
+
+fn wants_values(reading: &Reading) -> bool {
+    let config = |(_, deed): &(u32, Deed)| matches!(deed, Deed::Config(_));
+    reading.deeds.iter().any(config)
+}
+
+fn values(bind: &Bind<'_>) -> Values {
+    let all = bind.parameters.iter();
+    all.map(|value| value.map(Into::into)).collect()
+}
+
+fn text(bytes: &[u8]) -> Result<(&CStr, &[u8]), Malformed> {
+    let text = CStr::from_bytes_until_nul(bytes).map_err(|_| Malformed {
+        message: "Bind",
+        flaw: wire::Flaw::EndsEarly,
+    })?;
+    Ok((text, &bytes[text.to_bytes_with_nul().len()..]))
+}
+
+/// Tells the server's session of one whole message that is not as the client sent it.
+fn tell(server: &mut Server, bytes: &[u8], origin: Origin) -> Result<(), Wrong> {
+    let whole = wire::Limits {
+        held_bytes_max: usize::MAX / 2,
+        ..wire::Limits::default()
+    };
+    let mut framer = frontend::Framer::new(wire::Stage::Conversation, whole);
+    if let Ok(wire::Step::Message(frame)) = framer.next(bytes) {
+        server.session.sent(&frame, origin)?;
+    }
+    Ok(())
+}

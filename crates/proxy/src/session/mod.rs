@@ -1,0 +1,244 @@
+//! One client, from its greeting to its end.
+//!
+//! **Invariant:** a session is lost only for a reason that its client is told, unless the client
+//! itself is gone or a message was cut in two.
+
+mod attach;
+mod greet;
+mod ledger;
+mod lost;
+mod mind;
+mod pump;
+mod standin;
+
+pub(crate) use greet::{Shared, serve};
+
+use crate::auth::Credential;
+use crate::cancel::Key;
+use crate::errors;
+use crate::net::{Inbox, Outbox, Stream};
+use crate::options::PoolMode;
+use crate::pool::{Parameters, Permit, Pool, Server, Startup};
+use attach::{Attached, Unattached};
+use lost::Outcome;
+use mind::Mind;
+use pump::Stopped;
+use standin::{Next, StandIn, tell};
+use std::sync::Arc;
+use wire::Step;
+use wire::frontend::{Framer, Tag};
+
+/// A client that is let in.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    shared: Arc<Shared>,
+    stream: Stream,
+    inbox: Inbox,
+    outbox: Outbox,
+    framer: Framer,
+    pool: Arc<Pool>,
+    startup: Arc<Startup>,
+    credential: Credential,
+    key: Key,
+    mind: Mind,
+    /// The parameters that the client was told last.
+    told: Arc<Parameters>,
+    is_greeted: bool,
+    stand_in: Option<Box<StandIn>>,
+    /// The client has said goodbye.
+    leaving: bool,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The client left.
+    Left,
+    /// It was told why.
+    Told,
+    /// The connection was cut within a message.
+    Cut,
+}
+
+impl Conversation {
+    /// Serves requests until the end.
+    pub(crate) async fn run(&mut self) -> Ending {
+        let mut attached: Option<Attached> = None;
+        loop {
+            if attached.is_none() {
+                if let Err(ending) = self.rest().await {
+                    return self.say_goodbye(ending).await;
+                }
+                match Box::pin(self.attach()).await {
+                    Ok(new) => attached = Some(new),
+                    Err(why) => match self.unattached(why) {
+                        Some(ending) => return self.say_goodbye(ending).await,
+                        None => continue,
+                    },
+                }
+            }
+            let Some(Attached { mut server, permit }) = attached.take() else {
+                continue;
+            };
+            self.aim(Some(&server)).await;
+            let stopped = self.pump(&mut server).await;
+            self.aim(None).await;
+            self.told = Arc::clone(&server.parameters);
+            match stopped {
+                Stopped::Idle => self.give_back(server, permit),
+                Stopped::Left | Stopped::Gone => {
+                    self.leave(server, permit).await;
+                    return Ending::Left;
+                }
+                Stopped::Lost(moment) => {
+                    drop((server, permit));
+                    self.mind.detached();
+                    let outcome = self.mind.lose(moment, self.outbox.room());
+                    if let Some(ending) = self.lost(outcome) {
+                        return self.say_goodbye(ending).await;
+                    }
+                }
+                Stopped::End(report) => {
+                    tell(&report, self.outbox.room());
+                    return self.say_goodbye(Ending::Told).await;
+                }
+                Stopped::EndSaid => return self.say_goodbye(Ending::Told).await,
+            }
+        }
+    }
+
+    fn lost(&mut self, outcome: Outcome) -> Option<Ending> {
+        match outcome {
+            Outcome::Unnoticed | Outcome::Told => None,
+            Outcome::StandIn(stand_in) => {
+                self.stand_in = Some(Box::new(stand_in));
+                None
+            }
+            Outcome::End(report) => {
+                tracing::info!(user = &*self.pool.user, report = ?report, "a session ends with its server");
+                tell(&report, self.outbox.room());
+                Some(Ending::Told)
+            }
+            Outcome::Silent => {
+                tracing::warn!(
+                    user = &*self.pool.user,
+                    "a session ends within a message of its server"
+                );
+                self.outbox.forget();
+                Some(Ending::Cut)
+            }
+        }
+    }
+
+    fn unattached(&mut self, why: Unattached) -> Option<Ending> {
+        match why {
+            Unattached::Gone => Some(Ending::Left),
+            Unattached::Refused(report) => {
+                self.stand_in = Some(Box::new(StandIn::for_request(report)));
+                None
+            }
+            Unattached::End(report) => {
+                tell(&report, self.outbox.room());
+                Some(Ending::Told)
+            }
+            Unattached::Said(body) => {
+                let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+                self.outbox.push(b"E");
+                self.outbox.push(&length.to_be_bytes());
+                self.outbox.push(&body);
+                Some(Ending::Told)
+            }
+        }
+    }
+
+    /// Without a server, until the client wants one.
+    async fn rest(&mut self) -> Result<(), Ending> {
+        loop {
+            while self.inbox.is_worth_reading() {
+                if self.look()? {
+                    return Ok(());
+                }
+            }
+            if self.outbox.flush(&mut self.stream).await.is_err() {
+                return Err(Ending::Left);
+            }
+            match self.inbox.fill(&mut self.stream).await {
+                Ok(0) | Err(_) => return Err(Ending::Left),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Looks at what the client has sent while it has no server; `true`: it needs one.
+    fn look(&mut self) -> Result<bool, Ending> {
+        // Looked at again by whoever gets it.
+        let mut framer = self.framer.clone();
+        let Ok(step) = framer.next(self.inbox.unread()) else {
+            // Said on the way out; nobody waits for it.
+            tell(&errors::protocol("invalid message"), self.outbox.room());
+            return Err(Ending::Told);
+        };
+        let taken = step.taken();
+        match step {
+            Step::More { buffer_bytes } => {
+                self.inbox.want(buffer_bytes);
+                return Ok(false);
+            }
+            // The rest of what was answered or thrown away.
+            Step::Part(_) => {}
+            Step::Message(frame) => match (frame.tag(), &mut self.stand_in) {
+                (Tag::Terminate, _) => return Err(Ending::Left),
+                (_, Some(stand_in)) => {
+                    let statements = &self.mind.statements;
+                    let known = |name: &[u8]| statements.get(name).cloned();
+                    if stand_in.answer(&frame, &known, self.outbox.room()) == Next::Leave {
+                        self.stand_in = None;
+                    }
+                }
+                // A server would throw them away, too.
+                (Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush, None) => {}
+                (_, None) => return Ok(true),
+            },
+        }
+        self.framer = framer;
+        self.inbox.drop_unread(taken);
+        Ok(false)
+    }
+
+    async fn aim(&self, server: Option<&Server>) {
+        let target = server.map(|server| server.target.clone());
+        if let Err(target) = self.key.slot.try_aim(target) {
+            // A cancel is on its way: it must arrive before the server is somebody else's.
+            self.key.slot.aim(target).await;
+        }
+    }
+
+    fn give_back(&mut self, mut server: Box<Server>, permit: Permit) {
+        self.mind.detached();
+        server.applied = Arc::clone(self.mind.journal.settings());
+        self.pool.put(*server);
+        drop(permit);
+    }
+
+    /// The client is gone: what it leaves behind on a server goes too.
+    async fn leave(&mut self, mut server: Box<Server>, permit: Permit) {
+        if server.session.idle().is_err() || !server.outbox.is_empty() {
+            return;
+        }
+        let tied = self.mind.mode == PoolMode::Session || self.mind.is_tied();
+        if tied && server.wipe().await.is_err() {
+            return;
+        }
+        if !tied {
+            server.applied = Arc::clone(self.mind.journal.settings());
+        }
+        self.pool.put(*server);
+        drop(permit);
+    }
+
+    async fn say_goodbye(&mut self, ending: Ending) -> Ending {
+        // A client that does not listen has not heard it.
+        let _ = pump::say_goodbye(self).await;
+        ending
+    }
+}

@@ -1,0 +1,293 @@
+//! Answers in a server's stead: after a transaction was lost, until its client has ended it, and to
+//! a request that no server could be found for.
+//!
+//! **Invariant:** it answers as PostgreSQL answers in a transaction that has failed, and never says
+//! that anything was done but that a transaction was rolled back.
+
+use crate::errors;
+use crate::prepared::Prepared;
+use crate::sql::{Phase, Reading};
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::sync::Arc;
+use wire::List;
+use wire::backend::{self, Report, TransactionStatus};
+use wire::frontend::{Frame, Message, Tag, Target};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct StandIn {
+    /// [`Phase::Failed`]: in the lost transaction. [`Phase::Outside`]: it answers one request.
+    phase: Phase,
+    /// What the client has not been told yet.
+    first: Option<Report>,
+    /// Up to a Sync nothing is answered any more.
+    skipping: bool,
+    /// Statements prepared here: whether each ends the transaction.
+    statements: HashMap<Box<[u8]>, bool>,
+    portals: HashMap<Box<[u8]>, bool>,
+}
+
+/// Whether it goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Stay,
+    /// The next request is for a server.
+    Leave,
+}
+
+impl StandIn {
+    /// In a lost transaction. `told`: the client has had the error already; `skipping`: within a
+    /// batch, whose Sync is still to come.
+    pub(super) fn for_transaction(told: bool, skipping: bool) -> Self {
+        let first = (!told).then(errors::lost_transaction);
+        Self::new(Phase::Failed, first, skipping)
+    }
+
+    /// For one request, which gets this answer.
+    pub(super) fn for_request(answer: Report) -> Self {
+        Self::new(Phase::Outside, Some(answer), false)
+    }
+
+    /// For the rest of a batch that has failed outside of a transaction.
+    pub(super) fn for_rest_of_batch() -> Self {
+        Self::new(Phase::Outside, None, true)
+    }
+
+    fn new(phase: Phase, first: Option<Report>, skipping: bool) -> Self {
+        Self {
+            phase,
+            first,
+            skipping,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+        }
+    }
+
+    /// Answers one message of the client's.
+    pub(super) fn answer(
+        &mut self,
+        frame: &Frame<'_>,
+        known: &dyn Fn(&[u8]) -> Option<Arc<Prepared>>,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        match frame.tag() {
+            Tag::Sync => {
+                self.skipping = false;
+                return self.ready(out);
+            }
+            // The data of a COPY that has failed are thrown away.
+            Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush => return Next::Stay,
+            Tag::Query if !self.skipping => {
+                let text = frame.body().strip_suffix(b"\0");
+                let reading = text.map(|text| Reading::of(text, true));
+                if reading.is_some_and(|reading| frame.is_whole() && ends(&reading)) {
+                    self.end(out);
+                } else {
+                    self.refuse(out);
+                }
+                return self.ready(out);
+            }
+            Tag::FunctionCall if !self.skipping => {
+                self.refuse(out);
+                return self.ready(out);
+            }
+            _ if self.skipping => return Next::Stay,
+            _ => {}
+        }
+        let done = match frame.message() {
+            Ok(message) => self.part(&message, known, out),
+            Err(_) => false,
+        };
+        if !done {
+            self.refuse(out);
+            self.skipping = true;
+        }
+        Next::Stay
+    }
+
+    /// A part of a batch; `false`: it is refused.
+    fn part(
+        &mut self,
+        message: &Message<'_>,
+        known: &dyn Fn(&[u8]) -> Option<Arc<Prepared>>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if self.phase != Phase::Failed {
+            return false;
+        }
+        match message {
+            Message::Parse(parse) => {
+                let reading = Reading::of(parse.query.to_bytes(), true);
+                if !ends(&reading) {
+                    return false;
+                }
+                let name = parse.name.to_bytes().into();
+                self.statements.insert(name, true);
+                say(&backend::Message::ParseComplete, out);
+            }
+            Message::Bind(bind) => {
+                let name = bind.statement.to_bytes();
+                let here = self.statements.get(name).copied();
+                let ends = here.or_else(|| known(name).map(|known| ends(&known.reading)));
+                if ends != Some(true) {
+                    return false;
+                }
+                self.portals.insert(bind.portal.to_bytes().into(), true);
+                say(&backend::Message::BindComplete, out);
+            }
+            Message::Describe(Target::Portal(name)) if self.has_portal(name) => {
+                say(&backend::Message::NoData, out);
+            }
+            Message::Describe(Target::Statement(name))
+                if self.statements.contains_key(name.to_bytes()) =>
+            {
+                say(&backend::Message::ParameterDescription(List::empty()), out);
+                say(&backend::Message::NoData, out);
+            }
+            Message::Execute { portal, .. } if self.has_portal(portal) => self.end(out),
+            Message::Close(_) => say(&backend::Message::CloseComplete, out),
+            _ => return false,
+        }
+        true
+    }
+
+    fn has_portal(&self, name: &CStr) -> bool {
+        self.portals.contains_key(name.to_bytes())
+    }
+
+    /// The client ends the transaction, whatever it wanted to become of it.
+    fn end(&mut self, out: &mut Vec<u8>) {
+        match self.first.take() {
+            // It may have asked for a commit: it must hear that there was none.
+            Some(first) => tell(&first, out),
+            None => say(&backend::Message::CommandComplete(c"ROLLBACK"), out),
+        }
+        self.phase = Phase::Outside;
+    }
+
+    fn refuse(&mut self, out: &mut Vec<u8>) {
+        let report = self.first.take();
+        tell(&report.unwrap_or_else(errors::in_failed_transaction), out);
+    }
+
+    fn ready(&mut self, out: &mut Vec<u8>) -> Next {
+        let (status, next) = match self.phase {
+            Phase::Failed => (TransactionStatus::Failed, Next::Stay),
+            Phase::Outside | Phase::Inside => (TransactionStatus::Idle, Next::Leave),
+        };
+        say(&backend::Message::ReadyForQuery(status), out);
+        next
+    }
+}
+
+/// Whether it is one statement that ends a transaction, and begins no other.
+fn ends(reading: &Reading) -> bool {
+    reading.statements == 1 && reading.acts.leads_to(Phase::Failed) == Phase::Outside
+}
+
+pub(super) fn say(message: &backend::Message<'_>, out: &mut Vec<u8>) {
+    // None of these has a part that could be too long.
+    let _ = message.encode(out);
+}
+
+pub(super) fn tell(report: &Report, out: &mut Vec<u8>) {
+    // The texts are ours, and short.
+    let _ = report.encode(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::frontend::Framer;
+    use wire::{Limits, Stage, Step};
+
+    /// The types of the answers, the codes of errors, and the status of each ReadyForQuery.
+    fn answers(stand_in: &mut StandIn, messages: &[Message<'_>]) -> (String, Next) {
+        let (mut out, mut next) = (Vec::new(), Next::Stay);
+        for message in messages {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes).unwrap();
+            let mut framer = Framer::new(Stage::Conversation, Limits::default());
+            let Ok(Step::Message(frame)) = framer.next(&bytes) else {
+                panic!("{message:?}");
+            };
+            next = stand_in.answer(&frame, &|_| None, &mut out);
+        }
+        let mut said = Vec::new();
+        let mut framer = backend::Framer::new(Stage::Conversation, Limits::default());
+        let mut rest = &out[..];
+        while let Ok(Step::Message(frame)) = framer.next(rest) {
+            rest = &rest[frame.bytes().len()..];
+            said.push(match frame.message().unwrap() {
+                backend::Message::ErrorResponse(fields) => fields.sqlstate().unwrap().to_string(),
+                backend::Message::ReadyForQuery(status) => char::from(status as u8).to_string(),
+                backend::Message::CommandComplete(tag) => tag.to_string_lossy().into_owned(),
+                other => other.tag().name().to_owned(),
+            });
+        }
+        (said.join(" "), next)
+    }
+
+    #[test]
+    fn a_lost_transaction_is_answered_as_a_failed_one() {
+        let mut lost = StandIn::for_transaction(false, false);
+        let query = |text| [Message::Query(text)];
+        let say = |lost: &mut StandIn, text| answers(lost, &query(text));
+        assert_eq!(say(&mut lost, c"select 1"), ("40001 E".into(), Next::Stay));
+        assert_eq!(say(&mut lost, c"select 1"), ("25P02 E".into(), Next::Stay));
+        assert_eq!(
+            say(&mut lost, c"rollback to s"),
+            ("25P02 E".into(), Next::Stay)
+        );
+        assert_eq!(
+            say(&mut lost, c"commit; select 1"),
+            ("25P02 E".into(), Next::Stay)
+        );
+        assert_eq!(
+            say(&mut lost, c"commit"),
+            ("ROLLBACK I".into(), Next::Leave)
+        );
+    }
+
+    #[test]
+    fn who_commits_hears_that_nothing_was_committed() {
+        let mut lost = StandIn::for_transaction(false, false);
+        let commit = answers(&mut lost, &[Message::Query(c"COMMIT")]);
+        assert_eq!(commit, ("40001 I".into(), Next::Leave));
+    }
+
+    #[test]
+    fn a_batch_is_skipped_to_its_end() {
+        let parse = |query| {
+            Message::Parse(wire::frontend::Parse {
+                name: c"",
+                query,
+                types: List::empty(),
+            })
+        };
+        let bind = Message::Bind(wire::frontend::Bind {
+            portal: c"",
+            statement: c"",
+            formats: List::empty(),
+            parameters: List::empty(),
+            result_formats: List::empty(),
+        });
+        let execute = Message::Execute {
+            portal: c"",
+            rows_max: 0,
+        };
+        let mut lost = StandIn::for_transaction(false, false);
+        let batch = [parse(c"select 1"), bind, execute, Message::Sync];
+        assert_eq!(answers(&mut lost, &batch), ("40001 E".into(), Next::Stay));
+        let rollback = [parse(c"ROLLBACK"), bind, execute, Message::Sync];
+        let wanted = "ParseComplete BindComplete ROLLBACK I";
+        assert_eq!(answers(&mut lost, &rollback), (wanted.into(), Next::Leave));
+        let mut refused = StandIn::for_request(errors::held_too_long("why"));
+        let batch = [parse(c"select 1"), bind, execute, Message::Sync];
+        assert_eq!(
+            answers(&mut refused, &batch),
+            ("57P03 I".into(), Next::Leave)
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! As much of SQL as a proxy must understand: where statements begin and end, which of them begin
+//! and end transactions, and which change what belongs to a session.
+//!
+//! **Invariant:** what is not understood is never taken for harmless: it counts as work that may
+//! commit, and, where it might change the session, as a reason to keep the session where it is.
+//!
+//! It does not know what became of a statement, or what functions do that a statement calls.
+
+mod acts;
+mod deed;
+mod set;
+mod token;
+
+pub(crate) use acts::{Act, Acts, Phase};
+pub(crate) use deed::{Argument, ConfigCall, Deed, Pin, Pins};
+
+use token::{Kind, Token, Tokens};
+
+/// What a text of SQL does to transactions and to the session.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    /// Statements that will be answered by a tag of their own.
+    pub(crate) statements: u32,
+    pub(crate) acts: Acts,
+    /// Each with the number of its statement, counted from 0.
+    pub(crate) deeds: Vec<(u32, Deed)>,
+    /// What the session may hold afterwards that belongs to one server.
+    pub(crate) pins: Pins,
+}
+
+impl Reading {
+    /// A text of which only the beginning is here.
+    pub(crate) fn too_long() -> Self {
+        Self {
+            statements: 1,
+            acts: Acts::default().then(Act::Commit).then(Act::Work),
+            deeds: Vec::new(),
+            pins: Pins::default().with(Pin::TooLong),
+        }
+    }
+
+    /// `standard`: whether backslashes in plain strings are plain.
+    pub(crate) fn of(text: &[u8], standard: bool) -> Self {
+        let mut reading = Self::default();
+        let mut tokens = Tokens::new(text, standard);
+        let mut statement = Vec::new();
+        let mut depth = 0_usize;
+        loop {
+            let token = tokens.next();
+            match token {
+                Some(token) if token.kind != Kind::Sign(b';') || depth > 0 => {
+                    match token.kind {
+                        Kind::Sign(b'(') => depth += 1,
+                        Kind::Sign(b')') => depth = depth.saturating_sub(1),
+                        _ => {}
+                    }
+                    statement.push(token);
+                }
+                _ => {
+                    reading.statement(text, &statement);
+                    statement.clear();
+                    if token.is_none() {
+                        break;
+                    }
+                }
+            }
+        }
+        if tokens.is_unfinished() {
+            // The server will refuse it, unless it reads it otherwise than we do.
+            reading.acts = reading.acts.then(Act::Commit).then(Act::Work);
+            reading.pins = reading.pins.with(Pin::NotUnderstood);
+        }
+        reading
+    }
+
+    fn statement(&mut self, text: &[u8], tokens: &[Token<'_>]) {
+        let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
+            return;
+        };
+        let whole = &text[first.at..last.at + last.text.len()];
+        let number = self.statements;
+        self.statements += 1;
+        let found = deed::of(whole, tokens);
+        self.acts = self.acts.then(found.act);
+        self.pins = self.pins.union(found.pins);
+        self.deeds
+            .extend(found.deeds.into_iter().map(|deed| (number, deed)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

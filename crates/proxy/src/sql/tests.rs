@@ -1,0 +1,176 @@
+use super::*;
+
+fn read(text: &str) -> Reading {
+    Reading::of(text.as_bytes(), true)
+}
+
+fn deeds(text: &str) -> String {
+    let show = |(number, deed): &(u32, Deed)| {
+        let text = match deed {
+            Deed::Set { name, sql } => format!("set {name} by {}", String::from_utf8_lossy(sql)),
+            Deed::Config(calls) => format!("config {}", calls.len()),
+            Deed::Prepare { name, .. } => format!("prepare {name}"),
+            other => format!("{other:?}"),
+        };
+        format!("{number}: {text}")
+    };
+    let reading = read(text);
+    let shown: Vec<_> = reading.deeds.iter().map(show).collect();
+    format!("{} {}", shown.join("; "), reading.pins.describe())
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn settings_of_the_session_are_found() {
+    for (text, found) in [
+        (
+            "set search_path to a, b",
+            "0: set search_path by set search_path to a, b",
+        ),
+        (
+            "SET SESSION Work_Mem = '1MB';",
+            "0: set work_mem by SET SESSION Work_Mem = '1MB'",
+        ),
+        (
+            "set app.user_id = '7'",
+            "0: set app.user_id by set app.user_id = '7'",
+        ),
+        (
+            "set \"App\".\"X\" = 1",
+            "0: set app.x by set \"App\".\"X\" = 1",
+        ),
+        ("set role bob", "0: set role by set role bob"),
+        (
+            "set time zone 'UTC'",
+            "0: set timezone by set time zone 'UTC'",
+        ),
+        ("set time zone local", "0: Reset(\"timezone\")"),
+        (
+            "set names 'latin1'",
+            "0: set client_encoding by set names 'latin1'",
+        ),
+        ("set x to default", "0: Reset(\"x\")"),
+        ("reset all", "0: ResetAll"),
+        ("reset app.x", "0: Reset(\"app.x\")"),
+        ("set local x = 1", ""),
+        ("set transaction isolation level serializable", ""),
+        ("select 1; set x = 1 -- set y = 2", "1: set x by set x = 1"),
+        (
+            "select 'set x = 1'; /* set /* y */ = 1; */ select $$ ; set z = 1; $$",
+            "",
+        ),
+        ("select set_config('app.u', $1, false)", "0: config 1"),
+        (
+            "select pg_catalog.set_config('a.b', 'c', false) as x, set_config('d.e', $2::text, $3)",
+            "0: config 2",
+        ),
+        (
+            "set session characteristics as transaction isolation level repeatable read, read only",
+            "0: set default_transaction_isolation by SET default_transaction_isolation = \
+             'repeatable read'; 0: set default_transaction_read_only by SET \
+             default_transaction_read_only = 'on'",
+        ),
+        (
+            "savepoint \"A\"; release a; rollback to savepoint b",
+            "0: Savepoint(\"A\"); 1: Release(\"a\"); 2: RollbackTo(\"b\")",
+        ),
+        ("prepare q (int) as select $1", "0: prepare q"),
+        ("deallocate prepare q", "0: Deallocate(\"q\")"),
+    ] {
+        assert_eq!(deeds(text), found, "{text}");
+    }
+}
+
+#[test]
+fn what_ties_a_session_to_its_server_is_found() {
+    for (text, pins) in [
+        ("create temp table t ()", "temporary objects"),
+        (
+            "create or replace temporary view v as select 1",
+            "temporary objects",
+        ),
+        ("create table pg_temp.t ()", "temporary objects"),
+        ("select * into temp t from u", "temporary objects"),
+        ("listen a", "channels that it listens on"),
+        ("select pg_try_advisory_lock (1)", "advisory locks"),
+        ("select pg_advisory_xact_lock(1)", ""),
+        (
+            "declare c cursor with hold for select 1",
+            "cursors WITH HOLD",
+        ),
+        ("declare c cursor for select 1", ""),
+        ("select setseed(0.5)", "a seed for random numbers"),
+        ("load 'x'", "a loaded library"),
+        (
+            "set session authorization bob",
+            "another session authorization",
+        ),
+        (
+            "select set_config(a, b, false) from t",
+            "settings that were made in a way that is not followed",
+        ),
+        (
+            "select 'unfinished",
+            "what a statement has done that was not understood",
+        ),
+        ("insert into t values ('listen')", ""),
+    ] {
+        assert_eq!(read(text).pins.describe(), pins, "{text}");
+    }
+}
+
+#[test]
+fn what_may_have_committed_is_never_called_harmless() {
+    use Phase::{Failed, Inside, Outside};
+    for (text, from, committed, to) in [
+        ("insert into t values (1)", Outside, true, Outside),
+        ("insert into t values (1)", Inside, false, Inside),
+        ("select f()", Outside, true, Outside),
+        ("select 1", Outside, false, Outside),
+        ("commit", Inside, true, Outside),
+        ("commit", Failed, false, Outside),
+        ("end", Inside, true, Outside),
+        ("prepare transaction 'x'", Inside, true, Outside),
+        ("rollback", Inside, false, Outside),
+        ("rollback to a", Failed, false, Inside),
+        ("rollback; insert into t values (1)", Inside, true, Outside),
+        ("begin; insert into t values (1)", Outside, false, Inside),
+        (
+            "begin; insert into t values (1); commit",
+            Outside,
+            true,
+            Outside,
+        ),
+        ("rollback prepared 'x'", Outside, true, Outside),
+        ("set x = 1; show x", Outside, false, Outside),
+        ("'", Inside, true, Outside),
+    ] {
+        let acts = read(text).acts;
+        assert_eq!(acts.may_have_committed(from), committed, "{text}");
+        assert_eq!(acts.leads_to(from), to, "{text}");
+    }
+}
+
+#[test]
+fn statements_are_counted_as_they_are_answered() {
+    for (text, count) in [
+        ("", 0),
+        (";; ;", 0),
+        ("select 1; ; select 2;", 2),
+        (
+            "create rule r as on insert to t do also (select 1; select 2); select 3",
+            2,
+        ),
+        ("select ';'; select \";\"; select E'\\';'", 3),
+    ] {
+        assert_eq!(read(text).statements, count, "{text}");
+    }
+}
+
+#[test]
+fn backslashes_are_read_as_the_server_reads_them() {
+    let text = br"select '\'; listen a; --'";
+    assert_eq!(Reading::of(text, true).statements, 2);
+    assert_eq!(Reading::of(text, false).statements, 1);
+}

@@ -1,0 +1,257 @@
+//! Words, names, strings and signs.
+//!
+//! **Invariant:** a string, a comment or a quoted name ends where PostgreSQL says that it ends, so
+//! that what is within is never taken for SQL; one without an end is said to be unfinished.
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A keyword or a name without quotes.
+    Word,
+    /// A name in double quotes.
+    Quoted,
+    /// A string in single quotes without escapes.
+    Plain,
+    /// A string of any other form.
+    Fancy,
+    Number,
+    /// `$1`.
+    Parameter,
+    Sign(u8),
+}
+
+/// A token and where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token<'t> {
+    pub(super) kind: Kind,
+    pub(super) at: usize,
+    pub(super) text: &'t [u8],
+}
+
+impl Token<'_> {
+    /// Whether it is this keyword, in any case.
+    pub(super) fn is(&self, word: &str) -> bool {
+        self.kind == Kind::Word && self.text.eq_ignore_ascii_case(word.as_bytes())
+    }
+
+    pub(super) fn is_sign(&self, sign: u8) -> bool {
+        self.kind == Kind::Sign(sign)
+    }
+
+    /// The name that it is, as PostgreSQL folds it.
+    pub(super) fn name(&self) -> Option<String> {
+        match self.kind {
+            Kind::Word => Some(String::from_utf8_lossy(self.text).to_ascii_lowercase()),
+            Kind::Quoted => {
+                let inner = &self.text[1..self.text.len() - 1];
+                Some(String::from_utf8_lossy(inner).replace("\"\"", "\""))
+            }
+            _ => None,
+        }
+    }
+
+    /// The text that it is, if it is a string without escapes.
+    pub(super) fn string(&self) -> Option<Vec<u8>> {
+        if self.kind != Kind::Plain {
+            return None;
+        }
+        let inner = &self.text[1..self.text.len() - 1];
+        let mut out = Vec::with_capacity(inner.len());
+        let mut bytes = inner.iter();
+        while let Some(byte) = bytes.next() {
+            out.push(*byte);
+            if *byte == b'\'' {
+                bytes.next();
+            }
+        }
+        Some(out)
+    }
+}
+
+/// Cuts a text.
+#[derive(Debug)]
+pub(super) struct Tokens<'t> {
+    text: &'t [u8],
+    at: usize,
+    standard: bool,
+    unfinished: bool,
+}
+
+impl<'t> Tokens<'t> {
+    pub(super) fn new(text: &'t [u8], standard: bool) -> Self {
+        Self {
+            text,
+            at: 0,
+            standard,
+            unfinished: false,
+        }
+    }
+
+    /// Whether the last thing has no end.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
+    fn peek(&self, ahead: usize) -> u8 {
+        self.text.get(self.at + ahead).copied().unwrap_or(0)
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.at < self.text.len() {
+            match (self.peek(0), self.peek(1)) {
+                (b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, _) => self.at += 1,
+                (b'-', b'-') => {
+                    let line = self.text[self.at..].iter();
+                    let end = line.take_while(|byte| !matches!(byte, b'\n' | b'\r'));
+                    self.at += end.count();
+                }
+                (b'/', b'*') => self.comment(),
+                _ => return,
+            }
+        }
+    }
+
+    /// They nest.
+    fn comment(&mut self) {
+        let mut depth = 0;
+        while self.at < self.text.len() {
+            match (self.peek(0), self.peek(1)) {
+                (b'/', b'*') => {
+                    depth += 1;
+                    self.at += 2;
+                }
+                (b'*', b'/') => {
+                    depth -= 1;
+                    self.at += 2;
+                    if depth == 0 {
+                        return;
+                    }
+                }
+                _ => self.at += 1,
+            }
+        }
+        self.unfinished = true;
+    }
+
+    /// Behind the quote that ends what the quote at `at` began.
+    fn quoted(&mut self, quote: u8, escapes: bool) {
+        self.at += 1;
+        while self.at < self.text.len() {
+            let byte = self.peek(0);
+            let escaped = byte == b'\\' && escapes;
+            if escaped || (byte == quote && self.peek(1) == quote) {
+                self.at += 2;
+            } else if byte == quote {
+                self.at += 1;
+                return;
+            } else {
+                self.at += 1;
+            }
+        }
+        self.at = self.text.len();
+        self.unfinished = true;
+    }
+
+    fn dollar(&mut self) -> Kind {
+        let rest = &self.text[self.at + 1..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits > 0 {
+            self.at += 1 + digits;
+            return Kind::Parameter;
+        }
+        let tag = rest
+            .iter()
+            .take_while(|byte| is_name(**byte) && **byte != b'$');
+        let tag = tag.count();
+        if rest.get(tag) != Some(&b'$') {
+            self.at += 1;
+            return Kind::Sign(b'$');
+        }
+        let fence = &self.text[self.at..self.at + tag + 2];
+        let body = self.at + fence.len();
+        let end = self.text[body..]
+            .windows(fence.len())
+            .position(|window| window == fence);
+        match end {
+            Some(end) => self.at = body + end + fence.len(),
+            None => {
+                self.at = self.text.len();
+                self.unfinished = true;
+            }
+        }
+        Kind::Fancy
+    }
+
+    fn word(&mut self) -> Kind {
+        let first = self.peek(0).to_ascii_lowercase();
+        let next = self.peek(1);
+        if matches!(first, b'e' | b'b' | b'x' | b'n') && next == b'\'' {
+            self.at += 1;
+            self.quoted(b'\'', first == b'e' || (first == b'n' && !self.standard));
+            return Kind::Fancy;
+        }
+        if first == b'u' && next == b'&' && matches!(self.peek(2), b'\'' | b'"') {
+            let quote = self.peek(2);
+            self.at += 2;
+            self.quoted(quote, false);
+            return Kind::Fancy;
+        }
+        let length = self.text[self.at..].iter();
+        self.at += length.take_while(|byte| is_name(**byte)).count();
+        Kind::Word
+    }
+}
+
+/// What a name without quotes goes on with. Bytes of any encoding beyond ASCII are letters.
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80
+}
+
+impl<'t> Iterator for Tokens<'t> {
+    type Item = Token<'t>;
+
+    fn next(&mut self) -> Option<Token<'t>> {
+        self.skip_blanks();
+        if self.at >= self.text.len() {
+            return None;
+        }
+        let at = self.at;
+        let byte = self.peek(0);
+        let kind = match byte {
+            b'\'' => {
+                self.quoted(b'\'', !self.standard);
+                let plain = self.standard || !self.text[at..self.at].contains(&b'\\');
+                if plain && !self.unfinished {
+                    Kind::Plain
+                } else {
+                    Kind::Fancy
+                }
+            }
+            b'"' => {
+                self.quoted(b'"', false);
+                match self.unfinished {
+                    true => Kind::Fancy,
+                    false => Kind::Quoted,
+                }
+            }
+            b'$' => self.dollar(),
+            b'0'..=b'9' => {
+                let rest = self.text[at..].iter();
+                self.at += rest
+                    .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'.')
+                    .count();
+                Kind::Number
+            }
+            byte if is_name(byte) => self.word(),
+            sign => {
+                self.at += 1;
+                Kind::Sign(sign)
+            }
+        };
+        Some(Token {
+            kind,
+            at,
+            text: &self.text[at..self.at],
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! Which server is the primary, and since when.
+//!
+//! **Invariant:** what sessions see here was adopted by the gate before: when they learn of an
+//! epoch, everything older is shut down.
+
+mod cluster;
+
+use crate::gate::Gate;
+use crate::options::Source;
+use ha::Epoch;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What is known of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Topology {
+    pub(crate) epoch: Epoch,
+    /// Where the primary is, or the reason why there is none.
+    pub(crate) primary: Result<Primary, String>,
+}
+
+/// A server that takes writes, or will in a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Primary {
+    pub(crate) name: String,
+    /// HOST:PORT.
+    pub(crate) address: String,
+}
+
+/// Follows the changes.
+pub(crate) type Seen = watch::Receiver<Arc<Topology>>;
+
+impl Topology {
+    fn unknown(why: &str) -> Self {
+        Self {
+            epoch: Epoch::NONE,
+            primary: Err(why.to_owned()),
+        }
+    }
+}
+
+/// Follows the source for as long as somebody looks. Must be called in a runtime.
+pub(crate) fn follow(source: Source, gate: Arc<Gate>) -> Seen {
+    match source {
+        Source::Server(address) => {
+            // A server alone has one leadership, which never ends: it is told by its connections
+            // alone whether it works.
+            let epoch = Epoch(1);
+            gate.adopt(epoch);
+            tracing::warn!(
+                address,
+                "a fixed server: without a cluster's store nothing tells whether it lost what it \
+                 had acknowledged"
+            );
+            let name = address.clone();
+            let primary = Ok(Primary { name, address });
+            watch::channel(Arc::new(Topology { epoch, primary })).1
+        }
+        Source::Store { store, keys } => {
+            let why = "the store has not answered yet";
+            let (sender, seen) = watch::channel(Arc::new(Topology::unknown(why)));
+            tokio::spawn(cluster::follow(store, keys, gate, sender));
+            seen
+        }
+    }
+}

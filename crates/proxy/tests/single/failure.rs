@@ -1,0 +1,174 @@
+//! The server goes and comes back, and what clients see of it.
+
+use crate::server::{Server, code, one, story};
+use anyhow::{Result, ensure};
+use proxy::{Limits, PoolMode};
+use std::time::Duration;
+
+const BOTH: [PoolMode; 2] = [PoolMode::Session, PoolMode::Transaction];
+
+fn restart(server: &Server) -> Result<()> {
+    tokio::task::block_in_place(|| {
+        server.down("immediate")?;
+        server.up()
+    })
+}
+
+#[test]
+fn idle_sessions_outlive_their_server() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            let prepared = client.prepare("select $1::int + 1").await?;
+            client
+                .batch_execute(
+                    "set app.user_id = '7'; set search_path = pg_catalog; \
+                     prepare q as select 5; begin; savepoint s; set work_mem = '3MB'; \
+                     rollback to s; set statement_timeout = '77s'; commit",
+                )
+                .await?;
+            restart(server)?;
+            let shown = "select current_setting('app.user_id') || ' ' || \
+                         current_setting('search_path') || ' ' || current_setting('work_mem') || \
+                         ' ' || current_setting('statement_timeout')";
+            ensure!(one(&client, shown).await? == "7 pg_catalog 4MB 77s");
+            ensure!(
+                client
+                    .query_one(&prepared, &[&1_i32])
+                    .await?
+                    .get::<_, i32>(0)
+                    == 2
+            );
+            ensure!(one(&client, "execute q").await? == "5");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_lost_transaction_fails_and_its_session_lives() {
+    story(async |server| {
+        server.psql("create table postgres_only (a int)")?;
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            client
+                .batch_execute("drop table if exists t; create table t (a int)")
+                .await?;
+            client
+                .batch_execute("begin; insert into t values (1)")
+                .await?;
+            restart(server)?;
+            ensure!(code(client.batch_execute("insert into t values (2)").await) == "ERROR 40001");
+            ensure!(code(client.batch_execute("select 1").await) == "ERROR 25P02");
+            client.batch_execute("rollback").await?;
+            ensure!(one(&client, "select count(*) from t").await? == "0");
+            // Who commits hears that there was no commit.
+            client
+                .batch_execute("begin; insert into t values (1)")
+                .await?;
+            restart(server)?;
+            ensure!(code(client.batch_execute("commit").await) == "ERROR 40001");
+            ensure!(one(&client, "select count(*) from t").await? == "0");
+            // A statement that runs in a transaction.
+            client
+                .batch_execute("begin; insert into t values (1)")
+                .await?;
+            let (slept, stopped) = tokio::join!(
+                client.batch_execute("select pg_sleep(30)"),
+                stop_while(server, "select pg_sleep(30)")
+            );
+            stopped?;
+            ensure!(code(slept) == "ERROR 40001");
+            client.batch_execute("rollback").await?;
+            ensure!(one(&client, "select count(*) from t").await? == "0");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_unknown_outcome_is_said_to_be_unknown() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            let (slept, stopped) = tokio::join!(
+                client.batch_execute("do $$ begin perform pg_sleep(30); end $$"),
+                stop_while(server, "do $$")
+            );
+            stopped?;
+            ensure!(code(slept) == "FATAL 08007");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_cannot_be_rebuilt_ends_with_the_reason() {
+    story(async |server| {
+        for (sql, reason) in [
+            ("create temp table x ()", "temporary objects"),
+            ("listen x", "channels"),
+            ("select pg_advisory_lock(1)", "advisory locks"),
+            (
+                "begin; declare c cursor with hold for select 1; commit",
+                "cursors WITH HOLD",
+            ),
+            ("select setseed(0.5)", "random"),
+        ] {
+            let mode = BOTH[sql.len() % 2];
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let (client, connection) = proxy.config("app").connect(tokio_postgres::NoTls).await?;
+            let connection = tokio::spawn(connection);
+            ensure!(code(client.batch_execute(sql).await) == "ok", "{sql}");
+            restart(server)?;
+            // It is told at once, and not when it asks for something the next time.
+            let ended = tokio::time::timeout(Duration::from_secs(10), connection).await??;
+            let error = ended.expect_err(sql);
+            let detail = error.as_db_error().and_then(|db| db.detail());
+            let detail = detail.unwrap_or_default().to_owned();
+            ensure!(code(Err::<(), _>(error)) == "FATAL 57P01", "{sql}");
+            ensure!(detail.contains(reason), "{sql}: {detail}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn requests_wait_for_a_server_and_not_for_ever() {
+    story(async |server| {
+        let limits = Limits {
+            hold_time: Duration::from_secs(2),
+            ..Limits::default()
+        };
+        let proxy = server.proxy(PoolMode::Transaction, limits).await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        one(&a, "select 1").await?;
+        tokio::task::block_in_place(|| server.down("immediate"))?;
+        ensure!(code(a.batch_execute("select 1").await) == "ERROR 57P03");
+        // The session lives, and a request that waits is served as soon as it can be.
+        let up = async { tokio::task::block_in_place(|| server.up()) };
+        let (one, other, up) =
+            tokio::join!(a.batch_execute("select 1"), b.batch_execute("select 1"), up);
+        up?;
+        ensure!(code(one) == "ok" && code(other) == "ok");
+        Ok(())
+    });
+}
+
+/// Stops and starts the server once the statement is seen to run.
+async fn stop_while(server: &Server, statement: &str) -> Result<()> {
+    let running = format!(
+        "select count(*) from pg_stat_activity where state = 'active' and pid <> pg_backend_pid() \
+         and query like '{}%'",
+        statement.replace('\'', "''")
+    );
+    lab::eventually("the statement runs", Duration::from_secs(10), async || {
+        ensure!(tokio::task::block_in_place(|| server.psql(&running))? == "1");
+        Ok(())
+    })
+    .await?;
+    restart(server)
+}

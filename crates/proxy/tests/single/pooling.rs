@@ -1,0 +1,154 @@
+//! What clients that share servers see of each other: nothing.
+
+use crate::server::{code, one, story};
+use anyhow::{Result, ensure};
+use proxy::{Limits, PoolMode};
+
+fn one_server() -> Limits {
+    Limits {
+        pool_size: 1,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn many_clients_share_one_server() {
+    story(async |server| {
+        let proxy = server.proxy(PoolMode::Transaction, one_server()).await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        a.batch_execute(
+            "set app.user_id = '7'; set search_path = pg_catalog; set work_mem = '3MB'",
+        )
+        .await?;
+        let settings = "select current_setting('app.user_id', true) || ' ' || \
+                        current_setting('search_path') || ' ' || current_setting('work_mem')";
+        ensure!(
+            one(
+                &b,
+                "select coalesce(nullif(current_setting('app.user_id', true), ''), 'none') \
+                || current_setting('work_mem')"
+            )
+            .await?
+                == "none4MB"
+        );
+        ensure!(one(&a, settings).await? == "7 pg_catalog 3MB");
+        b.batch_execute("select set_config('app.user_id', '8', false)")
+            .await?;
+        ensure!(one(&a, "select current_setting('app.user_id')").await? == "7");
+        ensure!(one(&b, "select current_setting('app.user_id')").await? == "8");
+        // What is rolled back is not kept.
+        a.batch_execute("begin; set app.user_id = '9'; rollback")
+            .await?;
+        one(&b, "select 1").await?;
+        ensure!(one(&a, "select current_setting('app.user_id')").await? == "7");
+        let pids = [
+            one(&a, "select pg_backend_pid()").await?,
+            one(&b, "select pg_backend_pid()").await?,
+        ];
+        ensure!(pids[0] == pids[1], "{pids:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn prepared_statements_are_each_clients_own() {
+    story(async |server| {
+        let limits = Limits {
+            prepared_max: 3,
+            ..one_server()
+        };
+        let proxy = server.proxy(PoolMode::Transaction, limits).await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        // The driver calls them the same: s0, s1, …
+        let mut of_a = Vec::new();
+        let mut of_b = Vec::new();
+        for n in 0..6_i32 {
+            of_a.push(a.prepare(&format!("select $1::int + {n}")).await?);
+            of_b.push(b.prepare(&format!("select $1::int * {n}")).await?);
+        }
+        let same = b.prepare("select $1::int + 5").await?;
+        for round in 0..3_i32 {
+            for n in 0..6_i32 {
+                let at = usize::try_from(n)?;
+                let (sum, product) = (
+                    a.query_one(&of_a[at], &[&round]).await?,
+                    b.query_one(&of_b[at], &[&round]).await?,
+                );
+                ensure!(sum.get::<_, i32>(0) == round + n);
+                ensure!(product.get::<_, i32>(0) == round * n);
+            }
+            ensure!(b.query_one(&same, &[&1_i32]).await?.get::<_, i32>(0) == 6);
+        }
+        let held = one(&a, "select count(*) from pg_prepared_statements").await?;
+        ensure!(held.parse::<u32>()? <= 3, "{held}");
+        // One that fails harms no other.
+        ensure!(code(a.prepare("select nonsense").await) == "ERROR 42703");
+        ensure!(a.query_one(&of_a[0], &[&1_i32]).await?.get::<_, i32>(0) == 1);
+        drop(of_a);
+        ensure!(b.query_one(&same, &[&1_i32]).await?.get::<_, i32>(0) == 6);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_cannot_be_shared_stays_with_its_client() {
+    story(async |server| {
+        let limits = Limits {
+            pool_size: 2,
+            ..Limits::default()
+        };
+        let proxy = server.proxy(PoolMode::Transaction, limits).await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        a.batch_execute("create temp table mine (x int); insert into mine values (1)")
+            .await?;
+        a.batch_execute("prepare q as select 5; select pg_advisory_lock(1)")
+            .await?;
+        ensure!(code(b.batch_execute("select * from mine").await) == "ERROR 42P01");
+        ensure!(code(b.batch_execute("execute q").await) == "ERROR 26000");
+        ensure!(one(&b, "select pg_try_advisory_xact_lock(1)").await? == "f");
+        ensure!(one(&a, "select count(*) from mine").await? == "1");
+        ensure!(one(&a, "execute q").await? == "5");
+        drop(a);
+        // What the client leaves behind is wiped off before the next one has it.
+        lab::eventually(
+            "the lock is gone",
+            std::time::Duration::from_secs(10),
+            async || {
+                ensure!(one(&b, "select pg_try_advisory_xact_lock(1)").await? == "t");
+                Ok(())
+            },
+        )
+        .await?;
+        let clients = [proxy.client("app").await?, proxy.client("app").await?];
+        for client in &clients {
+            ensure!(code(client.batch_execute("select * from mine").await) == "ERROR 42P01");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_session_leaves_nothing_to_the_next_one() -> Result<()> {
+    story(async |server| {
+        let proxy = server.proxy(PoolMode::Session, one_server()).await?;
+        let first = proxy.client("app").await?;
+        first
+            .batch_execute(
+                "create temp table mine (x int); set work_mem = '3MB'; prepare q as select 5; \
+                 listen x; set app.u = '1'; select pg_advisory_lock(1)",
+            )
+            .await?;
+        let pid = one(&first, "select pg_backend_pid()").await?;
+        drop(first);
+        let next = proxy.client("app").await?;
+        ensure!(one(&next, "select pg_backend_pid()").await? == pid);
+        ensure!(one(&next, "show work_mem").await? == "4MB");
+        ensure!(code(next.batch_execute("select * from mine").await) == "ERROR 42P01");
+        ensure!(code(next.batch_execute("execute q").await) == "ERROR 26000");
+        let left = "select count(*) from pg_locks where locktype = 'advisory'";
+        ensure!(one(&next, left).await? == "0");
+        ensure!(one(&next, "select coalesce(current_setting('app.u', true), '')").await? == "");
+        Ok(())
+    });
+    Ok(())
+}

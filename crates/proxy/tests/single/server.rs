@@ -1,0 +1,193 @@
+//! A throw-away server with a proxy in front of it. Dropped, both go with all that is theirs.
+
+use anyhow::{Context, Result, ensure};
+use lab::{Host, Lab, Place, free_ports};
+use proxy::{AuthMethod, Limits, Options, PoolMode, Proxy, Source, Users};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, NoTls};
+
+pub(crate) const PASSWORD: &str = "pencil";
+
+pub(crate) struct Server {
+    host: Arc<Host>,
+    lab: Lab,
+    port: u16,
+}
+
+/// A proxy that runs until this is dropped.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    /// Started, with the roles `app` and `other` and a database of that name each.
+    pub(crate) fn start() -> Result<Self> {
+        let mut lab = Lab::new(Place::Loopback, &std::env::current_exe()?)?;
+        let host = lab.add_host("server", 1)?;
+        let server = Self {
+            host,
+            lab,
+            port: free_ports(1)?,
+        };
+        server.run(
+            "initdb",
+            &["-D", "data", "-U", "postgres", "-A", "trust", "-N"],
+        )?;
+        let data = server.host.directory().join("data");
+        let rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), rules)?;
+        server.up()?;
+        for name in ["app", "other"] {
+            server.psql(&format!("create role {name} login password '{PASSWORD}'"))?;
+            server.psql(&format!("create database {name} owner {name}"))?;
+        }
+        Ok(server)
+    }
+
+    pub(crate) fn up(&self) -> Result<()> {
+        let directory = self.host.directory().display().to_string();
+        let port = self.port;
+        let options = format!(
+            "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={directory} \
+             -c fsync=off -c password_encryption=scram-sha-256 -c max_prepared_transactions=5"
+        );
+        let words = ["-D", "data", "-w", "-l", "log", "-o", &options, "start"];
+        self.run("pg_ctl", &words).map(drop)
+    }
+
+    pub(crate) fn down(&self, how: &str) -> Result<()> {
+        self.run("pg_ctl", &["-D", "data", "-w", "-m", how, "stop"])
+            .map(drop)
+    }
+
+    /// Runs SQL past the proxy, in the database `app`.
+    pub(crate) fn psql(&self, sql: &str) -> Result<String> {
+        let directory = self.host.directory().display().to_string();
+        let port = self.port.to_string();
+        let database = if sql.starts_with("create") {
+            "postgres"
+        } else {
+            "app"
+        };
+        let words = [
+            "-h",
+            &directory,
+            "-p",
+            &port,
+            "-U",
+            "postgres",
+            "-d",
+            database,
+            "-XAtq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            sql,
+        ];
+        self.run("psql", &words)
+    }
+
+    /// A proxy in front of it.
+    pub(crate) async fn proxy(&self, mode: PoolMode, limits: Limits) -> Result<Running> {
+        let users = format!("\"app\" \"{PASSWORD}\"\n\"other\" \"{PASSWORD}\"\n");
+        let options = Options {
+            listen: vec!["127.0.0.1:0".parse()?],
+            source: Source::Server(format!("127.0.0.1:{}", self.port)),
+            pool_mode: mode,
+            users: Users::parse(&users)?,
+            auth: AuthMethod::Scram,
+            limits,
+        };
+        let proxy = Proxy::start(options).await?;
+        let address = proxy.addresses()[0];
+        let task = tokio::spawn(proxy.run());
+        Ok(Running { address, task })
+    }
+
+    /// Where a program of PostgreSQL's lies.
+    pub(crate) fn program(&self, name: &str) -> String {
+        self.lab.pg_bin().join(name).display().to_string()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs a program of PostgreSQL's, as its user.
+    pub(crate) fn run(&self, name: &str, words: &[&str]) -> Result<String> {
+        let program = match name {
+            "sh" => "sh".to_owned(),
+            name => self.program(name),
+        };
+        let output = self.host.command(program).args(words).output()?;
+        ensure!(
+            output.status.success(),
+            "{name}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
+
+impl Running {
+    pub(crate) fn config(&self, user: &str) -> Config {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.address.port());
+        config.user(user).password(PASSWORD).dbname(user);
+        config.connect_timeout(Duration::from_secs(20));
+        config
+    }
+
+    pub(crate) async fn client(&self, user: &str) -> Result<Client> {
+        let (client, connection) = self.config(user).connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+}
+
+/// The first column of the first row.
+pub(crate) async fn one(client: &Client, sql: &str) -> Result<String> {
+    for message in client.simple_query(sql).await? {
+        if let tokio_postgres::SimpleQueryMessage::Row(row) = message {
+            return Ok(row.get(0).unwrap_or("NULL").to_owned());
+        }
+    }
+    anyhow::bail!("no row")
+}
+
+/// The SQLSTATE of what fails.
+pub(crate) fn code<T>(result: Result<T, tokio_postgres::Error>) -> String {
+    match result {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => match error.as_db_error() {
+            Some(db) => format!("{} {}", db.severity(), db.code().code()),
+            None => format!("{error:?}"),
+        },
+    }
+}
+
+/// Runs a story in a runtime of its own.
+pub(crate) fn story(plot: impl AsyncFnOnce(&Server) -> Result<()>) {
+    let played = || {
+        let server = Server::start().context("a server")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?;
+        runtime.block_on(plot(&server))
+    };
+    if let Err(error) = played() {
+        panic!("{error:#}");
+    }
+}
