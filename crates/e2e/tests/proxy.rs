@@ -78,7 +78,8 @@ fn sessions_outlive_the_primary() {
     });
 }
 
-/// Strikes, and has the clients ask at once, before anybody else leads.
+/// Strikes, and has the clients ask as soon as nothing of the old primary is left that they are
+/// connected to: what reaches a backend that still dies was under way, and is no idle session's.
 async fn fail_over<T>(
     world: &mut World<'_>,
     fault: Fault,
@@ -86,6 +87,16 @@ async fn fail_over<T>(
 ) -> Result<T> {
     let old = world.cluster.primary().await?;
     let fired = fault.strike(world.lab, &mut world.cluster, &old).await?;
+    let host = &world.cluster.node(&old)?.host;
+    lab::until(
+        "the old primary's backends are gone",
+        settle_deadline(),
+        || {
+            let of_front = |process: &lab::Process| process.command.contains("10.77.0.41");
+            !host.processes().iter().any(of_front)
+        },
+    )
+    .await?;
     let answer = tokio::time::timeout(settle_deadline(), ask).await;
     fired.heal(world.lab, &mut world.cluster)?;
     let answer = answer.context("no answer in time")??;

@@ -64,6 +64,15 @@ pub(crate) fn unmovable(reasons: &str) -> Report {
     .detail(&format!("It holds {reasons}."))
 }
 
+/// The failover may have taken commits that this session knows of.
+pub(crate) fn lossy() -> Report {
+    Report::fatal(
+        ADMIN_SHUTDOWN,
+        "terminating connection: a failover may have lost committed transactions",
+    )
+    .detail("The cluster commits without waiting for standbys, or somebody has accepted the loss.")
+}
+
 /// The wait for a primary has come to an end.
 pub(crate) fn held_too_long(why: &str) -> Report {
     Report::error(

@@ -32,6 +32,6 @@ mod cancel;
 mod errors;
 mod net;
 
-pub use options::{AuthMethod, Limits, Options, PoolMode, Source};
+pub use options::{AuthMethod, Limits, OnLossyFailover, Options, PoolMode, Source};
 pub use service::{Proxy, StartError};
 pub use users::{BadLine, Secret, Users};

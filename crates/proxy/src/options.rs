@@ -18,6 +18,7 @@ pub struct Options {
     pub pool_mode: PoolMode,
     pub users: Users,
     pub auth: AuthMethod,
+    pub on_lossy_failover: OnLossyFailover,
     pub limits: Limits,
 }
 
@@ -50,6 +51,16 @@ pub enum AuthMethod {
     Md5,
     /// Not at all; the user must be listed all the same.
     Trust,
+}
+
+/// What becomes of sessions that were there before a failover that may have lost commits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnLossyFailover {
+    /// They end: they may have read, or have been told of, what is no longer there.
+    #[default]
+    Disconnect,
+    /// They go on as if nothing had happened, which is not safe.
+    Continue,
 }
 
 /// How much, how many, how long.

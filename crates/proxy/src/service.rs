@@ -73,6 +73,7 @@ impl Proxy {
             hold: Hold::new(&options.limits),
             seen,
             registry: Arc::default(),
+            on_lossy_failover: options.on_lossy_failover,
         });
         Ok(Self {
             listeners,

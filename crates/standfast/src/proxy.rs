@@ -44,6 +44,7 @@ async fn serve(config: ProxyConfig) -> Result<()> {
         pool_mode: config.pool_mode,
         users,
         auth: config.auth,
+        on_lossy_failover: config.on_lossy_failover,
         limits: config.limits,
     };
     let proxy = Proxy::start(options).await?;

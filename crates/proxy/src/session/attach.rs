@@ -8,6 +8,7 @@
 use super::Conversation;
 use crate::errors;
 use crate::hold::Held;
+use crate::options::OnLossyFailover;
 use crate::pool::{ConnectError, Permit, Refusal, Server};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,6 +102,12 @@ impl Conversation {
     /// Once: a server, or the reason why there is none yet.
     async fn attempt(&mut self, wait: &mut Wait) -> Result<Result<Server, String>, Unattached> {
         let topology = Arc::clone(&self.shared.seen.borrow());
+        if topology.losses != self.losses
+            && self.is_greeted
+            && self.shared.on_lossy_failover == OnLossyFailover::Disconnect
+        {
+            return Err(Unattached::End(errors::lossy()));
+        }
         let primary = match &topology.primary {
             Ok(primary) => primary,
             Err(why) => {

@@ -8,7 +8,7 @@ use crate::cancel::Cancels;
 use crate::errors;
 use crate::hold::Hold;
 use crate::net::{Inbox, Outbox, Stream};
-use crate::options::{Limits, PoolMode};
+use crate::options::{Limits, OnLossyFailover, PoolMode};
 use crate::pool::{Pools, Startup};
 use crate::prepared::Registry;
 use crate::session::attach::{Attached, Unattached};
@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) hold: Arc<Hold>,
     pub(crate) seen: Seen,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) on_lossy_failover: OnLossyFailover,
 }
 
 /// What a client wants to be.
@@ -78,6 +79,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream) {
         held_bytes_max: 256 * 1024,
         ..wire::Limits::default()
     };
+    let losses = shared.seen.borrow().losses;
     let mut conversation = Conversation {
         stream,
         inbox,
@@ -94,6 +96,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream) {
         ),
         told: Arc::default(),
         is_greeted: false,
+        losses,
         stand_in: None,
         leaving: false,
         shared,

@@ -44,6 +44,8 @@ pub(crate) struct Conversation {
     /// The parameters that the client was told last.
     told: Arc<Parameters>,
     is_greeted: bool,
+    /// The losses of the cluster that it was there before.
+    losses: u64,
     stand_in: Option<Box<StandIn>>,
     /// The client has said goodbye.
     leaving: bool,
@@ -86,6 +88,12 @@ impl Conversation {
             self.told = Arc::clone(&server.parameters);
             match stopped {
                 Stopped::Idle => self.give_back(server, permit),
+                Stopped::Held if self.mind.is_tied() => {
+                    // It can be rebuilt, and will be wherever the primary is then.
+                    drop((server, permit));
+                    self.mind.detached();
+                }
+                Stopped::Held => self.give_back(server, permit),
                 Stopped::Left | Stopped::Gone => {
                     self.leave(server, permit).await;
                     return Ending::Left;

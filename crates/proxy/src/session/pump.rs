@@ -27,6 +27,8 @@ const WAITING_MAX: usize = 64 * 1024;
 pub(super) enum Stopped {
     /// Between two transactions, everything passed on: the server can go to somebody else.
     Idle,
+    /// The client wants something new, and just now there is no primary. The server is idle.
+    Held,
     Lost(Moment),
     /// The client has said goodbye.
     Left,
@@ -54,6 +56,9 @@ impl Conversation {
             if let Err(stopped) = self.hear_server(server) {
                 return stopped;
             }
+            if self.is_to_wait(server) {
+                return Stopped::Held;
+            }
             if let Err(stopped) = self.hear_client(server) {
                 return stopped;
             }
@@ -74,6 +79,20 @@ impl Conversation {
                 Event::Over => return moment(server, &self.outbox),
             }
         }
+    }
+
+    /// Whether the client begins something new that is not for this server any more.
+    fn is_to_wait(&self, server: &Server) -> bool {
+        self.inbox.is_worth_reading()
+            && self.mind.ledger.is_empty()
+            && self.mind.journal.pins().is_empty()
+            && self.inbox.cleared().is_empty()
+            && self.outbox.is_empty()
+            && server.inbox.is_empty()
+            && server.outbox.is_empty()
+            && server.session.idle().is_ok()
+            && !self.framer.within_message()
+            && self.shared.seen.borrow().primary.is_err()
     }
 
     /// Whether the server is needed no more.

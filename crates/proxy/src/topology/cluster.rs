@@ -2,14 +2,23 @@
 //!
 //! **Invariant:** a primary is named only while its node holds the leader key of the newest epoch
 //! and says that its Postgres is primary. A store that does not answer changes nothing.
+//!
+//! **Invariant:** a leadership that may lack commits of the one before counts as a loss, and is told
+//! as one together with its epoch.
 
 use super::{Primary, Topology};
 use crate::gate::Gate;
-use ha::{Cluster, NodeState};
+use ha::{Cluster, Epoch, NodeName, NodeState};
 use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
 use store::layout::{Keys, Reader};
-use store::{Snapshot, Store};
 use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// For so long nothing new is begun when a switchover is ordered: it is carried out, or refused, in
+/// less. One that waits for something must not keep everybody waiting with it.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 pub(super) async fn follow(
     store: Arc<dyn Store>,
@@ -19,33 +28,107 @@ pub(super) async fn follow(
 ) {
     let mut view = store.view(keys.prefix());
     let mut reader = Reader::default();
+    let mut memory = Memory::default();
     loop {
         let snapshot = Arc::clone(&view.borrow_and_update());
         if snapshot.revision > 0 {
-            look(&mut reader, &keys, &snapshot, &gate, &told);
+            match reader.read(&keys, &snapshot) {
+                Ok(reading) => look(&mut memory, &reading.cluster, &gate, &told),
+                Err(error) => tracing::error!(
+                    %error,
+                    "the cluster's record can't be read; the primary stays what it was"
+                ),
+            }
         }
+        let wake = memory.handover.map(|since| since + HANDOVER);
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
             () = told.closed() => return,
+            () = at(wake) => {}
         }
     }
 }
 
-fn look(
-    reader: &mut Reader,
-    keys: &Keys,
-    snapshot: &Snapshot,
-    gate: &Gate,
-    told: &watch::Sender<Arc<Topology>>,
-) {
-    let cluster = match reader.read(keys, snapshot) {
-        Ok(reading) => reading.cluster,
-        Err(error) => {
-            tracing::error!(%error, "the cluster's record can't be read; the primary stays what it was");
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) if moment > Instant::now() => tokio::time::sleep_until(moment).await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// What was seen before.
+#[derive(Debug, Default)]
+struct Memory {
+    last: Option<Seen>,
+    losses: u64,
+    /// Since when a switchover is ordered.
+    handover: Option<Instant>,
+}
+
+/// Of the newest leadership.
+#[derive(Debug)]
+struct Seen {
+    epoch: Epoch,
+    leader: NodeName,
+    /// Its commits wait for standbys, or it keeps its own.
+    is_protected: bool,
+    /// A person has accepted that another may lack some.
+    loss_accepted: bool,
+}
+
+impl Memory {
+    /// Takes note, and counts a loss.
+    fn note(&mut self, cluster: &Cluster) {
+        let Some(claimed) = &cluster.epoch else {
+            return;
+        };
+        let order = cluster.switchover.as_ref();
+        self.handover = match order {
+            Some(_) if cluster.leader.is_some() => self.handover.or_else(|| Some(Instant::now())),
+            _ => None,
+        };
+        let accepted = order.is_some_and(|order| order.accept_loss);
+        if let Some(last) = &mut self.last
+            && last.epoch == claimed.epoch
+        {
+            last.is_protected = cluster.sync.is_some();
+            last.loss_accepted |= accepted;
             return;
         }
+        if let Some(last) = &self.last
+            && last.leader != claimed.leader
+            && (!last.is_protected || last.loss_accepted)
+        {
+            self.losses += 1;
+            tracing::warn!(
+                from = %last.leader,
+                to = %claimed.leader,
+                "the new leader may lack commits that were acknowledged"
+            );
+        }
+        self.last = Some(Seen {
+            epoch: claimed.epoch,
+            leader: claimed.leader.clone(),
+            is_protected: cluster.sync.is_some(),
+            loss_accepted: accepted,
+        });
+    }
+
+    fn is_handover(&self) -> bool {
+        self.handover
+            .is_some_and(|since| since.elapsed() < HANDOVER)
+    }
+}
+
+fn look(memory: &mut Memory, cluster: &Cluster, gate: &Gate, told: &watch::Sender<Arc<Topology>>) {
+    memory.note(cluster);
+    let mut now = Topology {
+        losses: memory.losses,
+        ..topology(cluster)
     };
-    let now = topology(&cluster);
+    if memory.is_handover() && now.primary.is_ok() {
+        now.primary = Err("a switchover is under way".to_owned());
+    }
     if **told.borrow() == now {
         return;
     }
@@ -67,6 +150,7 @@ fn topology(cluster: &Cluster) -> Topology {
     Topology {
         epoch: cluster.current_epoch(),
         primary: primary(cluster),
+        losses: 0,
     }
 }
 
@@ -93,5 +177,55 @@ fn primary(cluster: &Cluster) -> Result<Primary, String> {
             },
         }),
         other => Err(format!("{leader} leads and is {}", other.as_str())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ha::Leadership;
+
+    fn cluster(epoch: u64, leader: &str, protected: bool) -> Cluster {
+        let leader = NodeName::new(leader).unwrap();
+        let alone = vec![ha::quorum::Setting::alone(leader.clone())];
+        Cluster {
+            epoch: Some(Leadership {
+                epoch: Epoch(epoch),
+                leader: leader.clone(),
+            }),
+            leader: Some(leader),
+            sync: ha::quorum::SyncRecord::from_settings(alone).filter(|_| protected),
+            ..Cluster::default()
+        }
+    }
+
+    fn losses(seen: &[Cluster]) -> u64 {
+        let mut memory = Memory::default();
+        for cluster in seen {
+            memory.note(cluster);
+        }
+        memory.losses
+    }
+
+    #[test]
+    fn only_a_leader_that_may_lack_commits_counts_as_a_loss() {
+        let (a, b) = (cluster(1, "a", true), cluster(2, "b", true));
+        assert_eq!(losses(&[a, b]), 0);
+        let (a, b) = (cluster(1, "a", false), cluster(2, "b", false));
+        assert_eq!(losses(&[a.clone(), b.clone(), b]), 1);
+        assert_eq!(losses(&[a.clone(), cluster(2, "a", false)]), 0);
+        // What was in force at the end counts, also when it is in force no more.
+        assert_eq!(
+            losses(&[a, cluster(1, "a", true), cluster(2, "b", false)]),
+            0
+        );
+        let mut forced = cluster(1, "a", true);
+        forced.leader = None;
+        forced.switchover = Some(ha::Switchover {
+            from: None,
+            to: None,
+            accept_loss: true,
+        });
+        assert_eq!(losses(&[forced, cluster(2, "b", true)]), 1);
     }
 }

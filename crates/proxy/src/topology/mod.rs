@@ -17,6 +17,8 @@ pub(crate) struct Topology {
     pub(crate) epoch: Epoch,
     /// Where the primary is, or the reason why there is none.
     pub(crate) primary: Result<Primary, String>,
+    /// How many changes of the leader may have lost commits that were acknowledged, so far.
+    pub(crate) losses: u64,
 }
 
 /// A server that takes writes, or will in a moment.
@@ -35,6 +37,7 @@ impl Topology {
         Self {
             epoch: Epoch::NONE,
             primary: Err(why.to_owned()),
+            losses: 0,
         }
     }
 }
@@ -54,7 +57,12 @@ pub(crate) fn follow(source: Source, gate: Arc<Gate>) -> Seen {
             );
             let name = address.clone();
             let primary = Ok(Primary { name, address });
-            watch::channel(Arc::new(Topology { epoch, primary })).1
+            let topology = Topology {
+                epoch,
+                primary,
+                losses: 0,
+            };
+            watch::channel(Arc::new(topology)).1
         }
         Source::Store { store, keys } => {
             let why = "the store has not answered yet";

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::{Host, Lab, Place, free_ports};
-use proxy::{AuthMethod, Limits, Options, PoolMode, Proxy, Source, Users};
+use proxy::{AuthMethod, Limits, OnLossyFailover, Options, PoolMode, Proxy, Source, Users};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +106,7 @@ impl Server {
             pool_mode: mode,
             users: Users::parse(&users)?,
             auth: AuthMethod::Scram,
+            on_lossy_failover: OnLossyFailover::default(),
             limits,
         };
         let proxy = Proxy::start(options).await?;

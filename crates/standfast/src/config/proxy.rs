@@ -7,7 +7,7 @@ use super::section::{Findings, Section};
 use super::values::Endpoint;
 use super::{Etcd, Log, sources};
 use crate::paths::Homes;
-use proxy::{AuthMethod, Limits, PoolMode};
+use proxy::{AuthMethod, Limits, OnLossyFailover, PoolMode};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ pub(crate) struct ProxyConfig {
     pub(crate) pool_mode: PoolMode,
     pub(crate) users_file: PathBuf,
     pub(crate) auth: AuthMethod,
+    pub(crate) on_lossy_failover: OnLossyFailover,
     pub(crate) limits: Limits,
 }
 
@@ -96,6 +97,14 @@ fn read(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<ProxyConfig> {
             ("trust", AuthMethod::Trust),
         ],
     );
+    let on_lossy_failover = word(
+        &section,
+        "on_lossy_failover",
+        &[
+            ("disconnect", OnLossyFailover::Disconnect),
+            ("continue", OnLossyFailover::Continue),
+        ],
+    );
     let limits = limits(&section);
     section.finish(&[]);
     root.finish(&[
@@ -115,6 +124,7 @@ fn read(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<ProxyConfig> {
         pool_mode: pool_mode?,
         users_file: users_file?,
         auth: auth?,
+        on_lossy_failover: on_lossy_failover?,
         limits: limits?,
     })
 }
