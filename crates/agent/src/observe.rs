@@ -70,6 +70,13 @@ pub(crate) struct Facts {
     pub(crate) sync_names: String,
 }
 
+impl Observation {
+    fn tell_of_stream(&mut self, failure: Option<StreamFailure>) {
+        self.stream_broken = failure.as_ref().and_then(broken);
+        self.stream_says = failure.map(|failure| failure.says);
+    }
+}
+
 /// What a look into the directory found, and why no new cluster may be made of it.
 type Read = Result<(postgres::DataDir, Option<String>), postgres::PostgresError>;
 
@@ -232,7 +239,14 @@ impl Observer {
             Err(error) => {
                 tracing::debug!(%error, "no answer to the probe");
                 let ready = self.instance.is_ready();
-                return self.answers.unanswered(postmaster, at, &error, ready);
+                let found = self.answers.unanswered(postmaster, at, &error, ready);
+                if found == Postgres::Starting {
+                    // Its recovery may need WAL that does not come: then it never answers.
+                    let (upstream, _, _) = self.instance.settings().await;
+                    let failure = self.stream_failure(at, upstream.is_none());
+                    observation.tell_of_stream(failure);
+                }
+                return found;
             }
         };
         observation.facts = facts(&probe);
@@ -244,9 +258,10 @@ impl Observer {
         }
         let found = if probe.in_recovery {
             observation.stream_heard = stream_heard(&probe);
-            let failure = self.stream_failure(at, &probe);
-            observation.stream_broken = failure.as_ref().and_then(broken);
-            observation.stream_says = failure.map(|failure| failure.says);
+            let receiver = probe.receiver.as_ref();
+            let streaming = receiver.is_some_and(|it| it.status == "streaming");
+            let failure = self.stream_failure(at, streaming || !probe.has_upstream);
+            observation.tell_of_stream(failure);
             Postgres::Standby(self.standby(at, &probe, upstream.map(|up| up.name), open))
         } else {
             Postgres::Primary(self.primary(at, &probe, open))
@@ -279,12 +294,8 @@ impl Observer {
     }
 
     /// What Postgres says of a stream that does not come about; its log is read only after a while.
-    fn stream_failure(&mut self, at: Instant, probe: &Probe) -> Option<StreamFailure> {
-        let streaming = probe
-            .receiver
-            .as_ref()
-            .is_some_and(|it| it.status == "streaming");
-        if streaming || !probe.has_upstream {
+    fn stream_failure(&mut self, at: Instant, as_it_should: bool) -> Option<StreamFailure> {
+        if as_it_should {
             self.unconnected = None;
             self.told = None;
             return None;

@@ -109,9 +109,20 @@ impl World {
             self.note_of(id, || "  the copy was cut off".to_owned());
             return;
         }
-        let wal = source.disk.wal[..source.disk.flushed].to_vec();
+        let mut wal = source.disk.wal[..source.disk.flushed].to_vec();
         let histories = source.disk.histories.clone();
+        let rewound = matches!(
+            self.nodes[id].agent.doing.as_ref().map(|doing| doing.job),
+            Some(Job::Rewind)
+        );
+        // WAL of the last moments was not copied, and recovery needs it.
+        let late = self.rng.index(6);
+        let needs = rewound.then_some(wal.len());
+        if rewound {
+            wal.truncate(wal.len().saturating_sub(late).max(1));
+        }
         let disk = &mut self.nodes[id].disk;
+        disk.needs = needs;
         disk.flushed = wal.len();
         disk.wal = wal;
         disk.histories = histories;

@@ -57,6 +57,8 @@ pub(crate) struct Disk {
     pub clean_stop: bool,
     /// Numbers of the history files in `pg_wal`.
     pub histories: BTreeSet<Timeline>,
+    /// It was rewound, and Postgres does not open before it has so many records.
+    pub needs: Option<usize>,
     /// The epoch of whose leader this node holds still, or did.
     pub hold: Option<Epoch>,
     /// `primary_conninfo`: the node, and the epoch in the name of the slot.
@@ -311,6 +313,7 @@ impl Disk {
             note: None,
             clean_stop: false,
             histories: BTreeSet::new(),
+            needs: None,
             hold: None,
             upstream: None,
         }

@@ -48,13 +48,16 @@ impl World {
             start_failures: agent.start_failures,
             stream_broken: node.standby().and_then(|standby| standby.broken),
             stream_says: None,
-            rewound: false,
+            rewound: node.disk.needs.is_some(),
             errand,
         }
     }
 
     fn observe_postgres(&mut self, id: NodeId) -> Postgres {
         let local = self.local(id);
+        let node = &mut self.nodes[id];
+        let whole = |needs: &mut usize| node.disk.wal.len() >= *needs;
+        node.disk.needs.take_if(whole);
         let node = &self.nodes[id];
         match node.pg.life {
             Life::Down => return Postgres::Down { leftovers: 0 },
@@ -72,6 +75,7 @@ impl World {
             return Postgres::Unresponsive { since };
         }
         match &node.pg.role {
+            Role::Standby(_) if node.disk.needs.is_some() => Postgres::Starting,
             Role::Standby(side) => {
                 let ended = side.receiver.is_none() && node.disk.upstream.is_none();
                 let all = node.disk.wal.len();
@@ -202,7 +206,10 @@ impl World {
             host: String::new(),
             port: 0,
             api_url: String::new(),
-            state: ha::NodeState::Init,
+            state: match (&node.pg.role, node.pg.life) {
+                (Role::Standby(_), Life::Up) if node.disk.needs.is_none() => ha::NodeState::Standby,
+                _ => ha::NodeState::Init,
+            },
             position: ha::Lsn::ZERO,
             timeline: ha::Timeline(0),
             unfit: unfit.map(str::to_owned),

@@ -64,16 +64,21 @@ pub(super) fn come_along(
 /// Recovery of a directory that was rewound waits for WAL of the leader that it was rewound to. Once another leads, that
 /// may be nowhere, and would be waited for for ever.
 fn stranded(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
+    if !me.rewound || me.postgres != Postgres::Starting {
+        return None;
+    }
     let published = cluster.published_lineage();
     let another = published.is_some_and(|lineage| me.lineage.as_ref() != Some(lineage));
-    let gone = another || foreign::is_unknown(cluster);
-    (me.rewound && gone && me.postgres == Postgres::Starting).then(|| {
-        Decision::act(
-            "stranded",
-            Action::Stop,
-            "recovery waits for WAL of a leader that leads no more: stopping, to be made anew",
-        )
-    })
+    let why = match me.stream_broken {
+        _ if another || foreign::is_unknown(cluster) => "of a leader that leads no more",
+        Some(_) if published.is_some() => "that the leader does not have",
+        Some(_) | None => return None,
+    };
+    Some(Decision::act(
+        "stranded",
+        Action::Stop,
+        format!("recovery waits for WAL {why}: stopping, to be made anew"),
+    ))
 }
 
 /// What a person has asked of this standby. To be stopped is all that a restart needs: a standby that is down is

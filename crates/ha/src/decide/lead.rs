@@ -6,6 +6,7 @@
 use crate::decision::{Action, Decision};
 use crate::quorum::{self, Applied, Setting, Step, SyncRecord};
 use crate::settings::SyncMode;
+use crate::state::NodeState;
 use crate::types::{Epoch, Instant, Lsn, NodeName};
 use crate::view::{
     Cluster, DataDir, Errand, Lease, NodeRecord, NodeView, Postgres, Primary, Standby, Storage,
@@ -313,7 +314,8 @@ pub fn wanted_setting(
                     && cluster.members.contains_key(*name);
                 return walsender.streaming || patience;
             }
-            walsender.streaming && primary.flushed.bytes_since(walsender.flushed) <= JOINS_WITHIN
+            let near = primary.flushed.bytes_since(walsender.flushed) <= JOINS_WITHIN;
+            walsender.streaming && near && can_promise(cluster, name)
         })
         .map(|(name, _)| name.clone())
         .collect();
@@ -358,6 +360,14 @@ pub(super) fn absent(cluster: &Cluster, me: &NodeName) -> BTreeSet<NodeName> {
 /// Patroni's agents promise nothing, so no commit rests on their nodes; and whom the record names, they let lead.
 fn is_guest(cluster: &Cluster, name: &NodeName) -> bool {
     cluster.foreign.members.contains(name)
+}
+
+/// Whether its Postgres is open. One that was rewound acknowledges before it can tell what it has: without the leader
+/// its promise would be missed.
+fn can_promise(cluster: &Cluster, name: &NodeName) -> bool {
+    let open = |state| matches!(state, NodeState::Standby | NodeState::CatchingUp);
+    let member = cluster.members.get(name);
+    member.is_some_and(|member| open(member.state))
 }
 
 /// Whether commits may rest on this node. One that may never lead is left out: what it alone has could not be found

@@ -564,7 +564,10 @@ fn member(me: &NodeView) -> Member {
         host: String::new(),
         port: 0,
         api_url: String::new(),
-        state: NodeState::Init,
+        state: match &me.postgres {
+            Postgres::Standby(_) => NodeState::Standby,
+            _ => NodeState::Init,
+        },
         position: Lsn::ZERO,
         timeline: Timeline(0),
         unfit: (!matches!(me.data, DataDir::Ready(_))).then(|| "it has no data".to_owned()),
