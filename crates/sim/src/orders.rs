@@ -153,7 +153,12 @@ impl World {
     /// `perform failover --allow-data-loss`, which a person may only say where nobody leads.
     pub(crate) fn accept_loss(&mut self, to: NodeId) {
         let cluster = &self.store.current.cluster;
-        if self.is_founded() && cluster.leader.is_none() {
+        // Whoever gives the word has made sure that no leader lives on without the store.
+        let staying = self
+            .nodes
+            .iter()
+            .any(|node| node.agent.by_members.is_some());
+        if self.is_founded() && cluster.leader.is_none() && !staying {
             self.order(Put::Failover(Some(Switchover {
                 from: None,
                 to: Some(name_of(to)),
