@@ -2,6 +2,7 @@
 
 use crate::server::{Server, code, one, story};
 use anyhow::{Result, ensure};
+use futures_util::{SinkExt as _, pin_mut};
 use proxy::{Limits, PoolMode};
 use std::time::Duration;
 
@@ -171,4 +172,32 @@ async fn stop_while(server: &Server, statement: &str) -> Result<()> {
     })
     .await?;
     restart(server)
+}
+
+#[test]
+fn a_copy_that_is_cut_off_leaves_a_session_that_works() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            client
+                .batch_execute("drop table if exists t; create table t (a int)")
+                .await?;
+            client.batch_execute("begin").await?;
+            let sink = client.copy_in("copy t from stdin").await?;
+            pin_mut!(sink);
+            for line in ["1\n", "2\n"] {
+                sink.send(std::io::Cursor::new(line.as_bytes())).await?;
+            }
+            restart(server)?;
+            ensure!(code(sink.finish().await) == "ERROR 40001", "{mode:?}");
+            ensure!(
+                code(client.batch_execute("select 1").await) == "ERROR 25P02",
+                "{mode:?}"
+            );
+            client.batch_execute("rollback").await?;
+            ensure!(one(&client, "select count(*) from t").await? == "0");
+        }
+        Ok(())
+    });
 }
