@@ -7,6 +7,7 @@
 //! **Invariant:** "the same" is said only of bytes that were read on both sides, up to the last one replayed here.
 
 use crate::error::PostgresError;
+use crate::files;
 use crate::instance::Instance;
 use crate::options::Upstream;
 use crate::sql::Link;
@@ -16,6 +17,7 @@ use ha::{Lsn, Timeline};
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// So many bytes before the end are compared, within one segment.
@@ -100,6 +102,20 @@ impl Instance {
         }
     }
 
+    /// What is noted of a stopped instance from here on is noted of what Patroni has left: only PostgreSQL's own note of
+    /// who started it goes, and comes back with the next start.
+    ///
+    /// # Errors
+    /// The file can't be removed.
+    pub fn taken_over(&self) -> Result<(), PostgresError> {
+        self.nothing_runs()?;
+        files::remove_durably(&self.opts())
+    }
+
+    fn opts(&self) -> PathBuf {
+        self.options().data_dir.join("postmaster.opts")
+    }
+
     fn control(&self) -> Result<crate::Control, PostgresError> {
         crate::Control::read(&self.inner.binaries, &self.options().data_dir)
     }
@@ -130,8 +146,7 @@ impl Instance {
 
     /// Whether Patroni was the last to start this directory's Postgres: it alone says the cluster's name that way.
     pub fn was_patronis(&self) -> bool {
-        let opts = self.options().data_dir.join("postmaster.opts");
-        std::fs::read_to_string(opts).is_ok_and(|text| text.contains("--cluster_name="))
+        std::fs::read_to_string(self.opts()).is_ok_and(|text| text.contains("--cluster_name="))
     }
 }
 

@@ -83,6 +83,8 @@ impl Shell {
             ));
         };
         let lineage = Lineage::founded(control.end().0, epoch);
+        // That Patroni has started it last voids the notes from before this one.
+        self.instance.taken_over()?;
         self.note.write(&lineage)?;
         self.roles_missing.set()?;
         self.inaugurate(control.system_id, epoch, &lineage, basis)
