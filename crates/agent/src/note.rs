@@ -25,15 +25,20 @@ pub enum NoteError {
     Damaged { path: PathBuf, why: String },
 }
 
+/// In the data directory.
+const COPY: &str = "standfast.lineage";
+
 /// The note, as it is on disk.
 #[derive(Debug)]
 pub(crate) struct Note {
     path: PathBuf,
+    /// The data directory, in which a copy of the note lies: it goes along with every copy of the data.
+    data_dir: PathBuf,
     current: Mutex<Option<Lineage>>,
 }
 
 impl Note {
-    pub(crate) fn open(state_dir: &Path) -> Result<Self, NoteError> {
+    pub(crate) fn open(state_dir: &Path, data_dir: &Path) -> Result<Self, NoteError> {
         let path = state_dir.join("lineage.json");
         let current = match fs::read(&path) {
             Ok(bytes) => Some(Self::parse(&path, &bytes)?),
@@ -42,6 +47,7 @@ impl Note {
         };
         Ok(Self {
             path,
+            data_dir: data_dir.to_owned(),
             current: Mutex::new(current),
         })
     }
@@ -81,12 +87,24 @@ impl Note {
             return Ok(());
         }
         let text = serde_json::to_vec(lineage.branches()).unwrap_or_default();
-        replace(&self.path, &text).map_err(|source| NoteError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
+        let put =
+            |path: PathBuf| replace(&path, &text).map_err(|source| NoteError::Io { path, source });
+        put(self.path.clone())?;
+        if self.data_dir.join("PG_VERSION").is_file() {
+            put(self.data_dir.join(COPY))?;
+        }
         *current = Some(lineage.clone());
         Ok(())
+    }
+}
+
+/// The note that came with the data in this directory: whose WAL its origin had, at least when the copy was begun.
+pub(crate) fn copied(data_dir: &Path) -> Result<Option<Lineage>, NoteError> {
+    let path = data_dir.join(COPY);
+    match fs::read(&path) {
+        Ok(bytes) => Note::parse(&path, &bytes).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(NoteError::Io { path, source }),
     }
 }
 

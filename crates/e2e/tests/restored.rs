@@ -1,4 +1,4 @@
-//! A cluster that begins with a backup: restored by a program, recovered to a point in time from an archive.
+//! Data that programs of the user's bring: a cluster that begins with a backup, standbys that begin with copies.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{in_a_lab, say, settle_deadline};
@@ -34,38 +34,42 @@ for word; do case $word in --datadir=*) data=${word#--datadir=};; --label=*) tes
 cp -a /DIR/backup/. $data/
 "#;
 
-fn shared(lab: &Lab) -> PathBuf {
-    lab.path().join("shared")
-}
+const ARCHIVE: &str = "  method: archive
+  archive:
+    command: /DIR/program.sh --from 'the archive'
+    label: nightly one
+    recovery_conf:
+      restore_command: cp /DIR/archive/%f %p
+      recovery_target_name: before_the_mistake
+      recovery_target_action: pause
+";
 
-fn prepare(lab: &mut Lab) -> Result<()> {
-    let dir = shared(lab);
+/// A directory for all nodes, with a program in it.
+fn prepare(lab: &mut Lab, program: &str) -> Result<PathBuf> {
+    let dir = lab.path().join("shared");
     fs::create_dir(&dir)?;
-    let restore = dir.join("restore.sh");
-    let text = RESTORE.replace("/DIR", &dir.display().to_string());
-    fs::write(&restore, text)?;
-    fs::set_permissions(&restore, fs::Permissions::from_mode(0o755))?;
-    fs::write(
-        dir.join("secret"),
-        "planted-0123456789abcdef0123456789abcdef\n",
-    )?;
-    fs::set_permissions(dir.join("secret"), fs::Permissions::from_mode(0o600))?;
-    for path in [&dir, &dir.join("secret")] {
+    let (script, secret) = (dir.join("program.sh"), dir.join("secret"));
+    fs::write(&script, program.replace("/DIR", &dir.display().to_string()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    fs::write(&secret, "planted-0123456789abcdef0123456789abcdef\n")?;
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
+    for path in [&dir, &secret] {
         lab.identity().own(path)?;
     }
-    let origin = lab.add_host("origin", 20)?;
-    let (bin, room) = (origin.pg_bin().to_owned(), dir.display().to_string());
-    run_to_end(
-        origin
-            .command("/bin/sh")
-            .args(["-c", ORIGIN, "origin"])
-            .arg(bin)
-            .arg(room),
-    )
-    .map(drop)
+    Ok(dir)
 }
 
-fn bring(host: &Host, shared: &Path) -> Brought {
+/// Runs a script on a host of its own.
+fn play(lab: &mut Lab, shared: &Path, script: &str) -> Result<()> {
+    let host = lab.add_host("origin", 20)?;
+    let words = ["-c", script, "origin"];
+    let mut command = host.command("/bin/sh");
+    command.args(words).arg(host.pg_bin()).arg(shared);
+    run_to_end(&mut command).map(drop)
+}
+
+/// A node, with more for `bootstrap` and `postgresql`.
+fn bring(host: &Host, shared: &Path, bootstrap: &str, postgresql: &str) -> Brought {
     let (address, base) = (host.address(), host.directory().display());
     let (bin, shared) = (host.pg_bin().display(), shared.display());
     let members = ["n1", "n2", "n3"]
@@ -91,15 +95,7 @@ restapi: {{listen: \"{address}:8008\", connect_address: \"{address}:8008\"}}
 state_dir: {base}/state
 bootstrap:
   dcs: {{synchronous_mode: quorum}}
-  method: archive
-  archive:
-    command: {shared}/restore.sh --from 'the archive'
-    label: nightly one
-    recovery_conf:
-      restore_command: cp {shared}/archive/%f %p
-      recovery_target_name: before_the_mistake
-      recovery_target_action: pause
-postgresql:
+{bootstrap}postgresql:
   listen: \"{address}:5432\"
   connect_address: \"{address}:5432\"
   data_dir: {base}/data
@@ -107,7 +103,7 @@ postgresql:
   pg_hba: [\"host all all 0.0.0.0/0 scram-sha-256\"]
   authentication: {{superuser: {{username: postgres, password: {superuser}}}, replication: {{username: replicator, password: {replication}}}}}
   parameters: {{unix_socket_directories: {base}/run}}
-",
+{postgresql}",
         name = host.name(),
     );
     Brought {
@@ -123,9 +119,10 @@ postgresql:
 fn a_cluster_begins_with_a_backup_at_a_point_in_time() {
     let name = "a_cluster_begins_with_a_backup_at_a_point_in_time";
     in_a_lab(name, Place::Namespaces, async |lab| {
-        prepare(lab)?;
-        let shared = shared(lab);
-        let mut cluster = Cluster::brought(lab, |host| bring(host, &shared))?;
+        let shared = prepare(lab, RESTORE)?;
+        play(lab, &shared, ORIGIN)?;
+        let more = ARCHIVE.replace("/DIR", &shared.display().to_string());
+        let mut cluster = Cluster::brought(lab, |host| bring(host, &shared, &more, ""))?;
         cluster.start_all()?;
         let result = tell(&cluster, &shared).await;
         let logs = cluster.logs();
@@ -181,6 +178,112 @@ async fn tell(cluster: &Cluster, shared: &Path) -> Result<()> {
     cluster.node(&primary)?.kill_postmaster()?;
     cluster.another_primary(&primary, settle_deadline()).await?;
     ledger.more(50, settle_deadline()).await?;
+    cluster.healthy(settle_deadline()).await?;
+    ledger.stop().await?.audit(cluster).await?.check()
+}
+
+/// A cluster that is another one.
+const FOREIGN: &str = "$1/initdb -D $2/foreign -U postgres --auth=trust --no-sync > /dev/null";
+
+/// What `create_replica_methods` names: ways that bring nothing of use, and one that keeps what it has copied once.
+const COPY: &str = r#"#!/bin/sh
+set -e
+echo "$@" >> /DIR/called
+for word; do case $word in
+  --datadir=*) data=${word#--datadir=};;
+  --connstring=*) leader=${word#--connstring=};;
+  --bin=*) bin=${word#--bin=};;
+esac; done
+mkdir -p $data
+case $1 in
+  broken) echo "no such backup" >&2; exit 1;;
+  foreign) cp -a /DIR/foreign/. $data/;;
+  running) number=${leader##*@}; number=${number%%:*}; number=${number##*.}
+    cp -a /DIR/../n$((number - 10))/data/. $data/ || true;;
+  nightly) if [ -d /DIR/nightly ]; then cp -a /DIR/nightly/. $data/; echo kept >> /DIR/used; else
+    $bin/pg_basebackup -D $data -d "$leader" -X stream --checkpoint=fast --no-password --no-sync
+    cp -a $data /DIR/new.$$; mv -T /DIR/new.$$ /DIR/nightly || true; fi;;
+esac
+"#;
+
+const METHODS: &str = "  create_replica_methods: [broken, foreign, running, nightly, basebackup]
+  broken: {command: /DIR/program.sh broken}
+  foreign: {command: /DIR/program.sh foreign}
+  running: {command: /DIR/program.sh running}
+  nightly: {command: /DIR/program.sh nightly, bin: BIN, keep_data: false}
+";
+
+/// Patroni: Configuration | `create_replica_methods` with programs: `command`, `keep_data`, `no_params` | differently:
+///   their data is taken, their WAL is not: all of it is streamed from the leader; a copy that can't be proven to be the
+///   leader's is thrown away, and pg_basebackup is always the last way; `no_leader` has no effect
+#[test]
+fn a_copy_that_a_program_brings_is_proven_before_it_is_used() {
+    let name = "a_copy_that_a_program_brings_is_proven_before_it_is_used";
+    in_a_lab(name, Place::Namespaces, async |lab| {
+        let shared = prepare(lab, COPY)?;
+        play(lab, &shared, FOREIGN)?;
+        let bin = lab.pg_bin().display().to_string();
+        let more = METHODS
+            .replace("/DIR", &shared.display().to_string())
+            .replace("BIN", &bin);
+        let mut cluster = Cluster::brought(lab, |host| bring(host, &shared, "", &more))?;
+        cluster.start_all()?;
+        let result = copies(&mut cluster, &shared).await;
+        let logs = cluster.logs();
+        result.with_context(|| format!("{logs:#?}"))
+    });
+}
+
+const THROWN_AWAY: [&str; 3] = [
+    "no such backup",
+    "the copy belongs to system",
+    "a server ran in it while it was copied, and it is no backup",
+];
+const PROVEN: &str = "the copy is proven to be the leader's";
+
+async fn copies(cluster: &mut Cluster, shared: &Path) -> Result<()> {
+    let primary = cluster.healthy(settle_deadline()).await?;
+    for node in cluster.data_nodes().filter(|node| node.name != primary) {
+        let log = node.log();
+        for said in THROWN_AWAY.into_iter().chain([PROVEN]) {
+            ensure!(log.contains(said), "{}: not said: {said}", node.name);
+        }
+        ensure!(log.matches(PROVEN).count() == 1);
+    }
+    let called = fs::read_to_string(shared.join("called"))?;
+    let connects = format!("--connstring=postgres://replicator@{}:5432/postgres", {
+        cluster.node(&primary)?.host.address()
+    });
+    ensure!(
+        called.contains("nightly --scope=shop --role=replica --datadir="),
+        "{called}"
+    );
+    ensure!(called.contains(&connects), "{called}");
+
+    // A copy from before a failover is part of the new leader's history, as its note says.
+    let ledger = cluster.ledger(2).await?;
+    ledger.more(50, settle_deadline()).await?;
+    cluster.node(&primary)?.kill_postmaster()?;
+    let next = cluster.another_primary(&primary, settle_deadline()).await?;
+    ledger.more(50, settle_deadline()).await?;
+    cluster.healthy(settle_deadline()).await?;
+    let lost = cluster
+        .data_nodes()
+        .map(|node| node.name.clone())
+        .find(|name| *name != primary && *name != next)
+        .context("three nodes")?;
+    let node = cluster.node_mut(&lost)?;
+    node.stop(settle_deadline()).await?;
+    fs::remove_dir_all(&node.data_dir)?;
+    node.start()?;
+    eventually("the kept copy is used", settle_deadline(), async || {
+        let node = cluster.node(&lost)?;
+        ensure!(node.log().matches(PROVEN).count() == 2, "not proven");
+        Ok(())
+    })
+    .await?;
+    let used = fs::read_to_string(shared.join("used"))?;
+    ensure!(used.contains("kept"), "{used}");
     cluster.healthy(settle_deadline()).await?;
     ledger.stop().await?.audit(cluster).await?.check()
 }

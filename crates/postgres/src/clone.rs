@@ -108,41 +108,38 @@ impl Instance {
     }
 
     /// Sets the marker and empties the directory, if that may be. Returns where the WAL was, if it was elsewhere.
-    fn make_room(&self, replace: Replace) -> Result<Option<PathBuf>, PostgresError> {
+    pub(crate) fn make_room(&self, replace: Replace) -> Result<Option<PathBuf>, PostgresError> {
         let options = self.options();
-        match self.data_dir()? {
-            DataDir::Absent | DataDir::Empty => {
-                self.begin(Work::Clone)?;
-                return Ok(None);
-            }
-            DataDir::Unfinished(_) => self.end_earlier_work()?,
-            DataDir::Ready(control) => match replace {
-                Replace::Cluster(named) if named == control.system_id => {}
-                Replace::Cluster(named) => {
-                    return Err(PostgresError::WrongSystem {
-                        what: options.data_dir.display().to_string(),
-                        found: control.system_id.0,
-                        expected: named.0,
-                    });
-                }
-                Replace::Refuse => {
-                    let why = "there is a cluster in it and nobody said to replace it".to_owned();
-                    return Err(PostgresError::Unusable {
-                        data_dir: options.data_dir.clone(),
-                        why,
-                    });
-                }
-            },
-            DataDir::Unusable { why } => {
-                return Err(PostgresError::Unusable {
-                    data_dir: options.data_dir.clone(),
-                    why,
-                });
-            }
+        if matches!(self.data_dir()?, DataDir::Absent | DataDir::Empty) {
+            self.begin(Work::Clone)?;
+            return Ok(None);
         }
+        self.may_replace(replace)?;
         self.begin(Work::Clone)?;
         let major = datadir::major(&options.data_dir).unwrap_or(self.inner.binaries.major);
         datadir::clear(&options.data_dir, major)
+    }
+
+    /// Whether what is in the directory may be replaced. A program of an earlier agent's that is still at it is ended.
+    pub(crate) fn may_replace(&self, replace: Replace) -> Result<(), PostgresError> {
+        let data_dir = self.options().data_dir.clone();
+        match self.data_dir()? {
+            DataDir::Absent | DataDir::Empty => Ok(()),
+            DataDir::Unfinished(_) => self.end_earlier_work(),
+            DataDir::Ready(control) => match replace {
+                Replace::Cluster(named) if named == control.system_id => Ok(()),
+                Replace::Cluster(named) => Err(PostgresError::WrongSystem {
+                    what: data_dir.display().to_string(),
+                    found: control.system_id.0,
+                    expected: named.0,
+                }),
+                Replace::Refuse => {
+                    let why = "there is a cluster in it and nobody said to replace it".to_owned();
+                    Err(PostgresError::Unusable { data_dir, why })
+                }
+            },
+            DataDir::Unusable { why } => Err(PostgresError::Unusable { data_dir, why }),
+        }
     }
 
     fn basebackup(&self, upstream: &Upstream, wal_dir: Option<PathBuf>) -> Program {

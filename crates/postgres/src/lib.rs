@@ -37,6 +37,7 @@ mod sync;
 
 mod clone;
 mod compare;
+mod copied;
 mod discarded;
 mod rewind;
 
@@ -66,7 +67,9 @@ pub use health::DiskSpace;
 pub use identify::Identity;
 pub use instance::Instance;
 pub use logfile::{StreamFailure, StreamTrouble};
-pub use options::{Access, Options, Recovery, Replace, Restore, Shared, SyncNames, Upstream};
+pub use options::{
+    Access, CopyMethod, Copying, Options, Recovery, Replace, Restore, Shared, SyncNames, Upstream,
+};
 pub use probe::{PendingRestart, Probe, Receiver, Walsender};
 pub use rewind::{RewindReport, Rewound};
 pub use secret::{Login, Secret};

@@ -48,6 +48,8 @@ pub struct Options {
     pub initdb_args: Vec<String>,
     /// More arguments for pg_basebackup, such as `--max-rate=100M`.
     pub basebackup_args: Vec<String>,
+    /// How a copy of the leader is made, tried one after the other. None: by pg_basebackup.
+    pub copies: Vec<Copying>,
     /// Where the first data directory of a new cluster comes from, if initdb does not make it.
     pub restore: Option<Restore>,
 }
@@ -59,6 +61,25 @@ pub struct Restore {
     /// With all its arguments.
     pub command: Vec<String>,
     pub recovery: Recovery,
+}
+
+/// A way to copy the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Copying {
+    Basebackup,
+    Program(CopyMethod),
+}
+
+/// A program that brings a copy of the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyMethod {
+    pub name: String,
+    /// With all its arguments but how to connect.
+    pub command: Vec<String>,
+    /// It begins with what is in the data directory.
+    pub keep_data: bool,
+    /// It is not told how to connect either.
+    pub no_params: bool,
 }
 
 /// How what was restored becomes a primary.
@@ -97,6 +118,7 @@ impl Options {
             cgroup: None,
             initdb_args: Vec::new(),
             basebackup_args: Vec::new(),
+            copies: Vec::new(),
             restore: None,
         }
     }

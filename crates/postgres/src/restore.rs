@@ -131,6 +131,7 @@ impl Instance {
                 floors: BTreeMap::new(),
                 answers: Answers::Nobody,
                 recovery: Some(asked.unwrap_or_default()),
+                without_archive: false,
             })
             .await?;
         started();

@@ -68,6 +68,8 @@ pub(crate) struct Launched {
     pub(crate) answers: Answers,
     /// It recovers what was restored, by these parameters.
     pub(crate) recovery: Option<BTreeMap<String, String>>,
+    /// Whatever any file says, no WAL comes from an archive.
+    pub(crate) without_archive: bool,
 }
 
 /// How to stop.
@@ -342,6 +344,9 @@ impl Instance {
         let mut args: Vec<OsString> = vec!["-D".into(), options.data_dir.clone().into()];
         for (name, value) in fixed {
             args.extend(["-c".into(), format!("{name}={value}").into()]);
+        }
+        if launched.without_archive {
+            args.extend(["-c".into(), "restore_command=".into()]);
         }
         let launch = Launch {
             guard_exe: options.guard_exe.clone(),

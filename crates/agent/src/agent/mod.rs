@@ -172,7 +172,10 @@ impl std::fmt::Debug for Agent {
 impl Agent {
     /// Starts the agent's tasks. Must be called inside a runtime.
     pub fn start(mut options: Options) -> Result<(Self, Handle), AgentError> {
-        let note = Arc::new(Note::open(&options.state_dir)?);
+        let note = Arc::new(Note::open(
+            &options.state_dir,
+            &options.instance.options().data_dir,
+        )?);
         let tenure = Arc::new(Tenure::default());
         let reloaded = Arc::new(AtomicBool::new(false));
         let streams = Arc::new(Streams::default());

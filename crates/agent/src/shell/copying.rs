@@ -3,8 +3,8 @@
 //! **Invariant:** the note is gone before the directory is touched, and comes back when the directory is whole.
 
 use super::{Basis, QUICK, Report, STOP, Shell, ShellError};
-use ha::{Epoch, Lineage, NodeName};
-use postgres::{DataDir, Replace, Stop};
+use ha::{Epoch, Lineage, NodeName, Relation, Timeline};
+use postgres::{Control, CopyMethod, Copying, DataDir, Replace, Stop, Upstream};
 
 impl Shell {
     pub(super) async fn rewind(
@@ -79,13 +79,83 @@ impl Shell {
         self.instance.upstream_slot(&upstream, QUICK).await?;
         self.instance.stop(Stop::Fast, STOP).await?;
         self.note.forget()?;
+        let replace = Replace::Cluster(system);
+        for way in &self.instance.options().copies {
+            let Copying::Program(method) = way else {
+                break;
+            };
+            match self.copy_by(method, &upstream, lineage, replace).await {
+                Ok(()) => {
+                    tracing::info!(
+                        method = method.name,
+                        "the copy is proven to be the leader's"
+                    );
+                    self.note.write(lineage)?;
+                    return self.start_following(upstream).await;
+                }
+                Err(error) => tracing::warn!(
+                    method = method.name,
+                    error = crate::agent::chain(&error),
+                    "a copy is thrown away; the next way to make one is tried"
+                ),
+            }
+        }
         let (progress, _) = tokio::sync::watch::channel(postgres::CloneProgress::default());
         self.instance
-            .clone_from(&upstream, Replace::Cluster(system), progress)
+            .clone_from(&upstream, replace, progress)
             .await?;
         self.rewound.end()?;
         self.note.write(lineage)?;
         self.start_following(upstream).await
+    }
+
+    /// A copy that a program brings, as far as it can be vouched for.
+    async fn copy_by(
+        &self,
+        method: &CopyMethod,
+        upstream: &Upstream,
+        lineage: &Lineage,
+        replace: Replace,
+    ) -> Result<(), ShellError> {
+        let instance = &self.instance;
+        tracing::info!(method = method.name, "a program copies the leader");
+        let control = instance.copy_by(method, upstream, replace).await?;
+        let copied = crate::note::copied(&instance.options().data_dir)?;
+        vouch(&control, copied, lineage).map_err(ShellError::NotNow)?;
+        self.streams.may_come();
+        Ok(instance.prove_copy(&control, upstream).await?)
+    }
+}
+
+/// Whether everything in a copy is part of the leader's history, by the note that came with it. Without one,
+/// only what is on the timeline that initdb began is nobody else's: every other number may have been given twice.
+fn vouch(control: &Control, copied: Option<Lineage>, leader: &Lineage) -> Result<(), String> {
+    let first = leader.branches()[0];
+    let (_, end) = control.end();
+    let mut timelines = vec![control.timeline];
+    if control.min_recovery_end > ha::Lsn::ZERO {
+        timelines.push(control.min_recovery_timeline);
+    }
+    let of_initdb =
+        (first.timeline == Timeline(1)).then(|| Lineage::founded(first.timeline, first.epoch));
+    let Some(note) = copied.or(of_initdb) else {
+        return Err("it has no note that says whose timelines it has".to_owned());
+    };
+    let named = |timeline: &Timeline| {
+        let mut known = note.branches().iter();
+        known.any(|branch| branch.timeline == *timeline)
+    };
+    if let Some(timeline) = timelines.iter().find(|timeline| !named(timeline)) {
+        return Err(format!(
+            "it is on timeline {timeline}, and has no note that says whose that is"
+        ));
+    }
+    match leader.relation_of(&note, end) {
+        Relation::Ancestor => Ok(()),
+        Relation::Diverged { fork } => Err(format!(
+            "it has WAL after {fork} that is not part of the leader's history"
+        )),
+        Relation::Foreign => Err("one of its timelines is another one of that number".to_owned()),
     }
 }
 
@@ -104,4 +174,70 @@ fn summary(report: &postgres::RewindReport) -> String {
         discarded.first_commit.as_deref().unwrap_or("-"),
         discarded.last_commit.as_deref().unwrap_or("-"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ha::Lsn;
+
+    const STOPPED: &str = "\
+Database system identifier:           7710809766476697303
+Database cluster state:               shut down
+Latest checkpoint location:           0/17414F8
+Latest checkpoint's TimeLineID:       1
+Minimum recovery ending location:     0/0
+Min recovery ending loc's timeline:   0
+Backup start location:                0/0
+End-of-backup record required:        no
+wal_log_hints setting:                on
+Bytes per WAL segment:                16777216
+Data page checksum version:           1
+";
+
+    /// A copy on this timeline, stopped at this place.
+    fn control(timeline: u32, end: u64) -> Control {
+        let mut control = Control::parse(STOPPED).unwrap();
+        control.timeline = Timeline(timeline);
+        control.checkpoint = Lsn(end);
+        control
+    }
+
+    fn lineage(branches: &[(u32, u64, u64)]) -> Lineage {
+        let branches = branches.iter();
+        let branch = |(timeline, epoch, begins): &(u32, u64, u64)| ha::Branch {
+            timeline: Timeline(*timeline),
+            epoch: Epoch(*epoch),
+            begins: Lsn(*begins),
+        };
+        Lineage::from_branches(branches.map(branch).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_copy_is_vouched_for_by_the_note_that_came_with_it() {
+        let leader = lineage(&[(1, 1, 0), (2, 4, 100)]);
+        let said = |timeline, end, note: Option<&[(u32, u64, u64)]>| {
+            vouch(&control(timeline, end), note.map(lineage), &leader)
+        };
+        assert_eq!(said(1, 90, Some(&[(1, 1, 0)])), Ok(()));
+        assert_eq!(said(2, 150, Some(&[(1, 1, 0), (2, 4, 100)])), Ok(()));
+        let adopted = lineage(&[(3, 1, 0)]);
+        assert!(vouch(&control(3, 90), None, &adopted).is_err());
+        assert_eq!(said(1, 90, None), Ok(()));
+        for (timeline, end, note, why) in [
+            (2, 150, None, "has no note"),
+            (1, 150, None, "after 0/64"),
+            (2, 150, Some([(1, 1, 0)].as_slice()), "has no note"),
+            (1, 150, Some(&[(1, 1, 0)]), "after 0/64"),
+            (
+                2,
+                150,
+                Some(&[(1, 1, 0), (2, 3, 100)]),
+                "another one of that number",
+            ),
+        ] {
+            let said = said(timeline, end, note).unwrap_err();
+            assert!(said.contains(why), "{timeline} {end}: {said}");
+        }
+    }
 }

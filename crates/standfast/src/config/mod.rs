@@ -219,6 +219,8 @@ pub(crate) struct Postgresql {
     pub(crate) custom_conf: Option<PathBuf>,
     /// More arguments for pg_basebackup.
     pub(crate) basebackup: Vec<String>,
+    /// How a copy of the leader is made; pg_basebackup comes last, said or not.
+    pub(crate) copies: Vec<postgres::Copying>,
     /// Programs that are told what becomes of Postgres.
     pub(crate) callbacks: agent::Programs,
 }

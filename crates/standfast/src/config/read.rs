@@ -60,7 +60,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     let (scope, namespace) = cluster_name(root);
     let name = node_name(root);
     let witness = root.flag("witness").unwrap_or(false);
-    let postgresql = postgresql(root, witness);
+    let postgresql = postgresql(root, witness, scope.as_deref().unwrap_or_default());
     let anchor = postgresql
         .as_ref()
         .map_or_else(|| file.to_owned(), |pg| pg.data_dir.clone());

@@ -34,6 +34,7 @@ pub(crate) fn open(
     options.cgroup.clone_from(&config.guard.cgroup);
     options.initdb_args.clone_from(&config.bootstrap.initdb);
     options.restore.clone_from(&config.bootstrap.restore);
+    options.copies.clone_from(&postgresql.copies);
     options.basebackup_args.clone_from(&postgresql.basebackup);
     Instance::open(options).context("the local PostgreSQL instance")
 }

@@ -4,7 +4,7 @@
 
 use super::postgresql::command;
 use crate::config::section::Section;
-use postgres::{Recovery, Restore};
+use postgres::{CopyMethod, Copying, Recovery, Restore};
 
 /// What such a program is told by us.
 pub(super) struct Told<'t> {
@@ -61,6 +61,50 @@ pub(super) fn restore(bootstrap: &Section<'_>, told: &Told<'_>) -> Option<Restor
         command: words,
         recovery,
     })
+}
+
+/// How copies of the leader are made. pg_basebackup is always the last way.
+pub(super) fn copies(postgresql: &Section<'_>, told: &Told<'_>) -> Vec<Copying> {
+    let mut ways = Vec::new();
+    for method in postgresql.texts("create_replica_methods") {
+        if method.value == "basebackup" {
+            ways.push(Copying::Basebackup);
+            continue;
+        }
+        let section = postgresql.section(&method.value);
+        let key = "create_replica_methods";
+        let Some(mut words) = command(&section, "command") else {
+            let what = format!(
+                "{:?} is left out: it needs a section of its own, postgresql.{}, with its `command`",
+                method.value, method.value
+            );
+            postgresql.warning(method.line, key, what);
+            continue;
+        };
+        if ways.contains(&Copying::Basebackup) {
+            let what = format!(
+                "{:?} is never tried: pg_basebackup stands before it",
+                method.value
+            );
+            postgresql.warning(method.line, key, what);
+        }
+        let no_params = section.flag("no_params").unwrap_or(false);
+        let keep_data = section.flag("keep_data").unwrap_or(false);
+        if !no_params {
+            words.push(format!("--scope={}", told.scope));
+            words.push("--role=replica".to_owned());
+            words.push(format!("--datadir={}", told.data_dir));
+            let ours = ["command", "no_params", "keep_data", "no_leader"];
+            words.extend(others(&section, &ours));
+        }
+        ways.push(Copying::Program(CopyMethod {
+            name: method.value,
+            command: words,
+            keep_data,
+            no_params,
+        }));
+    }
+    ways
 }
 
 /// What stands in the section for the program itself, in the order of the file.

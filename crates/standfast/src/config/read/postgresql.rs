@@ -1,12 +1,13 @@
 //! `postgresql`: the instance.
 
+use super::methods::{self, Told};
 use super::places::{absolute_path, connected, endpoint};
 use crate::config::section::{At, Section};
 use crate::config::values::{Endpoint, check_host, split_port};
 use crate::config::{Login, Password, Postgresql, postgres_rules, words};
 use std::path::PathBuf;
 
-pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql> {
+pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Option<Postgresql> {
     let section = root.section("postgresql");
     if section.is_empty() {
         if !witness {
@@ -48,7 +49,13 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         .collect();
     rejoining(&section);
     let callbacks = callbacks(&section);
-    copies(&section);
+    pgpass(&section);
+    let shown = data_dir.as_ref().map(|dir| dir.display().to_string());
+    let told = Told {
+        scope,
+        data_dir: shown.as_deref().unwrap_or_default(),
+    };
+    let copies = methods::copies(&section, &told);
     let database = section
         .text("database")
         .map_or_else(|| "postgres".to_owned(), |at| at.value);
@@ -88,6 +95,7 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool) -> Option<Postgresql
         database,
         custom_conf,
         basebackup,
+        copies,
         callbacks,
     })
 }
@@ -109,16 +117,8 @@ fn callbacks(postgresql: &Section<'_>) -> agent::Programs {
     programs
 }
 
-/// How copies are made, and where passwords for it stand, is not chosen here.
-fn copies(section: &Section<'_>) {
-    let methods = section.texts("create_replica_methods");
-    for method in methods.iter().filter(|method| method.value != "basebackup") {
-        let what = format!(
-            "{:?} is not run: copies are made by pg_basebackup, from the leader",
-            method.value
-        );
-        section.warning(method.line, "create_replica_methods", what);
-    }
+/// Where passwords stand is not chosen here.
+fn pgpass(section: &Section<'_>) {
     if let Some(pgpass) = section
         .value("pgpass")
         .filter(|_| section.is_given("pgpass"))

@@ -1,7 +1,7 @@
 //! Programs that bring a data directory.
 
 use super::*;
-use postgres::Recovery;
+use postgres::{Copying, Recovery};
 
 fn founding(method: &str) -> String {
     altered(
@@ -56,5 +56,47 @@ fn a_method_without_its_program_is_an_error() {
         expect![[
             r#"f.yml: line 11: bootstrap.method: "walg" needs a section of its own beside it, with the `command` that restores the backup"#
         ]],
+    );
+}
+
+#[test]
+fn what_copies_is_told_as_patroni_tells_it() {
+    let text = format!(
+        "{NODE}  create_replica_methods: [walg, gone, basebackup, late]
+  walg: {{command: /bin/fetch -q, threads: 2, keep_data: true, no_leader: 1}}
+  late: {{command: cp, no_params: on, from: x}}
+"
+    );
+    check_warning(
+        &text,
+        expect![[r#"
+        line 14: postgresql.create_replica_methods: "gone" is left out: it needs a section of its own, postgresql.gone, with its `command`
+        line 14: postgresql.create_replica_methods: "late" is never tried: pg_basebackup stands before it"#]],
+    );
+    let (config, _) = load(text.as_bytes()).unwrap();
+    let postgresql = config.postgresql.unwrap();
+    let [
+        Copying::Program(walg),
+        Copying::Basebackup,
+        Copying::Program(late),
+    ] = postgresql.copies.as_slice()
+    else {
+        panic!("{:?}", postgresql.copies);
+    };
+    let data_dir = format!("--datadir={}", postgresql.data_dir.display());
+    let scope = format!("--scope={}", config.scope);
+    let expected = [
+        "/bin/fetch",
+        "-q",
+        &scope,
+        "--role=replica",
+        &data_dir,
+        "--threads=2",
+    ];
+    assert_eq!(walg.command, expected);
+    assert!(walg.keep_data && !walg.no_params);
+    assert_eq!(
+        (late.command.as_slice(), late.no_params),
+        (["cp".to_owned()].as_slice(), true)
     );
 }

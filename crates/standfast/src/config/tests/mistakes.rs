@@ -332,8 +332,7 @@ fn an_imported_file_means_what_the_original_means() {
     assert_eq!(plain(&new), plain(&old));
 }
 
-/// Patroni: Configuration | `create_replica_methods`, `basebackup` options | pg_basebackup with its options;
-///   scripts are not run, since nobody knows whose WAL they bring
+/// Patroni: Configuration | `basebackup` options | work
 /// Patroni: Configuration | `pgpass` | not there: pass files of our own
 /// Patroni: Configuration | tags `clonefrom`, `replicatefrom`, `nostream`, other `sync_priority` | not there: every
 ///   standby copies and streams from the leader
@@ -348,11 +347,11 @@ fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
     check_warning(
         &text,
         expect![[r#"
-        line 17: postgresql.create_replica_methods: "pgbackrest" is not run: copies are made by pg_basebackup, from the leader
-        line 19: postgresql.pgpass: has no effect: Standfast writes pass files of its own, below state_dir
-        line 21: tags.failover_priority: counts as 100, the highest that there is
-        line 22: tags.replicatefrom: has no effect: every standby streams from the leader
-        line 23: tags.clonefrom: has no effect: copies are made from the leader"#]],
+            line 17: postgresql.create_replica_methods: "pgbackrest" is left out: it needs a section of its own, postgresql.pgbackrest, with its `command`
+            line 19: postgresql.pgpass: has no effect: Standfast writes pass files of its own, below state_dir
+            line 21: tags.failover_priority: counts as 100, the highest that there is
+            line 22: tags.replicatefrom: has no effect: every standby streams from the leader
+            line 23: tags.clonefrom: has no effect: copies are made from the leader"#]],
     );
     let (config, _) = load(text.as_bytes()).unwrap();
     let restore = config.bootstrap.restore.unwrap();
