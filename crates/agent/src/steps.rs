@@ -65,7 +65,7 @@ impl Steps<'_> {
             .put(self.keys.initialize(), system.to_string())
             .put(
                 self.keys.lineage(),
-                json(&LineageRecord::new(epoch, lineage)),
+                json(&LineageRecord::new(epoch, self.me.clone(), lineage)),
             );
         if self.seen.value(&self.keys.config()).is_none() {
             txn = txn.put(self.keys.config(), json(config));
@@ -158,7 +158,7 @@ impl Steps<'_> {
             .put(self.keys.epoch(), json(&record))
             .put(
                 self.keys.lineage(),
-                json(&LineageRecord::new(epoch, lineage)),
+                json(&LineageRecord::new(epoch, leader.clone(), lineage)),
             );
         let key = self.keys.config();
         let config = self.seen.value(&key);
@@ -182,7 +182,7 @@ impl Steps<'_> {
     ) -> Txn {
         let txn = self.in_office().put(
             self.keys.lineage(),
-            json(&LineageRecord::new(epoch, lineage)),
+            json(&LineageRecord::new(epoch, self.me.clone(), lineage)),
         );
         if ended.is_empty() {
             return txn;

@@ -122,6 +122,9 @@ pub struct Leadership {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     pub epoch: Epoch,
+    /// Whose epoch it is; what an older version has written does not say.
+    #[serde(default)]
+    pub leader: Option<NodeName>,
     pub lineage: Lineage,
 }
 

@@ -53,11 +53,12 @@ impl World {
             }
             Action::Claim(claim) => txn = self.claim(&me, claim, seen, lease?),
             Action::Publish { epoch, lineage } => {
-                txn.leads = Some((me, *epoch));
                 let published = Published {
                     epoch: *epoch,
+                    leader: Some(me.clone()),
                     lineage: lineage.clone(),
                 };
+                txn.leads = Some((me, *epoch));
                 txn.puts = vec![Put::Lineage(published)];
             }
             Action::Record { epoch, record } => {
@@ -137,7 +138,11 @@ impl World {
             puts: vec![
                 Put::Initialize(Initialize::Done(SYSTEM)),
                 Put::Sync(record),
-                Put::Lineage(Published { epoch, lineage }),
+                Put::Lineage(Published {
+                    epoch,
+                    leader: Some(me.clone()),
+                    lineage,
+                }),
             ],
             ..Txn::default()
         }

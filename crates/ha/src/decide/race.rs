@@ -6,7 +6,7 @@
 use crate::decision::{Action, Claim, Decision};
 use crate::lineage::Position;
 use crate::quorum::{Missing, Setting, SyncRecord};
-use crate::types::{Instant, NodeName};
+use crate::types::{Epoch, Instant, NodeName};
 use crate::view::{Cluster, DataDir, Errand, NodeView, Postgres, Promise, Standby};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -278,27 +278,31 @@ pub(super) fn loss_accepted(cluster: &Cluster, name: &NodeName) -> bool {
 
 /// The settings under which a commit may have been acknowledged that the most advanced promise does not have.
 ///
-/// Whoever has WAL of the current epoch has all that its leader began with, and that leader was elected on promises
-/// that met every older setting. So only the present leader's own settings are still to be met. Without this, two
-/// nodes whose copies of the data are cut off while they join a new leader would keep that leader from ever leading
-/// again, though it has everything.
+/// Whoever has WAL of an epoch has all that its leader began with, and that leader was elected on promises that met
+/// every older setting. A leader publishes its lineage before it opens, so those that claimed after the last one that
+/// did have acknowledged nothing. So only that one's own settings are still to be met. Without this, two nodes whose
+/// copies of the data are cut off while they join a new leader would keep that leader from ever leading again, though
+/// it has everything, and so would its own claim on the way back.
 fn in_doubt(
     cluster: &Cluster,
     record: &SyncRecord,
     promises: &BTreeMap<&NodeName, &Promise>,
 ) -> SyncRecord {
-    let Some(present) = &cluster.epoch else {
+    let has_wal_of = |epoch: Epoch| {
+        let mut promises = promises.values();
+        promises.any(|promise| promise.position.epoch >= epoch)
+    };
+    let present = cluster.epoch.as_ref();
+    let present = present.map(|present| (present.epoch, &present.leader));
+    let published = cluster.lineage.as_ref();
+    let published = published.and_then(|it| Some((it.epoch, it.leader.as_ref()?)));
+    let known = [present, published].into_iter().flatten();
+    let Some((_, leader)) = known.into_iter().find(|(epoch, _)| has_wal_of(*epoch)) else {
         return record.clone();
     };
-    let from_present = |promise: &&Promise| promise.position.epoch == present.epoch;
-    if !promises.values().any(from_present) {
-        return record.clone();
-    }
     let settings = record.settings().iter();
-    let own = settings
-        .filter(|setting| setting.leader == present.leader)
-        .cloned();
-    SyncRecord::from_settings(own.collect()).unwrap_or_else(|| record.clone())
+    let own = settings.filter(|setting| setting.leader == *leader);
+    SyncRecord::from_settings(own.cloned().collect()).unwrap_or_else(|| record.clone())
 }
 
 fn behind(

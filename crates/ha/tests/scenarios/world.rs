@@ -390,7 +390,11 @@ impl World {
             }
             Action::Promote { epoch, .. } => self.promote(name, epoch),
             Action::Publish { epoch, lineage } => {
-                self.cluster.lineage = Some(Published { epoch, lineage });
+                self.cluster.lineage = Some(Published {
+                    epoch,
+                    leader: Some(name.clone()),
+                    lineage,
+                });
             }
             Action::Record { record, .. } => self.cluster.sync = record,
             Action::Apply { epoch, record } => {
@@ -472,6 +476,7 @@ impl World {
         self.cluster.sync = Some(SyncRecord::of(Setting::alone(name.clone())));
         self.cluster.lineage = Some(Published {
             epoch,
+            leader: Some(name.clone()),
             lineage: lineage.clone(),
         });
         let me = self.me(name);

@@ -178,7 +178,11 @@ impl World {
             Action::Publish { epoch, lineage } => {
                 if self.in_office(id) {
                     self.store.at.lineage = self.store.next();
-                    self.store.cluster.lineage = Some(Published { epoch, lineage });
+                    self.store.cluster.lineage = Some(Published {
+                        epoch,
+                        leader: Some(self.nodes[id].name.clone()),
+                        lineage,
+                    });
                 }
             }
             Action::Record { record, .. } => {
@@ -289,9 +293,14 @@ impl World {
         let note = self.nodes[id].note.as_ref();
         let compared = note.zip(self.compared(id, up));
         let lineage = Lineage::observed(compared, timeline, &ended, epoch);
+        let whose = Some(leader.clone());
         self.store.put_epoch(epoch, leader, true);
         self.store.at.lineage = self.store.next();
-        self.store.cluster.lineage = Some(Published { epoch, lineage });
+        self.store.cluster.lineage = Some(Published {
+            epoch,
+            leader: whose,
+            lineage,
+        });
     }
 
     /// Up to where the WAL here was found to be that of `up`: as far as numbers say so, if bytes do.

@@ -128,6 +128,7 @@ fn strictly(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
     let lineage = match parse::<LineageRecord>(snapshot, &keys.lineage())? {
         Some(record) => Some(Published {
             epoch: record.epoch,
+            leader: record.leader,
             lineage: Lineage::from_branches(record.branches).ok_or_else(|| Unreadable {
                 key: keys.lineage(),
                 why: "its branches do not rise".to_owned(),

@@ -33,13 +33,17 @@ impl EpochRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LineageRecord {
     pub epoch: Epoch,
+    /// Whose epoch it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<NodeName>,
     pub branches: Vec<Branch>,
 }
 
 impl LineageRecord {
-    pub fn new(epoch: Epoch, lineage: &Lineage) -> Self {
+    pub fn new(epoch: Epoch, leader: NodeName, lineage: &Lineage) -> Self {
         Self {
             epoch,
+            leader: Some(leader),
             branches: lineage.branches().to_vec(),
         }
     }

@@ -39,6 +39,7 @@ fn cluster() -> Cluster {
         }),
         lineage: Some(Published {
             epoch: Epoch(5),
+            leader: Some(name("p")),
             lineage: Lineage::founded(Timeline(3), Epoch(5)),
         }),
         members: [(name("b"), member(100)), (name("g"), member(100))].into(),
