@@ -43,6 +43,19 @@ impl Announced {
         "the lease has ended",
     ]);
 
+    /// The same where the new leader may go as well.
+    pub const AGAIN: Self = Self(&[
+        "the store no longer has this node as leader",
+        "WAL that the cluster does not have was discarded",
+        "postmaster.pid names a process that is not its; removed",
+        "cannot stream from",
+        "the lease has ended",
+        // The leader that was copied or rewound to has gone meanwhile.
+        "the action failed and is decided anew",
+        // That leader was frozen.
+        "the agent's loop hangs: the lease is not renewed",
+    ]);
+
     /// The same where what is tried may fail, and is tried again.
     pub const TROUBLE: Self = Self(&[
         "the store no longer has this node as leader",

@@ -66,7 +66,7 @@ fn the_primary_and_etcds_leader_die_at_once() {
 #[test]
 fn one_member_of_etcd_is_cut_off_with_the_primary() {
     let name = "one_member_of_etcd_is_cut_off_with_the_primary";
-    let announced = Announced::POWER;
+    let announced = Announced::AGAIN;
     story(name, Topology::ThreeWithEtcd, announced, async |world| {
         let ledger = world.load(4).await?;
         let old = world.cluster.primary().await?;

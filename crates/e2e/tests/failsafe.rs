@@ -18,6 +18,10 @@ async fn failsafe_is_on(world: &World<'_>) -> Result<String> {
         let listed: Value = node.get("/failsafe").await?.json()?;
         let listed = listed.as_object().context("no object")?;
         ensure!(listed.len() == 3, "{listed:?}");
+        // Whose word counts: those on whom commits rest.
+        let members = world.cluster.members_seen_by(node).await?;
+        let synchronous = members.iter().filter(|it| it.role == "quorum_standby");
+        ensure!(synchronous.count() == 2, "{members:?}");
         Ok(())
     })
     .await?;

@@ -29,6 +29,9 @@ pub enum PostgresError {
     Unusable { data_dir: PathBuf, why: String },
     #[error("the instance runs already (postmaster {pid})")]
     Running { pid: i32 },
+    /// It leads, and is being started: what is wanted of it is asked for again.
+    #[error("the source of a rewind must be a primary, and is in recovery")]
+    SourceInRecovery,
     #[error("the instance doesn't run")]
     NotRunning,
     #[error("{left} processes of an earlier postmaster are still alive")]

@@ -224,9 +224,7 @@ fn needs_clone(why: &str) -> Rewound {
 /// Until its first checkpoint after a promotion a source shows pg_rewind its old timeline: have it write one.
 async fn checkpointed(link: &Link, info: UpstreamInfo) -> Result<UpstreamInfo, PostgresError> {
     if info.in_recovery {
-        return Err(PostgresError::Refused(
-            "the source of a rewind must be a primary".to_owned(),
-        ));
+        return Err(PostgresError::SourceInRecovery);
     }
     if info.checkpoint_timeline == info.timeline {
         return Ok(info);

@@ -4,7 +4,7 @@
 
 use super::{Basis, QUICK, Report, STOP, Shell, ShellError};
 use ha::{Epoch, Lineage, NodeName, Relation, Timeline};
-use postgres::{Control, CopyMethod, Copying, DataDir, Replace, Stop, Upstream};
+use postgres::{Control, CopyMethod, Copying, DataDir, PostgresError, Replace, Stop, Upstream};
 
 impl Shell {
     pub(super) async fn rewind(
@@ -27,7 +27,11 @@ impl Shell {
                     self.rewound.end()?;
                     self.note.write(&old)?;
                 }
-                return Err(error.into());
+                return Err(match error {
+                    // A leader that was restarted has not been promoted again yet.
+                    PostgresError::SourceInRecovery => ShellError::NotNow(error.to_string()),
+                    error => error.into(),
+                });
             }
         };
         match rewound {
@@ -90,8 +94,7 @@ impl Shell {
                         method = method.name,
                         "the copy is proven to be the leader's"
                     );
-                    self.note.write(lineage)?;
-                    return self.start_following(upstream).await;
+                    return self.follow_with(lineage, upstream).await;
                 }
                 Err(error) => tracing::warn!(
                     method = method.name,
@@ -104,6 +107,11 @@ impl Shell {
         self.instance
             .clone_from(&upstream, replace, progress)
             .await?;
+        self.follow_with(lineage, upstream).await
+    }
+
+    /// What was copied is whole.
+    async fn follow_with(&self, lineage: &Lineage, upstream: Upstream) -> Result<(), ShellError> {
         self.rewound.end()?;
         self.note.write(lineage)?;
         self.start_following(upstream).await

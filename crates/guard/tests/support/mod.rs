@@ -189,13 +189,33 @@ pub fn holds_until(end_ns: u64, mut condition: impl FnMut() -> bool) {
 pub fn ended(guard: &Guard) -> Status {
     let limit = Timespec::try_from(LIMIT).unwrap();
     let mut fds = [PollFd::new(guard.pidfd(), PollFlags::IN)];
-    assert_eq!(
-        poll(&mut fds, Some(&limit)),
-        Ok(1),
-        "the guard lives on: {:?}",
-        guard.status()
-    );
-    guard.status()
+    let polled = poll(&mut fds, Some(&limit));
+    let status = guard.status();
+    if polled != Ok(1) {
+        let pids = [Some(status.guard), status.postmaster];
+        let seen: Vec<String> = pids.into_iter().flatten().map(seen_in_proc).collect();
+        panic!("the guard lives on: {status:?}\n{}", seen.join("\n"));
+    }
+    status
+}
+
+/// What the kernel says of a process that does not do as it should.
+fn seen_in_proc(pid: Pid) -> String {
+    let read = |file: &str| {
+        let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+        let text = fs::read(&path).unwrap_or_default();
+        String::from_utf8_lossy(&text).replace('\0', " ")
+    };
+    let status = read("status");
+    let wanted = [
+        "State", "PPid", "SigQ", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt",
+    ];
+    let telling = status
+        .lines()
+        .filter(|line| wanted.iter().any(|name| line.starts_with(name)));
+    let telling: Vec<&str> = telling.collect();
+    let (words, wchan) = (read("cmdline"), read("wchan"));
+    format!("{pid:?} {words} in {wchan}: {}", telling.join(", "))
 }
 
 /// Whether a process exists and is no zombie.
