@@ -48,21 +48,7 @@ impl ProxyConfig {
         let layers = sources::read(file, &std::collections::BTreeMap::new())?;
         let findings = Findings::default();
         let config = read(file, &Section::root(&layers.tree, &findings), homes);
-        let mut errors = findings.errors.into_inner();
-        let mut warnings = findings.warnings.into_inner();
-        for problems in [&mut errors, &mut warnings] {
-            problems.sort_by_key(|problem| problem.line);
-            for problem in problems {
-                layers.places.resolve(problem);
-            }
-        }
-        match config {
-            Some(config) if errors.is_empty() => Ok((config, warnings)),
-            _ => Err(ConfigError {
-                file: file.to_owned(),
-                problems: errors,
-            }),
-        }
+        layers.judge(file, config, findings)
     }
 }
 

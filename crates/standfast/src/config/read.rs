@@ -37,22 +37,7 @@ pub(super) fn read(
 ) -> Result<(Config, Vec<Problem>), ConfigError> {
     let findings = Findings::default();
     let config = config(file, &Section::root(&layers.tree, &findings), homes);
-    let mut errors = findings.errors.into_inner();
-    let mut warnings = findings.warnings.into_inner();
-    for problems in [&mut errors, &mut warnings] {
-        problems.sort_by_key(|problem| problem.line);
-        for problem in problems {
-            layers.places.resolve(problem);
-        }
-    }
-    warnings.extend(layers.unknown);
-    match config {
-        Some(config) if errors.is_empty() => Ok((config, warnings)),
-        _ => Err(ConfigError {
-            file: file.to_owned(),
-            problems: errors,
-        }),
-    }
+    layers.judge(file, config, findings)
 }
 
 /// `None` only after an error was noted.

@@ -7,6 +7,7 @@
 //! It does not know what any key means.
 
 use super::problem::{ConfigError, Problem};
+use super::section::Findings;
 use super::tree::{self, Entry, Node, Tree};
 use super::variables::{self, Environment};
 use std::io::Read as _;
@@ -25,6 +26,33 @@ pub(super) struct Layers {
     pub(super) places: Places,
     /// Variables that look like settings and are none.
     pub(super) unknown: Vec<Problem>,
+}
+
+impl Layers {
+    /// What was read of `file`, with the warnings, or everything that is wrong with it; each with its place.
+    pub(super) fn judge<T>(
+        self,
+        file: &Path,
+        read: Option<T>,
+        findings: Findings,
+    ) -> Result<(T, Vec<Problem>), ConfigError> {
+        let mut errors = findings.errors.into_inner();
+        let mut warnings = findings.warnings.into_inner();
+        for problems in [&mut errors, &mut warnings] {
+            problems.sort_by_key(|problem| problem.line);
+            for problem in problems {
+                self.places.resolve(problem);
+            }
+        }
+        warnings.extend(self.unknown);
+        match read {
+            Some(read) if errors.is_empty() => Ok((read, warnings)),
+            _ => Err(ConfigError {
+                file: file.to_owned(),
+                problems: errors,
+            }),
+        }
+    }
 }
 
 /// Which source a line belongs to.
