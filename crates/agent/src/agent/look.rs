@@ -122,8 +122,13 @@ pub(super) fn stop_unguarded(
 }
 
 /// Whether something is under way that should be looked at often.
-pub(super) fn is_changing(view: &ClusterView, me: &NodeView, decision: &Decision) -> bool {
-    if !missing(view, me).is_empty() {
+pub(super) fn is_changing(
+    view: &ClusterView,
+    me: &NodeView,
+    decision: &Decision,
+    scene: &Scene,
+) -> bool {
+    if !scene.missing.is_empty() {
         return true;
     }
     let ClusterView::Known(cluster) = view else {

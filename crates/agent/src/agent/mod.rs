@@ -385,11 +385,10 @@ impl Agent {
         self.tell_failsafe(&view, &me, at);
         self.tell_keeper(&view, &me, &observation, &decision);
         self.count(&me, &observation, at);
-        let changing = self.memory.running.is_some() || stale || is_changing(&view, &me, &decision);
-        self.pace.set(
-            changing,
-            scene(&view, &me, &decision, self.memory.running.is_some()),
-        );
+        let scene = scene(&view, &me, &decision, self.memory.running.is_some());
+        let changing =
+            self.memory.running.is_some() || stale || is_changing(&view, &me, &decision, &scene);
+        self.pace.set(changing, scene);
         self.shown.scheduled_restart = self.errands.shown();
         self.shown.publish(
             &view,
