@@ -43,12 +43,14 @@ impl Signs {
     }
 
     /// What is known of the leader's life, with the newest view. `beat` is the revision of its last beat, `received`
-    /// the WAL position flushed here and `heard` the last message of the WAL stream.
+    /// the WAL position flushed here, which counts if what is here came from the leader `direct`ly, and `heard` the last
+    /// message of its WAL stream.
     pub(crate) fn contact(
         &mut self,
         cluster: &Cluster,
         beat: Option<Revision>,
         received: Lsn,
+        direct: bool,
         heard: Option<Instant>,
     ) -> Contact {
         let at = now();
@@ -69,7 +71,7 @@ impl Signs {
         }
         if received > self.received {
             self.received = received;
-            self.contact.wal = Some(at);
+            self.contact.wal = if direct { Some(at) } else { self.contact.wal };
         }
         self.contact.wal = self.contact.wal.max(heard);
         let probed = self

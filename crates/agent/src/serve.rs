@@ -5,7 +5,7 @@ use crate::clock::now;
 use crate::figures::Figures;
 use crate::observe::Observation;
 use ha::{
-    Cluster, ClusterView, DataDir, Decision, Instant, Lease, Lsn, NodeView, Postgres, Storage,
+    Cluster, ClusterView, DataDir, Decision, Instant, Lease, Lsn, NodeView, Postgres, Storage, Ties,
 };
 use std::sync::Arc;
 use store::Snapshot;
@@ -59,6 +59,7 @@ impl Shown {
         me: &NodeView,
         observation: &Observation,
         decision: &Decision,
+        ties: Ties,
     ) -> MemberRecord {
         let (role, state) = decision.state.patroni();
         let standby = match &me.postgres {
@@ -94,6 +95,7 @@ impl Shown {
                 stream_says: me.stream_says.clone(),
                 identity: self.identity.clone(),
                 server_version: observation.facts.server_version,
+                ties,
             }),
         }
     }

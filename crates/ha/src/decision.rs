@@ -67,11 +67,14 @@ pub enum Action {
     /// Let clients in.
     Open,
     /// Note the lineage, then stream from the leader, by reload. The shell first makes sure by a linearizable read
-    /// that the epoch is still this one and that no promise of mine stands in it.
+    /// that the epoch is still this one and that no promise of mine stands in it. By way of `via`, if it is given: a
+    /// standby that serves this epoch.
     Follow {
         leader: NodeName,
         epoch: Epoch,
         lineage: Lineage,
+        #[serde(default)]
+        via: Option<NodeName>,
     },
     /// Stop, rewind to the leader's history, keep what is discarded, start streaming. Falls back to a clone.
     Rewind {

@@ -23,5 +23,5 @@ pub use types::{BadLsn, BadNodeName, Epoch, Instant, Lsn, NodeName, SystemId, Ti
 pub use view::{
     Cluster, ClusterView, Contact, DataDir, Errand, Foreign, Initialize, Job, Leadership, Lease,
     Member, NodeRecord, NodeView, Postgres, Primary, Promise, Published, Standby, Storage,
-    StreamBroken, Switchover, Walsender,
+    StreamBroken, Switchover, Ties, Walsender,
 };

@@ -139,6 +139,36 @@ pub struct Member {
     pub timeline: Timeline,
     /// Why this node can't lead at present, if so: its storage fails, it is cloning, …
     pub unfit: Option<String>,
+    #[serde(default)]
+    pub ties: Ties,
+}
+
+/// How a member stands to the other standbys, by its tags and by what it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ties {
+    /// The standby that it streams from while that serves, instead of the leader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<NodeName>,
+    /// As a proven standby of the leader of this epoch it lets others take WAL from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serves: Option<Epoch>,
+    /// Whether base backups may be made of it instead of the leader.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub clonefrom: bool,
+    /// Where commits wait for a fixed number of standbys, those with the highest are chosen.
+    pub sync_priority: u32,
+}
+
+impl Default for Ties {
+    fn default() -> Self {
+        Self {
+            source: None,
+            serves: None,
+            clonefrom: false,
+            sync_priority: 1,
+        }
+    }
 }
 
 /// What the cluster wants of a node.
@@ -232,6 +262,9 @@ pub struct NodeView {
     /// What a person has asked of this node alone, and is not done.
     #[serde(default)]
     pub errand: Option<Errand>,
+    /// The standby that it shall stream from while that serves, instead of the leader.
+    #[serde(default)]
+    pub source: Option<NodeName>,
 }
 
 /// What a person asks of one node's instance.

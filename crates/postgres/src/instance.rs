@@ -61,6 +61,10 @@ pub(crate) struct Inner {
     pub(crate) log_begins: AtomicU64,
     /// And those since it was last told whom to follow.
     pub(crate) followed_at: AtomicU64,
+    /// Held while slots are made or taken away.
+    pub(crate) streams: tokio::sync::Mutex<()>,
+    /// How often `end_streams` was called.
+    pub(crate) streams_ended: AtomicU64,
 }
 
 impl fmt::Debug for Instance {
@@ -126,6 +130,8 @@ impl Instance {
             lowering_failed: AtomicBool::new(false),
             log_begins: AtomicU64::new(0),
             followed_at: AtomicU64::new(0),
+            streams: tokio::sync::Mutex::new(()),
+            streams_ended: AtomicU64::new(0),
         };
         Ok(Self {
             inner: Arc::new(inner),

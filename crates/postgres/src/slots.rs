@@ -1,13 +1,20 @@
 //! Physical replication slots for the other members, on every node that could lead.
 //!
 //! **Invariant:** only slots that this module created are ever dropped.
+//! **Invariant:** when `end_streams` has returned, nobody who streamed by a slot of an epoch does, or will by that slot;
+//! slots that were wanted before are not made after.
 
 use crate::error::PostgresError;
 use crate::files;
 use crate::instance::Instance;
-use ha::Lsn;
+use ha::{Lsn, NodeName};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
+
+/// How soon it is looked again whether a stream has ended.
+const LOOK: Duration = Duration::from_millis(3);
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,6 +85,79 @@ impl Instance {
         Ok(changes)
     }
 
+    /// What slots are wanted for holds only until `end_streams` is called again.
+    pub fn streams_term(&self) -> u64 {
+        self.inner.streams_ended.load(Ordering::SeqCst)
+    }
+
+    /// `ensure_slots`, and then, if `serve`, lets others stream. Does nothing, and answers nothing, if streams were ended
+    /// since `term`.
+    pub async fn hold_slots(
+        &self,
+        term: u64,
+        wanted: &BTreeMap<String, Option<Lsn>>,
+        serve: bool,
+        limit: Duration,
+    ) -> Result<Option<SlotChanges>, PostgresError> {
+        let _alone = self.inner.streams.lock().await;
+        if self.streams_term() != term {
+            return Ok(None);
+        }
+        let changes = self.ensure_slots(wanted, limit).await?;
+        if serve {
+            self.serve_streams(true).await?;
+        }
+        Ok(Some(changes))
+    }
+
+    /// Lets nobody stream any more. The slots of epochs go, with the streams by them: a standby that is given WAL of
+    /// another history, or makes one, must not hand it on to who does not know of it.
+    pub async fn end_streams(&self, limit: Duration) -> Result<(), PostgresError> {
+        let _alone = self.inner.streams.lock().await;
+        self.inner.streams_ended.fetch_add(1, Ordering::SeqCst);
+        self.serve_streams(false).await?;
+        let mut ours = self.slots_made()?;
+        let ends = |name: &String| NodeName::of_stream(name).is_some();
+        let given: Vec<String> = ours.iter().filter(|name| ends(name)).cloned().collect();
+        // What does not run streams to nobody, and what is left there is dropped before others are let in.
+        if given.is_empty() || self.postmaster().is_none() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        loop {
+            let sql = "SELECT slot_name::text, pg_terminate_backend(active_pid) FROM pg_replication_slots \
+                 WHERE slot_name = ANY($1)";
+            let left = limit.saturating_sub(began.elapsed()).max(LOOK);
+            let rows = self.act("end the streams", sql, &[&given], left).await?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in rows {
+                let doing = "end the streams";
+                let failed = |e| PostgresError::sql(doing, e);
+                let name: String = row.try_get(0).map_err(failed)?;
+                let active: Option<bool> = row.try_get(1).map_err(failed)?;
+                if active.is_none() {
+                    let sql = "SELECT pg_drop_replication_slot($1)";
+                    match self.act("drop a slot", sql, &[&name], left).await {
+                        Err(error) if !is_busy(&error) => return Err(error),
+                        // It came back a moment before.
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+            }
+            if began.elapsed() >= limit {
+                return Err(PostgresError::Timeout {
+                    doing: "ending the streams",
+                    after: limit,
+                });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        ours.retain(|name| !ends(name));
+        self.note_slots_made(&ours)
+    }
+
     /// Ends a walsender.
     pub async fn end_walsender(&self, pid: i32, limit: Duration) -> Result<(), PostgresError> {
         let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE pid = $1";
@@ -122,8 +202,13 @@ impl Instance {
 }
 
 fn is_duplicate(error: &PostgresError) -> bool {
-    let PostgresError::Sql { source, .. } = error else {
-        return false;
-    };
-    source.code() == Some(&tokio_postgres::error::SqlState::DUPLICATE_OBJECT)
+    is(error, &SqlState::DUPLICATE_OBJECT)
+}
+
+fn is_busy(error: &PostgresError) -> bool {
+    is(error, &SqlState::OBJECT_IN_USE)
+}
+
+fn is(error: &PostgresError, state: &SqlState) -> bool {
+    matches!(error, PostgresError::Sql { source, .. } if source.code() == Some(state))
 }

@@ -19,6 +19,7 @@ impl World {
                 leader,
                 epoch,
                 lineage,
+                via: _,
             } => {
                 let node = &mut self.nodes[id];
                 if node.standby().is_some() {

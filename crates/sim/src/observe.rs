@@ -50,6 +50,7 @@ impl World {
             stream_says: None,
             rewound: node.disk.needs.is_some(),
             errand,
+            source: None,
         }
     }
 
@@ -213,6 +214,7 @@ impl World {
             position: ha::Lsn::ZERO,
             timeline: ha::Timeline(0),
             unfit: unfit.map(str::to_owned),
+            ties: ha::Ties::default(),
         }
     }
 }

@@ -48,14 +48,14 @@ impl Agent {
         let contact = match view {
             ClusterView::Known(cluster) => {
                 let status = snapshot.entries.get(&self.shell.keys.status());
-                let received = match &observation.postgres {
-                    Postgres::Standby(standby) => standby.received,
-                    _ => ha::Lsn::ZERO,
+                // What another standby sends is no sign of the leader's life.
+                let (received, direct) = match &observation.postgres {
+                    Postgres::Standby(it) => (it.received, self.cascade.is_direct(it, cluster)),
+                    _ => (ha::Lsn::ZERO, true),
                 };
+                let heard = observation.stream_heard.filter(|_| direct);
                 let beat = status.map(|entry| entry.modified);
-                let contact = self
-                    .signs
-                    .contact(cluster, beat, received, observation.stream_heard);
+                let contact = self.signs.contact(cluster, beat, received, direct, heard);
                 if cluster
                     .leader
                     .as_ref()
@@ -75,6 +75,7 @@ impl Agent {
             ClusterView::Known(cluster) => cluster.current_epoch(),
             ClusterView::Silent { .. } => Epoch::NONE,
         };
+        let source = self.cascade.source(&observation.postgres, at);
         let errand = self.errands.look(&observation.postgres, at);
         NodeView {
             name: self.name.clone(),
@@ -101,6 +102,7 @@ impl Agent {
             stream_says: observation.stream_says.clone(),
             rewound: self.shell.rewound.is_set(),
             errand,
+            source,
         }
     }
 }
@@ -180,7 +182,13 @@ fn missing(view: &ClusterView, me: &NodeView) -> Vec<NodeName> {
         walsender.is_some_and(|walsender| walsender.streaming)
     };
     let guest = |name: &NodeName| cluster.foreign.members.contains(name);
-    let others = cluster.members.keys();
-    let others = others.filter(|name| **name != me.name && !guest(name));
-    others.filter(|name| !streams(name)).cloned().collect()
+    let others = cluster.members.iter();
+    // Who names a source comes here only when that fails.
+    let others = others
+        .filter(|(name, member)| **name != me.name && !guest(name) && member.ties.source.is_none());
+    others
+        .map(|(name, _)| name)
+        .filter(|name| !streams(name))
+        .cloned()
+        .collect()
 }

@@ -5,6 +5,7 @@
 
 use super::Agent;
 use crate::observe::Observation;
+use crate::shell::Giving;
 use ha::quorum::Applied;
 use ha::{Action, ClusterView, Decision, Epoch, Instant, Job, Postgres, Walsender};
 use store::layout::Reader;
@@ -17,6 +18,9 @@ pub(super) struct Running {
     pub(super) action: Action,
     pub(super) task: JoinHandle<()>,
 }
+
+/// For whom, in which term of the instance's streams, and their names.
+pub(super) type Slots = (Giving, u64, Vec<String>);
 
 /// What the loop remembers between two decisions.
 #[derive(Default)]
@@ -45,7 +49,8 @@ pub(super) struct Memory {
     pub(super) unreadable: Option<(String, Instant)>,
     /// Since when nothing can be decided and Postgres does not work as a primary.
     pub(super) idle_since: Option<Instant>,
-    pub(super) slots: Option<(Vec<String>, Instant)>,
+    /// Which slots were asked for last, and when.
+    pub(super) slots: Option<(Slots, Instant)>,
     /// The action that failed last, how often in a row, and until when it is not tried again.
     pub(super) trouble: Option<(&'static str, u32, Instant)>,
     pub(super) left: bool,

@@ -3,6 +3,7 @@
 //! **Invariant:** the loop never waits for an action, a store or Postgres; it waits for events, and for `loop_wait`.
 //! **Invariant:** a decision is made only on an observation that began after the last action ended.
 
+mod cascade;
 mod counting;
 mod doing;
 mod errands;
@@ -14,6 +15,7 @@ mod stopping;
 mod telling;
 mod unreadable;
 
+use self::cascade::Cascade;
 use self::doing::Done;
 use self::errands::Errands;
 use self::look::{is_changing, scene, stop_unguarded};
@@ -156,6 +158,7 @@ pub struct Agent {
     shown: Shown,
     memory: Memory,
     sharing: Sharing,
+    cascade: Cascade,
     phrased: phrases::Said,
     callbacks: Callbacks,
     tasks: Vec<JoinHandle<()>>,
@@ -216,6 +219,7 @@ impl Agent {
             token: options.token.header(),
         };
         let events = Events::new(&options);
+        let cascade = Cascade::new(&options.tags);
         let programs = std::mem::take(&mut options.callbacks);
         let callbacks = Callbacks::new(programs, options.scope.clone());
         let tasks = vec![
@@ -273,6 +277,7 @@ impl Agent {
             shown: Shown::new(options, figures),
             memory: Memory::default(),
             sharing: Sharing::default(),
+            cascade,
             phrased: phrases::Said::default(),
             callbacks,
             tasks,
@@ -380,7 +385,9 @@ impl Agent {
         let due = self.run_errands(&view, &snapshot, &decision, at);
         // Before the slots are looked at: it knows the permanent ones, which are not to be dropped.
         self.share(&snapshot, at);
-        self.housekeep(&view, &snapshot, &me, at);
+        if !stale {
+            self.housekeep(&view, &snapshot, &me, at);
+        }
         self.callbacks.look(&me);
         self.tell_failsafe(&view, &me, at);
         self.tell_keeper(&view, &me, &observation, &decision);

@@ -6,8 +6,9 @@ use super::{Agent, chain};
 use crate::clock::now;
 use crate::keeper::Said;
 use crate::observe::Observation;
-use crate::shell;
+use crate::shell::{self, Giving};
 use ha::{ClusterView, Decision, Epoch, Instant, NodeView, Postgres};
+use std::sync::Arc;
 use std::time::Duration;
 use store::Snapshot;
 
@@ -97,25 +98,37 @@ impl Agent {
         if !matches!(me.postgres, Postgres::Primary(_) | Postgres::Standby(_)) {
             return;
         }
-        let office = matches!(me.postgres, Postgres::Primary(_))
-            .then_some(me.lease)
-            .flatten();
-        let permanent = self
-            .sharing
-            .permanent(&self.shell.keys, snapshot, office.is_some());
-        let epoch = office.map(|lease| lease.epoch);
-        let wanted = shell::slots(&self.name, cluster, epoch, permanent);
+        let giving = self.giving(cluster, me);
+        let leads = matches!(giving, Giving::Office(_));
+        let permanent = self.sharing.permanent(&self.shell.keys, snapshot, leads);
+        let wanted = shell::slots(&self.name, cluster, giving, permanent);
+        let term = self.shell.instance.streams_term();
         let names: Vec<String> = wanted.keys().cloned().collect();
+        let names = (giving, term, names);
         let due = self.memory.slots.as_ref().is_none_or(|(last_names, last)| {
             *last_names != names || at.since(*last) > Duration::from_secs(10)
         });
         if due && self.memory.running.is_none() {
             self.memory.slots = Some((names, at));
             let instance = self.shell.instance.clone();
-            let positions = self.sharing.positions();
+            let (positions, served) = (self.sharing.positions(), self.cascade.served());
+            let wake = Arc::clone(&self.wake);
             tokio::spawn(async move {
-                match instance.ensure_slots(&wanted, Duration::from_secs(5)).await {
-                    Ok(slots) => positions.take(slots.positions),
+                let onward = match giving {
+                    Giving::Onward(epoch) => Some(epoch),
+                    Giving::Office(_) | Giving::Nobody => None,
+                };
+                let limit = Duration::from_secs(5);
+                let held = instance.hold_slots(term, &wanted, onward.is_some(), limit);
+                match held.await {
+                    Ok(None) => {}
+                    Ok(Some(slots)) => {
+                        positions.take(slots.positions);
+                        if let Some(epoch) = onward {
+                            served.set(epoch, term);
+                            wake.notify_one();
+                        }
+                    }
                     Err(error) => {
                         tracing::debug!(error = chain(&error), "replication slots not up to date");
                     }
@@ -151,7 +164,9 @@ impl Agent {
             return;
         };
         let registered = cluster.nodes.contains_key(&self.name);
-        let member = registered.then(|| self.shown.member(cluster, me, observation, decision));
+        let ties = self.ties(view, me);
+        let member =
+            registered.then(|| self.shown.member(cluster, me, observation, decision, ties));
         let optime = match &me.postgres {
             Postgres::Primary(primary) => primary.flushed,
             _ => cluster.leader_position,
@@ -221,6 +236,7 @@ mod tests {
             stream_says: None,
             rewound: false,
             errand: None,
+            source: None,
         };
         ha::decide(&ClusterView::Known(Box::new(cluster)), &me, now())
     }

@@ -61,6 +61,7 @@ fn record(position: Lsn) -> MemberRecord {
             stream_says: None,
             identity: "a".to_owned(),
             server_version: 150_018,
+            ties: ha::Ties::default(),
         }),
         ..MemberRecord::default()
     }

@@ -21,7 +21,7 @@ impl Shell {
         tracing::info!(leader = %leader, "{compared}");
         match compared {
             Compared::Same { .. } => {
-                self.follow(leader, epoch, lineage, basis).await?;
+                self.follow(leader, epoch, lineage, None, basis).await?;
                 Ok(Report::default())
             }
             Compared::Parted { .. } => self.rewind(leader, epoch, lineage, basis).await,

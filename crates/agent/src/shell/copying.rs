@@ -103,11 +103,61 @@ impl Shell {
                 ),
             }
         }
+        if let Some(other) = self.other_origin(epoch, basis) {
+            match self
+                .copy_another(&other, leader, epoch, basis, replace)
+                .await
+            {
+                Ok(()) => return self.follow_with(lineage, upstream).await,
+                Err(error) => tracing::warn!(
+                    from = %other.name,
+                    error = crate::agent::chain(&error),
+                    "a copy of another standby is thrown away; the leader is copied"
+                ),
+            }
+        }
         let (progress, _) = tokio::sync::watch::channel(postgres::CloneProgress::default());
         self.instance
             .clone_from(&upstream, replace, progress)
             .await?;
         self.follow_with(lineage, upstream).await
+    }
+
+    /// A standby that offers itself to be copied instead of the leader, and serves this epoch. Of several the one that
+    /// the clock picks.
+    fn other_origin(&self, epoch: Epoch, basis: &Basis) -> Option<Upstream> {
+        let members = basis.cluster.members.iter();
+        let offers: Vec<_> = members
+            .filter(|(name, member)| {
+                let ties = &member.ties;
+                **name != self.me && ties.clonefrom && ties.serves == Some(epoch)
+            })
+            .collect();
+        let nth = usize::try_from(crate::clock::now().0 / 1_000).unwrap_or(0);
+        let (name, member) = offers.get(nth % offers.len().max(1))?;
+        Some(Upstream {
+            name: (*name).clone(),
+            host: member.host.clone(),
+            port: member.port,
+            // It keeps what the backup needs for as long as that runs.
+            slot: None,
+        })
+    }
+
+    /// A copy of a standby. **Invariant:** it is of `epoch`'s history: who serves an epoch has noted its lineage, and
+    /// takes WAL of another history only once another epoch has begun, which at the end none has.
+    async fn copy_another(
+        &self,
+        other: &Upstream,
+        leader: &NodeName,
+        epoch: Epoch,
+        basis: &Basis,
+        replace: Replace,
+    ) -> Result<(), ShellError> {
+        tracing::info!(from = %other.name, "making a base backup of a standby");
+        let (progress, _) = tokio::sync::watch::channel(postgres::CloneProgress::default());
+        self.instance.clone_from(other, replace, progress).await?;
+        self.take_stance(leader, epoch, basis).await
     }
 
     /// What was copied is whole.

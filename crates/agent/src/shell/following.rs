@@ -83,7 +83,7 @@ impl Shell {
         self.step(basis, |steps| steps.follow(leader, epoch))
             .await?;
         self.holds.settled();
-        self.instance.serve_streams(false).await?;
+        self.instance.end_streams(QUICK).await?;
         Ok(())
     }
 
@@ -121,10 +121,11 @@ impl Shell {
         leader: &NodeName,
         epoch: Epoch,
         lineage: &Lineage,
+        via: Option<&NodeName>,
         basis: &Basis,
     ) -> Result<(), ShellError> {
         self.take_stance(leader, epoch, basis).await?;
-        let upstream = self.upstream(leader, epoch, basis)?;
+        let upstream = self.upstream(via.unwrap_or(leader), epoch, basis)?;
         self.note.write(lineage)?;
         self.disarm();
         self.streams.may_come();

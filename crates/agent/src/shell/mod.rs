@@ -15,7 +15,7 @@ mod slots;
 mod words;
 
 pub(crate) use self::sharing::shared;
-pub(crate) use self::slots::{permanent, slots};
+pub(crate) use self::slots::{Giving, permanent, slots};
 pub(crate) use self::words::{job, name};
 use crate::clock::now;
 use crate::holds::Holds;
@@ -143,7 +143,11 @@ impl Shell {
                 leader,
                 epoch,
                 lineage,
-            } => self.follow(&leader, epoch, &lineage, basis).await.map(none),
+                via,
+            } => self
+                .follow(&leader, epoch, &lineage, via.as_ref(), basis)
+                .await
+                .map(none),
             Action::Rewind {
                 leader,
                 epoch,

@@ -3,7 +3,7 @@
 //! **Invariant:** the note is written before the first byte of a new branch can arrive.
 //! **Invariant:** the lease is asked once more right before the order.
 
-use super::slots::{permanent, slots};
+use super::slots::{Giving, permanent, slots};
 use super::{Basis, QUICK, Report, START, STOP, Shell, ShellError};
 use crate::clock::now;
 use crate::promotion;
@@ -22,6 +22,8 @@ impl Shell {
             .note
             .read()
             .ok_or_else(|| ShellError::NotNow("there is no lineage note".to_owned()))?;
+        // Who streams from this node knows nothing of the history that begins.
+        self.instance.end_streams(QUICK).await?;
         let plan = promotion::plan(&self.instance, QUICK).await?;
         if self.epoch_in_office()? != epoch {
             let why = "another leadership has begun meanwhile";
@@ -65,7 +67,7 @@ impl Shell {
         let lineage = self.verified(lineage).await?;
         self.instance.serve_streams(true).await?;
         let permanent = permanent(&self.keys, &basis.snapshot, true);
-        let slots = slots(&self.me, &basis.cluster, Some(epoch), permanent);
+        let slots = slots(&self.me, &basis.cluster, Giving::Office(epoch), permanent);
         self.instance.ensure_slots(&slots, QUICK).await?;
         if self.roles_missing.is_set() {
             self.instance.ensure_roles(QUICK).await?;

@@ -5,13 +5,23 @@ use std::collections::BTreeMap;
 use store::Snapshot;
 use store::layout::{ConfigRecord, Keys, StatusRecord};
 
+/// Whom a node gives WAL to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Giving {
+    Nobody,
+    /// The leader of this epoch: every standby.
+    Office(Epoch),
+    /// A standby of this epoch's leader: those whose tags name it.
+    Onward(Epoch),
+}
+
 /// The slots that a node holds: for every other node one that keeps the WAL which that node still lacks, wherever it
-/// will stream from next, on the leader the one that it streams by in this epoch, and the permanent ones. A node of
-/// Patroni's streams by the first.
+/// will stream from next, for whom it gives WAL to the one that is streamed by in this epoch, and the permanent ones. A
+/// node of Patroni's streams by the first.
 pub(crate) fn slots(
     me: &NodeName,
     cluster: &Cluster,
-    in_office: Option<Epoch>,
+    giving: Giving,
     permanent: BTreeMap<String, Option<Lsn>>,
 ) -> BTreeMap<String, Option<Lsn>> {
     // A member's slot of the same name is the member's.
@@ -23,8 +33,18 @@ pub(crate) fn slots(
     {
         let position = cluster.members.get(name).map(|member| member.position);
         slots.insert(name.slot(), position.filter(|lsn| *lsn > Lsn::ZERO));
-        if let Some(epoch) = in_office {
-            slots.insert(name.slot_of_epoch(epoch), None);
+        let source = cluster.members.get(name);
+        let source = source.and_then(|member| member.ties.source.as_ref());
+        match giving {
+            // Where it streams from another, what it needs here when that is gone moves on with it.
+            Giving::Office(epoch) => {
+                let round = source.and(position);
+                slots.insert(name.slot_of_epoch(epoch), round);
+            }
+            Giving::Onward(epoch) if source == Some(me) => {
+                slots.insert(name.slot_of_epoch(epoch), None);
+            }
+            Giving::Onward(_) | Giving::Nobody => {}
         }
     }
     for name in cluster.foreign.members.iter().filter(|name| *name != me) {

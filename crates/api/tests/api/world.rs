@@ -212,6 +212,7 @@ pub(crate) fn member(id: u64, state: NodeState) -> MemberRecord {
             stream_says: None,
             identity: "x".to_owned(),
             server_version: 150_018,
+            ties: ha::Ties::default(),
         }),
         ..MemberRecord::default()
     }
@@ -268,6 +269,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         stream_says: None,
         rewound: false,
         errand: None,
+        source: None,
     }
 }
 

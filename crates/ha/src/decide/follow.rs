@@ -1,10 +1,11 @@
 //! Another node leads: come into its history and stay there, and watch it.
 //!
-//! **Invariant:** a node streams only from the leader of the current epoch, only after its note names that leader's
-//! lineage, and only if everything it has is part of that lineage.
+//! **Invariant:** a node streams only from the leader of the current epoch, or from a standby that serves it, only after
+//! its note names that leader's lineage, and only if everything it has is part of that lineage.
 
 use super::foreign;
 use super::race::{race, suspicion};
+use super::source;
 use crate::decision::{Action, Decision};
 use crate::lineage::{Lineage, Relation};
 use crate::types::{Instant, NodeName};
@@ -175,8 +176,9 @@ fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) 
         return waiting_for_promotion(leader);
     }
     let epoch = cluster.current_epoch();
+    let via = source::between(cluster, &me.name, me.source.as_ref());
     if let Some(lineage) = lineage.filter(|lineage| me.lineage.as_ref() == Some(*lineage))
-        && standby.upstream.as_ref() == Some(leader)
+        && standby.upstream.as_ref() == Some(via.unwrap_or(leader))
     {
         return stream(cluster, me, leader, standby, lineage);
     }
@@ -231,13 +233,15 @@ fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) 
     match lineage.relation_of(note, standby.received) {
         Relation::Ancestor => {
             let (leader, epoch, lineage) = order;
-            let reason = format!("following {leader} from {position}");
+            let by = via.map_or_else(String::new, |via| format!(" by way of {via}"));
+            let reason = format!("following {leader}{by} from {position}");
             Decision::act(
                 "follow",
                 Action::Follow {
                     leader,
                     epoch,
                     lineage,
+                    via: via.cloned(),
                 },
                 reason,
             )
@@ -295,7 +299,10 @@ fn stream(
     lineage: &Lineage,
 ) -> Decision {
     let order = (leader.clone(), cluster.current_epoch(), lineage.clone());
+    let upstream = standby.upstream.as_ref().unwrap_or(leader);
     match me.stream_broken {
+        // What another standby lacks the leader may have; its agent sees to it that it is asked.
+        Some(_) if upstream != leader => {}
         Some(StreamBroken::WalRemoved) if !standby.streaming => {
             return clone(
                 order,
@@ -311,9 +318,9 @@ fn stream(
         return match &me.stream_says {
             Some(why) => Decision::wait(
                 "cannot stream",
-                format!("cannot stream from {leader}: {why}"),
+                format!("cannot stream from {upstream}: {why}"),
             ),
-            None => Decision::wait("connecting", format!("connecting to {leader}")),
+            None => Decision::wait("connecting", format!("connecting to {upstream}")),
         };
     }
     if !standby.open {
@@ -324,8 +331,12 @@ fn stream(
         );
     }
     let lag = cluster.leader_position.bytes_since(standby.replayed);
+    let by = match upstream == leader {
+        true => String::new(),
+        false => format!(" by way of {upstream}"),
+    };
     Decision::wait(
         "standby",
-        format!("a standby of {leader}, {lag} bytes behind in replay"),
+        format!("a standby of {leader}{by}, {lag} bytes behind in replay"),
     )
 }

@@ -3,6 +3,7 @@
 //! **Invariant:** leadership is released only when no process of the instance is left.
 //! **Invariant:** every way to become primary passes through a claim; a restarted primary claims anew.
 
+use super::source;
 use crate::decision::{Action, Decision};
 use crate::quorum::{self, Applied, Setting, Step, SyncRecord};
 use crate::settings::SyncMode;
@@ -305,7 +306,7 @@ pub fn wanted_setting(
             let Some(node) = cluster.nodes.get(*name) else {
                 return false;
             };
-            if !counts(node) || is_guest(cluster, name) {
+            if !counts(node) || is_guest(cluster, name) || source::goes_round(cluster, name) {
                 return false;
             }
             if named(name) {
@@ -380,7 +381,14 @@ pub(super) fn counts(node: &NodeRecord) -> bool {
 pub(super) fn sized(cluster: &Cluster, me: &NodeName, mut standbys: BTreeSet<NodeName>) -> Setting {
     let count = cluster.settings.sync_node_count.max(1);
     if cluster.settings.sync_mode == SyncMode::On {
-        standbys = standbys.into_iter().take(count).collect();
+        let priority = |name: &NodeName| {
+            let member = cluster.members.get(name);
+            member.map_or(1, |member| member.ties.sync_priority)
+        };
+        // Among equals by name: the sort is stable.
+        let mut ordered: Vec<NodeName> = standbys.into_iter().collect();
+        ordered.sort_by_key(|name| std::cmp::Reverse(priority(name)));
+        standbys = ordered.into_iter().take(count).collect();
     }
     Setting::quorum(me.clone(), standbys, count)
 }

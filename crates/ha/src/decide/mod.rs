@@ -9,6 +9,7 @@ mod foreign;
 mod found;
 mod lead;
 mod race;
+mod source;
 
 use crate::decision::{Action, Decision};
 use crate::quorum::Setting;
@@ -368,11 +369,14 @@ fn state_of(view: &ClusterView, me: &NodeView) -> NodeState {
         Postgres::Standby(_) if me.lease.is_some() => NodeState::Promoting,
         Postgres::Standby(_) if failing => NodeState::Demoted,
         Postgres::Standby(standby) if !standby.streaming => NodeState::CatchingUp,
-        Postgres::Standby(_) => {
+        Postgres::Standby(standby) => {
+            let round = cluster.is_some_and(|it| {
+                standby.upstream != it.leader && source::goes_round(it, &me.name)
+            });
             let counts = cluster
                 .and_then(|cluster| cluster.sync.as_ref())
                 .is_none_or(|sync| sync.newest().standbys.contains(&me.name));
-            if counts || !record.quorum {
+            if counts || round || !record.quorum {
                 NodeState::Standby
             } else {
                 NodeState::CatchingUp

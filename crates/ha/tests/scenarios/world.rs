@@ -561,6 +561,7 @@ fn fresh(name: NodeName) -> NodeView {
         stream_says: None,
         rewound: false,
         errand: None,
+        source: None,
     }
 }
 
@@ -576,5 +577,6 @@ fn member(me: &NodeView) -> Member {
         position: Lsn::ZERO,
         timeline: Timeline(0),
         unfit: (!matches!(me.data, DataDir::Ready(_))).then(|| "it has no data".to_owned()),
+        ties: ha::Ties::default(),
     }
 }

@@ -68,6 +68,7 @@ impl World {
             stream_broken: None,
             stream_says: None,
             errand: None,
+            source: None,
         }
     }
 
@@ -131,6 +132,7 @@ impl World {
                 leader,
                 epoch,
                 lineage,
+                via: _,
             } => {
                 self.join(id, &leader, epoch, lineage, false);
             }

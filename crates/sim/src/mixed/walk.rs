@@ -407,6 +407,7 @@ impl World {
                 },
                 timeline: node.timeline(),
                 unfit: guest.then(|| "its agent is not Standfast".to_owned()),
+                ties: ha::Ties::default(),
             };
             self.store.cluster.members.insert(node.name.clone(), member);
             if guest {

@@ -198,6 +198,7 @@ fn tags(root: &Section<'_>) -> Tags {
         priority.or(Some(100))
     });
     without_effect(&section);
+    source(&section);
     // Patroni has two words for it.
     let last = section
         .whole("sync_priority")
@@ -211,17 +212,20 @@ fn tags(root: &Section<'_>) -> Tags {
     }
 }
 
+/// The standby to stream from.
+fn source(section: &Section<'_>) {
+    let Some(source) = section.text("replicatefrom") else {
+        return;
+    };
+    if let Err(bad) = NodeName::new(source.value) {
+        let what = format!("has no effect: {bad}");
+        section.warning(source.line, "replicatefrom", what);
+    }
+}
+
 /// Tags that mean something to Patroni and nothing here; they are shown like a user's own.
 fn without_effect(section: &Section<'_>) {
-    for (key, why) in [
-        ("replicatefrom", "every standby streams from the leader"),
-        ("nostream", "every standby streams from the leader"),
-        ("clonefrom", "copies are made from the leader"),
-        (
-            "sync_priority",
-            "synchronous standbys are alike, `nosync` leaves one out",
-        ),
-    ] {
+    for (key, why) in [("nostream", "every standby streams from the leader")] {
         let Some(tree) = section.value(key) else {
             continue;
         };

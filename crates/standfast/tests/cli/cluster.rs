@@ -134,6 +134,7 @@ fn member(port: u16, state: NodeState) -> MemberRecord {
             stream_says: None,
             identity: "x".to_owned(),
             server_version: 150_018,
+            ties: ha::Ties::default(),
         }),
         ..MemberRecord::default()
     }

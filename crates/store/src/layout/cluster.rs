@@ -225,6 +225,7 @@ fn member(record: MemberRecord) -> Member {
         position: record.xlog_location,
         timeline: record.timeline,
         unfit: extra.unfit,
+        ties: extra.ties,
     }
 }
 

@@ -92,6 +92,7 @@ pub(super) fn member(record: MemberRecord) -> Member {
         position: record.xlog_location,
         timeline: record.timeline,
         unfit: Some("its agent is not Standfast".to_owned()),
+        ties: ha::Ties::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use ha::quorum::{Setting, SyncRecord};
 use ha::{
     BadNodeName, Branch, Epoch, Lineage, Lsn, NodeName, NodeRecord, NodeState, Position, Promise,
-    Timeline,
+    Ties, Timeline,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -240,6 +240,13 @@ pub struct MemberExtra {
     /// Server version number, such as 150018.
     #[serde(default)]
     pub server_version: u32,
+    /// Whom it streams from and who may stream from it.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub ties: Ties,
+}
+
+fn is_plain(ties: &Ties) -> bool {
+    *ties == Ties::default()
 }
 
 /// `standfast/nodes/<name>`: what the cluster knows and wants of a node, alive or not.

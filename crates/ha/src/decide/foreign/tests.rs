@@ -26,6 +26,7 @@ fn member(position: u64) -> Member {
         position: Lsn(position),
         timeline: Timeline(3),
         unfit: None,
+        ties: crate::Ties::default(),
     }
 }
 
@@ -98,6 +99,7 @@ fn b(promised: u64) -> NodeView {
         stream_broken: None,
         stream_says: None,
         errand: None,
+        source: None,
     }
 }
 

@@ -334,8 +334,7 @@ fn an_imported_file_means_what_the_original_means() {
 
 /// Patroni: Configuration | `basebackup` options | work
 /// Patroni: Configuration | `pgpass` | not there: pass files of our own
-/// Patroni: Configuration | tags `clonefrom`, `replicatefrom`, `nostream`, other `sync_priority` | not there: every
-///   standby copies and streams from the leader
+/// Patroni: Configuration | tag `nostream` | not there: every standby streams
 /// Patroni: Configuration | `ignore_slots` | not needed: only slots that Standfast made are ever dropped
 #[test]
 fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
@@ -343,15 +342,14 @@ fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
         "    synchronous_mode: quorum\n",
         "    synchronous_mode: quorum\n  method: walg\n  walg: {command: /bin/x}\n  post_bootstrap: /bin/sh -c 'a b'\n",
     ) + "  create_replica_methods: [pgbackrest, basebackup]\n  basebackup: [max-rate: 100M]\n  pgpass: /tmp/pgpass\n"
-        + "tags:\n  failover_priority: 300\n  replicatefrom: b\n  clonefrom: true\n  nostream: false\n  sync_priority: 0\n";
+        + "tags:\n  failover_priority: 300\n  nostream: true\n  clonefrom: true\n  replicatefrom: b\n  sync_priority: 0\n";
     check_warning(
         &text,
         expect![[r#"
             line 17: postgresql.create_replica_methods: "pgbackrest" is left out: it needs a section of its own, postgresql.pgbackrest, with its `command`
             line 19: postgresql.pgpass: has no effect: Standfast writes pass files of its own, below state_dir
             line 21: tags.failover_priority: counts as 100, the highest that there is
-            line 22: tags.replicatefrom: has no effect: every standby streams from the leader
-            line 23: tags.clonefrom: has no effect: copies are made from the leader"#]],
+            line 22: tags.nostream: has no effect: every standby streams from the leader"#]],
     );
     let (config, _) = load(text.as_bytes()).unwrap();
     let restore = config.bootstrap.restore.unwrap();

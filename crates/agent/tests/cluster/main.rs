@@ -8,17 +8,15 @@
     reason = "a test with a main of its own"
 )]
 
-use agent::{Agent, Handle, Options};
-use ha::{NodeName, Postgres};
-use postgres::{Instance, Login};
-use std::net::TcpListener;
+mod cascade;
+mod node;
+
+use node::{Node, free_ports, start, until};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use store::layout::{ConfigRecord, Keys, MemberRecord};
+use std::time::Duration;
+use store::layout::{Keys, MemberRecord};
 use store::{MemoryStore, Store, Txn};
-use tokio::sync::watch;
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
@@ -43,6 +41,7 @@ fn as_postgres() -> ExitCode {
     let status = Command::new("setpriv")
         .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
         .arg(std::env::current_exe().expect("this program"))
+        .args(std::env::args_os().skip(1))
         .current_dir("/tmp")
         .env("HOME", "/tmp")
         .status()
@@ -54,138 +53,14 @@ fn as_postgres() -> ExitCode {
     }
 }
 
-/// Ports of 127.0.0.1 that nobody uses.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
-    held.map(|listener| listener.local_addr().expect("its address").port())
-}
-
-/// A node of the cluster, in this process.
-struct Node {
-    name: NodeName,
-    port: u16,
-    instance: Instance,
-    shown: watch::Receiver<Arc<api::Served>>,
-    handle: Handle,
-    task: tokio::task::JoinHandle<agent::Ended>,
-}
-
-async fn start(root: &Path, store: &MemoryStore, keys: &Keys, name: &str, port: u16) -> Node {
-    let name = NodeName::new(name).expect("a plain name");
-    let dir = root.join(name.as_str());
-    let exe = std::env::current_exe().expect("this program");
-    let mut options =
-        postgres::Options::new(name.clone(), dir.join("data"), dir.join("state"), exe);
-    options.guard_args = vec!["guard".into()];
-    options.port = port;
-    options.superuser = Login::new("postgres", "super");
-    options.replication = Login::new("replicator", "rep");
-    options.rewind = Login::new("rewind", "rew");
-    options.pg_hba = vec![
-        "local all all trust".into(),
-        "host all all 127.0.0.1/32 trust".into(),
-    ];
-    options.parameters.insert("fsync".into(), "on".into());
-    let instance = Instance::open(options).expect("an instance");
-    let (served, shown) = watch::channel(Arc::new(api::Served::new("test", name.clone())));
-    let store: Arc<dyn Store> = Arc::new(store.handle());
-    let register = api::v1::Register {
-        name: Some(name.clone()),
-        host: "127.0.0.1".into(),
-        port,
-        api_url: "http://127.0.0.1:1".into(),
-        identity: name.to_string(),
-        priority: None,
-        quorum: None,
-        witness: false,
-        ahead: false,
-    };
-    api::register(store.as_ref(), keys, "test", &register)
-        .await
-        .expect("registered");
-    let (agent, handle) = Agent::start(Options {
-        name: name.clone(),
-        keys: keys.clone(),
-        store,
-        instance: instance.clone(),
-        state_dir: dir.join("state"),
-        host: "127.0.0.1".into(),
-        port,
-        api_url: "http://127.0.0.1:1/patroni".into(),
-        identity: name.to_string(),
-        tags: serde_json::Map::from_iter([("zone".to_owned(), name.as_str().into())]),
-        bootstrap: ConfigRecord::default(),
-        post_bootstrap: Vec::new(),
-        scope: "test".to_owned(),
-        callbacks: agent::Programs::new(),
-        served,
-        errands: tokio::sync::mpsc::channel(1).1,
-        holds: Arc::new(agent::Holds::open(&dir.join("state")).expect("no word was given")),
-        token: api::Token::derive(b"test"),
-        client: api::client::Client::default(),
-        keeper_on: tokio::runtime::Handle::current(),
-    })
-    .expect("an agent");
-    let task = tokio::spawn(agent.run());
-    Node {
-        name,
-        port,
-        instance,
-        shown,
-        handle,
-        task,
-    }
-}
-
-impl Node {
-    fn state(&self) -> Option<ha::NodeState> {
-        self.shown
-            .borrow()
-            .decision
-            .as_ref()
-            .map(|decision| decision.state)
-    }
-
-    fn is_open_primary(&self) -> bool {
-        let served = self.shown.borrow();
-        matches!(served.me.as_ref().map(|me| &me.postgres), Some(Postgres::Primary(it)) if it.open)
-    }
-
-    fn psql(&self, sql: &str) -> Option<String> {
-        let output = Command::new("psql")
-            .args(["-X", "-At", "-h", "127.0.0.1", "-U", "postgres", "-p"])
-            .arg(self.port.to_string())
-            .args(["-c", sql, "postgres"])
-            .env("PGCONNECT_TIMEOUT", "2")
-            .output()
-            .ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
-    fn kill_postmaster(&self) {
-        let pid = std::fs::read_to_string(self.instance.options().data_dir.join("postmaster.pid"))
-            .expect("a pid file");
-        let pid = pid.lines().next().and_then(|line| line.parse().ok());
-        let pid = pid.and_then(rustix::process::Pid::from_raw);
-        let kill = rustix::process::Signal::KILL;
-        let _ = rustix::process::kill_process(pid.expect("a pid"), kill);
-    }
-}
-
-async fn until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    println!("{what}: {:?}", began.elapsed());
-    began.elapsed()
-}
-
+/// All, or those whose part of the name is given.
 async fn stories() -> bool {
+    let named = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
+    let wanted = |name: &str| {
+        named
+            .as_ref()
+            .is_none_or(|part| name.contains(part.as_str()))
+    };
     if std::env::var_os("RUST_LOG").is_some() {
         tracing_subscriber::fmt()
             .with_max_level(tracing::Level::DEBUG)
@@ -197,13 +72,24 @@ async fn stories() -> bool {
     }
     let root: PathBuf = std::env::temp_dir().join(format!("sf-{}", std::process::id()));
     std::fs::create_dir_all(&root).expect("a directory");
+    let limit = Duration::from_secs(30);
+    if wanted("standbys_behind_a_standby") {
+        cascade::standbys_behind_a_standby(&root.join("cascade"), limit).await;
+    }
+    if wanted("a_pair") {
+        a_pair(&root, limit).await;
+    }
+    let _ = std::fs::remove_dir_all(&root);
+    true
+}
+
+async fn a_pair(root: &Path, limit: Duration) {
     let store = MemoryStore::new();
     let keys = Keys::new("service", "test");
-    let limit = Duration::from_secs(30);
     let [port_a, port_b] = free_ports();
-    let a = start(&root, &store, &keys, "a", port_a).await;
+    let a = start(root, &store, &keys, "a", port_a).await;
     until("a founds the cluster", limit, || a.is_open_primary()).await;
-    let b = start(&root, &store, &keys, "b", port_b).await;
+    let b = start(root, &store, &keys, "b", port_b).await;
     until("b is a synchronous standby", limit, || {
         a.state() == Some(ha::NodeState::Primary) && b.state() == Some(ha::NodeState::Standby)
     })
@@ -243,9 +129,7 @@ async fn stories() -> bool {
     leader.handle.stop(agent::StopOrder::InOrder);
     let ended = tokio::time::timeout(limit, leader.task).await;
     println!("{} ended: {ended:?}", leader.name);
-    a_lost_cluster_is_not_begun_anew(&root, limit).await;
-    let _ = std::fs::remove_dir_all(&root);
-    true
+    a_lost_cluster_is_not_begun_anew(root, limit).await;
 }
 
 /// The leader `b` dies while its settings can't be read: `a` takes over by those that it knew.

@@ -1,0 +1,126 @@
+//! Tags: a standby behind a standby, copies of a standby, and a circle.
+
+use crate::node::{Node, free_ports, tagged, until};
+use serde_json::json;
+use std::path::Path;
+use std::time::Duration;
+use store::MemoryStore;
+use store::layout::Keys;
+
+/// Patroni: Configuration | tag `replicatefrom` | works: by way of that standby while it streams from the leader itself,
+///   else from the leader; no commit waits for a standby behind another; tags in a circle count for nothing
+/// Patroni: Configuration | tag `clonefrom` | works: base backups are made of such a standby; programs of
+///   `create_replica_methods` are told of the leader
+pub(crate) async fn standbys_behind_a_standby(root: &Path, limit: Duration) {
+    let store = MemoryStore::new();
+    let keys = Keys::new("service", "cascade");
+    let ports: [u16; 4] = free_ports();
+    let start = async |name: &str, port: usize, tags: serde_json::Value| {
+        tagged(root, &store, &keys, name, ports[port], &tags).await
+    };
+    let a = start("a", 0, json!({})).await;
+    until("a founds the cluster", limit, || a.is_open_primary()).await;
+    let b = start("b", 1, json!({"clonefrom": true})).await;
+    until("b counts", limit, || counted(&a).contains('b')).await;
+    until("b offers itself", limit, || serves(&store, &keys, "b")).await;
+    a.psql("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+        .expect("a row");
+    let c = start("c", 2, json!({"replicatefrom": "b"})).await;
+    until("c streams from b", limit, || streams(&b, "c")).await;
+    let label = c.instance.options().data_dir.join("backup_label.old");
+    let label = std::fs::read_to_string(label).expect("c is a base backup");
+    assert!(label.contains("BACKUP FROM: standby"), "{label}");
+    a.psql("INSERT INTO t VALUES (2)").expect("a row");
+    until("what a writes arrives at c", limit, || rows(&c) == 2).await;
+    assert!(!streams(&a, "c"));
+    assert!(!counted(&a).contains('c'), "{}", counted(&a));
+    until("c is a standby", limit, || {
+        c.state() == Some(ha::NodeState::Standby)
+    })
+    .await;
+    the_leader_keeps_no_wal_for_one_that_streams_elsewhere(&a, limit).await;
+    let d = start("d", 3, json!({"replicatefrom": "a"})).await;
+    until("d streams from a, which leads", limit, || streams(&a, "d")).await;
+
+    a.kill_postmaster();
+    until("b leads", limit, || b.is_open_primary()).await;
+    b.psql("INSERT INTO t VALUES (3)").expect("a row");
+    until("c has it, from b itself", limit, || {
+        rows(&c) == 3 && streams(&b, "c")
+    })
+    .await;
+    until("d streams from a, which leads no more", limit, || {
+        streams(&a, "d") && !streams(&b, "d")
+    })
+    .await;
+    assert!(!counted(&b).contains('d'), "{}", counted(&b));
+
+    // d's agent hangs, so d streams on from whoever lets it. What it gets must be of the epoch that its note names.
+    d.task.abort();
+    b.kill_postmaster();
+    until("another leads", limit, || {
+        a.is_open_primary() || c.is_open_primary()
+    })
+    .await;
+    let leader = if a.is_open_primary() { &a } else { &c };
+    until("a gives d no WAL of the new epoch", limit, || {
+        let slot = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'd_e2'";
+        a.psql(slot).as_deref() == Some("0")
+    })
+    .await;
+    leader.psql("INSERT INTO t VALUES (4)").expect("a row");
+    assert_eq!(rows(&d), 3);
+    let timeline = "SELECT max(received_tli) FROM pg_stat_wal_receiver WHERE received_tli > 2";
+    assert_eq!(d.psql(timeline).as_deref(), Some(""));
+    d.instance
+        .stop(postgres::Stop::Immediate, limit)
+        .await
+        .expect("stopped");
+    for node in [b, c, a] {
+        node.handle.stop(agent::StopOrder::AtOnce);
+        let ended = tokio::time::timeout(limit, node.task).await;
+        println!("{} ended: {ended:?}", node.name);
+    }
+}
+
+/// Who streams from a node's leader by a slot that nobody uses would keep all WAL there for ever.
+async fn the_leader_keeps_no_wal_for_one_that_streams_elsewhere(a: &Node, limit: Duration) {
+    let begin = "SELECT restart_lsn FROM pg_replication_slots WHERE slot_name LIKE 'c\\_e%'";
+    let at = a.psql(begin);
+    until("c's slot on the leader moves on", limit, || {
+        a.psql("INSERT INTO t SELECT 4 FROM generate_series(1, 10); DELETE FROM t WHERE n = 4");
+        let now = a.psql(begin);
+        now.is_some_and(|lsn| !lsn.is_empty()) && a.psql(begin) != at
+    })
+    .await;
+}
+
+fn streams(source: &Node, name: &str) -> bool {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' \
+         AND application_name LIKE '{name}\\_e%'"
+    );
+    source.psql(&sql).as_deref() == Some("1")
+}
+
+fn counted(leader: &Node) -> String {
+    leader
+        .psql("SHOW synchronous_standby_names")
+        .unwrap_or_default()
+}
+
+fn rows(node: &Node) -> usize {
+    let count = node.psql("SELECT count(*) FROM t");
+    count.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn serves(store: &MemoryStore, keys: &Keys, name: &str) -> bool {
+    use store::Store as _;
+    let view = store.view(keys.prefix());
+    let snapshot = view.borrow();
+    let name = ha::NodeName::new(name).expect("a plain name");
+    let cluster = store::layout::read_cluster(keys, &snapshot).expect("readable");
+    let epoch = cluster.current_epoch();
+    let member = cluster.members.get(&name);
+    member.is_some_and(|member| member.ties.serves == Some(epoch))
+}

@@ -1,0 +1,167 @@
+//! A node of the cluster in this process: its agent, its Postgres, and what is asked of them.
+
+use agent::{Agent, Handle, Options};
+use ha::{NodeName, Postgres};
+use postgres::{Instance, Login};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::layout::{ConfigRecord, Keys};
+use store::{MemoryStore, Store};
+use tokio::sync::watch;
+
+/// Ports of 127.0.0.1 that nobody uses.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("its address").port())
+}
+
+/// A node of the cluster, in this process.
+pub(crate) struct Node {
+    pub(crate) name: NodeName,
+    pub(crate) port: u16,
+    pub(crate) instance: Instance,
+    pub(crate) shown: watch::Receiver<Arc<api::Served>>,
+    pub(crate) handle: Handle,
+    pub(crate) task: tokio::task::JoinHandle<agent::Ended>,
+}
+
+pub(crate) async fn start(
+    root: &Path,
+    store: &MemoryStore,
+    keys: &Keys,
+    name: &str,
+    port: u16,
+) -> Node {
+    let zone = serde_json::json!({ "zone": name });
+    tagged(root, store, keys, name, port, &zone).await
+}
+
+/// The same with these tags.
+pub(crate) async fn tagged(
+    root: &Path,
+    store: &MemoryStore,
+    keys: &Keys,
+    name: &str,
+    port: u16,
+    tags: &serde_json::Value,
+) -> Node {
+    let name = NodeName::new(name).expect("a plain name");
+    let dir = root.join(name.as_str());
+    let exe = std::env::current_exe().expect("this program");
+    let mut options =
+        postgres::Options::new(name.clone(), dir.join("data"), dir.join("state"), exe);
+    options.guard_args = vec!["guard".into()];
+    options.port = port;
+    options.superuser = Login::new("postgres", "super");
+    options.replication = Login::new("replicator", "rep");
+    options.rewind = Login::new("rewind", "rew");
+    options.pg_hba = vec![
+        "local all all trust".into(),
+        "host all all 127.0.0.1/32 trust".into(),
+    ];
+    options.parameters.insert("fsync".into(), "on".into());
+    let instance = Instance::open(options).expect("an instance");
+    let (served, shown) = watch::channel(Arc::new(api::Served::new("test", name.clone())));
+    let store: Arc<dyn Store> = Arc::new(store.handle());
+    let register = api::v1::Register {
+        name: Some(name.clone()),
+        host: "127.0.0.1".into(),
+        port,
+        api_url: "http://127.0.0.1:1".into(),
+        identity: name.to_string(),
+        priority: None,
+        quorum: None,
+        witness: false,
+        ahead: false,
+    };
+    api::register(store.as_ref(), keys, "test", &register)
+        .await
+        .expect("registered");
+    let (agent, handle) = Agent::start(Options {
+        name: name.clone(),
+        keys: keys.clone(),
+        store,
+        instance: instance.clone(),
+        state_dir: dir.join("state"),
+        host: "127.0.0.1".into(),
+        port,
+        api_url: "http://127.0.0.1:1/patroni".into(),
+        identity: name.to_string(),
+        tags: tags.as_object().cloned().unwrap_or_default(),
+        bootstrap: ConfigRecord::default(),
+        post_bootstrap: Vec::new(),
+        scope: "test".to_owned(),
+        callbacks: agent::Programs::new(),
+        served,
+        errands: tokio::sync::mpsc::channel(1).1,
+        holds: Arc::new(agent::Holds::open(&dir.join("state")).expect("no word was given")),
+        token: api::Token::derive(b"test"),
+        client: api::client::Client::default(),
+        keeper_on: tokio::runtime::Handle::current(),
+    })
+    .expect("an agent");
+    let task = tokio::spawn(agent.run());
+    Node {
+        name,
+        port,
+        instance,
+        shown,
+        handle,
+        task,
+    }
+}
+
+impl Node {
+    pub(crate) fn state(&self) -> Option<ha::NodeState> {
+        self.shown
+            .borrow()
+            .decision
+            .as_ref()
+            .map(|decision| decision.state)
+    }
+
+    pub(crate) fn is_open_primary(&self) -> bool {
+        let served = self.shown.borrow();
+        matches!(served.me.as_ref().map(|me| &me.postgres), Some(Postgres::Primary(it)) if it.open)
+    }
+
+    pub(crate) fn psql(&self, sql: &str) -> Option<String> {
+        let output = Command::new("psql")
+            .args(["-X", "-At", "-h", "127.0.0.1", "-U", "postgres", "-p"])
+            .arg(self.port.to_string())
+            .args(["-c", sql, "postgres"])
+            .env("PGCONNECT_TIMEOUT", "2")
+            .output()
+            .ok()?;
+        output
+            .status
+            .success()
+            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    pub(crate) fn kill_postmaster(&self) {
+        let pid = std::fs::read_to_string(self.instance.options().data_dir.join("postmaster.pid"))
+            .expect("a pid file");
+        let pid = pid.lines().next().and_then(|line| line.parse().ok());
+        let pid = pid.and_then(rustix::process::Pid::from_raw);
+        let kill = rustix::process::Signal::KILL;
+        let _ = rustix::process::kill_process(pid.expect("a pid"), kill);
+    }
+}
+
+pub(crate) async fn until(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> bool,
+) -> Duration {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("{what}: {:?}", began.elapsed());
+    began.elapsed()
+}
