@@ -69,6 +69,12 @@ impl Prepared {
         }
     }
 
+    /// Another text that stands for this one on the server. `types`: of the parameters, as they came.
+    pub(crate) fn with_text(self, text: &std::ffi::CStr, types: &[u8]) -> Self {
+        let body = [text.to_bytes_with_nul(), types].concat().into();
+        Self { body, ..self }
+    }
+
     pub(crate) fn is(&self, body: &[u8]) -> bool {
         *self.body == *body
     }

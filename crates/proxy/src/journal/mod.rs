@@ -23,6 +23,16 @@ pub(crate) struct Journal {
     pins: Pins,
 }
 
+/// What a server shows of a session.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    pub(crate) pins: Pins,
+    /// All that were set since the login, custom ones aside: the SQL that sets them again.
+    pub(crate) settings: Settings,
+    /// All that SQL has prepared: the SQL that did.
+    pub(crate) prepared: BTreeMap<Box<str>, Box<[u8]>>,
+}
+
 #[derive(Debug, Default)]
 struct Frame {
     savepoint: Option<Box<str>>,
@@ -49,6 +59,10 @@ impl Journal {
 
     pub(crate) fn has_prepared(&self) -> bool {
         !self.prepared.is_empty()
+    }
+
+    pub(crate) fn has_prepared_as(&self, name: &str) -> bool {
+        self.prepared.contains_key(name)
     }
 
     pub(crate) fn pins(&self) -> Pins {
@@ -143,6 +157,28 @@ impl Journal {
             true => drop(settings.remove(&name)),
             false => drop(settings.insert(name, sql)),
         }
+    }
+
+    /// Outside of any transaction the server was asked for everything that it shows of the session.
+    pub(crate) fn observed(&mut self, observed: Observed) {
+        self.pins = self.pins.seen(observed.pins);
+        let known = |name: &str| observed.prepared.contains_key(name);
+        self.prepared.retain(|name, _| known(name));
+        for (name, sql) in observed.prepared {
+            self.prepared.entry(name).or_insert(sql);
+        }
+        let settings = &observed.settings;
+        // Custom ones are not shown.
+        let gone = |name: &str| !name.contains('.') && !settings.contains_key(name);
+        let changed = |name: &str| self.settings.get(name) != settings.get(name);
+        if !settings.keys().any(|name| changed(name))
+            && !self.settings.keys().any(|name| gone(name))
+        {
+            return;
+        }
+        let known = Arc::make_mut(&mut self.settings);
+        known.retain(|name, _| !gone(name));
+        known.extend(observed.settings);
     }
 
     fn config(&mut self, call: &ConfigCall, parameters: &[Option<Box<[u8]>>]) {

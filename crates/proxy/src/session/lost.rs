@@ -7,7 +7,7 @@ use super::ledger::Asked;
 use super::mind::Mind;
 use super::standin::{StandIn, say, tell};
 use crate::errors;
-use crate::sql::Phase;
+use crate::sql::{Phase, Pin, Pins};
 use wire::Copying;
 use wire::backend::{Message, Report, TransactionStatus};
 
@@ -18,6 +18,15 @@ pub(super) struct Moment {
     pub(super) copying: Option<Copying>,
     /// A message of the server is half passed on, or one that was due can't be passed on any more.
     pub(super) cut: bool,
+}
+
+impl Moment {
+    /// Between two transactions, with nothing under way.
+    pub(super) const IDLE: Self = Self {
+        status: TransactionStatus::Idle,
+        copying: None,
+        cut: false,
+    };
 }
 
 /// How the session goes on.
@@ -50,6 +59,10 @@ impl Mind {
         }
         if unknown {
             return Outcome::End(errors::unknown_outcome());
+        }
+        let opaque = std::mem::take(&mut self.opaque);
+        if opaque && asked.is_empty() && phase == Phase::Outside {
+            self.journal.pin(Pins::default().with(Pin::NotUnderstood));
         }
         let pins = self.journal.pins();
         if !pins.is_empty() {

@@ -19,6 +19,8 @@ use wire::{Malformed, Origin, Reply, Violation, backend};
 
 /// A statement that does not exist is closed to get an answer that has no effect.
 const NOTHING: &CStr = c"standfast_nothing";
+/// In place of a DEALLOCATE of a statement that others use too; it takes nothing from anybody.
+const KEEP: &CStr = c"DISCARD PLANS";
 
 /// See the module.
 #[derive(Debug)]
@@ -33,6 +35,9 @@ pub(super) struct Mind {
     pub(super) unnamed: Option<Arc<Prepared>>,
     pub(super) unnamed_here: bool,
     portals: HashMap<Box<[u8]>, Bound>,
+    /// Something was asked for that may have done more to the session than its text says, and the
+    /// server was not asked what that was.
+    pub(super) opaque: bool,
     /// Parameters that were reported since the server was last ready.
     reported: Vec<Box<[u8]>>,
 }
@@ -85,6 +90,7 @@ impl Mind {
             unnamed: None,
             unnamed_here: false,
             portals: HashMap::new(),
+            opaque: false,
             reported: Vec::new(),
         }
     }
@@ -117,7 +123,7 @@ impl Mind {
         match frame.tag() {
             Tag::Query => {
                 server.session.sent(frame, Origin::Client)?;
-                self.query(frame, server);
+                return self.query(frame, server);
             }
             Tag::Parse => return self.parse(frame, server),
             Tag::Bind => return self.bind(frame, server),
@@ -136,6 +142,7 @@ impl Mind {
             Tag::FunctionCall => {
                 server.session.sent(frame, Origin::Client)?;
                 let unread = Reading::too_long();
+                self.opaque = true;
                 self.ledger.ask().read(&unread, None);
                 self.ledger.end(false);
             }
@@ -147,15 +154,35 @@ impl Mind {
         Ok(Plan::default())
     }
 
-    fn query(&mut self, frame: &frontend::Frame<'_>, server: &Server) {
+    fn query(&mut self, frame: &frontend::Frame<'_>, server: &Server) -> Result<Plan, Wrong> {
         let reading = match frame.body().split_last() {
             Some((0, text)) if frame.is_whole() => Reading::of(text, is_standard(server)),
             _ => Reading::too_long(),
         };
         self.unnamed = None;
         self.journal.pin(reading.pins);
+        self.opaque |= reading.opaque;
+        let mut plan = Plan::default();
+        if self.deallocates_shared(&reading) {
+            let mut instead = Vec::new();
+            Message::Query(KEEP).encode(&mut instead)?;
+            plan.instead = Some(instead);
+        }
         self.ledger.ask().read(&reading, None);
         self.ledger.end(false);
+        Ok(plan)
+    }
+
+    /// Whether it is a DEALLOCATE of a statement that the protocol has prepared, which has another
+    /// name on the server and is not this client's alone.
+    fn deallocates_shared(&self, reading: &Reading) -> bool {
+        let [(0, Deed::Deallocate(name))] = &reading.deeds[..] else {
+            return false;
+        };
+        reading.statements == 1
+            && self.renames()
+            && !self.journal.has_prepared_as(name)
+            && self.lookup(name.as_bytes()).is_some()
     }
 
     fn execute(&mut self, portal: &CStr) {
@@ -168,9 +195,13 @@ impl Mind {
             }) => {
                 asked.read(&prepared.reading, values.as_ref());
                 self.journal.pin(prepared.reading.pins);
+                self.opaque |= prepared.reading.opaque;
             }
             // One that SQL has declared, or of a statement too long to be kept.
-            _ => asked.read(&Reading::too_long(), None),
+            _ => {
+                asked.read(&Reading::too_long(), None);
+                self.opaque = true;
+            }
         }
     }
 
@@ -189,6 +220,9 @@ impl Mind {
         let standard = is_standard(server);
         if name.is_empty() {
             server.session.sent(frame, Origin::Client)?;
+            if let Some(plan) = self.parse_deallocate(body, standard)? {
+                return Ok(plan);
+            }
             let known = self.unnamed.as_ref().filter(|known| known.is(body));
             let prepared = match known {
                 Some(known) => Arc::clone(known),
@@ -233,6 +267,25 @@ impl Mind {
         tell(server, &instead, Origin::Client)?;
         plan.instead = Some(instead);
         Ok(plan)
+    }
+
+    /// The same as in [`Self::query`], by the protocol and without a name.
+    fn parse_deallocate(&mut self, body: &[u8], standard: bool) -> Result<Option<Plan>, Wrong> {
+        let asked = Prepared::alone(body, standard);
+        if !self.deallocates_shared(&asked.reading) {
+            return Ok(None);
+        }
+        let (_, types) = text(body)?;
+        let kept = asked.with_text(KEEP, types);
+        let mut instead = Vec::new();
+        kept.parse(b"", &mut instead);
+        self.unnamed = Some(Arc::new(kept));
+        self.unnamed_here = true;
+        self.ledger.ask().expect(Expect::Passed);
+        Ok(Some(Plan {
+            instead: Some(instead),
+            ..Plan::default()
+        }))
     }
 
     fn bind(&mut self, frame: &frontend::Frame<'_>, server: &mut Server) -> Result<Plan, Wrong> {
@@ -390,7 +443,7 @@ impl Mind {
         let body = bytes.get(5..).unwrap_or_default();
         match tag {
             Tag::ParseComplete | Tag::CloseComplete => return self.met(),
-            Tag::CommandComplete => self.completed(body, server),
+            Tag::CommandComplete => return self.completed(body, server),
             Tag::PortalSuspended => {
                 // It may go on, and then it is counted as another one.
                 let _ = self.ledger.current().completed().count();
@@ -440,22 +493,30 @@ impl Mind {
         }
     }
 
-    fn completed(&mut self, body: &[u8], server: &mut Server) {
+    fn completed(&mut self, body: &[u8], server: &mut Server) -> Fate {
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
         if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
             self.statements.clear();
             server.known.clear();
         }
         let mut told = false;
+        let mut fate = Fate::Forward;
         let deeds: Vec<_> = self.ledger.current().completed().collect();
         for (deed, values) in deeds {
             let values = values.unwrap_or_else(|| Arc::from([]));
             self.journal.done(&deed, &values);
             told |= matches!(deed, Deed::RollbackTo(_));
+            if let Deed::Deallocate(name) = &deed {
+                self.statements.remove(name.as_bytes());
+                if tag == KEEP.to_bytes() {
+                    fate = Fate::Instead(b"C\0\0\0\x0fDEALLOCATE\0".to_vec());
+                }
+            }
         }
         if !told {
             self.journal.tag(tag);
         }
+        fate
     }
 
     fn ready(&mut self, failed: bool, server: &Server) {
@@ -470,8 +531,11 @@ impl Mind {
             let (Some(value), Ok(text)) = (value, std::str::from_utf8(&name)) else {
                 continue;
             };
+            let own = server.own.get(&name) == Some(value);
+            if text == "session_authorization" && !own {
+                self.journal.pin(Pins::default().with(Pin::Authorization));
+            }
             if is_setting(text) {
-                let own = server.own.get(&name) == Some(value);
                 self.journal.reported(text, value, own);
             }
         }

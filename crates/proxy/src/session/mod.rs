@@ -8,6 +8,7 @@ mod greet;
 mod ledger;
 mod lost;
 mod mind;
+mod probe;
 mod pump;
 mod standin;
 
@@ -18,9 +19,9 @@ use crate::cancel::Key;
 use crate::errors;
 use crate::net::{Inbox, Outbox, Stream};
 use crate::options::PoolMode;
-use crate::pool::{Parameters, Permit, Pool, Server, Startup};
+use crate::pool::{Parameters, Permit, Pool, Refusal, Server, Startup};
 use attach::{Attached, Unattached};
-use lost::Outcome;
+use lost::{Moment, Outcome};
 use mind::Mind;
 use pump::Stopped;
 use standin::{Next, StandIn, tell};
@@ -87,6 +88,14 @@ impl Conversation {
             self.aim(None).await;
             self.told = Arc::clone(&server.parameters);
             match stopped {
+                Stopped::Opaque => match self.look_behind(server, permit).await {
+                    Ok(kept) => attached = kept,
+                    Err(_) => {
+                        if let Some(ending) = self.lose(Moment::IDLE) {
+                            return self.say_goodbye(ending).await;
+                        }
+                    }
+                },
                 Stopped::Idle => self.give_back(server, permit),
                 Stopped::Held if self.mind.is_tied() => {
                     // It can be rebuilt, and will be wherever the primary is then.
@@ -100,9 +109,7 @@ impl Conversation {
                 }
                 Stopped::Lost(moment) => {
                     drop((server, permit));
-                    self.mind.detached();
-                    let outcome = self.mind.lose(moment, self.outbox.room());
-                    if let Some(ending) = self.lost(outcome) {
+                    if let Some(ending) = self.lose(moment) {
                         return self.say_goodbye(ending).await;
                     }
                 }
@@ -115,8 +122,26 @@ impl Conversation {
         }
     }
 
-    fn lost(&mut self, outcome: Outcome) -> Option<Ending> {
-        match outcome {
+    /// Finds out what the session has become; gives the server back if it is needed no more.
+    async fn look_behind(
+        &mut self,
+        mut server: Box<Server>,
+        permit: Permit,
+    ) -> Result<Option<Attached>, Refusal> {
+        Box::pin(probe::look(&mut self.mind, &mut server)).await?;
+        if self.mind.is_tied() {
+            return Ok(Some(Attached { server, permit }));
+        }
+        Box::pin(probe::reset(&self.mind, &mut server)).await?;
+        self.mind.detached();
+        self.pool.put(*server);
+        drop(permit);
+        Ok(None)
+    }
+
+    fn lose(&mut self, moment: Moment) -> Option<Ending> {
+        self.mind.detached();
+        match self.mind.lose(moment, self.outbox.room()) {
             Outcome::Unnoticed | Outcome::Told => None,
             Outcome::StandIn(stand_in) => {
                 self.stand_in = Some(Box::new(stand_in));

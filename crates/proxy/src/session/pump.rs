@@ -29,6 +29,8 @@ pub(super) enum Stopped {
     Idle,
     /// The client wants something new, and just now there is no primary. The server is idle.
     Held,
+    /// Between two transactions, and nobody knows what the last one did to the session.
+    Opaque,
     Lost(Moment),
     /// The client has said goodbye.
     Left,
@@ -55,6 +57,9 @@ impl Conversation {
         loop {
             if let Err(stopped) = self.hear_server(server) {
                 return stopped;
+            }
+            if self.mind.opaque && self.is_settled(server) {
+                return Stopped::Opaque;
             }
             if self.is_to_wait(server) {
                 return Stopped::Held;
@@ -84,26 +89,26 @@ impl Conversation {
     /// Whether the client begins something new that is not for this server any more.
     fn is_to_wait(&self, server: &Server) -> bool {
         self.inbox.is_worth_reading()
-            && self.mind.ledger.is_empty()
             && self.mind.journal.pins().is_empty()
-            && self.inbox.cleared().is_empty()
-            && self.outbox.is_empty()
-            && server.inbox.is_empty()
-            && server.outbox.is_empty()
-            && server.session.idle().is_ok()
-            && !self.framer.within_message()
+            && self.is_settled(server)
             && self.shared.seen.borrow().primary.is_err()
     }
 
     /// Whether the server is needed no more.
     fn is_done(&self, server: &Server) -> bool {
-        !self.mind.is_tied()
-            && self.inbox.is_empty()
+        !self.mind.is_tied() && self.inbox.is_empty() && self.is_settled(server)
+    }
+
+    /// Whether everything that was asked is answered, and the answers are passed on.
+    fn is_settled(&self, server: &Server) -> bool {
+        self.mind.ledger.is_empty()
+            && self.inbox.cleared().is_empty()
             && self.outbox.is_empty()
             && server.inbox.is_empty()
             && server.outbox.is_empty()
-            && self.mind.ledger.is_empty()
+            && !server.has_ended
             && server.session.idle().is_ok()
+            && !self.framer.within_message()
     }
 
     /// Moves what can be moved; ready when something has come or all of it is gone.

@@ -67,6 +67,12 @@ pub(crate) enum Pin {
 pub(crate) struct Pins(u16);
 
 impl Pins {
+    /// What PostgreSQL's catalogs and views show of a session.
+    const VISIBLE: u16 = Pin::Temporary as u16
+        | Pin::Listening as u16
+        | Pin::AdvisoryLock as u16
+        | Pin::HeldCursor as u16;
+
     const ALL: [(Pin, &'static str); 12] = [
         (Pin::Temporary, "temporary objects"),
         (Pin::Listening, "channels that it listens on"),
@@ -99,6 +105,12 @@ impl Pins {
     #[must_use]
     pub(crate) fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Of those that a server can be asked for, these and no others.
+    #[must_use]
+    pub(crate) fn seen(self, seen: Self) -> Self {
+        Self((self.0 & !Self::VISIBLE) | seen.0)
     }
 
     pub(crate) fn is_empty(self) -> bool {

@@ -4,9 +4,11 @@
 //! **Invariant:** what is not understood is never taken for harmless: it counts as work that may
 //! commit, and, where it might change the session, as a reason to keep the session where it is.
 //!
-//! It does not know what became of a statement, or what functions do that a statement calls.
+//! It does not know what became of a statement, or what functions do that a statement calls: it says only
+//! which statements may call some.
 
 mod acts;
+mod calls;
 mod deed;
 mod set;
 mod token;
@@ -26,6 +28,8 @@ pub(crate) struct Reading {
     pub(crate) deeds: Vec<(u32, Deed)>,
     /// What the session may hold afterwards that belongs to one server.
     pub(crate) pins: Pins,
+    /// It may do more to the session than is seen here.
+    pub(crate) opaque: bool,
 }
 
 impl Reading {
@@ -36,6 +40,7 @@ impl Reading {
             acts: Acts::default().then(Act::Commit).then(Act::Work),
             deeds: Vec::new(),
             pins: Pins::default().with(Pin::TooLong),
+            opaque: true,
         }
     }
 
@@ -83,6 +88,7 @@ impl Reading {
         let found = deed::of(whole, tokens);
         self.acts = self.acts.then(found.act);
         self.pins = self.pins.union(found.pins);
+        self.opaque |= calls::is_opaque(tokens);
         self.deeds
             .extend(found.deeds.into_iter().map(|deed| (number, deed)));
     }

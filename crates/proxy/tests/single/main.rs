@@ -1,7 +1,10 @@
 //! The proxy in front of one real server.
 
+mod pair;
 mod server;
 
 mod failure;
+mod leaks;
+mod matrix;
 mod plain;
 mod pooling;

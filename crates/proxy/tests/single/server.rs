@@ -44,7 +44,7 @@ impl Server {
             &["-D", "data", "-U", "postgres", "-A", "trust", "-N"],
         )?;
         let data = server.host.directory().join("data");
-        let rules = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        let rules = "local all,replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         std::fs::write(data.join("pg_hba.conf"), rules)?;
         server.up()?;
         for name in ["app", "other"] {
@@ -54,12 +54,30 @@ impl Server {
         Ok(server)
     }
 
+    /// A standby of another one that streams from it.
+    pub(crate) fn copy_of(primary: &Self) -> Result<Self> {
+        let mut lab = Lab::new(Place::Loopback, &std::env::current_exe()?)?;
+        let host = lab.add_host("copy", 1)?;
+        let port = free_ports(1)?;
+        let copy = Self { host, lab, port };
+        let directory = primary.host.directory().display().to_string();
+        let source = format!(
+            "host={directory} port={} user=postgres application_name=copy",
+            primary.port
+        );
+        let words = ["-D", "data", "-d", &source, "-R", "-c", "fast", "--no-sync"];
+        copy.run("pg_basebackup", &words)?;
+        copy.up()?;
+        Ok(copy)
+    }
+
     pub(crate) fn up(&self) -> Result<()> {
         let directory = self.host.directory().display().to_string();
         let port = self.port;
         let options = format!(
             "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={directory} \
-             -c fsync=off -c password_encryption=scram-sha-256 -c max_prepared_transactions=5"
+             -c fsync=off -c password_encryption=scram-sha-256 -c max_prepared_transactions=5 \
+             -c max_connections=200"
         );
         let words = ["-D", "data", "-w", "-l", "log", "-o", &options, "start"];
         self.run("pg_ctl", &words).map(drop)
@@ -70,15 +88,31 @@ impl Server {
             .map(drop)
     }
 
+    /// The postmaster dies; what it has started is left to itself.
+    pub(crate) fn kill_postmaster(&self) -> Result<()> {
+        self.run("sh", &["-c", "kill -9 $(head -n 1 data/postmaster.pid)"])
+            .map(drop)
+    }
+
+    pub(crate) fn promote(&self) -> Result<()> {
+        self.run("pg_ctl", &["-D", "data", "-w", "promote"])
+            .map(drop)
+    }
+
     /// Runs SQL past the proxy, in the database `app`.
     pub(crate) fn psql(&self, sql: &str) -> Result<String> {
-        let directory = self.host.directory().display().to_string();
-        let port = self.port.to_string();
         let database = if sql.starts_with("create") {
             "postgres"
         } else {
             "app"
         };
+        self.sql(database, sql)
+    }
+
+    /// Runs SQL past the proxy, as superuser.
+    pub(crate) fn sql(&self, database: &str, sql: &str) -> Result<String> {
+        let directory = self.host.directory().display().to_string();
+        let port = self.port.to_string();
         let words = [
             "-h",
             &directory,
@@ -99,20 +133,8 @@ impl Server {
 
     /// A proxy in front of it.
     pub(crate) async fn proxy(&self, mode: PoolMode, limits: Limits) -> Result<Running> {
-        let users = format!("\"app\" \"{PASSWORD}\"\n\"other\" \"{PASSWORD}\"\n");
-        let options = Options {
-            listen: vec!["127.0.0.1:0".parse()?],
-            source: Source::Server(format!("127.0.0.1:{}", self.port)),
-            pool_mode: mode,
-            users: Users::parse(&users)?,
-            auth: AuthMethod::Scram,
-            on_lossy_failover: OnLossyFailover::default(),
-            limits,
-        };
-        let proxy = Proxy::start(options).await?;
-        let address = proxy.addresses()[0];
-        let task = tokio::spawn(proxy.run());
-        Ok(Running { address, task })
+        let source = Source::Server(format!("127.0.0.1:{}", self.port));
+        Running::start(source, mode, limits).await
     }
 
     /// Where a program of PostgreSQL's lies.
@@ -142,6 +164,23 @@ impl Server {
 }
 
 impl Running {
+    pub(crate) async fn start(source: Source, mode: PoolMode, limits: Limits) -> Result<Self> {
+        let users = format!("\"app\" \"{PASSWORD}\"\n\"other\" \"{PASSWORD}\"\n");
+        let options = Options {
+            listen: vec!["127.0.0.1:0".parse()?],
+            source,
+            pool_mode: mode,
+            users: Users::parse(&users)?,
+            auth: AuthMethod::Scram,
+            on_lossy_failover: OnLossyFailover::default(),
+            limits,
+        };
+        let proxy = Proxy::start(options).await?;
+        let address = proxy.addresses()[0];
+        let task = tokio::spawn(proxy.run());
+        Ok(Self { address, task })
+    }
+
     pub(crate) fn config(&self, user: &str) -> Config {
         let mut config = Config::new();
         config.host("127.0.0.1").port(self.address.port());

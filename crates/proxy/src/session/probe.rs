@@ -1,0 +1,127 @@
+//! What a session has become behind our back: its server is asked after statements that may have
+//! done more than they say.
+//!
+//! **Invariant:** a session whose server could not be asked counts as one that can't be moved.
+//!
+//! **Invariant:** in transaction mode nothing that a function has set, custom settings included,
+//! is there for the next client.
+//!
+//! It does not see custom settings that a function makes: no view of PostgreSQL's shows them.
+
+use super::mind::Mind;
+use crate::journal::{Observed, set_config_sql};
+use crate::pool::{Refusal, Server};
+use crate::sql::{Pin, Pins};
+use std::sync::Arc;
+use wire::Step;
+use wire::backend::{Message, Tag};
+
+/// Rows of a kind, a name and a value. Names are qualified: the session's `search_path` is its
+/// client's.
+const QUESTION: &[u8] = b"SELECT 'temporary', '', '' FROM pg_catalog.pg_my_temp_schema() AS own (id) \
+    WHERE id <> 0 AND (EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = id) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = id) \
+    OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = id)) \
+    UNION ALL SELECT 'listening', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+    UNION ALL SELECT 'lock', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
+    WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()) \
+    UNION ALL SELECT 'cursor', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+    UNION ALL SELECT 'prepared', name, statement FROM pg_catalog.pg_prepared_statements WHERE from_sql \
+    UNION ALL SELECT 'setting', 'role', pg_catalog.current_setting('role') \
+    WHERE pg_catalog.current_setting('role') <> 'none' \
+    UNION ALL SELECT 'setting', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
+    WHERE source = 'session'";
+
+/// Asks, and writes it down; between two transactions. An error: the server is lost.
+pub(super) async fn look(mind: &mut Mind, server: &mut Server) -> Result<(), Refusal> {
+    let seen = match ask(server).await {
+        Ok(seen) => seen,
+        Err(Refusal::Lost) => return Err(Refusal::Lost),
+        Err(Refusal::Error(_)) => None,
+    };
+    mind.opaque = false;
+    match seen {
+        Some(observed) => mind.journal.observed(observed),
+        None => mind.journal.pin(Pins::default().with(Pin::NotUnderstood)),
+    }
+    Ok(())
+}
+
+/// Takes all settings off a server that goes to somebody else, seen ones and others.
+pub(super) async fn reset(mind: &Mind, server: &mut Server) -> Result<(), Refusal> {
+    server.query(b"RESET ALL")?;
+    server.finish().await?;
+    // The role is no setting that RESET ALL resets.
+    let mut left = (**mind.journal.settings()).clone();
+    left.retain(|name, _| &**name == "role");
+    server.applied = Arc::new(left);
+    Ok(())
+}
+
+/// `None`: it said something that was not understood.
+async fn ask(server: &mut Server) -> Result<Option<Observed>, Refusal> {
+    server.query(QUESTION)?;
+    server.outbox.flush(&mut server.stream).await?;
+    let mut observed = Some(Observed::default());
+    while server.session.unanswered().next().is_some() {
+        let step = server.framer.next(server.inbox.unread());
+        let step = step.map_err(|_| Refusal::Lost)?;
+        let taken = step.taken();
+        match step {
+            Step::More { buffer_bytes } => {
+                server.inbox.want(buffer_bytes);
+                if server.inbox.fill(&mut server.stream).await? == 0 {
+                    return Err(Refusal::Lost);
+                }
+                continue;
+            }
+            Step::Part(_) => {}
+            Step::Message(frame) => {
+                server.session.received(&frame).map_err(|_| Refusal::Lost)?;
+                match frame.tag() {
+                    Tag::ErrorResponse => observed = None,
+                    // One that is not here as a whole has no row that could be read.
+                    Tag::DataRow => {
+                        let noted = match (&mut observed, frame.message()) {
+                            (Some(observed), Ok(Message::DataRow(row))) => {
+                                let row: Vec<_> = row.iter().flatten().collect();
+                                note(observed, &row).is_some()
+                            }
+                            _ => false,
+                        };
+                        observed = observed.filter(|_| noted);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        server.inbox.drop_unread(taken);
+    }
+    Ok(observed)
+}
+
+fn note(observed: &mut Observed, row: &[&[u8]]) -> Option<()> {
+    let [kind, name, value] = row else {
+        return None;
+    };
+    let name = std::str::from_utf8(name).ok()?;
+    match *kind {
+        b"setting" => {
+            let sql = set_config_sql(name.as_bytes(), value);
+            let name = name.to_ascii_lowercase();
+            observed.settings.insert(name.into(), sql);
+        }
+        b"prepared" => drop(observed.prepared.insert(name.into(), (*value).into())),
+        other => {
+            let pin = match other {
+                b"temporary" => Pin::Temporary,
+                b"listening" => Pin::Listening,
+                b"lock" => Pin::AdvisoryLock,
+                b"cursor" => Pin::HeldCursor,
+                _ => return None,
+            };
+            observed.pins = observed.pins.with(pin);
+        }
+    }
+    Some(())
+}

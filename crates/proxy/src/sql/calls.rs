@@ -1,0 +1,342 @@
+//! Whether a statement may do more to its session than its text shows: a function's body can make
+//! temporary objects, take locks and change settings.
+//!
+//! **Invariant:** a function counts as harmless only by its name on a list of PostgreSQL's own.
+//!
+//! It does not know views, triggers and defaults, which call functions that no statement names.
+
+use super::token::{Kind, Token};
+
+/// Statements whose effects depend on what is not in them, and those that take away what ties a
+/// session to its server.
+const OPAQUE: [&str; 7] = [
+    "call", "close", "create", "do", "drop", "execute", "unlisten",
+];
+
+/// Not functions, though a parenthesis follows. In alphabetical order.
+const KEYWORDS: [&str; 62] = [
+    "all",
+    "and",
+    "any",
+    "array",
+    "as",
+    "between",
+    "bit",
+    "by",
+    "case",
+    "cast",
+    "char",
+    "character",
+    "check",
+    "coalesce",
+    "conflict",
+    "cube",
+    "decimal",
+    "distinct",
+    "else",
+    "except",
+    "exists",
+    "extract",
+    "filter",
+    "float",
+    "from",
+    "greatest",
+    "group",
+    "grouping",
+    "having",
+    "in",
+    "intersect",
+    "interval",
+    "lateral",
+    "least",
+    "like",
+    "materialized",
+    "not",
+    "nullif",
+    "numeric",
+    "on",
+    "or",
+    "over",
+    "overlay",
+    "position",
+    "returning",
+    "rollup",
+    "row",
+    "select",
+    "sets",
+    "some",
+    "substring",
+    "then",
+    "time",
+    "timestamp",
+    "trim",
+    "union",
+    "using",
+    "values",
+    "varchar",
+    "when",
+    "where",
+    "within",
+];
+
+/// PostgreSQL's own that leave a session as it is, or whose effects are read elsewhere: those that
+/// people call most. In alphabetical order.
+const HARMLESS: [&str; 140] = [
+    "abs",
+    "age",
+    "array_agg",
+    "array_append",
+    "array_length",
+    "array_position",
+    "array_remove",
+    "array_to_json",
+    "array_to_string",
+    "avg",
+    "bit_and",
+    "bit_or",
+    "bool_and",
+    "bool_or",
+    "btrim",
+    "cardinality",
+    "ceil",
+    "ceiling",
+    "char_length",
+    "chr",
+    "clock_timestamp",
+    "concat",
+    "concat_ws",
+    "convert_from",
+    "convert_to",
+    "count",
+    "cume_dist",
+    "current_database",
+    "current_schema",
+    "current_schemas",
+    "current_setting",
+    "currval",
+    "date",
+    "date_bin",
+    "date_part",
+    "date_trunc",
+    "decode",
+    "dense_rank",
+    "div",
+    "encode",
+    "every",
+    "exp",
+    "first_value",
+    "floor",
+    "format",
+    "format_type",
+    "gen_random_uuid",
+    "generate_series",
+    "hashtext",
+    "initcap",
+    "json_agg",
+    "json_array_elements",
+    "json_build_array",
+    "json_build_object",
+    "json_object_agg",
+    "jsonb_agg",
+    "jsonb_array_elements",
+    "jsonb_array_length",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "jsonb_each",
+    "jsonb_object_agg",
+    "jsonb_path_query",
+    "jsonb_set",
+    "jsonb_strip_nulls",
+    "jsonb_typeof",
+    "lag",
+    "last_value",
+    "lastval",
+    "lead",
+    "left",
+    "length",
+    "ln",
+    "log",
+    "lower",
+    "lpad",
+    "ltrim",
+    "make_date",
+    "make_interval",
+    "make_timestamp",
+    "max",
+    "md5",
+    "min",
+    "mod",
+    "nextval",
+    "now",
+    "ntile",
+    "obj_description",
+    "octet_length",
+    "percentile_cont",
+    "pg_advisory_lock",
+    "pg_advisory_lock_shared",
+    "pg_advisory_xact_lock",
+    "pg_advisory_xact_lock_shared",
+    "pg_backend_pid",
+    "pg_get_constraintdef",
+    "pg_get_expr",
+    "pg_get_indexdef",
+    "pg_get_serial_sequence",
+    "pg_get_userbyid",
+    "pg_is_in_recovery",
+    "pg_notify",
+    "pg_relation_size",
+    "pg_size_pretty",
+    "pg_sleep",
+    "pg_table_is_visible",
+    "pg_total_relation_size",
+    "pg_try_advisory_lock",
+    "pg_try_advisory_lock_shared",
+    "pg_try_advisory_xact_lock",
+    "pg_typeof",
+    "power",
+    "quote_ident",
+    "quote_literal",
+    "random",
+    "rank",
+    "regexp_match",
+    "regexp_matches",
+    "regexp_replace",
+    "repeat",
+    "replace",
+    "reverse",
+    "right",
+    "round",
+    "row_number",
+    "row_to_json",
+    "rpad",
+    "rtrim",
+    "setval",
+    "sha256",
+    "sign",
+    "split_part",
+    "sqrt",
+    "string_agg",
+    "string_to_array",
+    "strpos",
+    "sum",
+    "to_char",
+    "to_json",
+    "to_jsonb",
+];
+
+/// Whether the session must be looked at behind it.
+pub(super) fn is_opaque(tokens: &[Token<'_>]) -> bool {
+    let Some(first) = tokens.first() else {
+        return false;
+    };
+    if OPAQUE.iter().any(|word| first.is(word)) {
+        return true;
+    }
+    let selects = first.is("select") || first.is("with");
+    tokens.iter().enumerate().any(|(at, token)| {
+        let called = tokens.get(at + 1).is_some_and(|next| next.is_sign(b'('));
+        // `SELECT … INTO` makes a table, in whatever schema comes first.
+        (selects && token.is("into") && !is_target(tokens, at))
+            || (called && is_name(token) && !is_listed(token) && !is_table(tokens, at))
+    })
+}
+
+fn is_name(token: &Token<'_>) -> bool {
+    matches!(token.kind, Kind::Word | Kind::Quoted)
+}
+
+fn is_listed(token: &Token<'_>) -> bool {
+    let Some(name) = token.name() else {
+        return false;
+    };
+    let keyword = token.kind == Kind::Word && KEYWORDS.binary_search(&name.as_str()).is_ok();
+    keyword || HARMLESS.binary_search(&name.as_str()).is_ok() || is_family(&name)
+}
+
+/// `to_date`, `pg_get_viewdef`, `has_table_privilege` and their like.
+fn is_family(name: &str) -> bool {
+    let families = [
+        "has_",
+        "json_",
+        "jsonb_",
+        "pg_get_",
+        "pg_stat_get_",
+        "regexp_",
+        "set_config",
+        "setseed",
+        "to_date",
+        "to_hex",
+        "to_number",
+        "to_reg",
+        "to_timestamp",
+        "to_tsquery",
+        "to_tsvector",
+        "transaction_timestamp",
+        "trunc",
+        "unnest",
+        "upper",
+        "uuid_generate",
+        "version",
+    ];
+    families.iter().any(|family| name.starts_with(family))
+}
+
+/// `INSERT INTO [schema.]name (`: a list of columns follows.
+fn is_table(tokens: &[Token<'_>], at: usize) -> bool {
+    let mut before = at;
+    while before >= 2 && tokens[before - 1].is_sign(b'.') {
+        before -= 2;
+    }
+    before > 0 && tokens[before - 1].is("into")
+}
+
+/// The INTO of an INSERT or a MERGE.
+fn is_target(tokens: &[Token<'_>], at: usize) -> bool {
+    at > 0 && (tokens[at - 1].is("insert") || tokens[at - 1].is("merge"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Reading;
+
+    #[test]
+    fn the_lists_are_sorted() {
+        assert!(KEYWORDS.is_sorted());
+        assert!(HARMLESS.is_sorted());
+    }
+
+    #[test]
+    fn what_may_do_more_than_it_shows_is_found() {
+        for (text, opaque) in [
+            ("select 1", false),
+            (
+                "select count(*), coalesce(a, 1) from t where b in (1, 2) and (c or d)",
+                false,
+            ),
+            (
+                "insert into t (a, b) values (now(), $1) on conflict (a) do update set b = 1",
+                false,
+            ),
+            ("insert into public.\"T\" (a) select max(b) from u", false),
+            ("with x as (select 1) insert into t select * from x", false),
+            ("update t set a = lower(b) where c = any($1)", false),
+            ("begin", false),
+            ("set work_mem = '1MB'", false),
+            ("select f()", true),
+            ("select public.f(1)", true),
+            ("select \"now\"(), \"Now\"()", true),
+            ("select * from f(1)", true),
+            ("insert into t (a) values (f(1))", true),
+            ("select 1 as a into x", true),
+            ("do $$ begin end $$", true),
+            ("call p()", true),
+            ("execute q", true),
+            ("create table x ()", true),
+            ("unlisten *", true),
+            ("select 1; select f()", true),
+        ] {
+            assert_eq!(Reading::of(text.as_bytes(), true).opaque, opaque, "{text}");
+        }
+    }
+}
