@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
+use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
@@ -193,7 +194,8 @@ fn configured(options: &CertificateOptions) -> Result<Current, CertificateError>
     let expires = chain.iter().filter_map(pem::expires).min();
     let mine = pem::certified(&options.certificate, &options.key, chain, &provider)?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        // Members speak 1.3; what is older is in the program for the proxy alone.
+        .with_protocol_versions(&[&TLS13])
         .map_err(CertificateError::Unusable)?;
     let builder = match (options.verify, &options.authority) {
         (VerifyClient::None, _) => builder.with_no_client_auth(),

@@ -6,13 +6,14 @@
 //!
 //! **Invariant:** a key that is wrong and one that is right look alike from outside.
 
+use crate::net::{Guise, dial};
+use crate::tls::ServerTls;
 use rand::TryRngCore as _;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use wire::Hidden;
 use wire::backend::CancelKey;
@@ -33,12 +34,17 @@ pub(crate) struct Slot {
     target: tokio::sync::Mutex<Option<Target>>,
     /// The client waits for a server and wants to no more.
     pub(crate) wanted: Notify,
+    /// The client's task, to have it look at what is new.
+    waker: Mutex<Option<Waker>>,
 }
 
 /// A server connection at work.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) address: String,
+    /// How the connection to it was made: a cancel is sent no less hidden.
+    pub(crate) tls: Arc<ServerTls>,
+    pub(crate) guise: Guise,
     pub(crate) process_id: u32,
     pub(crate) secret: Vec<u8>,
 }
@@ -67,12 +73,24 @@ impl Cancels {
                 secret,
                 target: tokio::sync::Mutex::new(None),
                 wanted: Notify::new(),
+                waker: Mutex::default(),
             });
             slots.insert(process_id, Arc::clone(&slot));
             return Some(Key {
                 cancels: Arc::clone(self),
                 slot,
             });
+        }
+    }
+
+    /// Has all clients' tasks look around.
+    pub(crate) fn wake_everybody(&self) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        for slot in slots.values() {
+            let waker = slot.waker.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(waker) = &*waker {
+                waker.wake_by_ref();
+            }
         }
     }
 
@@ -85,6 +103,12 @@ impl Cancels {
 }
 
 impl Slot {
+    /// Notes the task that calls it. It must be the task's own, not one of several futures in it.
+    pub(crate) async fn belongs_here(&self) {
+        let waker = std::future::poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+    }
+
     /// The client has got a server, or has none any more. Waits while a cancel is on its way.
     pub(crate) async fn aim(&self, target: Option<Target>) {
         *self.target.lock().await = target;
@@ -129,10 +153,12 @@ async fn send(target: &Target) -> std::io::Result<()> {
     }));
     let mut bytes = Vec::new();
     request.encode(&mut bytes).map_err(std::io::Error::other)?;
-    let mut stream = TcpStream::connect(&target.address).await?;
+    let dialled = dial(&target.address, &target.tls, target.guise).await;
+    let mut stream = dialled.map_err(std::io::Error::other)?;
     stream.write_all(&bytes).await?;
-    // The server closes when it has sent the signal.
-    let _ = stream.read(&mut [0; 8]).await?;
+    // The server closes when it has sent the signal; by TLS without a farewell.
+    let mut room = [0; 8];
+    let _ = std::future::poll_fn(|cx| stream.poll_read(cx, &mut room)).await;
     Ok(())
 }
 

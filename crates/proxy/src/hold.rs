@@ -3,14 +3,14 @@
 //! **Invariant:** their number and their bytes are bounded, and who leaves gives its place back.
 
 use crate::options::Limits;
+use crate::swap::Swap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// One for a proxy.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    clients_max: usize,
-    bytes_max: usize,
+    limits: Arc<Swap<Limits>>,
     clients: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -32,10 +32,9 @@ pub(crate) enum Full {
 }
 
 impl Hold {
-    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: Arc<Swap<Limits>>) -> Arc<Self> {
         Arc::new(Self {
-            clients_max: limits.hold_clients,
-            bytes_max: limits.hold_bytes,
+            limits,
             clients: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         })
@@ -47,8 +46,9 @@ impl Hold {
             let within = |now: usize| now.checked_add(more).filter(|sum| *sum <= most);
             counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
         };
-        add(&self.clients, 1, self.clients_max).map_err(Full::Clients)?;
-        if let Err(waiting) = add(&self.bytes, bytes, self.bytes_max) {
+        let limits = self.limits.load();
+        add(&self.clients, 1, limits.hold_clients).map_err(Full::Clients)?;
+        if let Err(waiting) = add(&self.bytes, bytes, limits.hold_bytes) {
             self.clients.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Bytes(waiting));
         }
@@ -72,11 +72,11 @@ mod tests {
 
     #[test]
     fn places_and_bytes_are_bounded_and_given_back() {
-        let hold = Hold::new(&Limits {
+        let hold = Hold::new(Arc::new(Swap::new(Limits {
             hold_clients: 2,
             hold_bytes: 10,
             ..Limits::default()
-        });
+        })));
         let first = hold.enter(6).unwrap();
         assert_eq!(hold.enter(5).err(), Some(Full::Bytes(6)));
         let second = hold.enter(4).unwrap();

@@ -31,7 +31,11 @@ mod auth;
 mod cancel;
 mod errors;
 mod net;
+mod swap;
+mod tls;
 
+pub use auth::{BadRule, Hba};
 pub use options::{AuthMethod, Limits, OnLossyFailover, Options, PoolMode, Source};
-pub use service::{Proxy, StartError};
+pub use service::{Handle, Place, Proxy, StartError, UnixSocket};
+pub use tls::{ClientTls, ServerTls, SslMode, TlsFiles, TlsFilesError};
 pub use users::{BadLine, Secret, Users};

@@ -2,6 +2,9 @@
 //!
 //! It is plain data: whoever makes it has read the files and opened the store.
 
+use crate::auth::Hba;
+use crate::service::UnixSocket;
+use crate::tls::{ClientTls, ServerTls};
 use crate::users::Users;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,12 +17,37 @@ use store::layout::Keys;
 pub struct Options {
     /// Where clients connect that want the primary.
     pub listen: Vec<SocketAddr>,
+    /// The same on this machine.
+    pub unix_sockets: Vec<UnixSocket>,
     pub source: Source,
     pub pool_mode: PoolMode,
     pub users: Users,
     pub auth: AuthMethod,
+    /// Rules of access; with them `auth` does not count.
+    pub hba: Option<Hba>,
+    pub client_tls: ClientTls,
+    pub server_tls: ServerTls,
     pub on_lossy_failover: OnLossyFailover,
     pub limits: Limits,
+}
+
+impl Options {
+    /// One that listens nowhere yet, with the defaults for the rest.
+    pub fn new(source: Source, users: Users) -> Self {
+        Self {
+            listen: Vec::new(),
+            unix_sockets: Vec::new(),
+            source,
+            pool_mode: PoolMode::default(),
+            users,
+            auth: AuthMethod::default(),
+            hba: None,
+            client_tls: ClientTls::default(),
+            server_tls: ServerTls::default(),
+            on_lossy_failover: OnLossyFailover::default(),
+            limits: Limits::default(),
+        }
+    }
 }
 
 /// From where the proxy knows which server is the primary.
@@ -51,6 +79,12 @@ pub enum AuthMethod {
     Md5,
     /// Not at all; the user must be listed all the same.
     Trust,
+    /// By a certificate whose common name is the user's.
+    Cert,
+    /// By being that user of this machine; by a Unix socket only.
+    Peer,
+    /// Nobody is let in.
+    Reject,
 }
 
 /// What becomes of sessions that were there before a failover that may have lost commits.

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
+use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -130,7 +131,8 @@ fn configured(options: &TrustOptions) -> Result<Arc<ClientConfig>, TrustError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier::new(options, &provider)?;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        // Members speak 1.3; what is older is in the program for the proxy alone.
+        .with_protocol_versions(&[&TLS13])
         .map_err(TrustError::Unusable)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));

@@ -1,8 +1,11 @@
 //! A client proves who it is.
 
+use super::hba::Hba;
+use super::peer::{Accounts, Peer};
 use super::{Broken, Credential, NoRandom, md5, next_message, nonce, random};
 use crate::net::{Inbox, Stream};
 use crate::options::AuthMethod;
+use crate::swap::Swap;
 use crate::users::{Secret, Users};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
@@ -10,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use subtle::ConstantTimeEq as _;
 use wire::backend::{Authentication, Message};
 use wire::frontend::{Frontend, SaslInitialResponse};
-use wire::scram::{Keys, Offer, SCRAM_SHA_256, Server, Verifier};
+use wire::scram::{Keys, Offer, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, Server, Verifier};
 use wire::{Framer, Hidden, Limits, List, Stage};
 
 /// As many as PostgreSQL makes for a verifier of its own.
@@ -21,12 +24,30 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 /// Knows the users.
 #[derive(Debug)]
 pub(crate) struct Gatekeeper {
-    users: Users,
-    method: AuthMethod,
+    rules: Swap<Rules>,
+    accounts: Accounts,
     /// Made from passwords, once each: it takes a while.
     verifiers: Mutex<HashMap<String, Verifier>>,
     /// What unknown users' salts are made from, so that they stay the same.
     seed: [u8; 32],
+}
+
+/// Who may come in, and how they must prove who they are.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pub(crate) users: Users,
+    pub(crate) method: AuthMethod,
+    pub(crate) hba: Option<Hba>,
+}
+
+/// Who wants to come in.
+#[derive(Debug)]
+pub(crate) struct Applicant<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) database: &'a str,
+    pub(crate) peer: Peer,
+    /// Of our certificate, where the client can bind SCRAM to it.
+    pub(crate) end_point: Option<&'a [u8]>,
 }
 
 /// Why a client was not let in.
@@ -37,6 +58,13 @@ pub(crate) enum NotLetIn {
     /// Unknown, or wrong: the client can't tell which.
     #[error("the password is wrong")]
     Wrong,
+    /// Before any password: the rules have no place for it.
+    #[error("no rule lets it in")]
+    NoRule,
+    #[error("a rule turns it away")]
+    Rejected,
+    #[error("its certificate or its account is somebody else's")]
+    SomebodyElse(&'static str),
     #[error("what the client said is no answer")]
     Nonsense,
     #[error(transparent)]
@@ -54,21 +82,28 @@ enum Asked {
 }
 
 impl Gatekeeper {
-    pub(crate) fn new(users: Users, method: AuthMethod) -> Result<Self, NoRandom> {
+    pub(crate) fn new(rules: Rules) -> Result<Self, NoRandom> {
         let mut seed = [0; 32];
         random(&mut seed)?;
         Ok(Self {
-            users,
-            method,
+            rules: Swap::new(rules),
+            accounts: Accounts::default(),
             verifiers: Mutex::default(),
             seed,
         })
     }
 
+    /// Other rules from now on. Who is in stays.
+    pub(crate) fn reload(&self, rules: Rules) {
+        self.rules.store(rules);
+        // They were made of passwords that may have changed.
+        self.known(HashMap::clear);
+    }
+
     /// Asks, hears and judges. The caller says AuthenticationOk.
     pub(crate) async fn verify(
         &self,
-        user: &str,
+        applicant: &Applicant<'_>,
         stream: &mut Stream,
         inbox: &mut Inbox,
     ) -> Result<Credential, NotLetIn> {
@@ -82,15 +117,25 @@ impl Gatekeeper {
             inbox,
             framer,
         };
-        match self.ask(user).await? {
-            Asked::Nothing => Ok(match self.users.secret(user) {
+        let rules = self.rules.load();
+        let user = applicant.user;
+        let method = match &rules.hba {
+            None => rules.method,
+            Some(hba) => {
+                let method = hba.method(&applicant.peer, user, applicant.database);
+                method.ok_or(NotLetIn::NoRule)?
+            }
+        };
+        let secret = rules.users.secret(user);
+        match self.ask(applicant, method, secret).await? {
+            Asked::Nothing => Ok(match secret {
                 Some(Secret::Password(password)) => Credential::Password(password.clone()),
                 Some(Secret::Md5(stored)) => Credential::Md5(stored.clone()),
                 Some(Secret::Scram(_)) => Credential::Nothing,
                 None => return Err(NotLetIn::Wrong),
             }),
             Asked::Scram(verifier, password) => {
-                let keys = scram(&mut talk, verifier).await?;
+                let keys = scram(&mut talk, verifier, applicant.end_point).await?;
                 // With a password other verifiers than ours can be met too.
                 Ok(password.map_or(Credential::Keys(keys), Credential::Password))
             }
@@ -101,11 +146,33 @@ impl Gatekeeper {
         }
     }
 
-    async fn ask(&self, user: &str) -> Result<Asked, NotLetIn> {
-        if self.method == AuthMethod::Trust {
-            return Ok(Asked::Nothing);
-        }
-        Ok(match (self.users.secret(user), self.method) {
+    async fn ask(
+        &self,
+        applicant: &Applicant<'_>,
+        method: AuthMethod,
+        secret: Option<&Secret>,
+    ) -> Result<Asked, NotLetIn> {
+        let user = applicant.user;
+        let by_password = match method {
+            AuthMethod::Reject => return Err(NotLetIn::Rejected),
+            AuthMethod::Trust => return Ok(Asked::Nothing),
+            AuthMethod::Cert if applicant.peer.common_name.as_deref() == Some(user) => {
+                return Ok(Asked::Nothing);
+            }
+            AuthMethod::Cert => return Err(NotLetIn::SomebodyElse("certificate")),
+            AuthMethod::Peer => {
+                let account = match applicant.peer.uid {
+                    Some(uid) => self.accounts.name(uid).await,
+                    None => None,
+                };
+                return match account.is_some_and(|account| account == user) {
+                    true => Ok(Asked::Nothing),
+                    false => Err(NotLetIn::SomebodyElse("peer")),
+                };
+            }
+            AuthMethod::Scram | AuthMethod::Md5 => method,
+        };
+        Ok(match (secret, by_password) {
             (Some(Secret::Scram(verifier)), _) => Asked::Scram(verifier.clone(), None),
             (Some(Secret::Md5(stored)), _) => Asked::Md5 {
                 stored: Some(stored.clone()),
@@ -191,15 +258,25 @@ impl Talk<'_> {
     }
 }
 
-async fn scram(talk: &mut Talk<'_>, verifier: Verifier) -> Result<Keys, NotLetIn> {
+/// With `end_point` the client may bind the exchange to the TLS connection.
+async fn scram(
+    talk: &mut Talk<'_>,
+    verifier: Verifier,
+    end_point: Option<&[u8]>,
+) -> Result<Keys, NotLetIn> {
     let mut room = Vec::new();
-    let offered = List::write([SCRAM_SHA_256], &mut room);
+    let mechanisms = [SCRAM_SHA_256_PLUS, SCRAM_SHA_256];
+    let first_offered = usize::from(end_point.is_none());
+    let offered = List::write(mechanisms[first_offered..].iter().copied(), &mut room);
     talk.say(Authentication::Sasl(offered)).await?;
     let body = talk.hear().await?;
     let first = SaslInitialResponse::parse(Hidden(&body)).map_err(|_| NotLetIn::Nonsense)?;
-    if first.mechanism != SCRAM_SHA_256 {
-        return Err(NotLetIn::Nonsense);
-    }
+    let offer = match end_point {
+        Some(hash) if first.mechanism == SCRAM_SHA_256_PLUS => Offer::Chosen(hash),
+        Some(_) if first.mechanism == SCRAM_SHA_256 => Offer::Declined,
+        None if first.mechanism == SCRAM_SHA_256 => Offer::Plain,
+        _ => return Err(NotLetIn::Nonsense),
+    };
     let empty;
     let response = match first.response {
         Some(Hidden(response)) => response.to_vec(),
@@ -210,7 +287,7 @@ async fn scram(talk: &mut Talk<'_>, verifier: Verifier) -> Result<Keys, NotLetIn
         }
     };
     let nonce = nonce()?;
-    let begun = Server::begin(&response, Offer::Plain, verifier, &nonce);
+    let begun = Server::begin(&response, offer, verifier, &nonce);
     let (challenge, server) = begun.map_err(|_| NotLetIn::Nonsense)?;
     talk.say(Authentication::SaslContinue(&challenge)).await?;
     let last = talk.hear().await?;

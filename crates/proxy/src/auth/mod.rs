@@ -4,12 +4,16 @@
 //! the exchange goes.
 
 mod client;
+mod hba;
 mod md5;
+mod peer;
 mod server;
 mod talk;
 
-pub(crate) use client::{Gatekeeper, NotLetIn};
-pub(crate) use server::{Answers, KeyCache, LoginError, login};
+pub(crate) use client::{Applicant, Gatekeeper, NotLetIn, Rules};
+pub use hba::{BadRule, Hba};
+pub(crate) use peer::Peer;
+pub(crate) use server::{Answers, KeyCache, Login, LoginError, login};
 pub(crate) use talk::{Broken, next_message};
 
 use rand::TryRngCore as _;

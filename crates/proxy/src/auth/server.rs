@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use wire::Hidden;
 use wire::backend::Authentication;
 use wire::frontend::{Message, SaslInitialResponse};
-use wire::scram::{self, Binding, Client, Keys, SCRAM_SHA_256};
+use wire::scram::{self, Binding, Client, Keys, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 
 /// A server that wants more is not obeyed.
 const ITERATIONS_MAX: u32 = 100_000;
@@ -62,15 +62,29 @@ impl fmt::Debug for Derived {
     }
 }
 
+/// Whose login it is, and over what.
+#[derive(Debug)]
+pub(crate) struct Login<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) credential: &'a Credential,
+    pub(crate) cache: &'a KeyCache,
+    /// Of the server's certificate, if SCRAM can be bound to it.
+    pub(crate) end_point: Option<&'a [u8]>,
+}
+
 /// Answers what the server asks; `true`: it has let us in.
 pub(crate) async fn login(
     asked: Authentication<'_>,
-    user: &str,
-    credential: &Credential,
-    cache: &KeyCache,
+    of: &Login<'_>,
     state: &mut Answers,
     out: &mut Vec<u8>,
 ) -> Result<bool, LoginError> {
+    let Login {
+        user,
+        credential,
+        cache,
+        end_point,
+    } = *of;
     match asked {
         Authentication::Ok => match state {
             Answers::Nothing | Answers::Known => return Ok(true),
@@ -89,15 +103,24 @@ pub(crate) async fn login(
             Message::Password(Hidden(&answer)).encode(out)?;
         }
         Authentication::Sasl(offered) => {
-            if !offered.iter().any(|name| name == SCRAM_SHA_256) {
+            let has = |mechanism| offered.iter().any(|name| name == mechanism);
+            let (mechanism, binding) = match end_point {
+                Some(hash) if has(SCRAM_SHA_256_PLUS) => {
+                    (SCRAM_SHA_256_PLUS, Binding::EndPoint(hash))
+                }
+                // The server hears of it, and refuses if it did offer: then somebody took it away.
+                Some(_) => (SCRAM_SHA_256, Binding::NotOffered),
+                None => (SCRAM_SHA_256, Binding::Impossible),
+            };
+            if !has(mechanism) {
                 return Err(LoginError::Unsupported("another mechanism of SASL"));
             }
             if matches!(credential, Credential::Md5(_) | Credential::Nothing) {
                 return Err(LoginError::NotEnough("SCRAM"));
             }
-            let client = Client::begin(Binding::Impossible, &nonce()?)?;
+            let client = Client::begin(binding, &nonce()?)?;
             let response = SaslInitialResponse {
-                mechanism: SCRAM_SHA_256,
+                mechanism,
                 response: Some(Hidden(&client.first())),
             };
             response.encode(out)?;

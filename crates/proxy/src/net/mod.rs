@@ -2,10 +2,12 @@
 //!
 //! **Invariant:** a connection that has nothing to do holds no buffer.
 
+mod dial;
 mod inbox;
 mod outbox;
 mod socket;
 
+pub(crate) use dial::{DialError, Guise, dial};
 pub(crate) use inbox::Inbox;
 pub(crate) use outbox::Outbox;
 pub(crate) use socket::{Closer, Stream};

@@ -58,7 +58,7 @@ impl Outbox {
             }
             self.sent(written);
         }
-        Poll::Ready(Ok(()))
+        stream.poll_flush(cx)
     }
 
     /// Sends all of it. What was sent when this is cancelled is no longer in it.

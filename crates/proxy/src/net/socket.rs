@@ -1,23 +1,35 @@
 //! One connection, whatever it is made of.
 //!
+//! **Invariant:** what was written is on its way only after a flush: TLS keeps what the socket does
+//! not take at once. A flush costs nothing where there is no TLS.
+//!
 //! It does not know messages.
 
+use crate::tls::{ClientTls, EndPoint, PROTOCOL, end_point};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{TlsAcceptor, TlsStream};
 
 /// What bytes are read from and written to.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "Unix sockets come with their listener")
-    )]
     Unix(UnixStream),
+    Tls(Box<TlsStream<Early>>),
+    /// It was handed over to a handshake that came to nothing.
+    Gone,
+}
+
+/// A socket of which something was read already: that comes first.
+#[derive(Debug)]
+pub(crate) struct Early {
+    bytes: Vec<u8>,
+    tcp: TcpStream,
 }
 
 /// Another hand on the same connection, to end it while its owner waits.
@@ -44,8 +56,87 @@ impl Stream {
         let handle: BorrowedFd<'_> = match self {
             Self::Tcp(tcp) => tcp.as_fd(),
             Self::Unix(unix) => unix.as_fd(),
+            Self::Tls(tls) => tls.get_ref().0.tcp.as_fd(),
+            Self::Gone => return Err(io::ErrorKind::NotConnected.into()),
         };
         Ok(Closer(handle.try_clone_to_owned()?))
+    }
+
+    /// Whether nobody on the way can read along.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// `None` for a Unix socket.
+    pub(crate) fn peer_address(&self) -> Option<IpAddr> {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => &tls.get_ref().0.tcp,
+            Self::Unix(_) | Self::Gone => return None,
+        };
+        // One that is gone already is from nowhere that any rule is about.
+        let unspecified = IpAddr::from([0; 16]);
+        let address = tcp.peer_addr().map(|address| address.ip().to_canonical());
+        Some(address.unwrap_or(unspecified))
+    }
+
+    /// Whose the process at the other end of a Unix socket is.
+    pub(crate) fn peer_uid(&self) -> Option<u32> {
+        let Self::Unix(unix) = self else { return None };
+        unix.peer_cred().ok().map(|of| of.uid())
+    }
+
+    /// The data by which SCRAM is bound to this connection, if it can be.
+    pub(crate) fn server_end_point(&self) -> Option<EndPoint> {
+        self.certificate().and_then(end_point)
+    }
+
+    /// The other side's own certificate, if it has shown one.
+    pub(crate) fn certificate(&self) -> Option<&[u8]> {
+        let Self::Tls(tls) = self else { return None };
+        let chain = tls.get_ref().1.peer_certificates()?;
+        chain.first().map(AsRef::as_ref)
+    }
+
+    /// TLS begins, and we are the server. `early`: what was read of the handshake. `by_request`:
+    /// the client has asked in clear; one that has not must name the protocol.
+    pub(crate) async fn secure(
+        &mut self,
+        tls: &ClientTls,
+        early: &[u8],
+        by_request: bool,
+    ) -> io::Result<()> {
+        let odd = || io::Error::from(io::ErrorKind::InvalidInput);
+        let config = tls.config.as_ref().ok_or_else(odd)?;
+        let Self::Tcp(tcp) = std::mem::replace(self, Self::Gone) else {
+            return Err(odd());
+        };
+        let bytes = early.to_vec();
+        let acceptor = TlsAcceptor::from(std::sync::Arc::clone(config));
+        let stream = acceptor.accept(Early { bytes, tcp }).await?;
+        if !by_request && stream.get_ref().1.alpn_protocol() != Some(PROTOCOL) {
+            return Err(io::Error::other(
+                "TLS without a request for it, and without ALPN",
+            ));
+        }
+        *self = Self::Tls(Box::new(stream.into()));
+        Ok(())
+    }
+
+    /// The same as the client.
+    pub(super) async fn secure_as_client(
+        &mut self,
+        config: &std::sync::Arc<tokio_rustls::rustls::ClientConfig>,
+        name: tokio_rustls::rustls::pki_types::ServerName<'static>,
+    ) -> io::Result<()> {
+        let Self::Tcp(tcp) = std::mem::replace(self, Self::Gone) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let bytes = Vec::new();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::clone(config));
+        let stream = connector.connect(name, Early { bytes, tcp }).await?;
+        *self = Self::Tls(Box::new(stream.into()));
+        Ok(())
     }
 
     /// 0 is the end.
@@ -58,10 +149,13 @@ impl Stream {
         ready!(match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut room),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, &mut room),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, &mut room),
+            Self::Gone => Poll::Ready(Ok(())),
         })?;
         Poll::Ready(Ok(room.filled().len()))
     }
 
+    /// What is taken is not yet on its way; see [`Stream::poll_flush`].
     pub(crate) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -70,11 +164,20 @@ impl Stream {
         match self {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Gone => Poll::Ready(Ok(0)),
         }
     }
 
-    /// Writes all of it. Cancelled, a part may have been written: only for what no longer matters
-    /// then.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Tcp(_) | Self::Unix(_) | Self::Gone => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Writes all of it, and sends it. Cancelled, a part may have been written: only for what no
+    /// longer matters then.
     pub(crate) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let written = std::future::poll_fn(|cx| self.poll_write(cx, bytes)).await?;
@@ -83,6 +186,49 @@ impl Stream {
             }
             bytes = &bytes[written..];
         }
-        Ok(())
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Says that nothing more comes: without it, TLS takes the end for a cut.
+    pub(crate) async fn end(&mut self) -> io::Result<()> {
+        let Self::Tls(tls) = self else { return Ok(()) };
+        std::future::poll_fn(|cx| Pin::new(&mut *tls).poll_shutdown(cx)).await
+    }
+}
+
+impl AsyncRead for Early {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.bytes.is_empty() {
+            return Pin::new(&mut self.tcp).poll_read(cx, room);
+        }
+        let count = self.bytes.len().min(room.remaining());
+        room.put_slice(&self.bytes[..count]);
+        self.bytes.drain(..count);
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Early {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }

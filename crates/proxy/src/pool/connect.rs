@@ -5,17 +5,17 @@
 
 use super::server::{Parameters, Server, limits};
 use super::{Pool, Startup};
-use crate::auth::{Answers, Broken, Credential, login, next_message};
+use crate::auth::{Answers, Broken, Credential, Login, login, next_message};
 use crate::cancel::Target;
 use crate::gate::{Gate, Over};
-use crate::net::{Inbox, Outbox, Stream};
+use crate::net::{DialError, Guise, Inbox, Outbox, Stream, dial};
+use crate::tls::{ServerTls, SslMode};
 use crate::topology::Primary;
 use ha::Epoch;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use wire::backend::{Fields, Framer, Message, Tag};
 use wire::frontend;
 use wire::startup::{Packet, StartupMessage, Version};
@@ -24,12 +24,10 @@ use wire::{Hidden, List, Session, Stage};
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("can't connect to {address}")]
-    Connect {
-        address: String,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("the socket can't be held")]
+    Socket(#[source] io::Error),
     #[error("no connection within {0:?}")]
     Late(Duration),
     #[error("the server ended the login")]
@@ -46,6 +44,8 @@ pub(crate) enum ConnectError {
         message: String,
         body: Vec<u8>,
         for_now: bool,
+        /// By its rules of access.
+        by_rule: bool,
     },
     #[error("can't log in")]
     Login(#[from] crate::auth::LoginError),
@@ -55,32 +55,58 @@ impl ConnectError {
     /// Whether the same may work in a moment.
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
-            Self::Connect { .. }
-            | Self::Late(_)
-            | Self::Broken(_)
-            | Self::Standby
-            | Self::Over(_) => true,
+            Self::Dial(error) => error.is_retryable(),
+            Self::Late(_) | Self::Broken(_) | Self::Standby | Self::Over(_) => true,
             Self::Refused { for_now, .. } => *for_now,
-            Self::Nonsense | Self::Login(_) => false,
+            Self::Nonsense | Self::Socket(_) | Self::Login(_) => false,
         }
     }
 }
 
+/// Connects with TLS as it is wanted, and logs in.
 pub(crate) async fn connect(
     pool: &Pool,
     gate: &Arc<Gate>,
+    tls: &Arc<ServerTls>,
     startup: &Arc<Startup>,
     credential: &Credential,
     primary: &Primary,
     epoch: Epoch,
 ) -> Result<Server, ConnectError> {
-    let tcp = TcpStream::connect(&primary.address).await;
-    let failed = |source| ConnectError::Connect {
-        address: primary.address.clone(),
-        source,
+    let attempt = |guise| {
+        let tls = Arc::clone(tls);
+        connect_as(pool, gate, tls, guise, startup, credential, primary, epoch)
     };
-    let mut stream = Stream::tcp(tcp.map_err(failed)?);
-    let closer = stream.closer().map_err(failed)?;
+    match attempt(tls.guise()).await {
+        // Turned away by a rule, maybe for the lack of TLS.
+        Err(ConnectError::Refused { by_rule: true, .. }) if tls.mode == SslMode::Allow => {
+            attempt(Guise::Secured).await
+        }
+        connected => connected,
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one attempt of `connect`, with all that it has"
+)]
+async fn connect_as(
+    pool: &Pool,
+    gate: &Arc<Gate>,
+    tls: Arc<ServerTls>,
+    guise: Guise,
+    startup: &Arc<Startup>,
+    credential: &Credential,
+    primary: &Primary,
+    epoch: Epoch,
+) -> Result<Server, ConnectError> {
+    let mut stream = dial(&primary.address, &tls, guise).await?;
+    let closer = stream.closer().map_err(ConnectError::Socket)?;
+    let guise = match stream.is_encrypted() {
+        true => Guise::Secured,
+        false => Guise::Plain,
+    };
+    let end_point = stream.server_end_point();
     let stamp = gate.stamp(epoch, closer)?;
     let packet = first_packet(pool, startup)?;
     stream.write_all(&packet).await.map_err(Broken::Io)?;
@@ -92,7 +118,13 @@ pub(crate) async fn connect(
         parameters: Parameters::new(),
         key: (0, Vec::new()),
     };
-    opening.authenticate(pool, credential).await?;
+    let login = Login {
+        user: &pool.user,
+        credential,
+        cache: pool.keys(),
+        end_point: end_point.as_deref(),
+    };
+    opening.authenticate(&login).await?;
     opening.until_ready().await?;
     let parameters = Arc::new(opening.parameters);
     let mut server = Server {
@@ -106,6 +138,8 @@ pub(crate) async fn connect(
         startup: Arc::clone(startup),
         target: Target {
             address: primary.address.clone(),
+            tls,
+            guise,
             process_id: opening.key.0,
             secret: opening.key.1,
         },
@@ -174,11 +208,7 @@ impl Opening {
         received.map(drop).map_err(|_| ConnectError::Nonsense)
     }
 
-    async fn authenticate(
-        &mut self,
-        pool: &Pool,
-        credential: &Credential,
-    ) -> Result<(), ConnectError> {
+    async fn authenticate(&mut self, of: &Login<'_>) -> Result<(), ConnectError> {
         let mut state = Answers::default();
         loop {
             let (tag, bytes) = self.hear().await?;
@@ -190,8 +220,7 @@ impl Opening {
                 _ => return Err(ConnectError::Nonsense),
             };
             let mut out = Vec::new();
-            let user = &pool.user;
-            if login(asked, user, credential, pool.keys(), &mut state, &mut out).await? {
+            if login(asked, of, &mut state, &mut out).await? {
                 self.framer.enter(Stage::Conversation);
                 return Ok(());
             }
@@ -238,6 +267,7 @@ fn refused(body: &[u8]) -> ConnectError {
         message: message.to_string_lossy().into_owned(),
         body: body.to_vec(),
         for_now,
+        by_rule,
     }
 }
 

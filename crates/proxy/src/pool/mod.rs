@@ -15,9 +15,12 @@ pub(crate) use server::{Parameters, Refusal, Server};
 use crate::auth::Credential;
 use crate::gate::Gate;
 use crate::options::Limits;
+use crate::swap::Swap;
+use crate::tls::ServerTls;
 use crate::topology::Primary;
 use ha::Epoch;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,7 +35,8 @@ const WELCOMES: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Pools {
     gate: Arc<Gate>,
-    limits: Limits,
+    tls: Arc<Swap<ServerTls>>,
+    limits: Arc<Swap<Limits>>,
     /// By user and database.
     pools: Mutex<HashMap<[Box<str>; 2], Arc<Pool>>>,
 }
@@ -43,8 +47,11 @@ pub(crate) struct Pool {
     pub(crate) user: Box<str>,
     pub(crate) database: Box<str>,
     gate: Arc<Gate>,
-    limits: Limits,
+    tls: Arc<Swap<ServerTls>>,
+    limits: Arc<Swap<Limits>>,
     permits: Arc<Semaphore>,
+    /// How many permits there are, those that are out included.
+    size: AtomicUsize,
     /// The last one used is the last in the list.
     idle: Mutex<VecDeque<Idle>>,
     /// What servers say at a login, for each set of settings that one was started with.
@@ -66,9 +73,10 @@ pub(crate) struct Permit(
 );
 
 impl Pools {
-    pub(crate) fn new(gate: Arc<Gate>, limits: Limits) -> Self {
+    pub(crate) fn new(gate: Arc<Gate>, tls: ServerTls, limits: Arc<Swap<Limits>>) -> Self {
         Self {
             gate,
+            tls: Arc::new(Swap::new(tls)),
             limits,
             pools: Mutex::default(),
         }
@@ -79,12 +87,15 @@ impl Pools {
         let pool = pools
             .entry([user.into(), database.into()])
             .or_insert_with(|| {
+                let size = self.limits.load().pool_size;
                 Arc::new(Pool {
                     user: user.into(),
                     database: database.into(),
                     gate: Arc::clone(&self.gate),
-                    limits: self.limits,
-                    permits: Arc::new(Semaphore::new(self.limits.pool_size)),
+                    tls: Arc::clone(&self.tls),
+                    limits: Arc::clone(&self.limits),
+                    permits: Arc::new(Semaphore::new(size)),
+                    size: AtomicUsize::new(size),
                     idle: Mutex::default(),
                     welcomes: Mutex::default(),
                     keys: crate::auth::KeyCache::default(),
@@ -95,13 +106,24 @@ impl Pools {
 
     /// Closes what nobody has used for long, and what is of an older epoch.
     pub(crate) fn sweep(&self) {
-        let pools: Vec<_> = {
-            let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-            pools.values().cloned().collect()
-        };
-        for pool in pools {
-            pool.sweep(self.limits.server_idle);
+        let idle_max = self.limits.load().server_idle;
+        for pool in self.all() {
+            pool.sweep(idle_max);
         }
+    }
+
+    /// Other ways to reach servers from now on, and other sizes.
+    pub(crate) fn reload(&self, tls: ServerTls) {
+        self.tls.store(tls);
+        let size = self.limits.load().pool_size;
+        for pool in self.all() {
+            pool.resize(size);
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Pool>> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.values().cloned().collect()
     }
 }
 
@@ -153,8 +175,9 @@ impl Pool {
         epoch: Epoch,
     ) -> Result<Server, ConnectError> {
         self.make_room();
-        let opening = connect(self, &self.gate, startup, credential, primary, epoch);
-        let limit = self.limits.connect_time;
+        let tls = self.tls.load();
+        let opening = connect(self, &self.gate, &tls, startup, credential, primary, epoch);
+        let limit = self.limits.load().connect_time;
         let server = tokio::time::timeout(limit, Box::pin(opening)).await;
         let mut server = server.map_err(|_| ConnectError::Late(limit))??;
         let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,11 +215,27 @@ impl Pool {
     /// be too many.
     fn make_room(&self) {
         let mut idle = self.idle();
-        let at_work =
-            self.limits.pool_size - self.permits.available_permits().min(self.limits.pool_size);
-        while !idle.is_empty() && idle.len() + at_work > self.limits.pool_size {
+        let size = self.size.load(Ordering::Relaxed);
+        let at_work = size - self.permits.available_permits().min(size);
+        while !idle.is_empty() && idle.len() + at_work > size {
             idle.pop_front();
         }
+    }
+
+    fn resize(&self, size: usize) {
+        let before = self.size.swap(size, Ordering::Relaxed);
+        self.permits.add_permits(size.saturating_sub(before));
+        let fewer = before.saturating_sub(size);
+        let Ok(fewer @ 1..) = u32::try_from(fewer) else {
+            return;
+        };
+        // Those that are out are taken away when they come back.
+        let permits = Arc::clone(&self.permits);
+        tokio::spawn(async move {
+            if let Ok(taken) = permits.acquire_many_owned(fewer).await {
+                taken.forget();
+            }
+        });
     }
 
     fn sweep(&self, idle_max: Duration) {

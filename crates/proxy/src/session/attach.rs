@@ -12,6 +12,7 @@ use crate::options::OnLossyFailover;
 use crate::pool::{ConnectError, Permit, Refusal, Server};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use wire::Origin;
@@ -49,13 +50,14 @@ enum Interrupted {
     Gone,
     Canceled,
     Late,
+    Closing,
 }
 
 impl Conversation {
     /// Waits for a server and makes it the session's own.
     pub(super) async fn attach(&mut self) -> Result<Attached, Unattached> {
         let begun = Instant::now();
-        let deadline = begun + self.shared.limits.hold_time;
+        let deadline = begun + self.shared.limits.load().hold_time;
         let mut wait = Wait {
             deadline,
             held: None,
@@ -104,7 +106,7 @@ impl Conversation {
         let topology = Arc::clone(&self.shared.seen.borrow());
         if topology.losses != self.losses
             && self.is_greeted
-            && self.shared.on_lossy_failover == OnLossyFailover::Disconnect
+            && *self.shared.on_lossy_failover.load() == OnLossyFailover::Disconnect
         {
             return Err(Unattached::End(errors::lossy()));
         }
@@ -211,16 +213,24 @@ impl Conversation {
         something: impl Future<Output = T>,
     ) -> Result<T, Unattached> {
         let slot = Arc::clone(&self.key.slot);
+        let shared = Arc::clone(&self.shared);
+        // Whoever begins it wakes all sessions.
+        let closing = std::future::poll_fn(|_| match shared.closing.has_begun() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
         let interrupted = tokio::select! {
             biased;
             done = something => return Ok(done),
             () = self.gone() => Interrupted::Gone,
             () = slot.wanted.notified() => Interrupted::Canceled,
             () = sleep_until(wait.deadline) => Interrupted::Late,
+            () = closing => Interrupted::Closing,
         };
         Err(match interrupted {
             Interrupted::Gone => Unattached::Gone,
             Interrupted::Canceled => Unattached::Refused(errors::canceled()),
+            Interrupted::Closing => Unattached::End(errors::closing()),
             Interrupted::Late => Unattached::Refused(errors::held_too_long(&wait.why)),
         })
     }

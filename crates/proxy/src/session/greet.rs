@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** who has not proved who they are costs a bounded time and a bounded number of bytes.
 
-use super::{Conversation, Ending};
-use crate::auth::{Gatekeeper, NotLetIn};
+use super::{Closing, Conversation, Ending};
+use crate::auth::{Applicant, Gatekeeper, NotLetIn, Peer};
 use crate::cancel::Cancels;
 use crate::errors;
 use crate::hold::Hold;
@@ -14,6 +14,8 @@ use crate::prepared::Registry;
 use crate::session::attach::{Attached, Unattached};
 use crate::session::mind::Mind;
 use crate::session::standin::{say, tell};
+use crate::swap::Swap;
+use crate::tls::ClientTls;
 use crate::topology::Seen;
 use std::sync::Arc;
 use wire::backend::{Authentication, CancelKey, Message, Report, TransactionStatus};
@@ -24,15 +26,17 @@ use wire::{Hidden, Stage};
 /// What all sessions of a proxy share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) mode: PoolMode,
-    pub(crate) limits: Limits,
+    pub(crate) mode: Swap<PoolMode>,
+    pub(crate) limits: Arc<Swap<Limits>>,
     pub(crate) gatekeeper: Gatekeeper,
+    pub(crate) client_tls: Swap<ClientTls>,
     pub(crate) pools: Pools,
     pub(crate) cancels: Arc<Cancels>,
     pub(crate) hold: Arc<Hold>,
     pub(crate) seen: Seen,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) on_lossy_failover: OnLossyFailover,
+    pub(crate) on_lossy_failover: Swap<OnLossyFailover>,
+    pub(crate) closing: Closing,
 }
 
 /// What a client wants to be.
@@ -61,7 +65,7 @@ impl From<Report> for Refused {
 /// Serves one connection from its first byte to its end.
 pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream) {
     let mut inbox = Inbox::default();
-    let limit = shared.limits.login_time;
+    let limit = shared.limits.load().login_time;
     let greeting = Box::pin(greet(&shared, &mut stream, &mut inbox));
     let greeted = tokio::time::timeout(limit, greeting).await;
     let known = match greeted {
@@ -74,6 +78,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream) {
         tracing::error!("the machine gives no random numbers: nobody can be let in");
         return;
     };
+    key.slot.belongs_here().await;
     let limits = wire::Limits {
         // What must be read of a statement is read in one piece.
         held_bytes_max: 256 * 1024,
@@ -90,9 +95,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream) {
         credential,
         key,
         mind: Mind::new(
-            shared.mode,
+            *shared.mode.load(),
             Arc::clone(&shared.registry),
-            shared.limits.prepared_max,
+            shared.limits.load().prepared_max,
         ),
         told: Arc::default(),
         is_greeted: false,
@@ -128,23 +133,41 @@ async fn greet(
     let wanted = open(shared, stream, inbox).await?;
     let sent = stream.write_all(&wanted.negotiation).await;
     sent.map_err(|_| Refused::Silent)?;
-    let verified = shared.gatekeeper.verify(&wanted.user, stream, inbox).await;
-    match verified {
-        Ok(credential) => Ok((wanted, credential)),
-        Err(NotLetIn::Broken(_)) => Err(Refused::Silent),
+    let tls = shared.client_tls.load();
+    let end_point = tls.end_point.as_deref();
+    let applicant = Applicant {
+        user: &wanted.user,
+        database: &wanted.database,
+        peer: Peer::of(stream),
+        end_point: end_point.filter(|_| stream.is_encrypted()),
+    };
+    let verified = shared.gatekeeper.verify(&applicant, stream, inbox).await;
+    let error = match verified {
+        Ok(credential) => return Ok((wanted, credential)),
+        Err(NotLetIn::Broken(_)) => return Err(Refused::Silent),
         Err(error @ NotLetIn::NoRandom(_)) => {
             tracing::error!(%error, "nobody can be let in");
-            Err(Refused::Silent)
+            return Err(Refused::Silent);
         }
-        Err(error @ (NotLetIn::Wrong | NotLetIn::Nonsense)) => {
-            tracing::info!(user = wanted.user, %error, "a client was not let in");
-            let text = format!(
-                "password authentication failed for user \"{}\"",
-                wanted.user
-            );
-            Err(Report::fatal(errors::INVALID_PASSWORD, &text).into())
+        Err(error) => error,
+    };
+    let user = &wanted.user;
+    tracing::info!(user, %error, "a client was not let in");
+    let (how, code) = match error {
+        NotLetIn::NoRule | NotLetIn::Rejected => {
+            let what = match error {
+                NotLetIn::NoRule => "no pg_hba.conf entry",
+                _ => "pg_hba.conf rejects connection",
+            };
+            let (peer, database) = (applicant.peer.described(), &wanted.database);
+            let text = format!("{what} for {peer}, user \"{user}\", database \"{database}\"");
+            return Err(Report::fatal(errors::INVALID_AUTHORIZATION, &text).into());
         }
-    }
+        NotLetIn::SomebodyElse(how) => (how, errors::INVALID_AUTHORIZATION),
+        _ => ("password", errors::INVALID_PASSWORD),
+    };
+    let text = format!("{how} authentication failed for user \"{user}\"");
+    Err(Report::fatal(code, &text).into())
 }
 
 /// Up to the startup packet.
@@ -154,6 +177,8 @@ async fn open(
     inbox: &mut Inbox,
 ) -> Result<Wanted, Refused> {
     let mut opening = Opening::new();
+    let tls = shared.client_tls.load();
+    let has_tls = tls.config.is_some() && matches!(stream, Stream::Tcp(_));
     loop {
         match opening.next(inbox.unread()) {
             Err(error) => {
@@ -167,7 +192,19 @@ async fn open(
                     Ok(_) => {}
                 }
             }
+            Ok(First::DirectTls) if has_tls => {
+                let early = inbox.unread().to_vec();
+                inbox.forget();
+                secure(stream, &tls, &early, false).await?;
+                opening.encrypted();
+            }
             Ok(First::DirectTls) => return Err(Refused::Silent),
+            Ok(First::SslRequest) if has_tls => {
+                inbox.forget();
+                stream.write_all(b"S").await.map_err(|_| Refused::Silent)?;
+                secure(stream, &tls, &[], true).await?;
+                opening.encrypted();
+            }
             Ok(First::SslRequest | First::GssEncRequest) => {
                 inbox.forget();
                 opening.declined();
@@ -177,10 +214,16 @@ async fn open(
                 let Hidden(secret) = request.0.secret;
                 let slot = shared.cancels.find(request.0.process_id, secret);
                 if let Some(slot) = slot {
-                    crate::cancel::pass_on(&slot, shared.limits.connect_time).await;
+                    crate::cancel::pass_on(&slot, shared.limits.load().connect_time).await;
                 }
                 // Whether there was such a key is not said.
                 return Err(Refused::Silent);
+            }
+            Ok(First::Startup(..))
+                if has_tls && tls.mode.is_required() && !stream.is_encrypted() =>
+            {
+                let text = "the proxy requires encryption by TLS";
+                return Err(Report::fatal(errors::INVALID_AUTHORIZATION, text).into());
             }
             Ok(First::Startup(startup, taken)) => {
                 let wanted = wanted(&startup)?;
@@ -189,6 +232,19 @@ async fn open(
             }
         }
     }
+}
+
+async fn secure(
+    stream: &mut Stream,
+    tls: &ClientTls,
+    early: &[u8],
+    by_request: bool,
+) -> Result<(), Refused> {
+    let secured = Box::pin(stream.secure(tls, early, by_request)).await;
+    secured.map_err(|error| {
+        tracing::info!(%error, "a TLS handshake failed");
+        Refused::Silent
+    })
 }
 
 fn wanted(startup: &StartupMessage<'_>) -> Result<Wanted, Refused> {

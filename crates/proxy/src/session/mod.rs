@@ -4,6 +4,7 @@
 //! itself is gone or a message was cut in two.
 
 mod attach;
+mod closing;
 mod greet;
 mod ledger;
 mod lost;
@@ -12,6 +13,7 @@ mod probe;
 mod pump;
 mod standin;
 
+pub(crate) use closing::Closing;
 pub(crate) use greet::{Shared, serve};
 
 use crate::auth::Credential;
@@ -25,7 +27,9 @@ use lost::{Moment, Outcome};
 use mind::Mind;
 use pump::Stopped;
 use standin::{Next, StandIn, tell};
+use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use wire::Step;
 use wire::frontend::{Framer, Tag};
 
@@ -195,11 +199,33 @@ impl Conversation {
             if self.outbox.flush(&mut self.stream).await.is_err() {
                 return Err(Ending::Left);
             }
-            match self.inbox.fill(&mut self.stream).await {
-                Ok(0) | Err(_) => return Err(Ending::Left),
-                Ok(_) => {}
+            match self.listen().await {
+                None => {
+                    tell(&errors::closing(), self.outbox.room());
+                    return Err(Ending::Told);
+                }
+                Some(Ok(0) | Err(_)) => return Err(Ending::Left),
+                Some(Ok(_)) => {}
             }
         }
+    }
+
+    /// Reads once. `None`: the proxy closes, and the client has not begun anything.
+    async fn listen(&mut self) -> Option<io::Result<usize>> {
+        std::future::poll_fn(|cx| match self.inbox.poll_fill(cx, &mut self.stream) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending if self.is_to_end() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Whether this is the moment to end: the proxy closes, and nothing was asked.
+    fn is_to_end(&self) -> bool {
+        self.shared.closing.has_begun()
+            && self.stand_in.is_none()
+            && self.inbox.is_empty()
+            && !self.framer.within_message()
     }
 
     /// Looks at what the client has sent while it has no server; `true`: it needs one.

@@ -64,6 +64,9 @@ impl Conversation {
             if self.is_to_wait(server) {
                 return Stopped::Held;
             }
+            if self.is_over(server) {
+                return Stopped::End(errors::closing());
+            }
             if let Err(stopped) = self.hear_client(server) {
                 return stopped;
             }
@@ -92,6 +95,16 @@ impl Conversation {
             && self.mind.journal.pins().is_empty()
             && self.is_settled(server)
             && self.shared.seen.borrow().primary.is_err()
+    }
+
+    /// Whether the proxy closes and this is between two transactions.
+    fn is_over(&self, server: &Server) -> bool {
+        self.is_to_end()
+            && self.mind.ledger.is_empty()
+            && self.outbox.is_empty()
+            && server.inbox.is_empty()
+            && server.outbox.is_empty()
+            && server.session.idle().is_ok()
     }
 
     /// Whether the server is needed no more.
@@ -149,6 +162,9 @@ impl Conversation {
             }
             passed = true;
         }
+        // What fails here fails again when it is read or written.
+        let _ = self.stream.poll_flush(cx);
+        let _ = server.stream.poll_flush(cx);
         if !server.has_ended && server.inbox.has_room() && self.outbox.len() < WAITING_MAX {
             match server.inbox.poll_fill(cx, &mut server.stream) {
                 Poll::Pending if server.is_deaf => return Poll::Ready(Event::ServerEnded),
@@ -172,7 +188,7 @@ impl Conversation {
                 Poll::Ready(Ok(_)) => return Poll::Ready(Event::Read),
             }
         }
-        match passed {
+        match passed || self.is_over(server) {
             true => Poll::Ready(Event::Passed),
             false => Poll::Pending,
         }
@@ -324,7 +340,10 @@ fn wrong(wrong: Wrong) -> Stopped {
 /// Writes what is left, as far as the client takes it at once or in a moment.
 pub(super) async fn say_goodbye(conversation: &mut Conversation) -> io::Result<()> {
     let limit = std::time::Duration::from_secs(1);
-    let flushed = conversation.outbox.flush(&mut conversation.stream);
+    let flushed = async {
+        conversation.outbox.flush(&mut conversation.stream).await?;
+        conversation.stream.end().await
+    };
     tokio::time::timeout(limit, flushed)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

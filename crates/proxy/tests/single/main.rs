@@ -8,3 +8,5 @@ mod leaks;
 mod matrix;
 mod plain;
 mod pooling;
+mod service;
+mod tls;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::{Host, Lab, Place, free_ports};
-use proxy::{AuthMethod, Limits, OnLossyFailover, Options, PoolMode, Proxy, Source, Users};
+use proxy::{Limits, Options, PoolMode, Proxy, Source, Users};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,8 @@ pub(crate) struct Server {
 /// A proxy that runs until this is dropped.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
-    task: JoinHandle<()>,
+    pub(crate) handle: proxy::Handle,
+    pub(crate) task: JoinHandle<()>,
 }
 
 impl Drop for Running {
@@ -133,8 +134,43 @@ impl Server {
 
     /// A proxy in front of it.
     pub(crate) async fn proxy(&self, mode: PoolMode, limits: Limits) -> Result<Running> {
-        let source = Source::Server(format!("127.0.0.1:{}", self.port));
-        Running::start(source, mode, limits).await
+        let with = |options: &mut Options| {
+            options.pool_mode = mode;
+            options.limits = limits;
+        };
+        self.proxy_with(with).await
+    }
+
+    /// The same with other options.
+    pub(crate) async fn proxy_with(&self, with: impl FnOnce(&mut Options)) -> Result<Running> {
+        let mut options = self.options()?;
+        with(&mut options);
+        Running::of(options).await
+    }
+
+    /// Those of a proxy in front of it that knows both users.
+    pub(crate) fn options(&self) -> Result<Options> {
+        options(Source::Server(format!("127.0.0.1:{}", self.port)))
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.host.directory()
+    }
+
+    /// A file becomes the server's own.
+    pub(crate) fn own(&self, path: &std::path::Path) -> Result<()> {
+        self.lab.identity().own(path)
+    }
+
+    /// psql with a connection string, outside of the runtime's own threads: what it prints, also
+    /// where it fails.
+    pub(crate) fn psql_by(&self, conninfo: &str, sql: &str) -> Result<String> {
+        let words = ["-XAtq", "-d", conninfo, "-c", sql];
+        let mut command = self.host.command(self.program("psql"));
+        let output = tokio::task::block_in_place(|| command.args(words).output())?;
+        let both = [output.stdout, output.stderr].concat();
+        Ok(String::from_utf8_lossy(&both).trim().to_owned())
     }
 
     /// Where a program of PostgreSQL's lies.
@@ -165,20 +201,23 @@ impl Server {
 
 impl Running {
     pub(crate) async fn start(source: Source, mode: PoolMode, limits: Limits) -> Result<Self> {
-        let users = format!("\"app\" \"{PASSWORD}\"\n\"other\" \"{PASSWORD}\"\n");
         let options = Options {
-            listen: vec!["127.0.0.1:0".parse()?],
-            source,
             pool_mode: mode,
-            users: Users::parse(&users)?,
-            auth: AuthMethod::Scram,
-            on_lossy_failover: OnLossyFailover::default(),
             limits,
+            ..options(source)?
         };
+        Self::of(options).await
+    }
+
+    pub(crate) async fn of(options: Options) -> Result<Self> {
         let proxy = Proxy::start(options).await?;
-        let address = proxy.addresses()[0];
+        let (address, handle) = (proxy.addresses()[0], proxy.handle());
         let task = tokio::spawn(proxy.run());
-        Ok(Self { address, task })
+        Ok(Self {
+            address,
+            handle,
+            task,
+        })
     }
 
     pub(crate) fn config(&self, user: &str) -> Config {
@@ -194,6 +233,15 @@ impl Running {
         tokio::spawn(connection);
         Ok(client)
     }
+}
+
+/// Those of a proxy that knows both users.
+fn options(source: Source) -> Result<Options> {
+    let users = format!("\"app\" \"{PASSWORD}\"\n\"other\" \"{PASSWORD}\"\n");
+    Ok(Options {
+        listen: vec!["127.0.0.1:0".parse()?],
+        ..Options::new(source, Users::parse(&users)?)
+    })
 }
 
 /// The first column of the first row.

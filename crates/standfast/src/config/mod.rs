@@ -25,7 +25,7 @@ mod write;
 pub(crate) use client::{Client, yaml_to_json};
 pub(crate) use import::import;
 pub(crate) use problem::{ConfigError, Problem};
-pub(crate) use proxy::{ProxyConfig, ProxySource};
+pub(crate) use proxy::{ProxyConfig, ProxySection, ProxySource};
 pub(crate) use values::{
     BadEndpoint, Endpoint, Password, RestAddress, check_host, is_loopback, parse_port,
 };

@@ -1,4 +1,13 @@
 //! The running proxy: its listeners, its sessions, its end.
+//!
+//! **Invariant:** who is within a transaction when the proxy is told to stop finishes it, as long as
+//! the time that was given for that lasts.
+
+mod handle;
+mod listen;
+
+pub use handle::Handle;
+pub use listen::{Place, UnixSocket};
 
 use crate::auth::{Gatekeeper, NoRandom};
 use crate::errors;
@@ -7,15 +16,15 @@ use crate::hold::Hold;
 use crate::net::Stream;
 use crate::options::Options;
 use crate::pool::Pools;
-use crate::session::{Shared, serve};
+use crate::session::{Closing, Shared, serve};
+use crate::swap::Swap;
 use crate::topology;
+use listen::Listener;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How often idle server connections are looked through.
@@ -26,17 +35,27 @@ const BREATH: Duration = Duration::from_millis(100);
 /// A proxy that listens.
 #[derive(Debug)]
 pub struct Proxy {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     shared: Arc<Shared>,
-    clients: Arc<Semaphore>,
+    ending: watch::Receiver<Ending>,
+    handle: Handle,
+}
+
+/// What it has been told about its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// Nobody new; those who are there, until they are between two transactions.
+    Soon,
+    Now,
 }
 
 /// Why a proxy does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("can't listen on {address}")]
+    #[error("can't listen on {place}")]
     Listen {
-        address: SocketAddr,
+        place: Place,
         #[source]
         source: io::Error,
     },
@@ -56,45 +75,51 @@ impl Proxy {
     /// # Errors
     /// An address can't be listened on.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let mut listeners = Vec::new();
-        for address in options.listen {
-            let listener = TcpListener::bind(address).await;
-            let listener = listener.map_err(|source| StartError::Listen { address, source })?;
-            listeners.push(listener);
-        }
+        let listeners = listen::open(&options)?;
         let gate = Gate::new();
-        let seen = topology::follow(options.source, Arc::clone(&gate));
+        let seen = topology::follow(options.source.clone(), Arc::clone(&gate));
+        let limits = Arc::new(Swap::new(options.limits));
         let shared = Arc::new(Shared {
-            mode: options.pool_mode,
-            limits: options.limits,
-            gatekeeper: Gatekeeper::new(options.users, options.auth)?,
-            pools: Pools::new(gate, options.limits),
+            mode: Swap::new(options.pool_mode),
+            gatekeeper: Gatekeeper::new(handle::rules(&options))?,
+            client_tls: Swap::new(options.client_tls),
+            pools: Pools::new(gate, options.server_tls, Arc::clone(&limits)),
             cancels: Arc::default(),
-            hold: Hold::new(&options.limits),
+            hold: Hold::new(Arc::clone(&limits)),
+            limits,
             seen,
             registry: Arc::default(),
-            on_lossy_failover: options.on_lossy_failover,
+            on_lossy_failover: Swap::new(options.on_lossy_failover),
+            closing: Closing::default(),
         });
+        let (told, ending) = watch::channel(Ending::No);
         Ok(Self {
             listeners,
+            handle: Handle::new(Arc::clone(&shared), told),
             shared,
-            clients: Arc::new(Semaphore::new(options.limits.clients_max)),
+            ending,
         })
     }
 
-    /// Where it listens; with port 0 in the options this tells the ports.
+    /// Where it listens by TCP; with port 0 in the options this tells the ports.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let all = self.listeners.iter();
-        all.filter_map(|listener| listener.local_addr().ok())
+        self.listeners
+            .iter()
+            .filter_map(Listener::address)
             .collect()
     }
 
-    /// Serves clients until it is dropped.
+    /// By which it is told things while it runs.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves clients until it is dropped, or told to stop.
     pub async fn run(self) {
         let mut tasks = JoinSet::new();
         for listener in self.listeners {
-            let (shared, clients) = (Arc::clone(&self.shared), Arc::clone(&self.clients));
-            tasks.spawn(accept(listener, shared, clients));
+            let ending = self.ending.clone();
+            tasks.spawn(accept(listener, Arc::clone(&self.shared), ending));
         }
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
@@ -106,34 +131,42 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, clients: Arc<Semaphore>) {
+/// Ends when no client is left after it was told to stop.
+async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Receiver<Ending>) {
     let mut sessions = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = sessions.join_next() => continue,
+            // It fails when nobody can tell any more, and then everything ends.
+            _ = ending.wait_for(|ending| *ending != Ending::No) => break,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "a connection can't be accepted");
                 tokio::time::sleep(BREATH).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&clients).try_acquire_owned() else {
+        let Some(place) = shared.closing.enter(shared.limits.load().clients_max) else {
             sessions.spawn(turn_away(stream));
             continue;
         };
         let shared = Arc::clone(&shared);
         sessions.spawn(async move {
-            serve(shared, Stream::tcp(stream)).await;
+            serve(Arc::clone(&shared), stream).await;
             drop(place);
         });
     }
+    drop(listener);
+    tokio::select! {
+        () = async { while sessions.join_next().await.is_some() {} } => {}
+        _ = ending.wait_for(|ending| *ending == Ending::Now) => {}
+    }
 }
 
-async fn turn_away(mut stream: TcpStream) {
+async fn turn_away(mut stream: Stream) {
     let report = wire::backend::Report::fatal(
         errors::TOO_MANY_CONNECTIONS,
         "sorry, too many clients already",

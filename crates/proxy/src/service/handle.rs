@@ -1,0 +1,66 @@
+//! What a proxy is told while it runs: new options, and its end.
+
+use super::Ending;
+use crate::auth::Rules;
+use crate::options::Options;
+use crate::session::Shared;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Clones are the same.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    told: watch::Sender<Ending>,
+}
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>, told: watch::Sender<Ending>) -> Self {
+        Self { shared, told }
+    }
+
+    /// Goes on with other options. Where it listens and from where it knows the cluster stay as they
+    /// are. Who is connected stays; users, rules, certificates and the pool mode count for
+    /// those who come, limits for everybody.
+    pub fn reload(&self, options: &Options) {
+        let shared = &self.shared;
+        shared.gatekeeper.reload(rules(options));
+        shared.client_tls.store(options.client_tls.clone());
+        shared.mode.store(options.pool_mode);
+        shared.on_lossy_failover.store(options.on_lossy_failover);
+        shared.limits.store(options.limits);
+        shared.pools.reload(options.server_tls.clone());
+    }
+
+    /// Lets nobody in any more, ends every session as soon as it is between two transactions, and
+    /// then lets [`super::Proxy::run`] end.
+    pub fn drain(&self) {
+        self.told.send_if_modified(|ending| {
+            let first = *ending == Ending::No;
+            if first {
+                *ending = Ending::Soon;
+            }
+            first
+        });
+        self.shared.closing.begin();
+        self.shared.cancels.wake_everybody();
+    }
+
+    /// Ends everything at once.
+    pub fn stop(&self) {
+        self.told.send_replace(Ending::Now);
+    }
+
+    /// How many clients are connected.
+    pub fn clients(&self) -> usize {
+        self.shared.closing.clients()
+    }
+}
+
+pub(super) fn rules(options: &Options) -> Rules {
+    Rules {
+        users: options.users.clone(),
+        method: options.auth,
+        hba: options.hba.clone(),
+    }
+}

@@ -1,0 +1,144 @@
+//! What a proxy is told while it runs, and its other ways in.
+
+use crate::server::{PASSWORD, code, one, story};
+use anyhow::ensure;
+use proxy::{AuthMethod, Limits, PoolMode, UnixSocket, Users};
+use std::time::Duration;
+use tokio_postgres::NoTls;
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn other_options_count_from_now_on_and_nobody_is_dropped() {
+    story(async |server| {
+        let proxy = server
+            .proxy(PoolMode::Transaction, Limits::default())
+            .await?;
+        let client = proxy.client("app").await?;
+        client
+            .batch_execute("begin; set local work_mem = '7MB'")
+            .await?;
+        let mut options = server.options()?;
+        options.pool_mode = PoolMode::Transaction;
+        options.users = Users::parse(&format!("\"app\" \"changed\"\n\"new\" \"{PASSWORD}\""))?;
+        options.limits.pool_size = 1;
+        options.limits.hold_time = Duration::from_millis(300);
+        server.psql("create role new login password 'pencil'")?;
+        proxy.handle.reload(&options);
+        // Who is there stays, whatever has become of its password.
+        ensure!(one(&client, "show work_mem").await? == "7MB");
+        let refused = proxy.config("app").connect(NoTls).await;
+        ensure!(code(refused.map(drop)) == "FATAL 28P01");
+        let refused = proxy.config("other").connect(NoTls).await;
+        ensure!(code(refused.map(drop)) == "FATAL 28P01");
+        let mut config = proxy.config("new");
+        config.dbname("app");
+        let (new, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        ensure!(one(&new, "select 7").await? == "7");
+        // The pool of one is in use, and who waits for it waits no longer than is said now.
+        let (second, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        new.batch_execute("begin").await?;
+        ensure!(code(second.batch_execute("select 1").await) == "ERROR 57P03");
+        client.batch_execute("commit").await?;
+        // And larger again.
+        options.limits.pool_size = 2;
+        proxy.handle.reload(&options);
+        ensure!(code(second.batch_execute("select 1").await) == "ok");
+        Ok(())
+    });
+}
+
+#[test]
+fn told_to_stop_it_lets_transactions_end_and_nobody_in() {
+    story(async |server| {
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            let mut proxy = server.proxy(mode, Limits::default()).await?;
+            let (idle, busy) = (proxy.client("app").await?, proxy.client("app").await?);
+            let unused = proxy.client("app").await?;
+            ensure!(one(&idle, "select 7").await? == "7");
+            busy.batch_execute("begin; create temp table t (a int)")
+                .await?;
+            proxy.handle.drain();
+            lab::eventually("the idle ones are gone", SOON, async || {
+                ensure!(idle.is_closed() && unused.is_closed());
+                Ok(())
+            })
+            .await?;
+            lab::eventually("nobody gets in", SOON, async || {
+                ensure!(proxy.config("app").connect(NoTls).await.is_err());
+                Ok(())
+            })
+            .await?;
+            ensure!(one(&busy, "select count(*) from t").await? == "0");
+            ensure!(!proxy.task.is_finished());
+            ensure!(code(busy.batch_execute("commit").await) == "ok");
+            tokio::time::timeout(SOON, &mut proxy.task).await??;
+            ensure!(busy.is_closed() || code(busy.batch_execute("select 1").await) != "ok");
+            ensure!(proxy.handle.clients() == 0);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_client_that_is_ended_is_told_why() {
+    story(async |server| {
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let (client, connection) = proxy.config("app").connect(NoTls).await?;
+            let ended = tokio::spawn(connection);
+            ensure!(one(&client, "select 7").await? == "7");
+            proxy.handle.drain();
+            let ended = tokio::time::timeout(SOON, ended).await??;
+            ensure!(code(ended) == "FATAL 57P01", "{mode:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn by_unix_socket_the_machines_own_users_get_in_without_a_password() {
+    story(async |server| {
+        let account = server.run("sh", &["-c", "id -un"])?;
+        server.psql("alter role postgres password 'pencil'")?;
+        if account != "postgres" {
+            server.psql(&format!(
+                "create role \"{account}\" login superuser password 'pencil'"
+            ))?;
+        }
+        let path = server.directory().join(".s.PGSQL.6432");
+        let proxy = server.proxy_with(|options| {
+            options.auth = AuthMethod::Peer;
+            let users = format!("\"{account}\" \"{PASSWORD}\"\n\"app\" \"{PASSWORD}\"");
+            options.users = Users::parse(&users).unwrap_or_default();
+            let path = path.clone();
+            options.unix_sockets = vec![UnixSocket { path, mode: 0o777 }];
+        });
+        let proxy = proxy.await?;
+        let directory = server.directory().display();
+        let at = format!("host={directory} port=6432 dbname=app");
+        ensure!(server.psql_by(&format!("{at} user={account}"), "select 7")? == "7");
+        let said = server.psql_by(&format!("{at} user=app"), "select 7")?;
+        ensure!(
+            said.contains("peer authentication failed for user \"app\""),
+            "{said}"
+        );
+        // By the network nobody is known like that.
+        let refused = proxy.config("app").connect(NoTls).await;
+        ensure!(code(refused.map(drop)) == "FATAL 28000");
+        // A second proxy does not take the socket away.
+        let second = server.proxy_with(|options| {
+            let path = path.clone();
+            options.unix_sockets = vec![UnixSocket { path, mode: 0o777 }];
+        });
+        ensure!(second.await.is_err());
+        proxy.handle.drain();
+        lab::eventually("the socket is gone", SOON, async || {
+            ensure!(!path.exists());
+            Ok(())
+        })
+        .await
+    });
+}

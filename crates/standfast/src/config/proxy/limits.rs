@@ -1,0 +1,71 @@
+//! Numbers and words of the section `proxy`.
+
+use crate::config::section::Section;
+use proxy::Limits;
+use std::time::Duration;
+
+/// One of a few words; the default where there is none.
+pub(super) fn word<T: Copy + Default>(
+    section: &Section<'_>,
+    key: &'static str,
+    words: &[(&str, T)],
+) -> Option<T> {
+    word_or(section, key, words, T::default())
+}
+
+/// The same with another default.
+pub(super) fn word_or<T: Copy>(
+    section: &Section<'_>,
+    key: &'static str,
+    words: &[(&str, T)],
+    default: T,
+) -> Option<T> {
+    let Some(text) = section.text(key) else {
+        return (!section.is_given(key)).then_some(default);
+    };
+    let found = words.iter().find(|(word, _)| *word == text.value);
+    if found.is_none() {
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let what = format!("{:?} is none of {}", text.value, known.join(", "));
+        section.error(text.line, key, what);
+    }
+    found.map(|(_, meant)| *meant)
+}
+
+/// A time in whole seconds, an hour at most.
+pub(super) fn seconds(
+    section: &Section<'_>,
+    key: &'static str,
+    default: Duration,
+) -> Option<Duration> {
+    match section.whole(key) {
+        None => (!section.is_given(key)).then_some(default),
+        Some(at) if at.value <= 3600 => Some(Duration::from_secs(at.value)),
+        Some(at) => {
+            section.error(at.line, key, "must be at most 3600 seconds");
+            None
+        }
+    }
+}
+
+pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
+    let plain = Limits::default();
+    let count = |key, most: u64, default: usize| match section.whole(key) {
+        None => (!section.is_given(key)).then_some(default),
+        Some(at) if (1..=most).contains(&at.value) => usize::try_from(at.value).ok(),
+        Some(at) => {
+            section.error(at.line, key, format!("must be between 1 and {most}"));
+            None
+        }
+    };
+    let hold_time = seconds(section, "hold_time", plain.hold_time);
+    Some(Limits {
+        clients_max: count("max_client_conn", 1_000_000, plain.clients_max)?,
+        pool_size: count("default_pool_size", 100_000, plain.pool_size)?,
+        hold_time: hold_time?,
+        hold_clients: count("hold_clients", 1_000_000, plain.hold_clients)?,
+        hold_bytes: count("hold_bytes", 1 << 40, plain.hold_bytes)?,
+        prepared_max: count("max_prepared_statements", 100_000, plain.prepared_max)?,
+        ..plain
+    })
+}

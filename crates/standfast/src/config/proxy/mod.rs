@@ -1,0 +1,57 @@
+//! A proxy's own file: the cluster's store, as a node's file names it, or servers, and the section
+//! `proxy`; and that section in a node's file.
+
+mod limits;
+mod section;
+mod source;
+
+pub(crate) use section::{ProxySection, proxy_section};
+pub(crate) use source::ProxySource;
+
+use super::problem::{ConfigError, Problem};
+use super::read::log;
+use super::section::{Findings, Section};
+use super::{Log, sources};
+use crate::paths::Homes;
+use std::path::Path;
+
+/// A file of a proxy, complete.
+#[derive(Clone, Debug)]
+pub(crate) struct ProxyConfig {
+    pub(crate) log: Log,
+    pub(crate) source: ProxySource,
+    pub(crate) proxy: ProxySection,
+}
+
+impl ProxyConfig {
+    /// Reads and checks a file. What is odd and harmless comes back beside it.
+    pub(crate) fn load(file: &Path, homes: &Homes) -> Result<(Self, Vec<Problem>), ConfigError> {
+        let layers = sources::read(file, &std::collections::BTreeMap::new())?;
+        let findings = Findings::default();
+        let config = read(file, &Section::root(&layers.tree, &findings), homes);
+        layers.judge(file, config, findings)
+    }
+}
+
+/// `None` only after an error was noted.
+fn read(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<ProxyConfig> {
+    let log = log(root, file);
+    let section = root.section("proxy");
+    let source = source::source(root, &section, homes);
+    let proxy = proxy_section(&section);
+    root.finish(&[
+        "name",
+        "restapi",
+        "postgresql",
+        "bootstrap",
+        "state_dir",
+        "tags",
+        "guard",
+        "watchdog",
+    ]);
+    Some(ProxyConfig {
+        log,
+        source: source?,
+        proxy: proxy?,
+    })
+}

@@ -1,0 +1,203 @@
+//! The section `proxy`, in a file of its own or in a node's.
+
+use super::limits::{limits, seconds, word, word_or};
+use crate::config::read::{absolute_path, endpoint};
+use crate::config::section::Section;
+use crate::config::values::Endpoint;
+use proxy::{AuthMethod, Limits, OnLossyFailover, PoolMode, SslMode, TlsFiles, UnixSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Longer paths are none to the kernel.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Complete, but for the files that it names: those are read when the proxy starts.
+#[derive(Clone, Debug)]
+pub(crate) struct ProxySection {
+    pub(crate) listen: Endpoint,
+    pub(crate) unix_socket: Option<UnixSocket>,
+    pub(crate) pool_mode: PoolMode,
+    pub(crate) users_file: PathBuf,
+    pub(crate) auth: AuthMethod,
+    /// With it `auth` does not count.
+    pub(crate) hba_file: Option<PathBuf>,
+    pub(crate) client_tls: TlsFiles,
+    pub(crate) server_tls: TlsFiles,
+    pub(crate) on_lossy_failover: OnLossyFailover,
+    pub(crate) limits: Limits,
+    /// How long transactions may go on when the proxy is told to stop.
+    pub(crate) shutdown_time: Duration,
+}
+
+const SSL_MODES: [(&str, SslMode); 6] = [
+    ("disable", SslMode::Disable),
+    ("allow", SslMode::Allow),
+    ("prefer", SslMode::Prefer),
+    ("require", SslMode::Require),
+    ("verify-ca", SslMode::VerifyCa),
+    ("verify-full", SslMode::VerifyFull),
+];
+
+/// `None` only after an error was noted.
+pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
+    let listen = endpoint(section, "listen");
+    if !section.is_given("listen") {
+        section.missing("listen", "HOST:PORT for clients, such as 127.0.0.1:6432");
+    }
+    let unix_socket = unix_socket(section, listen.as_ref());
+    let users_file = absolute_path(section, "users_file");
+    if !section.is_given("users_file") {
+        let what = "the file of those who may connect, a line each: \"user\" \"password\"";
+        section.missing("users_file", what);
+    }
+    let pool_mode = word(
+        section,
+        "pool_mode",
+        &[
+            ("session", PoolMode::Session),
+            ("transaction", PoolMode::Transaction),
+        ],
+    );
+    let (auth, hba_file) = auth(section);
+    let client_tls = tls(
+        section,
+        [
+            "client_tls_sslmode",
+            "client_tls_cert_file",
+            "client_tls_key_file",
+            "client_tls_ca_file",
+        ],
+        SslMode::Disable,
+    );
+    if let Some(tls) = &client_tls
+        && tls.mode != SslMode::Disable
+        && tls.certificate.is_none()
+    {
+        let what = "the proxy's certificate: with client_tls_sslmode it needs one";
+        section.missing("client_tls_cert_file", what);
+    }
+    let server_tls = tls(
+        section,
+        [
+            "server_tls_sslmode",
+            "server_tls_cert_file",
+            "server_tls_key_file",
+            "server_tls_ca_file",
+        ],
+        SslMode::Prefer,
+    );
+    let on_lossy_failover = word(
+        section,
+        "on_lossy_failover",
+        &[
+            ("disconnect", OnLossyFailover::Disconnect),
+            ("continue", OnLossyFailover::Continue),
+        ],
+    );
+    let limits = limits(section);
+    let shutdown_time = seconds(section, "shutdown_time", Duration::from_secs(60));
+    section.finish(&[]);
+    Some(ProxySection {
+        listen: listen?,
+        unix_socket: unix_socket?,
+        pool_mode: pool_mode?,
+        users_file: users_file?,
+        auth: auth?,
+        hba_file: hba_file?,
+        client_tls: client_tls?,
+        server_tls: server_tls?,
+        on_lossy_failover: on_lossy_failover?,
+        limits: limits?,
+        shutdown_time: shutdown_time?,
+    })
+}
+
+/// The outer `None`: after an error.
+fn auth(section: &Section<'_>) -> (Option<AuthMethod>, Option<Option<PathBuf>>) {
+    #[derive(Clone, Copy)]
+    enum Kind {
+        Plain(AuthMethod),
+        Hba,
+    }
+    let kind = word_or(
+        section,
+        "auth_type",
+        &[
+            ("scram-sha-256", Kind::Plain(AuthMethod::Scram)),
+            ("md5", Kind::Plain(AuthMethod::Md5)),
+            ("cert", Kind::Plain(AuthMethod::Cert)),
+            ("trust", Kind::Plain(AuthMethod::Trust)),
+            ("hba", Kind::Hba),
+        ],
+        Kind::Plain(AuthMethod::Scram),
+    );
+    let file = absolute_path(section, "auth_hba_file");
+    let given = section.is_given("auth_hba_file");
+    match kind {
+        None => (None, None),
+        Some(Kind::Plain(auth)) => {
+            if given {
+                section.refuse("auth_hba_file", "counts with auth_type: hba only");
+            }
+            (Some(auth), (!given).then_some(None))
+        }
+        Some(Kind::Hba) => {
+            if !given {
+                section.missing("auth_hba_file", "the rules of auth_type: hba");
+            }
+            (Some(AuthMethod::Reject), file.map(Some))
+        }
+    }
+}
+
+fn tls(section: &Section<'_>, keys: [&'static str; 4], default: SslMode) -> Option<TlsFiles> {
+    let [mode, certificate, key, authority] = keys;
+    let mode = word_or(section, mode, &SSL_MODES, default);
+    let file = |key: &'static str| match section.is_given(key) {
+        false => Some(None),
+        true => absolute_path(section, key).map(Some),
+    };
+    let files = (file(certificate), file(key), file(authority));
+    let mode = mode?;
+    if section.is_given(certificate) != section.is_given(key) {
+        section.refuse(certificate, format!("and {key} belong together"));
+        return None;
+    }
+    if mode.verifies() && !section.is_given(authority) {
+        section.missing(authority, "whose certificates are believed");
+        return None;
+    }
+    Some(TlsFiles {
+        mode,
+        certificate: files.0?,
+        key: files.1?,
+        authority: files.2?,
+    })
+}
+
+/// Clients look for a file that is named by the port.
+fn unix_socket(section: &Section<'_>, listen: Option<&Endpoint>) -> Option<Option<UnixSocket>> {
+    let directory = absolute_path(section, "unix_socket_dir");
+    let mode = section.text("unix_socket_mode");
+    if !section.is_given("unix_socket_dir") {
+        return Some(None);
+    }
+    let mode = match mode {
+        None => 0o777,
+        Some(text) => match u32::from_str_radix(&text.value, 8) {
+            Ok(mode @ 0..=0o777) => mode,
+            _ => {
+                let what = "must be permissions in octal, such as \"0770\"";
+                section.error(text.line, "unix_socket_mode", what);
+                return None;
+            }
+        },
+    };
+    let path = directory?.join(format!(".s.PGSQL.{}", listen?.port));
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let what = format!("a socket's path has at most {SOCKET_PATH_BYTES_MAX} bytes");
+        section.refuse("unix_socket_dir", what);
+        return None;
+    }
+    Some(Some(UnixSocket { path, mode }))
+}

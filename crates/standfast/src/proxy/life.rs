@@ -1,0 +1,123 @@
+//! A proxy's life: it is told to read its files again, and to stop.
+//!
+//! **Invariant:** a broken file changes nothing.
+//!
+//! SIGTERM and SIGINT let transactions that are under way end, for `shutdown_time`; the second one,
+//! and SIGQUIT, end everything at once.
+
+use super::options;
+use crate::config::ProxySection;
+use ::proxy::{Handle, Proxy, Source};
+use anyhow::Result;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Serves until it is told to stop. `again` reads the section anew.
+pub(crate) async fn serve(
+    section: &ProxySection,
+    source: Source,
+    again: impl Fn() -> Result<ProxySection>,
+) -> Result<()> {
+    let mut signals = Signals::take()?;
+    let proxy = Proxy::start(options(section, source.clone()).await?).await?;
+    let handle = proxy.handle();
+    for address in proxy.addresses() {
+        tracing::info!(%address, "the proxy listens");
+    }
+    let mut section = section.clone();
+    let running = proxy.run();
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            () = &mut running => return Ok(()),
+            asked = signals.next() => match asked {
+                Asked::Reload => {
+                    if let Some(new) = reload(&handle, &section, &source, &again).await {
+                        section = new;
+                    }
+                }
+                Asked::Stop => break,
+                Asked::Quit => return Ok(()),
+            },
+        }
+    }
+    let clients = handle.clients();
+    tracing::info!(clients, "told to stop: what is under way may end");
+    handle.drain();
+    tokio::select! {
+        () = &mut running => {}
+        () = tokio::time::sleep(section.shutdown_time) => {
+            tracing::warn!(clients = handle.clients(), "transactions still run and are cut off");
+        }
+        () = signals.told_again() => {
+            tracing::warn!(clients = handle.clients(), "told again to stop");
+        }
+    }
+    Ok(())
+}
+
+/// Takes what can change while it runs; gives the section that is in force then.
+async fn reload(
+    handle: &Handle,
+    before: &ProxySection,
+    source: &Source,
+    again: &impl Fn() -> Result<ProxySection>,
+) -> Option<ProxySection> {
+    let read = async {
+        let section = again()?;
+        let options = options(&section, source.clone()).await?;
+        anyhow::Ok((section, options))
+    };
+    match read.await {
+        Err(error) => {
+            tracing::error!("reload: {error:#}; everything stays as it was");
+            None
+        }
+        Ok((section, options)) => {
+            if section.listen != before.listen || section.unix_socket != before.unix_socket {
+                tracing::warn!("reload: where the proxy listens changes at its next start only");
+            }
+            handle.reload(&options);
+            tracing::info!("reloaded: users, rules, certificates, pool mode and limits");
+            Some(section)
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Reload,
+    Stop,
+    Quit,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn take() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.quit.recv() => Asked::Quit,
+        }
+    }
+
+    /// To reload while it stops means nothing.
+    async fn told_again(&mut self) {
+        while self.next().await == Asked::Reload {}
+    }
+}

@@ -1,0 +1,40 @@
+//! `standfast proxy`: turns a proxy's file into a running proxy.
+
+mod life;
+mod options;
+
+pub(crate) use life::serve;
+pub(crate) use options::{options, source};
+
+use crate::config::{LogLevel, ProxyConfig};
+use crate::exit::ExitCode;
+use crate::paths::Homes;
+use crate::{cli::meant, logging};
+use anyhow::{Context as _, Result};
+use std::path::Path;
+
+pub(crate) fn run(file: &Path, level: Option<LogLevel>, homes: &Homes) -> Result<ExitCode> {
+    let (config, warnings) = ProxyConfig::load(file, homes)?;
+    let _ending = logging::start(&meant::log(config.log.clone(), level));
+    for warning in warnings {
+        tracing::warn!("{}: {warning}", file.display());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    let served = runtime.block_on(async {
+        let source = source(config.source)?;
+        let again = || {
+            let (config, warnings) = ProxyConfig::load(file, homes)?;
+            for warning in warnings {
+                tracing::warn!("{}: {warning}", file.display());
+            }
+            Ok(config.proxy)
+        };
+        serve(&config.proxy, source, again).await
+    });
+    // Whoever is still served is cut off: the process ends.
+    runtime.shutdown_background();
+    served.map(|()| ExitCode::Ok)
+}

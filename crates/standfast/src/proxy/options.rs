@@ -1,0 +1,88 @@
+//! From what a file says to what a proxy is told: names are looked up, files read.
+
+use crate::config::{Endpoint, ProxySection, ProxySource};
+use crate::run::etcd_options;
+use ::proxy::{ClientTls, Hba, Options, ServerTls, Source, Users};
+use anyhow::{Context as _, Result};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use store::layout::Keys;
+use store::{EtcdStore, RemoteOptions, RemoteStore, Secret, Store, Tls};
+use tokio::net::lookup_host;
+
+/// Reads the files that the section names. Blocks for as long as a disk does.
+pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Options> {
+    let users_file = &section.users_file;
+    let users = Users::parse(&text(users_file)?);
+    let users = users.with_context(|| users_file.display().to_string())?;
+    let hba = match &section.hba_file {
+        None => None,
+        Some(file) => {
+            let hba = Hba::parse(&text(file)?);
+            Some(hba.with_context(|| file.display().to_string())?)
+        }
+    };
+    Ok(Options {
+        listen: addresses(&section.listen).await?,
+        unix_sockets: section.unix_socket.iter().cloned().collect(),
+        pool_mode: section.pool_mode,
+        auth: section.auth,
+        hba,
+        client_tls: ClientTls::load(&section.client_tls).context("proxy.client_tls")?,
+        server_tls: ServerTls::load(&section.server_tls).context("proxy.server_tls")?,
+        on_lossy_failover: section.on_lossy_failover,
+        limits: section.limits,
+        ..Options::new(source, users)
+    })
+}
+
+fn text(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+}
+
+/// All addresses that a host stands for; `*` is every one of the machine.
+async fn addresses(listen: &Endpoint) -> Result<Vec<SocketAddr>> {
+    let host = match listen.host.as_str() {
+        "*" => "0.0.0.0",
+        host => host,
+    };
+    let found = lookup_host((host, listen.port)).await;
+    let found = found.with_context(|| format!("can't look up {listen}"))?;
+    Ok(found.collect())
+}
+
+/// Must be called in a runtime.
+pub(crate) fn source(source: ProxySource) -> Result<Source> {
+    let (store, keys): (Arc<dyn Store>, Keys) = match source {
+        ProxySource::Server(server) => return Ok(Source::Server(server.to_string())),
+        ProxySource::Raft {
+            scope,
+            namespace,
+            members,
+            secret_file,
+            tls,
+        } => {
+            let addresses = members.iter().map(Endpoint::to_string).collect();
+            let secret = Secret::read(&secret_file).context("cluster secret")?;
+            let cluster = format!("{namespace}/{scope}");
+            let tls = tls.map(Tls::load).transpose().context("store.raft.tls")?;
+            let options = RemoteOptions {
+                tls,
+                ..RemoteOptions::new(addresses, cluster, secret)
+            };
+            let keys = Keys::new(&namespace, &scope);
+            (Arc::new(RemoteStore::new(options)), keys)
+        }
+        ProxySource::Etcd {
+            scope,
+            namespace,
+            etcd,
+        } => {
+            let keys = Keys::new(&namespace, &scope);
+            let client = EtcdStore::new(etcd_options(&etcd, &keys)).context("etcd3")?;
+            (Arc::new(client), keys)
+        }
+    };
+    Ok(Source::Store { store, keys })
+}
