@@ -23,6 +23,7 @@ pub(crate) struct Shown {
     tags: Option<serde_json::Value>,
     out: watch::Sender<Arc<api::Served>>,
     pub(crate) scheduled_restart: Option<serde_json::Value>,
+    pub(crate) watchdog_failed: bool,
     figures: Arc<Figures>,
     cluster: Option<Cluster>,
 }
@@ -37,6 +38,7 @@ impl Shown {
             tags: (!options.tags.is_empty()).then(|| options.tags.into()),
             out: options.served,
             scheduled_restart: None,
+            watchdog_failed: false,
             figures,
             cluster: None,
         }
@@ -157,6 +159,7 @@ impl Shown {
                 .pending_restart_reason
                 .clone_from(&facts.pending_restart);
             served.scheduled_restart.clone_from(&self.scheduled_restart);
+            served.watchdog_failed = self.watchdog_failed;
             served.replication.clone_from(&facts.replication);
             served.metrics = self.figures.metrics();
         });
@@ -185,6 +188,9 @@ fn unfit(cluster: &Cluster, me: &NodeView) -> Option<String> {
     }
     if cluster.node(&me.name).maintenance {
         return Some("it is in maintenance".to_owned());
+    }
+    if let Some(why) = &me.unwatched {
+        return Some(why.clone());
     }
     match &me.data {
         DataDir::Ready(_) => None,

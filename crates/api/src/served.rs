@@ -49,6 +49,8 @@ pub struct Served {
     pub pending_restart_reason: Option<Value>,
     /// The restart that was asked for later, as Patroni shows it.
     pub scheduled_restart: Option<Value>,
+    /// The watchdog device should be armed and can't be.
+    pub watchdog_failed: bool,
     /// The database that connection strings name.
     pub database: String,
     /// What else the agent counts, shown in `/metrics`.
@@ -79,6 +81,7 @@ impl Served {
             pending_restart: false,
             pending_restart_reason: None,
             scheduled_restart: None,
+            watchdog_failed: false,
             database: "postgres".to_owned(),
             metrics: Vec::new(),
         }

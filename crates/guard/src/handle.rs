@@ -5,6 +5,7 @@
 //! state directory at once is for the agent to see to.
 //! It does not know when to arm or why.
 
+use crate::dog::WatchdogState;
 use crate::process::{self, Proc};
 use crate::shared::{HAS_CGROUP, HAS_LOCKED_MEMORY, MAGIC, Order, Phase, Shared, VERSION};
 use crate::stage::Cause;
@@ -51,6 +52,7 @@ pub struct Status {
     pub has_cgroup: bool,
     /// Whether the guard's memory is locked, so that a hung disk can't stall it.
     pub has_locked_memory: bool,
+    pub watchdog: WatchdogState,
 }
 
 /// A deadline and the leadership it belongs to.
@@ -175,6 +177,12 @@ impl Guard {
         }
     }
 
+    /// The watchdog device, if there is one, is to reset the machine when it was not fed for so many seconds; 0: it is
+    /// left alone. Counts from the next time that a deadline is armed.
+    pub fn count_to(&self, seconds: u32) {
+        self.shared.dog_seconds.store(seconds, SeqCst);
+    }
+
     /// Kill everything now. Wait for [`Guard::pidfd`] and then ask [`Guard::status`] whether it is proven.
     pub fn fence(&self) {
         self.shared.fence.store(1, SeqCst);
@@ -214,6 +222,7 @@ impl Guard {
             empty_ns: set(shared.empty_ns.load(SeqCst)),
             has_cgroup: traits & HAS_CGROUP != 0,
             has_locked_memory: traits & HAS_LOCKED_MEMORY != 0,
+            watchdog: WatchdogState::of(shared.dog.load(SeqCst)),
         }
     }
 

@@ -5,6 +5,7 @@
 //! so nothing has to be inherited by number.
 //! It does not know whether Postgres becomes ready.
 
+use crate::dog::Watchdog;
 use crate::handle::Guard;
 use crate::leftovers::leftovers;
 use crate::shared::{FILE_SIZE, MAGIC, VERSION};
@@ -41,11 +42,17 @@ pub struct Launch {
     /// A version 2 control group in which we may create others. Where that turns out not to work,
     /// descendants are walked instead, and the status says so.
     pub cgroup: Option<PathBuf>,
+    /// The machine's watchdog device, fed while a deadline is armed; see [`Guard::count_to`].
+    pub watchdog: Option<Watchdog>,
 }
 
 /// The guard's words when the postmaster exists, and when another guard holds the state directory.
 pub(crate) const ANSWER_RUNNING: &[u8] = b"running";
 pub(crate) const ANSWER_GUARDED: &[u8] = b"guarded";
+
+/// What a watchdog device follows, and a pipe in its place.
+pub(crate) const DEVICE: &str = "--watchdog";
+pub(crate) const PLAIN: &str = "--watchdog-pipe";
 
 /// A guard that says nothing for so long has a disk that hangs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -114,6 +121,10 @@ impl Launch {
             .args([OsString::from("--data-dir"), data_dir.into()]);
         if let Some(cgroup) = &self.cgroup {
             command.args([OsString::from("--cgroup"), cgroup.into()]);
+        }
+        if let Some(watchdog) = &self.watchdog {
+            let flag = if watchdog.plain { PLAIN } else { DEVICE };
+            command.args([OsString::from(flag), watchdog.device.clone().into()]);
         }
         command
             .arg("--")

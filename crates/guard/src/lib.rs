@@ -24,6 +24,7 @@ mod shared;
 mod state_file;
 
 mod cgroup;
+mod dog;
 mod family;
 mod journal;
 mod stage;
@@ -35,6 +36,7 @@ mod process;
 mod sys;
 mod text;
 
+pub use dog::{Watchdog, WatchdogState};
 pub use error::GuardError;
 pub use handle::{Armed, Exit, Guard, Status};
 pub use launch::Launch;

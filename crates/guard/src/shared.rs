@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 /// "standfst" in ASCII.
 pub(crate) const MAGIC: u64 = 0x7374_616e_6466_7374;
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Size of the file behind the mapping; room for later fields.
 pub(crate) const FILE_SIZE: u64 = 4096;
 
@@ -56,6 +56,10 @@ pub(crate) struct Shared {
     pub(crate) timer_ns: AtomicU64,
     pub(crate) ended_ns: AtomicU64,
     pub(crate) empty_ns: AtomicU64,
+    // The agent writes: how many seconds the watchdog device is to count; 0: it is not wanted.
+    pub(crate) dog_seconds: AtomicU32,
+    // The guard writes: what has become of it.
+    pub(crate) dog: AtomicU64,
 }
 
 /// Bits of `traits`.

@@ -5,7 +5,8 @@
 //! It does not know about deadlines.
 
 use crate::cgroup::Cgroup;
-use crate::launch::{ANSWER_GUARDED, ANSWER_RUNNING};
+use crate::dog::Dog;
+use crate::launch::{ANSWER_GUARDED, ANSWER_RUNNING, DEVICE, PLAIN};
 use crate::process::{self, Proc};
 use crate::shared::{HAS_CGROUP, HAS_LOCKED_MEMORY, MAGIC, Phase, Shared};
 use crate::state_file::{self, Record};
@@ -60,6 +61,8 @@ struct Arguments {
     state_dir: PathBuf,
     data_dir: PathBuf,
     cgroup: Option<PathBuf>,
+    watchdog: Option<PathBuf>,
+    watchdog_pipe: Option<PathBuf>,
     program: OsString,
     args: Vec<OsString>,
 }
@@ -68,12 +71,13 @@ impl Arguments {
     fn parse(args: Vec<OsString>) -> Result<Self, Failure> {
         let usage = || {
             Failure::Because(
-                "expected --state-dir DIR --data-dir DIR [--cgroup DIR] -- PROGRAM [ARGUMENT]..., \
+                "expected --state-dir DIR --data-dir DIR [--cgroup DIR] [--watchdog DEVICE] -- PROGRAM [ARGUMENT]..., \
                  as the agent writes it"
                     .to_owned(),
             )
         };
         let (mut state_dir, mut data_dir, mut cgroup) = (None, None, None);
+        let (mut watchdog, mut watchdog_pipe) = (None, None);
         let mut args = args.into_iter();
         loop {
             let flag = args.next().ok_or_else(usage)?;
@@ -81,6 +85,8 @@ impl Arguments {
                 Some("--state-dir") => &mut state_dir,
                 Some("--data-dir") => &mut data_dir,
                 Some("--cgroup") => &mut cgroup,
+                Some(DEVICE) => &mut watchdog,
+                Some(PLAIN) => &mut watchdog_pipe,
                 Some("--") => break,
                 _ => return Err(usage()),
             };
@@ -90,6 +96,8 @@ impl Arguments {
             state_dir: state_dir.ok_or_else(usage)?,
             data_dir: data_dir.ok_or_else(usage)?,
             cgroup,
+            watchdog,
+            watchdog_pipe,
             program: args.next().ok_or_else(usage)?,
             args: args.collect(),
         })
@@ -168,6 +176,10 @@ impl Setup {
                 }
             },
         };
+        let pipe = arguments.watchdog_pipe.as_deref().map(|at| (at, true));
+        let device = arguments.watchdog.as_deref().map(|at| (at, false));
+        let device = device.or(pipe);
+        let dog = device.map(|(at, plain)| Dog::find(at, plain));
         let answering = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)
             .map_err(during("keeping the answer pipe"))?;
         record(&arguments, own, &mapping, &proc)?;
@@ -234,6 +246,7 @@ impl Setup {
             postmaster,
             data_dir,
             cgroup,
+            dog,
             lock,
             _mapping: mapping,
         })

@@ -1,4 +1,4 @@
-//! The five calls that the compiler can't check. Nothing else in the crate is unsafe.
+//! The six calls that the compiler can't check. Nothing else in the crate is unsafe.
 //!
 //! **Invariant:** each function has one caller, and its SAFETY comment says what it relies on there.
 //! It decides nothing.
@@ -103,4 +103,42 @@ pub(crate) fn in_child(last_words: impl FnOnce()) -> bool {
             _ => true,
         }
     }
+}
+
+/// Has a watchdog device count `seconds`. Says how many it counts, and whether it rests when it is told to and closed.
+#[allow(unsafe_code, reason = "the device's own requests exist as ioctl only")]
+pub(crate) fn watchdog_timeout(device: BorrowedFd<'_>, seconds: u32) -> Result<(u32, bool), Errno> {
+    use std::os::fd::AsRawFd;
+    /// linux/watchdog.h: options, firmware version, identity.
+    #[repr(C)]
+    struct Info {
+        options: u32,
+        version: u32,
+        identity: [u8; 32],
+    }
+    const GET_SUPPORT: libc::c_ulong = 0x8028_5700;
+    const SET_TIMEOUT: libc::c_ulong = 0xC004_5706;
+    const GET_TIMEOUT: libc::c_ulong = 0x8004_5707;
+    const RESTS: u32 = 0x0100;
+    let asked = |answer: c_int| match answer {
+        0.. => Ok(()),
+        _ => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+    };
+    let fd = device.as_raw_fd();
+    let mut info = Info {
+        options: 0,
+        version: 0,
+        identity: [0; 32],
+    };
+    let mut count = c_int::try_from(seconds).unwrap_or(c_int::MAX);
+    // SAFETY: each request writes at most what is behind its pointer: 40 bytes, and one int twice. Whatever a foreign
+    // driver makes of it, both are plain numbers.
+    unsafe {
+        asked(libc::ioctl(fd, GET_SUPPORT as _, &raw mut info))?;
+        // One with a fixed count refuses; what it counts is asked below.
+        let _fixed = libc::ioctl(fd, SET_TIMEOUT as _, &raw mut count);
+        asked(libc::ioctl(fd, GET_TIMEOUT as _, &raw mut count))?;
+    }
+    let counts = u32::try_from(count).map_err(|_| Errno::RANGE)?;
+    Ok((counts, info.options & RESTS != 0))
 }

@@ -6,6 +6,7 @@
 
 use crate::boottime_ns;
 use crate::cgroup::Cgroup;
+use crate::dog::Dog;
 use crate::handle::HAS_EXIT;
 use crate::process::Proc;
 use crate::shared::{Phase, Shared};
@@ -36,6 +37,7 @@ pub(crate) struct Watch {
     pub(crate) postmaster: Pid,
     pub(crate) data_dir: Vec<u8>,
     pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) dog: Option<Dog>,
     pub(crate) lock: File,
     /// Open so that an agent that restarted can reach the mapping through /proc.
     pub(crate) _mapping: OwnedFd,
@@ -52,7 +54,8 @@ struct Memory {
 
 impl Watch {
     /// Watches until nothing of the instance is left.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
+        let mut dog = self.dog.take();
         let mut memory = Memory {
             postmaster: Postmaster::Alive,
             told: false,
@@ -61,7 +64,12 @@ impl Watch {
         };
         let mut stage = Stage::Running { told: false };
         let cause = loop {
-            let next = stage::next(stage, &self.look(stage, &mut memory));
+            let mut seen = self.look(stage, &mut memory);
+            if let (Some(dog), Stage::Running { .. }) = (&mut dog, stage) {
+                dog.mind(self.shared, self.shared.order(), seen.now_ns);
+                seen.deadline_passed |= dog.must_end(seen.now_ns);
+            }
+            let next = stage::next(stage, &seen);
             if next != stage {
                 self.publish(next);
             }
@@ -69,7 +77,8 @@ impl Watch {
             match stage {
                 Stage::Running { .. } => {
                     self.set_timer();
-                    self.wait(None, &mut memory);
+                    let limit = dog.as_ref().and_then(|dog| dog.limit_ns(boottime_ns()));
+                    self.wait(limit, &mut memory);
                 }
                 Stage::Draining { .. } => {
                     self.set_timer();
@@ -83,6 +92,9 @@ impl Watch {
                 Stage::Empty { cause } => break cause,
             }
         };
+        if let Some(dog) = &mut dog {
+            dog.rest(self.shared);
+        }
         self.end(cause);
     }
 

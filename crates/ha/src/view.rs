@@ -265,6 +265,9 @@ pub struct NodeView {
     /// The standby that it shall stream from while that serves, instead of the leader.
     #[serde(default)]
     pub source: Option<NodeName>,
+    /// Why the machine's watchdog device does not watch this node, where it must for the node to lead.
+    #[serde(default)]
+    pub unwatched: Option<String>,
 }
 
 /// What a person asks of one node's instance.

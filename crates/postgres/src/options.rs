@@ -44,6 +44,8 @@ pub struct Options {
     pub guard_args: Vec<OsString>,
     /// A version 2 cgroup in which the guard may create children.
     pub cgroup: Option<PathBuf>,
+    /// The machine's watchdog device, for the guard to feed.
+    pub watchdog: Option<guard::Watchdog>,
     /// More arguments for initdb.
     pub initdb_args: Vec<String>,
     /// More arguments for pg_basebackup, such as `--max-rate=100M`.
@@ -116,6 +118,7 @@ impl Options {
             guard_exe,
             guard_args: Vec::new(),
             cgroup: None,
+            watchdog: None,
             initdb_args: Vec::new(),
             basebackup_args: Vec::new(),
             copies: Vec::new(),

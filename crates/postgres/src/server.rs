@@ -358,6 +358,7 @@ impl Instance {
             data_dir: options.data_dir.clone(),
             log_file: paths.log.clone(),
             cgroup: options.cgroup.clone(),
+            watchdog: options.watchdog.clone(),
         };
         let spawned = tokio::task::spawn_blocking(move || launch.spawn()).await;
         let guard = match spawned {

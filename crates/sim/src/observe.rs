@@ -51,6 +51,7 @@ impl World {
             rewound: node.disk.needs.is_some(),
             errand,
             source: None,
+            unwatched: None,
         }
     }
 

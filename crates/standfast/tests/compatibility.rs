@@ -22,11 +22,7 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
         "`parameters_primary` and the like",
         "not there",
     ),
-    (
-        "Configuration",
-        "`watchdog`, `citus`, `kubernetes`",
-        "not there",
-    ),
+    ("Configuration", "`citus`, `kubernetes`", "not there"),
     (
         "REST",
         "`ciphers`, `request_queue_size`, `server_tokens`, `https_extra_headers`",

@@ -75,6 +75,10 @@ impl Agent {
             ClusterView::Known(cluster) => cluster.current_epoch(),
             ClusterView::Silent { .. } => Epoch::NONE,
         };
+        let unwatched = match view {
+            ClusterView::Known(cluster) => self.watch(Some(&cluster.settings)),
+            ClusterView::Silent { .. } => self.watch(None),
+        };
         let source = self.cascade.source(&observation.postgres, at);
         let errand = self.errands.look(&observation.postgres, at);
         NodeView {
@@ -103,6 +107,7 @@ impl Agent {
             rewound: self.shell.rewound.is_set(),
             errand,
             source,
+            unwatched,
         }
     }
 }

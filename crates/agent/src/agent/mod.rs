@@ -14,6 +14,7 @@ mod sharing;
 mod stopping;
 mod telling;
 mod unreadable;
+mod watching;
 
 use self::cascade::Cascade;
 use self::doing::Done;
@@ -22,6 +23,8 @@ use self::look::{is_changing, scene, stop_unguarded};
 use self::memory::Memory;
 pub use self::phrases::PHRASES;
 use self::sharing::Sharing;
+pub use self::watching::Watchdog;
+use self::watching::Watching;
 use crate::callbacks::{Callbacks, Programs};
 use crate::clock::now;
 use crate::contact::Signs;
@@ -82,6 +85,8 @@ pub struct Options {
     pub client: api::client::Client,
     /// Where the lease is kept: a runtime that nothing of the agent holds up, or the agent's own.
     pub keeper_on: tokio::runtime::Handle,
+    /// The machine's watchdog device, if it is to be used.
+    pub watchdog: Option<Watchdog>,
 }
 
 /// Why the agent ended.
@@ -159,6 +164,7 @@ pub struct Agent {
     memory: Memory,
     sharing: Sharing,
     cascade: Cascade,
+    watching: Option<Watching>,
     phrased: phrases::Said,
     callbacks: Callbacks,
     tasks: Vec<JoinHandle<()>>,
@@ -219,6 +225,7 @@ impl Agent {
             token: options.token.header(),
         };
         let events = Events::new(&options);
+        let watchdog = options.watchdog.take();
         let cascade = Cascade::new(&options.tags);
         let programs = std::mem::take(&mut options.callbacks);
         let callbacks = Callbacks::new(programs, options.scope.clone());
@@ -246,6 +253,7 @@ impl Agent {
             streams,
             rewound: Rewound::open(&options.state_dir),
             roles_missing: Marker::new(options.state_dir.join("roles-missing")),
+            watchdog_required: watchdog.as_ref().is_some_and(|it| it.required),
             promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
             bootstrap: options.bootstrap.clone(),
             post_bootstrap: options.post_bootstrap.clone(),
@@ -278,6 +286,7 @@ impl Agent {
             memory: Memory::default(),
             sharing: Sharing::default(),
             cascade,
+            watching: watchdog.map(Watching::new),
             phrased: phrases::Said::default(),
             callbacks,
             tasks,
@@ -397,6 +406,7 @@ impl Agent {
             self.memory.running.is_some() || stale || is_changing(&view, &me, &decision, &scene);
         self.pace.set(changing, scene);
         self.shown.scheduled_restart = self.errands.shown();
+        self.shown.watchdog_failed = self.watching.as_ref().is_some_and(Watching::has_failed);
         self.shown.publish(
             &view,
             &snapshot,

@@ -237,6 +237,7 @@ mod tests {
             rewound: false,
             errand: None,
             source: None,
+            unwatched: None,
         };
         ha::decide(&ClusterView::Known(Box::new(cluster)), &me, now())
     }

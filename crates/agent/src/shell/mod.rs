@@ -86,6 +86,8 @@ pub(crate) struct Shell {
     pub(crate) rewound: Rewound,
     /// The Postgres that runs was told to promote.
     pub(crate) promotion_ordered: Marker,
+    /// Nothing is promoted before the machine's watchdog device is armed.
+    pub(crate) watchdog_required: bool,
     /// The first configuration of a cluster that this node founds.
     pub(crate) bootstrap: ConfigRecord,
     /// What is run on a cluster that this node has founded.

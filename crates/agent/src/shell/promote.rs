@@ -10,7 +10,12 @@ use crate::promotion;
 use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{Epoch, Lineage};
 use postgres::SyncNames;
+use std::time::Duration;
 use store::layout::EndedTimeline;
+
+/// The guard arms the watchdog device when it sees the deadline.
+const ARMS_WITHIN: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(2);
 
 impl Shell {
     pub(super) async fn promote(
@@ -39,6 +44,7 @@ impl Shell {
             self.instance.start_for_promotion(START).await?;
         }
         self.arm_in_office();
+        self.is_watched().await?;
         // Asked once more at the last moment: the lease may have ended while files were written.
         if self
             .tenure
@@ -54,6 +60,26 @@ impl Shell {
         tracing::info!(timeline = plan.timeline.0, begins = %plan.begins, ?took, "promoted");
         self.checkpoint_soon();
         Ok(())
+    }
+
+    /// Where the watchdog device must be armed, it is.
+    async fn is_watched(&self) -> Result<(), ShellError> {
+        if !self.watchdog_required {
+            return Ok(());
+        }
+        let began = now();
+        loop {
+            let status = self.instance.guard().map(|guard| guard.status());
+            match status.map(|status| status.watchdog) {
+                Some(guard::WatchdogState::Armed { .. }) => return Ok(()),
+                _ if now().since(began) < ARMS_WITHIN => {}
+                _ => {
+                    let why = "the watchdog device is not armed".to_owned();
+                    return Err(ShellError::NotNow(why));
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// What a promoted primary owes before others may follow it: a true note, and that they are let in. All of it can be

@@ -1,6 +1,6 @@
 //! Tags: a standby behind a standby, copies of a standby, and a circle.
 
-use crate::node::{Node, free_ports, tagged, until};
+use crate::node::{Node, Wishes, free_ports, until, wishing};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,11 @@ pub(crate) async fn standbys_behind_a_standby(root: &Path, limit: Duration) {
     let keys = Keys::new("service", "cascade");
     let ports: [u16; 4] = free_ports();
     let start = async |name: &str, port: usize, tags: serde_json::Value| {
-        tagged(root, &store, &keys, name, ports[port], &tags).await
+        let wishes = Wishes {
+            tags,
+            ..Wishes::default()
+        };
+        wishing(root, &store, &keys, name, ports[port], wishes).await
     };
     let a = start("a", 0, json!({})).await;
     until("a founds the cluster", limit, || a.is_open_primary()).await;

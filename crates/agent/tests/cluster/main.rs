@@ -10,6 +10,7 @@
 
 mod cascade;
 mod node;
+mod watched;
 
 use node::{Node, free_ports, start, until};
 use std::path::{Path, PathBuf};
@@ -75,6 +76,9 @@ async fn stories() -> bool {
     let limit = Duration::from_secs(30);
     if wanted("standbys_behind_a_standby") {
         cascade::standbys_behind_a_standby(&root.join("cascade"), limit).await;
+    }
+    if wanted("a_node_that_must_be_watched") {
+        watched::a_node_that_must_be_watched(&root.join("watched"), limit).await;
     }
     if wanted("a_pair") {
         a_pair(&root, limit).await;

@@ -35,18 +35,28 @@ pub(crate) async fn start(
     name: &str,
     port: u16,
 ) -> Node {
-    let zone = serde_json::json!({ "zone": name });
-    tagged(root, store, keys, name, port, &zone).await
+    let wishes = Wishes {
+        tags: serde_json::json!({ "zone": name }),
+        ..Wishes::default()
+    };
+    wishing(root, store, keys, name, port, wishes).await
 }
 
-/// The same with these tags.
-pub(crate) async fn tagged(
+/// What a node has that others have not.
+#[derive(Default)]
+pub(crate) struct Wishes {
+    pub(crate) tags: serde_json::Value,
+    pub(crate) watchdog: Option<agent::Watchdog>,
+}
+
+/// The same with these wishes. A watchdog device is a pipe.
+pub(crate) async fn wishing(
     root: &Path,
     store: &MemoryStore,
     keys: &Keys,
     name: &str,
     port: u16,
-    tags: &serde_json::Value,
+    wishes: Wishes,
 ) -> Node {
     let name = NodeName::new(name).expect("a plain name");
     let dir = root.join(name.as_str());
@@ -54,6 +64,10 @@ pub(crate) async fn tagged(
     let mut options =
         postgres::Options::new(name.clone(), dir.join("data"), dir.join("state"), exe);
     options.guard_args = vec!["guard".into()];
+    options.watchdog = wishes.watchdog.as_ref().map(|it| guard::Watchdog {
+        device: it.device.clone(),
+        plain: true,
+    });
     options.port = port;
     options.superuser = Login::new("postgres", "super");
     options.replication = Login::new("replicator", "rep");
@@ -90,7 +104,7 @@ pub(crate) async fn tagged(
         port,
         api_url: "http://127.0.0.1:1/patroni".into(),
         identity: name.to_string(),
-        tags: tags.as_object().cloned().unwrap_or_default(),
+        tags: wishes.tags.as_object().cloned().unwrap_or_default(),
         bootstrap: ConfigRecord::default(),
         post_bootstrap: Vec::new(),
         scope: "test".to_owned(),
@@ -101,6 +115,7 @@ pub(crate) async fn tagged(
         token: api::Token::derive(b"test"),
         client: api::client::Client::default(),
         keeper_on: tokio::runtime::Handle::current(),
+        watchdog: wishes.watchdog,
     })
     .expect("an agent");
     let task = tokio::spawn(agent.run());

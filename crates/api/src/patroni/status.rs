@@ -46,6 +46,8 @@ pub(crate) struct Status<'a> {
     pending_restart_reason: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduled_restart: Option<&'a Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    watchdog_failed: bool,
     patroni: Program<'a>,
     /// Where the primary is, by the leader key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,6 +143,7 @@ pub(super) fn document<'a>(office: &Office<'a>) -> Status<'a> {
         pending_restart: served.pending_restart,
         pending_restart_reason: served.pending_restart_reason.as_ref(),
         scheduled_restart: served.scheduled_restart.as_ref(),
+        watchdog_failed: served.watchdog_failed,
         patroni: Program {
             version: &served.version,
             scope: &served.scope,

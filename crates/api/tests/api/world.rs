@@ -270,6 +270,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         rewound: false,
         errand: None,
         source: None,
+        unwatched: None,
     }
 }
 

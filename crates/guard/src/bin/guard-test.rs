@@ -32,6 +32,7 @@ fn agent(args: &[OsString]) -> ExitCode {
         data_dir: data_dir.into(),
         log_file: log_file.into(),
         cgroup: None,
+        watchdog: None,
     };
     let Ok(guard) = launch.spawn() else {
         return ExitCode::FAILURE;

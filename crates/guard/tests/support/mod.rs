@@ -61,6 +61,7 @@ impl Bench {
             ],
             log_file: dir.path().join("log"),
             cgroup: None,
+            watchdog: None,
         };
         Self { dir, launch, mark }
     }

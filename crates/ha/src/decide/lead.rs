@@ -29,6 +29,9 @@ pub(super) fn lead(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
             "the leader key is mine, but no lease is held yet",
         );
     };
+    if let Some(why) = &me.unwatched {
+        return step_down_unwatched(me, lease, why);
+    }
     match &me.postgres {
         Postgres::Primary(primary) => {
             if let Some(decision) = give_up(cluster, me, primary, now) {
@@ -59,6 +62,22 @@ pub(super) fn lead(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
             )
         }
     }
+}
+
+/// The machine's watchdog must watch a leader here, and can't.
+fn step_down_unwatched(me: &NodeView, lease: Lease, why: &str) -> Decision {
+    let action = match me.postgres {
+        Postgres::Down { leftovers: 0 } => Action::Release {
+            epoch: lease.epoch,
+            why: why.to_owned(),
+        },
+        Postgres::Standby(_) => Action::Stop,
+        Postgres::Primary(_)
+        | Postgres::Down { .. }
+        | Postgres::Starting
+        | Postgres::Unresponsive { .. } => Action::Fence,
+    };
+    Decision::act("not watched", action, why)
 }
 
 /// A primary in office: say whose WAL this is, keep the setting true, open, serve requests.

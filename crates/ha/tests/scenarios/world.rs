@@ -562,6 +562,7 @@ fn fresh(name: NodeName) -> NodeView {
         rewound: false,
         errand: None,
         source: None,
+        unwatched: None,
     }
 }
 

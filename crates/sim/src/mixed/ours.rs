@@ -69,6 +69,7 @@ impl World {
             stream_says: None,
             errand: None,
             source: None,
+            unwatched: None,
         }
     }
 

@@ -36,6 +36,7 @@ use crate::paths::Homes;
 use ha::NodeName;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use store::layout::ConfigRecord;
 
 /// A node's configuration, complete: defaults are filled in.
@@ -59,6 +60,7 @@ pub(crate) struct Config {
     /// `None`: a monitor, a voter without Postgres.
     pub(crate) postgresql: Option<Postgresql>,
     pub(crate) bootstrap: Bootstrap,
+    pub(crate) watchdog: Option<Watchdog>,
     pub(crate) tags: Tags,
     pub(crate) log: Log,
     pub(crate) guard: Guard,
@@ -252,6 +254,18 @@ pub(crate) struct Bootstrap {
     pub(crate) post_bootstrap: Vec<String>,
     /// Where the first data directory comes from, if initdb does not make it.
     pub(crate) restore: Option<postgres::Restore>,
+}
+
+/// The machine's watchdog device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Watchdog {
+    pub(crate) device: PathBuf,
+    /// Without it the node never leads.
+    pub(crate) required: bool,
+    /// How long before the end of the lease it fires; none: half of the lease's time.
+    pub(crate) margin: Option<Duration>,
+    /// It is only written to: a pipe in place of a device, for tests.
+    pub(crate) is_pipe: bool,
 }
 
 /// What this node may be used for.

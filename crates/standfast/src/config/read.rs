@@ -9,6 +9,7 @@ mod places;
 mod postgresql;
 mod store;
 mod trust;
+mod watchdog;
 
 use super::problem::{ConfigError, Problem};
 use super::section::{At, Findings, Section};
@@ -28,6 +29,7 @@ pub(super) use places::{absolute_path, endpoint};
 use postgresql::postgresql;
 use std::path::{Path, PathBuf};
 pub(super) use trust::trust;
+use watchdog::watchdog;
 
 /// The whole file.
 pub(super) fn read(
@@ -66,7 +68,8 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         cgroup: absolute_path(&guard_section, "cgroup"),
     };
     guard_section.finish(&[]);
-    root.finish(&["watchdog", "citus", "kubernetes", "proxy"]);
+    let watchdog = watchdog(root);
+    root.finish(&["citus", "kubernetes", "proxy"]);
     if witness && postgresql.is_some() {
         root.refuse(
             "witness",
@@ -103,6 +106,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         tags,
         log,
         guard,
+        watchdog,
     })
 }
 

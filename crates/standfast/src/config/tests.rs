@@ -193,11 +193,11 @@ fn unknown_keys_name_their_line_and_the_nearest_key() {
     check_warning(
         &altered(
             "scope: demo",
-            "scope: demo\nnamspace: x\nwatchdog: {}\ncolour: blue",
+            "scope: demo\nnamspace: x\ncitus: {}\ncolour: blue",
         ),
         expect![[r#"
         line 2: namspace: unknown key, did you mean `namespace`?
-        line 3: watchdog: has no effect in this version
+        line 3: citus: has no effect in this version
         line 4: colour: unknown key, it has no effect"#]],
     );
     check_warning(

@@ -32,6 +32,10 @@ pub(crate) fn open(
     options.pg_ident.clone_from(&postgresql.pg_ident);
     options.base_config.clone_from(&postgresql.custom_conf);
     options.cgroup.clone_from(&config.guard.cgroup);
+    options.watchdog = config.watchdog.as_ref().map(|it| guard::Watchdog {
+        device: it.device.clone(),
+        plain: it.is_pipe,
+    });
     options.initdb_args.clone_from(&config.bootstrap.initdb);
     options.restore.clone_from(&config.bootstrap.restore);
     options.copies.clone_from(&postgresql.copies);

@@ -299,6 +299,11 @@ impl Life {
             token: self.secret.api_token(),
             client: api::client::Client::new(self.trust.clone()),
             keeper_on: self.elsewhere.store.clone(),
+            watchdog: config.watchdog.as_ref().map(|it| agent::Watchdog {
+                device: it.device.clone(),
+                required: it.required,
+                margin: it.margin,
+            }),
         })
     }
 

@@ -100,6 +100,7 @@ fn b(promised: u64) -> NodeView {
         stream_says: None,
         errand: None,
         source: None,
+        unwatched: None,
     }
 }
 

@@ -391,3 +391,27 @@ fn where_the_log_goes_and_how_it_looks() {
         f.yml: line 14: log.loggers.store: "loud" is none of error, warn, info, debug, trace"#]],
     );
 }
+
+#[test]
+fn a_watchdog_is_there_only_where_it_is_asked_for() {
+    let read = |section: &str| {
+        let (config, _) = load(format!("{NODE}{section}").as_bytes()).unwrap();
+        config.watchdog
+    };
+    assert_eq!(read(""), None);
+    assert_eq!(read("watchdog: {mode: off}\n"), None);
+    let plain = read("watchdog: {}\n").unwrap();
+    let margin = Some(Duration::from_secs(5));
+    assert_eq!((plain.required, plain.margin), (false, margin));
+    assert_eq!(plain.device, Path::new("/dev/watchdog"));
+    let strict = "watchdog: {mode: required, device: /dev/watchdog1, safety_margin: -1}\n";
+    let strict = read(strict).unwrap();
+    assert_eq!((strict.required, strict.margin), (true, None));
+    check_error(
+        &format!("{NODE}watchdog: {{mode: sometimes, safety_margin: soon, driver: x}}\n"),
+        expect![[r#"
+            f.yml: line 14: watchdog.safety_margin: is neither a whole number of seconds nor -1, which is half of ttl
+            f.yml: line 14: watchdog.driver: is neither default nor testing
+            f.yml: line 14: watchdog.mode: is none of off, automatic, required"#]],
+    );
+}
