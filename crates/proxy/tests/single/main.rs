@@ -1,12 +1,15 @@
 //! The proxy in front of one real server.
 
 mod pair;
+mod raw;
 mod server;
 
 mod failure;
+mod hostile;
 mod leaks;
 mod matrix;
 mod plain;
 mod pooling;
 mod service;
 mod tls;
+mod zombie;

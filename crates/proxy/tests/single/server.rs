@@ -141,7 +141,17 @@ impl Server {
         self.proxy_with(with).await
     }
 
-    /// The same with other options.
+    /// A proxy that believes everybody who names a user it knows.
+    pub(crate) async fn trusting(&self, mode: PoolMode, limits: Limits) -> Result<Running> {
+        self.proxy_with(|options| {
+            options.pool_mode = mode;
+            options.limits = limits;
+            options.auth = proxy::AuthMethod::Trust;
+        })
+        .await
+    }
+
+    /// One with other options.
     pub(crate) async fn proxy_with(&self, with: impl FnOnce(&mut Options)) -> Result<Running> {
         let mut options = self.options()?;
         with(&mut options);
