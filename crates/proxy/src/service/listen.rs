@@ -13,6 +13,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use tokio::net::{TcpListener, UnixListener};
 
+/// So many connections may wait to be accepted, if the kernel allows so many.
+const WAITING_MAX: i32 = 4096;
+
 /// A Unix socket for clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnixSocket {
@@ -82,6 +85,9 @@ pub(super) fn open(options: &Options) -> Result<Vec<Listener>, StartError> {
 fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     // It sets SO_REUSEADDR, so that a restart does not wait for what its clients left behind.
     let listener = std::net::TcpListener::bind(address)?;
+    // The standard library leaves room for 128 who have not been let in yet; the one after them
+    // would believe that it is connected, and wait for a second or a minute.
+    rustix::net::listen(&listener, WAITING_MAX)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
 }
