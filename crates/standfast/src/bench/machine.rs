@@ -6,16 +6,16 @@ use std::path::Path;
 
 /// The machine in a few words.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) cores: usize,
-    pub(super) memory_mb: u64,
-    pub(super) kernel: String,
-    pub(super) postgres: String,
-    pub(super) standfast: String,
+pub(in crate::bench) struct Machine {
+    pub(in crate::bench) cpu: String,
+    pub(in crate::bench) cores: usize,
+    pub(in crate::bench) memory_mb: u64,
+    pub(in crate::bench) kernel: String,
+    pub(in crate::bench) postgres: String,
+    pub(in crate::bench) standfast: String,
 }
 
-pub(super) fn describe(pg_bin: Option<&Path>) -> Machine {
+pub(in crate::bench) fn describe(pg_bin: Option<&Path>) -> Machine {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpuinfo
         .lines()

@@ -1,7 +1,7 @@
 //! The figures, as a table for people and as a document for programs.
 
 use super::Topology;
-use super::machine::Machine;
+use crate::bench::machine::Machine;
 use lab::{Fault, Verdict};
 use serde::Serialize;
 use std::fmt;
