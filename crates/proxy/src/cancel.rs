@@ -31,7 +31,7 @@ pub(crate) struct Slot {
     pub(crate) process_id: u32,
     pub(crate) secret: Vec<u8>,
     /// What is to be cancelled. Locked while a request is on its way to the server.
-    target: tokio::sync::Mutex<Option<Target>>,
+    target: tokio::sync::Mutex<Option<Arc<Target>>>,
     /// The client waits for a server and wants to no more.
     pub(crate) wanted: Notify,
     /// The client's task, to have it look at what is new.
@@ -110,12 +110,12 @@ impl Slot {
     }
 
     /// The client has got a server, or has none any more. Waits while a cancel is on its way.
-    pub(crate) async fn aim(&self, target: Option<Target>) {
+    pub(crate) async fn aim(&self, target: Option<Arc<Target>>) {
         *self.target.lock().await = target;
     }
 
     /// The same where nobody can be on the way.
-    pub(crate) fn try_aim(&self, target: Option<Target>) -> Result<(), Option<Target>> {
+    pub(crate) fn try_aim(&self, target: Option<Arc<Target>>) -> Result<(), Option<Arc<Target>>> {
         match self.target.try_lock() {
             Ok(mut slot) => {
                 *slot = target;
@@ -125,7 +125,7 @@ impl Slot {
         }
     }
 
-    pub(crate) async fn target(&self) -> tokio::sync::MutexGuard<'_, Option<Target>> {
+    pub(crate) async fn target(&self) -> tokio::sync::MutexGuard<'_, Option<Arc<Target>>> {
         self.target.lock().await
     }
 }

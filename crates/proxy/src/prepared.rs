@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 const PREFIX: &str = "standfast_";
 
 /// One text with its parameter types.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) id: u64,
     /// A Parse message's body behind the name.

@@ -3,7 +3,7 @@
 //! **Invariant:** a connection that comes out of here is stamped, and its server has said that it is
 //! no standby.
 
-use super::server::{Parameters, Server, limits};
+use super::server::{Mirror, Parameters, Server, limits};
 use super::{Pool, Startup};
 use crate::auth::{Answers, Broken, Credential, Login, login, next_message};
 use crate::cancel::Target;
@@ -72,7 +72,7 @@ pub(crate) async fn connect(
     credential: &Credential,
     primary: &Primary,
     epoch: Epoch,
-) -> Result<Server, ConnectError> {
+) -> Result<Box<Server>, ConnectError> {
     let attempt = |guise| {
         let tls = Arc::clone(tls);
         connect_as(pool, gate, tls, guise, startup, credential, primary, epoch)
@@ -99,7 +99,7 @@ async fn connect_as(
     credential: &Credential,
     primary: &Primary,
     epoch: Epoch,
-) -> Result<Server, ConnectError> {
+) -> Result<Box<Server>, ConnectError> {
     let mut stream = dial(&primary.address, &tls, guise).await?;
     let closer = stream.closer().map_err(ConnectError::Socket)?;
     let guise = match stream.is_encrypted() {
@@ -126,31 +126,26 @@ async fn connect_as(
     };
     opening.authenticate(&login).await?;
     opening.until_ready().await?;
-    let parameters = Arc::new(opening.parameters);
-    let mut server = Server {
+    let mut server = Box::new(Server {
         stream: opening.stream,
         inbox: opening.inbox,
         outbox: Outbox::default(),
         framer: opening.framer,
-        session: opening.session,
+        mirror: Mirror::new(opening.session, opening.parameters),
         stamp,
         epoch,
         startup: Arc::clone(startup),
-        target: Target {
+        target: Arc::new(Target {
             address: primary.address.clone(),
             tls,
             guise,
             process_id: opening.key.0,
             secret: opening.key.1,
-        },
-        own: Arc::clone(&parameters),
-        parameters,
+        }),
         applied: Arc::default(),
-        known: std::collections::HashMap::new(),
-        clock: 0,
         is_deaf: false,
         has_ended: false,
-    };
+    });
     refuse_standby(&mut server).await?;
     Ok(server)
 }
@@ -274,6 +269,7 @@ fn refused(body: &[u8]) -> ConnectError {
 /// Since PostgreSQL 14 it says so itself; an older one is asked.
 async fn refuse_standby(server: &mut Server) -> Result<(), ConnectError> {
     match server
+        .mirror
         .parameters
         .get(&b"in_hot_standby"[..])
         .map(AsRef::as_ref)

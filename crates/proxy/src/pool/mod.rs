@@ -10,7 +10,7 @@ mod connect;
 mod server;
 
 pub(crate) use connect::{ConnectError, connect};
-pub(crate) use server::{Parameters, Refusal, Server};
+pub(crate) use server::{Mirror, Parameters, Refusal, Server};
 
 use crate::auth::Credential;
 use crate::gate::Gate;
@@ -62,7 +62,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    server: Server,
+    server: Box<Server>,
     since: Instant,
 }
 
@@ -147,7 +147,7 @@ impl Pool {
     }
 
     /// One that lies idle and was started with the same settings.
-    pub(crate) fn take(&self, startup: &Arc<Startup>, epoch: Epoch) -> Option<Server> {
+    pub(crate) fn take(&self, startup: &Arc<Startup>, epoch: Epoch) -> Option<Box<Server>> {
         let mut idle = self.idle();
         let mut at = idle.len();
         while at > 0 {
@@ -173,25 +173,26 @@ impl Pool {
         credential: &Credential,
         primary: &Primary,
         epoch: Epoch,
-    ) -> Result<Server, ConnectError> {
+    ) -> Result<Box<Server>, ConnectError> {
         self.make_room();
         let tls = self.tls.load();
         let opening = connect(self, &self.gate, &tls, startup, credential, primary, epoch);
         let limit = self.limits.load().connect_time;
         let server = tokio::time::timeout(limit, Box::pin(opening)).await;
         let mut server = server.map_err(|_| ConnectError::Late(limit))??;
+        let mirror = &mut server.mirror;
         let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
         match welcomes.get(startup) {
             // One copy for all.
-            Some(known) if **known == *server.parameters => server.parameters = Arc::clone(known),
+            Some(known) if **known == *mirror.parameters => mirror.parameters = Arc::clone(known),
             _ => {
                 if welcomes.len() >= WELCOMES {
                     welcomes.clear();
                 }
-                welcomes.insert(Arc::clone(startup), Arc::clone(&server.parameters));
+                welcomes.insert(Arc::clone(startup), Arc::clone(&mirror.parameters));
             }
         }
-        server.own = Arc::clone(&server.parameters);
+        mirror.own = Arc::clone(&mirror.parameters);
         Ok(server)
     }
 
@@ -200,7 +201,7 @@ impl Pool {
     }
 
     /// Gives one back.
-    pub(crate) fn put(&self, server: Server) {
+    pub(crate) fn put(&self, server: Box<Server>) {
         if server.stamp.is_current() {
             let since = Instant::now();
             self.idle().push_back(Idle { server, since });

@@ -24,24 +24,30 @@ pub(crate) struct Server {
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
     pub(crate) framer: Framer,
-    pub(crate) session: Session,
+    pub(crate) mirror: Mirror,
     pub(crate) stamp: Stamp,
     pub(crate) epoch: Epoch,
     pub(crate) startup: Arc<Startup>,
-    pub(crate) target: Target,
-    /// What it has reported last.
-    pub(crate) parameters: Arc<Parameters>,
-    /// What it reported at its login.
-    pub(crate) own: Arc<Parameters>,
+    pub(crate) target: Arc<Target>,
     /// The settings that were made since its login.
     pub(crate) applied: Arc<Settings>,
-    /// Statements with names of ours, and when each was used last.
-    pub(crate) known: HashMap<u64, u64>,
-    pub(crate) clock: u64,
     /// It takes nothing any more; it may still have something to say.
     pub(crate) is_deaf: bool,
     /// It has said its last.
     pub(crate) has_ended: bool,
+}
+
+/// What is known of a server's session, without its bytes.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    pub(crate) session: Session,
+    /// What it has reported last.
+    pub(crate) parameters: Arc<Parameters>,
+    /// What it reported at its login.
+    pub(crate) own: Arc<Parameters>,
+    /// Statements with names of ours, and when each was used last.
+    pub(crate) known: HashMap<u64, u64>,
+    pub(crate) clock: u64,
 }
 
 /// Why a server did not do what we asked of it.
@@ -73,7 +79,7 @@ impl Server {
         if !self.stamp.is_current()
             || self.is_deaf
             || self.has_ended
-            || self.session.idle().is_err()
+            || self.mirror.session.idle().is_err()
         {
             return false;
         }
@@ -115,7 +121,10 @@ impl Server {
             let Step::Message(frame) = step else {
                 return Err(odd());
             };
-            self.session.sent(&frame, origin).map_err(|_| odd())?;
+            self.mirror
+                .session
+                .sent(&frame, origin)
+                .map_err(|_| odd())?;
             rest = &rest[frame.bytes().len()..];
         }
         self.outbox.push(bytes);
@@ -127,7 +136,7 @@ impl Server {
     pub(crate) async fn finish(&mut self) -> Result<(), Refusal> {
         self.outbox.flush(&mut self.stream).await?;
         let mut failed = None;
-        while self.session.unanswered().next().is_some() {
+        while self.mirror.session.unanswered().next().is_some() {
             let step = self.framer.next(self.inbox.unread());
             let step = step.map_err(|_| Refusal::Lost)?;
             let taken = step.taken();
@@ -141,19 +150,17 @@ impl Server {
                 }
                 Step::Part(_) => {}
                 Step::Message(frame) => {
-                    self.session.received(&frame).map_err(|_| Refusal::Lost)?;
+                    self.mirror
+                        .session
+                        .received(&frame)
+                        .map_err(|_| Refusal::Lost)?;
                     if frame.tag() == Tag::ErrorResponse && failed.is_none() {
                         let fields = Fields::beginning(frame.body());
                         let text = fields.message().unwrap_or_default();
                         failed = Some(text.to_string_lossy().into_owned());
                     }
                     if let Ok(Message::ParameterStatus { name, value }) = frame.message() {
-                        report(
-                            &mut self.parameters,
-                            &self.own,
-                            name.to_bytes(),
-                            value.to_bytes(),
-                        );
+                        self.mirror.report(name.to_bytes(), value.to_bytes());
                     }
                 }
             }
@@ -165,9 +172,14 @@ impl Server {
         }
     }
 
+    /// Whether the session has these settings.
+    pub(crate) fn has(&self, settings: &Arc<Settings>) -> bool {
+        Arc::ptr_eq(&self.applied, settings) || self.applied == *settings
+    }
+
     /// Gives the session these settings.
     pub(crate) async fn restore(&mut self, settings: &Arc<Settings>) -> Result<(), Refusal> {
-        if Arc::ptr_eq(&self.applied, settings) || self.applied == *settings {
+        if self.has(settings) {
             return Ok(());
         }
         for query in to_restore(&self.applied, settings) {
@@ -183,23 +195,39 @@ impl Server {
         self.query(b"DISCARD ALL")?;
         self.finish().await?;
         self.applied = Arc::default();
-        self.known.clear();
+        self.mirror.known.clear();
         Ok(())
+    }
+}
+
+impl Mirror {
+    pub(crate) fn new(session: Session, parameters: Parameters) -> Self {
+        let parameters = Arc::new(parameters);
+        Self {
+            session,
+            own: Arc::clone(&parameters),
+            parameters,
+            known: HashMap::new(),
+            clock: 0,
+        }
     }
 
     /// A parameter was reported.
     pub(crate) fn report(&mut self, name: &[u8], value: &[u8]) {
-        report(&mut self.parameters, &self.own, name, value);
+        let known = self.parameters.get(name);
+        if known.is_some_and(|known| **known == *value) {
+            return;
+        }
+        Arc::make_mut(&mut self.parameters).insert(name.into(), value.into());
+        // Back to what everybody begins with: one copy for all again.
+        if *self.parameters == *self.own {
+            self.parameters = Arc::clone(&self.own);
+        }
     }
-}
 
-fn report(parameters: &mut Arc<Parameters>, own: &Arc<Parameters>, name: &[u8], value: &[u8]) {
-    if parameters.get(name).is_some_and(|known| **known == *value) {
-        return;
-    }
-    Arc::make_mut(parameters).insert(name.into(), value.into());
-    // Back to what everybody begins with: one copy for all again.
-    if **parameters == **own {
-        *parameters = Arc::clone(own);
+    /// Whether backslashes in plain strings are plain.
+    pub(crate) fn has_standard_strings(&self) -> bool {
+        let said = self.parameters.get(&b"standard_conforming_strings"[..]);
+        said.is_none_or(|value| **value == *b"on")
     }
 }

@@ -10,6 +10,7 @@ use crate::errors;
 use crate::hold::Held;
 use crate::options::OnLossyFailover;
 use crate::pool::{ConnectError, Permit, Refusal, Server};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Poll;
@@ -54,6 +55,25 @@ enum Interrupted {
 }
 
 impl Conversation {
+    /// What most transactions meet: a server lies idle that is as the session wants it.
+    pub(super) fn attach_at_once(&mut self) -> Option<Attached> {
+        let permit = self.pool.try_permit()?;
+        let epoch = {
+            let topology = self.shared.seen.borrow();
+            if topology.losses != self.losses || topology.primary.is_err() {
+                return None;
+            }
+            topology.epoch
+        };
+        let server = self.pool.take(&self.startup, epoch)?;
+        if !server.has(self.mind.journal.settings()) || self.is_to_be_prepared() {
+            self.pool.put(server);
+            return None;
+        }
+        self.tell_differences(&server);
+        Some(Attached { server, permit })
+    }
+
     /// Waits for a server and makes it the session's own.
     pub(super) async fn attach(&mut self) -> Result<Attached, Unattached> {
         let begun = Instant::now();
@@ -61,7 +81,7 @@ impl Conversation {
         let mut wait = Wait {
             deadline,
             held: None,
-            why: "all connections to the server are in use".to_owned(),
+            why: Cow::Borrowed("all connections to the server are in use"),
         };
         let permit = match self.pool.try_permit() {
             Some(permit) => permit,
@@ -78,13 +98,12 @@ impl Conversation {
             if let Ok(mut server) = attempt {
                 if self.furnish(&mut server).await? {
                     self.tell_differences(&server);
-                    let server = Box::new(server);
                     return Ok(Attached { server, permit });
                 }
                 continue;
             }
             if let Err(why) = attempt {
-                wait.why = why;
+                wait.why = Cow::Owned(why);
             }
             // A change of the cluster is news at once.
             let mut seen = self.shared.seen.clone();
@@ -102,7 +121,10 @@ impl Conversation {
     }
 
     /// Once: a server, or the reason why there is none yet.
-    async fn attempt(&mut self, wait: &mut Wait) -> Result<Result<Server, String>, Unattached> {
+    async fn attempt(
+        &mut self,
+        wait: &mut Wait,
+    ) -> Result<Result<Box<Server>, String>, Unattached> {
         let topology = Arc::clone(&self.shared.seen.borrow());
         if topology.losses != self.losses
             && self.is_greeted
@@ -114,7 +136,7 @@ impl Conversation {
             Ok(primary) => primary,
             Err(why) => {
                 let why = why.clone();
-                wait.why.clone_from(&why);
+                wait.why = Cow::Owned(why.clone());
                 self.hold(wait)?;
                 let mut seen = self.shared.seen.clone();
                 let there = async {
@@ -159,17 +181,20 @@ impl Conversation {
                 return Err(Unattached::End(report.hint(&why)));
             }
         }
-        if self.mind.is_tied() && !self.mind.statements.is_empty()
-            || self.mind.journal.has_prepared()
-        {
+        if self.is_to_be_prepared() {
             return Ok(prepare_again(&mut self.mind, server).await);
         }
         Ok(true)
     }
 
+    /// Whether a new server must have the session's statements before anything else.
+    fn is_to_be_prepared(&self) -> bool {
+        self.mind.is_tied() && !self.mind.statements.is_empty() || self.mind.journal.has_prepared()
+    }
+
     /// The client hears of parameters that are not what it was told last.
     fn tell_differences(&mut self, server: &Server) {
-        if Arc::ptr_eq(&self.told, &server.parameters) {
+        if Arc::ptr_eq(&self.told, &server.mirror.parameters) {
             return;
         }
         let none = BTreeMap::new();
@@ -177,7 +202,7 @@ impl Conversation {
             true => &*self.told,
             false => &none,
         };
-        for (name, value) in server.parameters.iter() {
+        for (name, value) in server.mirror.parameters.iter() {
             if told.get(name) == Some(value) {
                 continue;
             }
@@ -190,7 +215,7 @@ impl Conversation {
             // It came in a message of the same form.
             let _ = message.encode(self.outbox.room());
         }
-        self.told = Arc::clone(&server.parameters);
+        self.told = Arc::clone(&server.mirror.parameters);
     }
 
     /// Takes a place among those who wait, if it has none.
@@ -255,7 +280,7 @@ impl Conversation {
 struct Wait {
     deadline: Instant,
     held: Option<Held>,
-    why: String,
+    why: Cow<'static, str>,
 }
 
 /// What the client has prepared, in the order of nothing in particular: none needs another.

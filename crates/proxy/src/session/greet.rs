@@ -296,9 +296,9 @@ impl Conversation {
             // Nobody was let in with these settings yet: a server must say whether we are.
             match self.attach().await {
                 Ok(Attached { server, permit }) => {
-                    self.told = Arc::clone(&server.parameters);
+                    self.told = Arc::clone(&server.mirror.parameters);
                     self.outbox.forget();
-                    self.pool.put(*server);
+                    self.pool.put(server);
                     drop(permit);
                 }
                 Err(Unattached::Gone) => return false,

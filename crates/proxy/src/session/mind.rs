@@ -8,7 +8,7 @@
 use super::ledger::{Expect, Ledger, Values};
 use crate::journal::Journal;
 use crate::options::PoolMode;
-use crate::pool::Server;
+use crate::pool::Mirror;
 use crate::prepared::{self, Prepared, Registry};
 use crate::sql::{Deed, Pin, Pins, Reading};
 use std::collections::HashMap;
@@ -117,46 +117,46 @@ impl Mind {
     pub(super) fn request(
         &mut self,
         frame: &frontend::Frame<'_>,
-        server: &mut Server,
+        mirror: &mut Mirror,
     ) -> Result<Plan, Wrong> {
         use frontend::Tag;
         match frame.tag() {
             Tag::Query => {
-                server.session.sent(frame, Origin::Client)?;
-                return self.query(frame, server);
+                mirror.session.sent(frame, Origin::Client)?;
+                return self.query(frame, mirror);
             }
-            Tag::Parse => return self.parse(frame, server),
-            Tag::Bind => return self.bind(frame, server),
-            Tag::Describe | Tag::Close => return self.about(frame, server),
+            Tag::Parse => return self.parse(frame, mirror),
+            Tag::Bind => return self.bind(frame, mirror),
+            Tag::Describe | Tag::Close => return self.about(frame, mirror),
             Tag::Execute => {
-                server.session.sent(frame, Origin::Client)?;
+                mirror.session.sent(frame, Origin::Client)?;
                 let Message::Execute { portal, .. } = frame.message()? else {
                     return Ok(Plan::default());
                 };
                 self.execute(portal);
             }
             Tag::Sync => {
-                server.session.sent(frame, Origin::Client)?;
+                mirror.session.sent(frame, Origin::Client)?;
                 self.ledger.end(true);
             }
             Tag::FunctionCall => {
-                server.session.sent(frame, Origin::Client)?;
+                mirror.session.sent(frame, Origin::Client)?;
                 let unread = Reading::too_long();
                 self.opaque = true;
                 self.ledger.ask().read(&unread, None);
                 self.ledger.end(false);
             }
             Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush | Tag::Terminate => {
-                server.session.sent(frame, Origin::Client)?;
+                mirror.session.sent(frame, Origin::Client)?;
             }
             Tag::Password => return Err(Violation::OutOfTurn { sent: "Password" }.into()),
         }
         Ok(Plan::default())
     }
 
-    fn query(&mut self, frame: &frontend::Frame<'_>, server: &Server) -> Result<Plan, Wrong> {
+    fn query(&mut self, frame: &frontend::Frame<'_>, mirror: &Mirror) -> Result<Plan, Wrong> {
         let reading = match frame.body().split_last() {
-            Some((0, text)) if frame.is_whole() => Reading::of(text, is_standard(server)),
+            Some((0, text)) if frame.is_whole() => Reading::of(text, mirror.has_standard_strings()),
             _ => Reading::too_long(),
         };
         self.unnamed = None;
@@ -205,9 +205,9 @@ impl Mind {
         }
     }
 
-    fn parse(&mut self, frame: &frontend::Frame<'_>, server: &mut Server) -> Result<Plan, Wrong> {
+    fn parse(&mut self, frame: &frontend::Frame<'_>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         if !frame.is_whole() {
-            server.session.sent(frame, Origin::Client)?;
+            mirror.session.sent(frame, Origin::Client)?;
             self.journal.pin(Pins::default().with(Pin::TooLong));
             self.ledger.ask().expect(Expect::Passed);
             return Ok(Plan::default());
@@ -217,24 +217,22 @@ impl Mind {
         };
         let name = parse.name.to_bytes();
         let body = &frame.body()[name.len() + 1..];
-        let standard = is_standard(server);
+        let standard = mirror.has_standard_strings();
         if name.is_empty() {
-            server.session.sent(frame, Origin::Client)?;
-            if let Some(plan) = self.parse_deallocate(body, standard)? {
-                return Ok(plan);
+            mirror.session.sent(frame, Origin::Client)?;
+            let known = self.unnamed.take().filter(|known| known.is(body));
+            let prepared = known.unwrap_or_else(|| Arc::new(Prepared::alone(body, standard)));
+            if self.deallocates_shared(&prepared.reading) {
+                let asked = Arc::unwrap_or_clone(prepared);
+                return self.parse_kept(asked, body);
             }
-            let known = self.unnamed.as_ref().filter(|known| known.is(body));
-            let prepared = match known {
-                Some(known) => Arc::clone(known),
-                None => Arc::new(Prepared::alone(body, standard)),
-            };
             self.unnamed = Some(prepared);
             self.unnamed_here = true;
             self.ledger.ask().expect(Expect::Passed);
             return Ok(Plan::default());
         }
         if !self.renames() {
-            server.session.sent(frame, Origin::Client)?;
+            mirror.session.sent(frame, Origin::Client)?;
             let prepared = Arc::new(Prepared::alone(body, standard));
             let expect = Expect::Parsed(name.into(), prepared);
             self.ledger.ask().expect(expect);
@@ -242,10 +240,10 @@ impl Mind {
         }
         if let Some(taken) = self.lookup(name) {
             // The server says that there is one already, and has one to say it of.
-            let mut plan = self.supply(&taken, server)?;
+            let mut plan = self.supply(&taken, mirror)?;
             let mut again = Vec::new();
             taken.parse(taken.name().as_bytes(), &mut again);
-            tell(server, &again, Origin::Client)?;
+            tell(mirror, &again, Origin::Client)?;
             self.ledger.ask().expect(Expect::Passed);
             plan.instead = Some(again);
             return Ok(plan);
@@ -253,28 +251,24 @@ impl Mind {
         let prepared = self.registry.prepared(body, standard);
         let mut plan = Plan::default();
         let mut instead = Vec::new();
-        if self.is_there(&prepared, server) {
+        if self.is_there(&prepared, mirror) {
             Message::Close(Target::Statement(NOTHING)).encode(&mut instead)?;
             let expect = Expect::ParsedBefore(name.into(), prepared);
             self.ledger.ask().expect(expect);
         } else {
-            self.evict(server, &mut plan.before)?;
+            self.evict(mirror, &mut plan.before)?;
             prepared.parse(prepared.name().as_bytes(), &mut instead);
-            server.known.insert(prepared.id, server.clock);
+            mirror.known.insert(prepared.id, mirror.clock);
             let expect = Expect::Parsed(name.into(), prepared);
             self.ledger.ask().expect(expect);
         }
-        tell(server, &instead, Origin::Client)?;
+        tell(mirror, &instead, Origin::Client)?;
         plan.instead = Some(instead);
         Ok(plan)
     }
 
     /// The same as in [`Self::query`], by the protocol and without a name.
-    fn parse_deallocate(&mut self, body: &[u8], standard: bool) -> Result<Option<Plan>, Wrong> {
-        let asked = Prepared::alone(body, standard);
-        if !self.deallocates_shared(&asked.reading) {
-            return Ok(None);
-        }
+    fn parse_kept(&mut self, asked: Prepared, body: &[u8]) -> Result<Plan, Wrong> {
         let (_, types) = text(body)?;
         let kept = asked.with_text(KEEP, types);
         let mut instead = Vec::new();
@@ -282,20 +276,20 @@ impl Mind {
         self.unnamed = Some(Arc::new(kept));
         self.unnamed_here = true;
         self.ledger.ask().expect(Expect::Passed);
-        Ok(Some(Plan {
+        Ok(Plan {
             instead: Some(instead),
             ..Plan::default()
-        }))
+        })
     }
 
-    fn bind(&mut self, frame: &frontend::Frame<'_>, server: &mut Server) -> Result<Plan, Wrong> {
+    fn bind(&mut self, frame: &frontend::Frame<'_>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         let (portal, rest) = text(frame.body())?;
         let (name, behind) = text(rest)?;
         let prepared = self.lookup(name.to_bytes());
         let plan = match &prepared {
-            Some(prepared) if name.is_empty() => self.supply_unnamed(prepared, server)?,
+            Some(prepared) if name.is_empty() => self.supply_unnamed(prepared, mirror)?,
             Some(prepared) if self.renames() => {
-                let mut plan = self.supply(prepared, server)?;
+                let mut plan = self.supply(prepared, mirror)?;
                 let mut instead = Vec::with_capacity(frame.bytes().len() + 16);
                 let new = prepared.name();
                 let length = frame.body_len() + 4 + new.len() - name.to_bytes().len();
@@ -312,7 +306,7 @@ impl Mind {
             }
             _ => Plan::default(),
         };
-        server.session.sent(frame, Origin::Client)?;
+        mirror.session.sent(frame, Origin::Client)?;
         self.ledger.ask();
         let values = prepared
             .as_ref()
@@ -327,17 +321,17 @@ impl Mind {
     }
 
     /// Describe or Close.
-    fn about(&mut self, frame: &frontend::Frame<'_>, server: &mut Server) -> Result<Plan, Wrong> {
+    fn about(&mut self, frame: &frontend::Frame<'_>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         let message = frame.message()?;
         let mut plan = Plan::default();
         match message {
             Message::Describe(Target::Statement(name)) => {
                 match self.lookup(name.to_bytes()) {
                     Some(prepared) if name.is_empty() => {
-                        plan = self.supply_unnamed(&prepared, server)?;
+                        plan = self.supply_unnamed(&prepared, mirror)?;
                     }
                     Some(prepared) if self.renames() => {
-                        plan = self.supply(&prepared, server)?;
+                        plan = self.supply(&prepared, mirror)?;
                         let mut instead = Vec::new();
                         let new = prepared.name() + "\0";
                         let new = CStr::from_bytes_with_nul(new.as_bytes()).unwrap_or(NOTHING);
@@ -365,7 +359,7 @@ impl Mind {
             Message::Close(Target::Portal(_)) => self.ledger.ask().expect(Expect::Passed),
             _ => drop(self.ledger.ask()),
         }
-        server.session.sent(frame, Origin::Client)?;
+        mirror.session.sent(frame, Origin::Client)?;
         Ok(plan)
     }
 
@@ -380,53 +374,53 @@ impl Mind {
     }
 
     /// Whether the server has it, which counts as a use.
-    fn is_there(&self, prepared: &Prepared, server: &mut Server) -> bool {
-        server.clock += 1;
-        let clock = server.clock;
-        let known = server.known.get_mut(&prepared.id);
+    fn is_there(&self, prepared: &Prepared, mirror: &mut Mirror) -> bool {
+        mirror.clock += 1;
+        let clock = mirror.clock;
+        let known = mirror.known.get_mut(&prepared.id);
         known.map(|used| *used = clock).is_some()
     }
 
     /// Sees to it that the server has a statement under our name for it.
-    fn supply(&mut self, prepared: &Prepared, server: &mut Server) -> Result<Plan, Wrong> {
+    fn supply(&mut self, prepared: &Prepared, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         let mut plan = Plan::default();
-        if !self.is_there(prepared, server) {
-            self.evict(server, &mut plan.before)?;
+        if !self.is_there(prepared, mirror) {
+            self.evict(mirror, &mut plan.before)?;
             let from = plan.before.len();
             prepared.parse(prepared.name().as_bytes(), &mut plan.before);
-            tell(server, &plan.before[from..], Origin::Proxy)?;
-            server.known.insert(prepared.id, server.clock);
+            tell(mirror, &plan.before[from..], Origin::Proxy)?;
+            mirror.known.insert(prepared.id, mirror.clock);
             let expect = Expect::Supplied(prepared.id);
             self.ledger.ask().expect(expect);
         }
         Ok(plan)
     }
 
-    fn supply_unnamed(&mut self, prepared: &Prepared, server: &mut Server) -> Result<Plan, Wrong> {
+    fn supply_unnamed(&mut self, prepared: &Prepared, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         let mut plan = Plan::default();
         if !self.unnamed_here {
             prepared.parse(b"", &mut plan.before);
-            tell(server, &plan.before, Origin::Proxy)?;
+            tell(mirror, &plan.before, Origin::Proxy)?;
             self.unnamed_here = true;
             self.ledger.ask().expect(Expect::Supplied(0));
         }
         Ok(plan)
     }
 
-    fn evict(&mut self, server: &mut Server, before: &mut Vec<u8>) -> Result<(), Wrong> {
-        if server.known.len() < self.prepared_max {
+    fn evict(&mut self, mirror: &mut Mirror, before: &mut Vec<u8>) -> Result<(), Wrong> {
+        if mirror.known.len() < self.prepared_max {
             return Ok(());
         }
-        let oldest = server.known.iter().min_by_key(|(_, used)| **used);
+        let oldest = mirror.known.iter().min_by_key(|(_, used)| **used);
         let Some((&id, _)) = oldest else {
             return Ok(());
         };
-        server.known.remove(&id);
+        mirror.known.remove(&id);
         let name = prepared::name(id) + "\0";
         let name = CStr::from_bytes_with_nul(name.as_bytes()).unwrap_or(NOTHING);
         let from = before.len();
         Message::Close(Target::Statement(name)).encode(before)?;
-        tell(server, &before[from..], Origin::Proxy)?;
+        tell(mirror, &before[from..], Origin::Proxy)?;
         self.ledger.ask().expect(Expect::Evicted);
         Ok(())
     }
@@ -434,16 +428,15 @@ impl Mind {
     /// A message of the server's, which its session has been told of.
     pub(super) fn reply(
         &mut self,
-        tag: backend::Tag,
-        bytes: &[u8],
+        frame: &backend::Frame<'_>,
         reply: Reply,
-        server: &mut Server,
+        mirror: &mut Mirror,
     ) -> Fate {
         use backend::Tag;
-        let body = bytes.get(5..).unwrap_or_default();
+        let (tag, body) = (frame.tag(), frame.body());
         match tag {
             Tag::ParseComplete | Tag::CloseComplete => return self.met(),
-            Tag::CommandComplete => return self.completed(body, server),
+            Tag::CommandComplete => return self.completed(body, mirror),
             Tag::PortalSuspended => {
                 // It may go on, and then it is counted as another one.
                 let _ = self.ledger.current().completed().count();
@@ -451,23 +444,23 @@ impl Mind {
             Tag::ErrorResponse => {
                 for expect in self.ledger.current().fail() {
                     if let Expect::Parsed(_, prepared) = &expect {
-                        server.known.remove(&prepared.id);
+                        mirror.known.remove(&prepared.id);
                     }
                     if let Expect::Supplied(id) = expect {
-                        server.known.remove(&id);
+                        mirror.known.remove(&id);
                     }
                 }
             }
             Tag::ParameterStatus => {
                 let message = backend::Message::parse(tag, body);
                 if let Ok(backend::Message::ParameterStatus { name, value }) = message {
-                    server.report(name.to_bytes(), value.to_bytes());
+                    mirror.report(name.to_bytes(), value.to_bytes());
                     self.reported.push(name.to_bytes().into());
                 }
             }
             Tag::ReadyForQuery if reply.completes => {
                 let failed = self.ledger.answered().is_some_and(|asked| asked.failed);
-                self.ready(failed, server);
+                self.ready(failed, mirror);
             }
             _ => {}
         }
@@ -493,11 +486,11 @@ impl Mind {
         }
     }
 
-    fn completed(&mut self, body: &[u8], server: &mut Server) -> Fate {
+    fn completed(&mut self, body: &[u8], mirror: &mut Mirror) -> Fate {
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
         if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
             self.statements.clear();
-            server.known.clear();
+            mirror.known.clear();
         }
         let mut told = false;
         let mut fate = Fate::Forward;
@@ -519,19 +512,19 @@ impl Mind {
         fate
     }
 
-    fn ready(&mut self, failed: bool, server: &Server) {
+    fn ready(&mut self, failed: bool, mirror: &Mirror) {
         use backend::TransactionStatus::Idle;
-        let status = server.session.transaction_status();
+        let status = mirror.session.transaction_status();
         self.journal.ready(status, failed);
         if status != Idle {
             return;
         }
         for name in std::mem::take(&mut self.reported) {
-            let value = server.parameters.get(&name);
+            let value = mirror.parameters.get(&name);
             let (Some(value), Ok(text)) = (value, std::str::from_utf8(&name)) else {
                 continue;
             };
-            let own = server.own.get(&name) == Some(value);
+            let own = mirror.own.get(&name) == Some(value);
             if text == "session_authorization" && !own {
                 self.journal.pin(Pins::default().with(Pin::Authorization));
             }
@@ -555,11 +548,6 @@ fn is_setting(name: &str) -> bool {
     )
 }
 
-fn is_standard(server: &Server) -> bool {
-    let said = server.parameters.get(&b"standard_conforming_strings"[..]);
-    said.is_none_or(|value| **value == *b"on")
-}
-
 fn wants_values(reading: &Reading) -> bool {
     let config = |(_, deed): &(u32, Deed)| matches!(deed, Deed::Config(_));
     reading.deeds.iter().any(config)
@@ -579,14 +567,14 @@ fn text(bytes: &[u8]) -> Result<(&CStr, &[u8]), Malformed> {
 }
 
 /// Tells the server's session of one whole message that is not as the client sent it.
-fn tell(server: &mut Server, bytes: &[u8], origin: Origin) -> Result<(), Wrong> {
+fn tell(mirror: &mut Mirror, bytes: &[u8], origin: Origin) -> Result<(), Wrong> {
     let whole = wire::Limits {
         held_bytes_max: usize::MAX / 2,
         ..wire::Limits::default()
     };
     let mut framer = frontend::Framer::new(wire::Stage::Conversation, whole);
     if let Ok(wire::Step::Message(frame)) = framer.next(bytes) {
-        server.session.sent(&frame, origin)?;
+        mirror.session.sent(&frame, origin)?;
     }
     Ok(())
 }

@@ -76,7 +76,11 @@ impl Conversation {
                 if let Err(ending) = self.rest().await {
                     return self.say_goodbye(ending).await;
                 }
-                match Box::pin(self.attach()).await {
+                let attaching = match self.attach_at_once() {
+                    Some(new) => Ok(new),
+                    None => Box::pin(self.attach()).await,
+                };
+                match attaching {
                     Ok(new) => attached = Some(new),
                     Err(why) => match self.unattached(why) {
                         Some(ending) => return self.say_goodbye(ending).await,
@@ -90,7 +94,7 @@ impl Conversation {
             self.aim(Some(&server)).await;
             let stopped = self.pump(&mut server).await;
             self.aim(None).await;
-            self.told = Arc::clone(&server.parameters);
+            self.told = Arc::clone(&server.mirror.parameters);
             match stopped {
                 Stopped::Opaque => match self.look_behind(server, permit).await {
                     Ok(kept) => attached = kept,
@@ -138,7 +142,7 @@ impl Conversation {
         }
         Box::pin(probe::reset(&self.mind, &mut server)).await?;
         self.mind.detached();
-        self.pool.put(*server);
+        self.pool.put(server);
         drop(permit);
         Ok(None)
     }
@@ -265,7 +269,7 @@ impl Conversation {
     }
 
     async fn aim(&self, server: Option<&Server>) {
-        let target = server.map(|server| server.target.clone());
+        let target = server.map(|server| Arc::clone(&server.target));
         if let Err(target) = self.key.slot.try_aim(target) {
             // A cancel is on its way: it must arrive before the server is somebody else's.
             self.key.slot.aim(target).await;
@@ -275,13 +279,13 @@ impl Conversation {
     fn give_back(&mut self, mut server: Box<Server>, permit: Permit) {
         self.mind.detached();
         server.applied = Arc::clone(self.mind.journal.settings());
-        self.pool.put(*server);
+        self.pool.put(server);
         drop(permit);
     }
 
     /// The client is gone: what it leaves behind on a server goes too.
     async fn leave(&mut self, mut server: Box<Server>, permit: Permit) {
-        if server.session.idle().is_err() || !server.outbox.is_empty() {
+        if server.mirror.session.idle().is_err() || !server.outbox.is_empty() {
             return;
         }
         let tied = self.mind.mode == PoolMode::Session || self.mind.is_tied();
@@ -291,7 +295,7 @@ impl Conversation {
         if !tied {
             server.applied = Arc::clone(self.mind.journal.settings());
         }
-        self.pool.put(*server);
+        self.pool.put(server);
         drop(permit);
     }
 

@@ -63,7 +63,7 @@ async fn ask(server: &mut Server) -> Result<Option<Observed>, Refusal> {
     server.query(QUESTION)?;
     server.outbox.flush(&mut server.stream).await?;
     let mut observed = Some(Observed::default());
-    while server.session.unanswered().next().is_some() {
+    while server.mirror.session.unanswered().next().is_some() {
         let step = server.framer.next(server.inbox.unread());
         let step = step.map_err(|_| Refusal::Lost)?;
         let taken = step.taken();
@@ -77,7 +77,11 @@ async fn ask(server: &mut Server) -> Result<Option<Observed>, Refusal> {
             }
             Step::Part(_) => {}
             Step::Message(frame) => {
-                server.session.received(&frame).map_err(|_| Refusal::Lost)?;
+                server
+                    .mirror
+                    .session
+                    .received(&frame)
+                    .map_err(|_| Refusal::Lost)?;
                 match frame.tag() {
                     Tag::ErrorResponse => observed = None,
                     // One that is not here as a whole has no row that could be read.

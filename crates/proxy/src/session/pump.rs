@@ -104,7 +104,7 @@ impl Conversation {
             && self.outbox.is_empty()
             && server.inbox.is_empty()
             && server.outbox.is_empty()
-            && server.session.idle().is_ok()
+            && server.mirror.session.idle().is_ok()
     }
 
     /// Whether the server is needed no more.
@@ -120,8 +120,16 @@ impl Conversation {
             && server.inbox.is_empty()
             && server.outbox.is_empty()
             && !server.has_ended
-            && server.session.idle().is_ok()
+            && server.mirror.session.idle().is_ok()
             && !self.framer.within_message()
+    }
+
+    /// Whether nothing waits to be written, to either side.
+    fn is_written(&self, server: &Server) -> bool {
+        self.outbox.is_empty()
+            && server.outbox.is_empty()
+            && self.inbox.cleared().is_empty()
+            && server.inbox.cleared().is_empty()
     }
 
     /// Moves what can be moved; ready when something has come or all of it is gone.
@@ -165,6 +173,9 @@ impl Conversation {
         // What fails here fails again when it is read or written.
         let _ = self.stream.poll_flush(cx);
         let _ = server.stream.poll_flush(cx);
+        if passed && self.is_written(server) {
+            return Poll::Ready(Event::Passed);
+        }
         if !server.has_ended && server.inbox.has_room() && self.outbox.len() < WAITING_MAX {
             match server.inbox.poll_fill(cx, &mut server.stream) {
                 Poll::Pending if server.is_deaf => return Poll::Ready(Event::ServerEnded),
@@ -203,7 +214,7 @@ impl Conversation {
 
     /// Looks at what the client has sent.
     fn hear_client(&mut self, server: &mut Server) -> Result<(), Stopped> {
-        while self.inbox.is_worth_reading() && !self.leaving && server.session.has_room() {
+        while self.inbox.is_worth_reading() && !self.leaving && server.mirror.session.has_room() {
             let broken = |_| Stopped::End(errors::protocol("invalid message"));
             let step = self.framer.next(self.inbox.unread()).map_err(broken)?;
             let taken = step.taken();
@@ -220,7 +231,7 @@ impl Conversation {
                     self.leaving = true;
                     return Ok(());
                 }
-                Step::Message(frame) => self.mind.request(&frame, server),
+                Step::Message(frame) => self.mind.request(&frame, &mut server.mirror),
             };
             let plan = plan.map_err(wrong)?;
             if plan.before.is_empty() && plan.instead.is_none() {
@@ -280,21 +291,17 @@ impl Conversation {
                 self.end_of_server(server);
                 return Ok(());
             }
-            let Ok(reply) = server.session.received(&frame) else {
+            let Ok(reply) = server.mirror.session.received(&frame) else {
                 self.end_of_server(server);
                 return Ok(());
             };
-            // What is looked into is small: the server's parts can't be lent twice.
             let fate = match frame.tag() {
                 Tag::DataRow | Tag::CopyData | Tag::RowDescription | Tag::BindComplete => {
                     Fate::Forward
                 }
-                tag => {
-                    let bytes = frame.bytes().to_vec();
-                    self.mind.reply(tag, &bytes, reply, server)
-                }
+                _ => self.mind.reply(&frame, reply, &mut server.mirror),
             };
-            if server.session.unanswered().next().is_none() && reply.completes {
+            if server.mirror.session.unanswered().next().is_none() && reply.completes {
                 self.mind.ledger.settle();
             }
             match fate {
@@ -317,8 +324,8 @@ impl Conversation {
 fn moment(server: &Server, outbox: &Outbox) -> Stopped {
     let due = !server.inbox.cleared().is_empty() || !outbox.is_empty();
     Stopped::Lost(Moment {
-        status: server.session.transaction_status(),
-        copying: server.session.copying(),
+        status: server.mirror.session.transaction_status(),
+        copying: server.mirror.session.copying(),
         cut: due || server.framer.within_message(),
     })
 }

@@ -48,7 +48,7 @@ impl Reading {
     pub(crate) fn of(text: &[u8], standard: bool) -> Self {
         let mut reading = Self::default();
         let mut tokens = Tokens::new(text, standard);
-        let mut statement = Vec::new();
+        let mut statement = Vec::with_capacity(32);
         let mut depth = 0_usize;
         loop {
             let token = tokens.next();
