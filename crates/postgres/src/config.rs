@@ -17,7 +17,7 @@ use crate::shared::not_the_users;
 use crate::socket;
 use ha::{Epoch, NodeName};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,12 @@ pub(crate) struct Settings {
     /// Parameters of the user's own that PostgreSQL does not take, with the value that it refused.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, String>,
+    /// Standbys copy the failover slots of their primary.
+    #[serde(default)]
+    pub(crate) failover_slots: bool,
+    /// The standbys' slots that hold back the readers of failover slots.
+    #[serde(default)]
+    pub(crate) standby_slots: BTreeSet<String>,
 }
 
 /// Where our files are.
@@ -65,6 +71,7 @@ pub(crate) struct Paths {
     pub(crate) unfinished: PathBuf,
     pub(crate) fresh: PathBuf,
     pub(crate) slots: PathBuf,
+    pub(crate) logical: PathBuf,
     pub(crate) discarded: PathBuf,
     pub(crate) guard: PathBuf,
 }
@@ -84,6 +91,7 @@ impl Paths {
             unfinished: at("unfinished.json"),
             fresh: at("fresh"),
             slots: at("slots.json"),
+            logical: at("logical-slots.json"),
             discarded: at("discarded"),
             guard: at("guard"),
             state_dir: state_dir.to_owned(),
@@ -265,11 +273,19 @@ pub(crate) fn config_text(
         "synchronous_standby_names",
         &settings.sync.setting(),
     );
-    set(
-        &mut text,
-        "primary_conninfo",
-        &primary_conninfo(options, settings.upstream.as_ref()),
-    );
+    let mut upstream = primary_conninfo(options, settings.upstream.as_ref());
+    if settings.failover_slots && !upstream.is_empty() {
+        // Whoever copies the slots asks by SQL.
+        upstream.push(' ');
+        upstream.push_str(&crate::quote::conninfo_pair("dbname", &options.database));
+    }
+    set(&mut text, "primary_conninfo", &upstream);
+    if major >= crate::logical::FAILOVER_SLOTS {
+        let on = if settings.failover_slots { "on" } else { "off" };
+        set(&mut text, "sync_replication_slots", on);
+        let slots: Vec<&str> = settings.standby_slots.iter().map(String::as_str).collect();
+        set(&mut text, "synchronized_standby_slots", &slots.join(","));
+    }
     let slot = settings
         .upstream
         .as_ref()

@@ -21,6 +21,7 @@ pub(crate) fn hba_text(
     options: &Options,
     access: Access,
     streams_to_nobody: bool,
+    copies_slots: bool,
 ) -> Result<String, PostgresError> {
     let superuser = hba(&options.superuser.user);
     let replication = hba(&options.replication.user);
@@ -39,6 +40,9 @@ pub(crate) fn hba_text(
         "scram-sha-256"
     };
     add(format!("host replication {replication} all {how}"));
+    if copies_slots {
+        add(format!("host {database} {replication} all {how}"));
+    }
     add(format!("local {database} {rewind} scram-sha-256"));
     add(format!("host {database} {rewind} all scram-sha-256"));
     match access {
@@ -133,12 +137,12 @@ mod tests {
             local replication all reject
             host replication all all reject
         "#]]
-        .assert_eq(&hba_text(&options(), Access::Closed, false).unwrap());
+        .assert_eq(&hba_text(&options(), Access::Closed, false, false).unwrap());
     }
 
     #[test]
     fn open_keeps_the_users_lines_below_ours() {
-        let text = hba_text(&options(), Access::Open, false).unwrap();
+        let text = hba_text(&options(), Access::Open, false, false).unwrap();
         assert!(
             text.ends_with("host all all 10.0.0.0/8 scram-sha-256\n"),
             "{text}"

@@ -280,7 +280,12 @@ impl Instance {
             }
             None => files::remove_durably(&paths.stream_passfile)?,
         }
-        let hba = hba::hba_text(&options, settings.access, settings.streams_to_nobody)?;
+        let hba = hba::hba_text(
+            &options,
+            settings.access,
+            settings.streams_to_nobody,
+            settings.failover_slots,
+        )?;
         let ident = hba::ident_text(&options, &self.inner.os_user)?;
         let fixed = config::fixed_parameters(&options, &self.sockets(), settings);
         let config = config::config_text(&options, settings, &fixed, self.inner.binaries.major);

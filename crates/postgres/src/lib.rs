@@ -41,6 +41,7 @@ mod copied;
 mod discarded;
 mod rewind;
 
+mod logical;
 mod slots;
 
 mod timeline;
@@ -67,6 +68,7 @@ pub use health::DiskSpace;
 pub use identify::Identity;
 pub use instance::Instance;
 pub use logfile::{StreamFailure, StreamTrouble};
+pub use logical::{LogicalChanges, LogicalSlot};
 pub use options::{
     Access, CopyMethod, Copying, Options, Recovery, Replace, Restore, Shared, SyncNames, Upstream,
 };

@@ -331,6 +331,8 @@ impl Instance {
             changed.floors = launched.floors;
             changed.recovers_alone = launched.answers == Answers::Nobody;
             changed.recovery = launched.recovery;
+            // They are those of a leadership, which ends with every start.
+            changed.standby_slots.clear();
             self.write_config(&changed)?;
             *settings = changed;
             config::fixed_parameters(&options, &self.sockets(), &settings)

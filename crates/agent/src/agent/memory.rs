@@ -4,6 +4,8 @@
 //! It does not know what a decision makes of it.
 
 use super::Agent;
+use super::absence::Absence;
+use super::logical::Logical;
 use crate::observe::Observation;
 use crate::shell::Giving;
 use ha::quorum::Applied;
@@ -19,8 +21,8 @@ pub(super) struct Running {
     pub(super) task: JoinHandle<()>,
 }
 
-/// For whom, in which term of the instance's streams, and their names.
-pub(super) type Slots = (Giving, u64, Vec<String>);
+/// For whom, in which term of the instance's streams, their names, and the logical ones.
+pub(super) type Slots = (Giving, u64, Vec<String>, Logical);
 
 /// What the loop remembers between two decisions.
 #[derive(Default)]
@@ -51,6 +53,7 @@ pub(super) struct Memory {
     pub(super) idle_since: Option<Instant>,
     /// Which slots were asked for last, and when.
     pub(super) slots: Option<(Slots, Instant)>,
+    pub(super) absence: Absence,
     /// The action that failed last, how often in a row, and until when it is not tried again.
     pub(super) trouble: Option<(&'static str, u32, Instant)>,
     pub(super) left: bool,

@@ -3,10 +3,12 @@
 //! **Invariant:** the loop never waits for an action, a store or Postgres; it waits for events, and for `loop_wait`.
 //! **Invariant:** a decision is made only on an observation that began after the last action ended.
 
+mod absence;
 mod cascade;
 mod counting;
 mod doing;
 mod errands;
+mod logical;
 mod look;
 mod memory;
 mod phrases;

@@ -29,6 +29,8 @@ pub(super) struct Sharing {
     task: Option<JoinHandle<()>>,
     /// The permanent slots of the configuration, and of which revision of it.
     permanent: (Revision, BTreeSet<String>),
+    logical: BTreeMap<String, postgres::LogicalSlot>,
+    member_slots_ttl: Option<Duration>,
     positions: Positions,
 }
 
@@ -63,6 +65,15 @@ impl Sharing {
         positions
     }
 
+    pub(super) fn member_slots_ttl(&self) -> Option<Duration> {
+        self.member_slots_ttl
+    }
+
+    /// The permanent logical slots.
+    pub(super) fn logical(&self) -> &BTreeMap<String, postgres::LogicalSlot> {
+        &self.logical
+    }
+
     /// The permanent slots, with the place that a standby's has to be at.
     pub(super) fn permanent(
         &self,
@@ -85,11 +96,16 @@ impl Sharing {
         let Ok(record) = serde_json::from_str::<ConfigRecord>(text) else {
             return;
         };
+        self.member_slots_ttl = record.member_slots_ttl().unwrap_or_default();
         let slots = record.permanent_slots();
         for (slot, why) in &slots.unusable {
             tracing::warn!(slot, why, "a permanent slot is not made");
         }
         self.permanent = (revision, slots.physical);
+        let logical = slots.logical.into_iter();
+        self.logical = logical
+            .map(|(name, (database, plugin))| (name, postgres::LogicalSlot { database, plugin }))
+            .collect();
     }
 
     fn is_due(&self, revision: Revision, at: Instant) -> bool {

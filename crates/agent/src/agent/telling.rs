@@ -101,10 +101,13 @@ impl Agent {
         let giving = self.giving(cluster, me);
         let leads = matches!(giving, Giving::Office(_));
         let permanent = self.sharing.permanent(&self.shell.keys, snapshot, leads);
-        let wanted = shell::slots(&self.name, cluster, giving, permanent);
+        let ttl = self.sharing.member_slots_ttl();
+        let absent = self.memory.absence.look(cluster, ttl, at);
+        let wanted = shell::slots(&self.name, cluster, giving, &absent, permanent);
         let term = self.shell.instance.streams_term();
         let names: Vec<String> = wanted.keys().cloned().collect();
-        let names = (giving, term, names);
+        let logical = self.logical(cluster, me, giving);
+        let names = (giving, term, names, logical.clone());
         let due = self.memory.slots.as_ref().is_none_or(|(last_names, last)| {
             *last_names != names || at.since(*last) > Duration::from_secs(10)
         });
@@ -124,6 +127,7 @@ impl Agent {
                     Ok(None) => {}
                     Ok(Some(slots)) => {
                         positions.take(slots.positions);
+                        logical.hold(&instance, limit).await;
                         if let Some(epoch) = onward {
                             served.set(epoch, term);
                             wake.notify_one();

@@ -10,6 +10,7 @@ use crate::promotion;
 use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{Epoch, Lineage};
 use postgres::SyncNames;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use store::layout::EndedTimeline;
 
@@ -93,7 +94,13 @@ impl Shell {
         let lineage = self.verified(lineage).await?;
         self.instance.serve_streams(true).await?;
         let permanent = permanent(&self.keys, &basis.snapshot, true);
-        let slots = slots(&self.me, &basis.cluster, Giving::Office(epoch), permanent);
+        let slots = slots(
+            &self.me,
+            &basis.cluster,
+            Giving::Office(epoch),
+            &BTreeSet::new(),
+            permanent,
+        );
         self.instance.ensure_slots(&slots, QUICK).await?;
         if self.roles_missing.is_set() {
             self.instance.ensure_roles(QUICK).await?;

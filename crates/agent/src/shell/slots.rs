@@ -1,7 +1,7 @@
 //! Which replication slots a node holds.
 
 use ha::{Cluster, Epoch, Lsn, NodeName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use store::Snapshot;
 use store::layout::{ConfigRecord, Keys, StatusRecord};
 
@@ -17,11 +17,12 @@ pub(crate) enum Giving {
 
 /// The slots that a node holds: for every other node one that keeps the WAL which that node still lacks, wherever it
 /// will stream from next, for whom it gives WAL to the one that is streamed by in this epoch, and the permanent ones. A
-/// node of Patroni's streams by the first.
+/// node of Patroni's streams by the first. For those that are `absent` for too long nothing is kept.
 pub(crate) fn slots(
     me: &NodeName,
     cluster: &Cluster,
     giving: Giving,
+    absent: &BTreeSet<NodeName>,
     permanent: BTreeMap<String, Option<Lsn>>,
 ) -> BTreeMap<String, Option<Lsn>> {
     // A member's slot of the same name is the member's.
@@ -29,7 +30,7 @@ pub(crate) fn slots(
     for (name, _) in cluster
         .nodes
         .iter()
-        .filter(|(name, node)| *name != me && !node.dropped)
+        .filter(|(name, node)| *name != me && !node.dropped && !absent.contains(*name))
     {
         let position = cluster.members.get(name).map(|member| member.position);
         slots.insert(name.slot(), position.filter(|lsn| *lsn > Lsn::ZERO));

@@ -9,6 +9,7 @@
 )]
 
 mod cascade;
+mod logical;
 mod node;
 mod watched;
 
@@ -79,6 +80,18 @@ async fn stories() -> bool {
     }
     if wanted("a_node_that_must_be_watched") {
         watched::a_node_that_must_be_watched(&root.join("watched"), limit).await;
+    }
+    if wanted("a_logical_slot_goes_on") {
+        let newer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/postgres/17/bin");
+        logical::a_logical_slot_goes_on(&root.join("logical"), None, limit).await;
+        assert!(
+            newer.is_dir() || std::env::var_os("CI").is_none(),
+            "no PostgreSQL 17"
+        );
+        if newer.is_dir() {
+            let dir = root.join("logical17");
+            logical::a_logical_slot_goes_on(&dir, Some(&newer), limit).await;
+        }
     }
     if wanted("a_pair") {
         a_pair(&root, limit).await;

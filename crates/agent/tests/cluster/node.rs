@@ -4,7 +4,7 @@ use agent::{Agent, Handle, Options};
 use ha::{NodeName, Postgres};
 use postgres::{Instance, Login};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +47,9 @@ pub(crate) async fn start(
 pub(crate) struct Wishes {
     pub(crate) tags: serde_json::Value,
     pub(crate) watchdog: Option<agent::Watchdog>,
+    pub(crate) bin_dir: Option<PathBuf>,
+    pub(crate) bootstrap: serde_json::Value,
+    pub(crate) parameters: Vec<(&'static str, &'static str)>,
 }
 
 /// The same with these wishes. A watchdog device is a pipe.
@@ -77,6 +80,10 @@ pub(crate) async fn wishing(
         "host all all 127.0.0.1/32 trust".into(),
     ];
     options.parameters.insert("fsync".into(), "on".into());
+    for (name, value) in wishes.parameters {
+        options.parameters.insert(name.into(), value.into());
+    }
+    options.bin_dir = wishes.bin_dir;
     let instance = Instance::open(options).expect("an instance");
     let (served, shown) = watch::channel(Arc::new(api::Served::new("test", name.clone())));
     let store: Arc<dyn Store> = Arc::new(store.handle());
@@ -105,7 +112,7 @@ pub(crate) async fn wishing(
         api_url: "http://127.0.0.1:1/patroni".into(),
         identity: name.to_string(),
         tags: wishes.tags.as_object().cloned().unwrap_or_default(),
-        bootstrap: ConfigRecord::default(),
+        bootstrap: ConfigRecord(wishes.bootstrap.as_object().cloned().unwrap_or_default()),
         post_bootstrap: Vec::new(),
         scope: "test".to_owned(),
         callbacks: agent::Programs::new(),

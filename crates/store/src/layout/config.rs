@@ -54,6 +54,18 @@ impl ConfigRecord {
     }
 }
 
+impl ConfigRecord {
+    /// How long the slot of a member that is away is kept; none: as long as its node belongs to the cluster.
+    ///
+    /// # Errors
+    /// What is no time.
+    pub fn member_slots_ttl(&self) -> Result<Option<Duration>, BadSetting> {
+        let key = "member_slots_ttl";
+        let given = self.0.get(key).filter(|value| !value.is_null());
+        given.map(|value| span(key, value)).transpose()
+    }
+}
+
 /// Says whether the key is one that changes something.
 fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadSetting> {
     match key {
@@ -77,6 +89,7 @@ fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadS
         "postgresql" => {}
         // Read by `ConfigRecord::permanent_slots`.
         "slots" => {}
+        "member_slots_ttl" => drop(span(key, value)?),
         _ => return Ok(false),
     }
     Ok(true)
@@ -96,6 +109,30 @@ fn seconds(key: &str, value: &Value) -> Result<Duration, BadSetting> {
     number
         .map(Duration::from_secs_f64)
         .ok_or_else(|| bad(key, format!("{value} is not a number of seconds")))
+}
+
+/// Seconds, or a text with PostgreSQL's units, such as `30min`.
+fn span(key: &str, value: &Value) -> Result<Duration, BadSetting> {
+    const UNITS: [(&str, f64); 5] = [
+        ("ms", 0.001),
+        ("min", 60.0),
+        ("s", 1.0),
+        ("h", 3600.0),
+        ("d", 86_400.0),
+    ];
+    let Some(text) = value.as_str().map(str::trim) else {
+        return seconds(key, value);
+    };
+    let unit = UNITS.iter().find_map(|(unit, length)| {
+        let number = text.strip_suffix(unit)?.trim_end();
+        Some((number.parse::<f64>().ok()?, *length))
+    });
+    let plain = text.parse::<f64>().ok().map(|number| (number, 1.0));
+    let counted = unit.or(plain).map(|(number, length)| number * length);
+    counted
+        .filter(|count| count.is_finite() && (0.0..=1e9).contains(count))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| bad(key, format!("{value} is no time, such as 1800 or 30min")))
 }
 
 fn whole(key: &str, value: &Value) -> Result<u64, BadSetting> {
@@ -121,5 +158,31 @@ fn mode(key: &str, value: &Value) -> Result<SyncMode, BadSetting> {
             Ok(false) => Ok(SyncMode::Off),
             Err(_) => Err(bad(key, format!("{value} is none of quorum, on, off"))),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn times_have_postgres_units() {
+        let read = |value: Value| {
+            let record = ConfigRecord(
+                [("member_slots_ttl".to_owned(), value)]
+                    .into_iter()
+                    .collect(),
+            );
+            assert!(record.without_effect().is_empty());
+            record.member_slots_ttl().map_err(|bad| bad.to_string())
+        };
+        let span = |seconds| Ok(Some(Duration::from_secs(seconds)));
+        assert_eq!(read(json!(1800)), span(1800));
+        assert_eq!(read(json!("30min")), span(1800));
+        assert_eq!(read(json!("1 d")), span(86_400));
+        assert_eq!(read(json!("45")), span(45));
+        assert_eq!(read(json!(null)), Ok(None));
+        assert!(read(json!("soon")).is_err());
     }
 }

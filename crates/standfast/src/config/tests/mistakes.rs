@@ -335,7 +335,7 @@ fn an_imported_file_means_what_the_original_means() {
 /// Patroni: Configuration | `basebackup` options | work
 /// Patroni: Configuration | `pgpass` | not there: pass files of our own
 /// Patroni: Configuration | tag `nostream` | not there: every standby streams
-/// Patroni: Configuration | `ignore_slots` | not needed: only slots that Standfast made are ever dropped
+/// Patroni: Configuration | `ignore_slots` | differently: none is dropped that Standfast has not made, whatever it is called, so there is nothing to name
 #[test]
 fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
     let text = altered(
