@@ -32,6 +32,9 @@ pub enum Topology {
     ThreeOnOwnDisks,
     /// The same as the first, with a certificate for each store member.
     ThreeWithTls,
+    /// The same as the first, with a proxy in each node's process: at 6432 to the primary, at 6433
+    /// to read. `postgres` may connect.
+    ThreeWithProxies,
     /// The same with a small disk of its own for the store.
     ThreeOnSmallStores,
     /// The same where a slot keeps little WAL for a standby that is away.

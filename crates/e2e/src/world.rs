@@ -146,6 +146,12 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<(Cluster, Option<Et
     if topology == Topology::ThreeWithTls {
         certificates::renew(lab, &cluster)?;
     }
+    if topology == Topology::ThreeWithProxies {
+        let password = lab::Passwords::default().superuser;
+        let file = lab.path().join("users.txt");
+        std::fs::write(&file, format!("\"postgres\" \"{password}\"\n"))?;
+        lab.identity().own(&file)?;
+    }
     Ok((cluster, etcd))
 }
 
@@ -158,6 +164,7 @@ fn disk_of_etcd(topology: Topology) -> Option<Disk> {
         Topology::ThreeWithEtcdOnOwnDisks => Some(Disk::Ext4 { megabytes: 200 }),
         Topology::ThreeWithTls | Topology::ThreeOnSmallStores | Topology::Pair => None,
         Topology::Three
+        | Topology::ThreeWithProxies
         | Topology::ThreeOnSmallDisks
         | Topology::ThreeOnOwnDisks
         | Topology::ThreeOnLittleWal => wanted.then_some(Disk::Shared),
@@ -180,6 +187,14 @@ fn shape(lab: &Lab, topology: Topology) -> Shape {
             ..plain
         },
         Topology::ThreeWithTls => certificates::shape(lab),
+        Topology::ThreeWithProxies => Shape {
+            proxy: format!(
+                "listen: \"ADDRESS:6432\", listen_read: \"ADDRESS:6433\", pool_mode: transaction, \
+                 users_file: {}",
+                lab.path().join("users.txt").display()
+            ),
+            ..plain
+        },
         Topology::ThreeOnSmallStores => Shape {
             store_disk: Disk::Tmpfs { megabytes: 40 },
             ..plain

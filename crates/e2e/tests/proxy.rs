@@ -78,6 +78,66 @@ fn sessions_outlive_the_primary() {
     });
 }
 
+/// Where a statement runs, and whether it may write there.
+const WHERE: &str =
+    "select concat_ws(' ', host(inet_server_addr()), current_setting('transaction_read_only'))";
+
+#[test]
+fn every_nodes_port_leads_to_the_primary() {
+    let name = "every_nodes_port_leads_to_the_primary";
+    let topology = Topology::ThreeWithProxies;
+    story(name, topology, Announced::FAILOVER, async |world| {
+        let at = |world: &World<'_>, port: u16| -> Result<Vec<_>> {
+            let configs = world.cluster.nodes.iter().map(|node| {
+                let config = node.sql_config()?;
+                // A second port would be another host's.
+                let mut here = tokio_postgres::Config::new();
+                here.host(node.host.address()).port(port).user("postgres");
+                here.dbname("postgres").connect_timeout(settle_deadline());
+                here.password(config.get_password().unwrap_or_default());
+                Ok(here)
+            });
+            configs.collect()
+        };
+        let primary = world.cluster.primary().await?;
+        let address = world.cluster.node(&primary)?.host.address().to_owned();
+        let mut sessions = Vec::new();
+        for config in at(world, 6432)? {
+            let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+            tokio::spawn(connection);
+            client
+                .batch_execute("set application_name = 'idle'")
+                .await?;
+            ensure!(value(&client, WHERE).await? == format!("{address} off"));
+            sessions.push(client);
+        }
+        for config in at(world, 6433)? {
+            let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+            tokio::spawn(connection);
+            let place = value(&client, WHERE).await?;
+            ensure!(
+                place.ends_with(" on") && !place.starts_with(&address),
+                "{place}"
+            );
+        }
+        let fired = Fault::Postmaster
+            .strike(world.lab, &mut world.cluster, &primary)
+            .await?;
+        let new = world
+            .cluster
+            .another_primary(&primary, settle_deadline())
+            .await?;
+        fired.heal(world.lab, &mut world.cluster)?;
+        let address = world.cluster.node(&new)?.host.address().to_owned();
+        // Also by the node that has lost its primary.
+        for client in &sessions {
+            ensure!(value(client, WHERE).await? == format!("{address} off"));
+            ensure!(value(client, "show application_name").await? == "idle");
+        }
+        world.whole().await.map(drop)
+    });
+}
+
 /// Strikes, and has the clients ask as soon as nothing of the old primary is left that they are
 /// connected to: what reaches a backend that still dies was under way, and is no idle session's.
 async fn fail_over<T>(

@@ -59,6 +59,12 @@ impl Gate {
         older.map(|(_, socket)| socket.shut_down()).count()
     }
 
+    /// How many connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.sockets.len()
+    }
+
     /// Takes a new connection to a server of `epoch` into the list.
     pub(crate) fn stamp(self: &Arc<Self>, epoch: Epoch, socket: Closer) -> Result<Stamp, Over> {
         // Under the lock of the list: an epoch that is adopted meanwhile finds the socket in it.

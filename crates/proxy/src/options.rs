@@ -17,6 +17,8 @@ use store::layout::Keys;
 pub struct Options {
     /// Where clients connect that want the primary.
     pub listen: Vec<SocketAddr>,
+    /// Where clients connect that only read: a standby is meant.
+    pub listen_read: Vec<SocketAddr>,
     /// The same on this machine.
     pub unix_sockets: Vec<UnixSocket>,
     pub source: Source,
@@ -36,6 +38,7 @@ impl Options {
     pub fn new(source: Source, users: Users) -> Self {
         Self {
             listen: Vec::new(),
+            listen_read: Vec::new(),
             unix_sockets: Vec::new(),
             source,
             pool_mode: PoolMode::default(),
@@ -67,6 +70,15 @@ pub enum PoolMode {
     Session,
     /// Until the end of its transaction.
     Transaction,
+}
+
+/// What kind of server a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Route {
+    /// The primary.
+    Write,
+    /// A standby; the primary where there is none.
+    Read,
 }
 
 /// How a client proves who it is.
@@ -104,6 +116,16 @@ pub struct Limits {
     pub clients_max: usize,
     /// Connections to the server for each pair of user and database.
     pub pool_size: usize,
+    /// Connections that each pool keeps open, once somebody has used it.
+    pub pool_size_min: usize,
+    /// Connections to servers, in all.
+    pub servers_max: usize,
+    /// The same for each user.
+    pub user_servers_max: Option<usize>,
+    /// The same for each database.
+    pub database_servers_max: Option<usize>,
+    /// A standby that lags more than this, in bytes of WAL, is not read from.
+    pub read_lag_bytes_max: u64,
     /// How long a request may wait for a server.
     pub hold_time: Duration,
     /// How many requests may wait because there is no primary.
@@ -125,6 +147,11 @@ impl Default for Limits {
         Self {
             clients_max: 10_000,
             pool_size: 20,
+            pool_size_min: 0,
+            servers_max: usize::MAX,
+            user_servers_max: None,
+            database_servers_max: None,
+            read_lag_bytes_max: 16 * 1024 * 1024,
             hold_time: Duration::from_secs(30),
             hold_clients: 10_000,
             hold_bytes: 256 * 1024 * 1024,

@@ -161,6 +161,14 @@ fn with_hint(error: PidFileError, config: &Config, homes: &Homes) -> anyhow::Err
 }
 
 fn check_config(file: &std::path::Path, homes: &Homes) -> anyhow::Result<ExitCode> {
+    if config::ProxyConfig::is_meant(file)? {
+        let (_, warnings) = config::ProxyConfig::load(file, homes)?;
+        for warning in &warnings {
+            output::note(&format!("warning: {}: {warning}", file.display()));
+        }
+        output::line(&format!("{}: ok", file.display()));
+        return Ok(ExitCode::Ok);
+    }
     let (config, warnings) = Config::load(file, homes)?;
     for warning in &warnings {
         output::note(&format!("warning: {}: {warning}", file.display()));

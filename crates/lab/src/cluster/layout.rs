@@ -32,6 +32,9 @@ pub struct Shape {
     pub authority: Option<PathBuf>,
     /// More of `postgresql.parameters`, likewise.
     pub parameters: String,
+    /// The section `proxy`, likewise; `ADDRESS` stands for the node's. Who may connect is the
+    /// story's to write down.
+    pub proxy: String,
 }
 
 impl Default for Shape {
@@ -45,6 +48,7 @@ impl Default for Shape {
             restapi: String::new(),
             authority: None,
             parameters: "max_connections: 100".to_owned(),
+            proxy: String::new(),
         }
     }
 }
@@ -195,6 +199,10 @@ fn configured(
         ),
     };
     let restapi = more(&shape.restapi, name);
+    let proxy = match shape.proxy.as_str() {
+        "" => String::new(),
+        proxy => format!("proxy: {{{}}}\n", proxy.replace("ADDRESS", address)),
+    };
     let text = format!(
         "scope: lab
 name: {name}
@@ -210,7 +218,7 @@ postgresql:
   pg_hba: [\"local all all trust\", \"host all all 0.0.0.0/0 scram-sha-256\"]
   authentication: {{superuser: {{username: postgres, password: {superuser}}}, replication: {{username: replicator, password: {replication}}}, rewind: {{username: rewind, password: {rewind}}}}}
   parameters: {{unix_socket_directories: {base}/run, {parameters}}}
-",
+{proxy}",
         base = base.display(),
         dcs = shape.dcs,
         parameters = shape.parameters.replace("NAME", name),

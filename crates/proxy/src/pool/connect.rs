@@ -3,15 +3,15 @@
 //! **Invariant:** a connection that comes out of here is stamped, and its server has said that it is
 //! no standby.
 
+use super::quota::{Counted, Full};
 use super::server::{Mirror, Parameters, Server, limits};
 use super::{Pool, Startup};
 use crate::auth::{Answers, Broken, Credential, Login, login, next_message};
 use crate::cancel::Target;
-use crate::gate::{Gate, Over};
+use crate::gate::Over;
 use crate::net::{DialError, Guise, Inbox, Outbox, Stream, dial};
 use crate::tls::{ServerTls, SslMode};
-use crate::topology::Primary;
-use ha::Epoch;
+use crate::topology::{At, Kind};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub(crate) enum ConnectError {
     Standby,
     #[error(transparent)]
     Over(#[from] Over),
+    #[error(transparent)]
+    Full(#[from] Full),
     /// PostgreSQL's own words, as they came: the body of an ErrorResponse.
     #[error("the server refused: {message}")]
     Refused {
@@ -56,7 +58,7 @@ impl ConnectError {
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_retryable(),
-            Self::Late(_) | Self::Broken(_) | Self::Standby | Self::Over(_) => true,
+            Self::Late(_) | Self::Broken(_) | Self::Standby | Self::Over(_) | Self::Full(_) => true,
             Self::Refused { for_now, .. } => *for_now,
             Self::Nonsense | Self::Socket(_) | Self::Login(_) => false,
         }
@@ -66,16 +68,16 @@ impl ConnectError {
 /// Connects with TLS as it is wanted, and logs in.
 pub(crate) async fn connect(
     pool: &Pool,
-    gate: &Arc<Gate>,
     tls: &Arc<ServerTls>,
     startup: &Arc<Startup>,
     credential: &Credential,
-    primary: &Primary,
-    epoch: Epoch,
+    at: &At,
+    counted: Counted,
 ) -> Result<Box<Server>, ConnectError> {
+    let counted = Arc::new(counted);
     let attempt = |guise| {
-        let tls = Arc::clone(tls);
-        connect_as(pool, gate, tls, guise, startup, credential, primary, epoch)
+        let (tls, counted) = (Arc::clone(tls), Arc::clone(&counted));
+        connect_as(pool, tls, guise, startup, credential, at, counted)
     };
     match attempt(tls.guise()).await {
         // Turned away by a rule, maybe for the lack of TLS.
@@ -86,29 +88,24 @@ pub(crate) async fn connect(
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one attempt of `connect`, with all that it has"
-)]
 async fn connect_as(
     pool: &Pool,
-    gate: &Arc<Gate>,
     tls: Arc<ServerTls>,
     guise: Guise,
     startup: &Arc<Startup>,
     credential: &Credential,
-    primary: &Primary,
-    epoch: Epoch,
+    at: &At,
+    counted: Arc<Counted>,
 ) -> Result<Box<Server>, ConnectError> {
-    let mut stream = dial(&primary.address, &tls, guise).await?;
+    let mut stream = dial(&at.address, &tls, guise).await?;
     let closer = stream.closer().map_err(ConnectError::Socket)?;
     let guise = match stream.is_encrypted() {
         true => Guise::Secured,
         false => Guise::Plain,
     };
     let end_point = stream.server_end_point();
-    let stamp = gate.stamp(epoch, closer)?;
-    let packet = first_packet(pool, startup)?;
+    let stamp = at.gate.stamp(at.epoch, closer)?;
+    let packet = first_packet(pool, startup, at.kind)?;
     stream.write_all(&packet).await.map_err(Broken::Io)?;
     let mut opening = Opening {
         stream,
@@ -133,10 +130,11 @@ async fn connect_as(
         framer: opening.framer,
         mirror: Mirror::new(opening.session, opening.parameters),
         stamp,
-        epoch,
+        epoch: at.epoch,
+        counted,
         startup: Arc::clone(startup),
         target: Arc::new(Target {
-            address: primary.address.clone(),
+            address: at.address.clone(),
             tls,
             guise,
             process_id: opening.key.0,
@@ -146,11 +144,13 @@ async fn connect_as(
         is_deaf: false,
         has_ended: false,
     });
-    refuse_standby(&mut server).await?;
+    if at.kind == Kind::Primary {
+        refuse_standby(&mut server).await?;
+    }
     Ok(server)
 }
 
-fn first_packet(pool: &Pool, startup: &Startup) -> Result<Vec<u8>, ConnectError> {
+fn first_packet(pool: &Pool, startup: &Startup, kind: Kind) -> Result<Vec<u8>, ConnectError> {
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| ConnectError::Nonsense);
     let mut named = vec![
         (text(b"user")?, text(pool.user.as_bytes())?),
@@ -158,6 +158,10 @@ fn first_packet(pool: &Pool, startup: &Startup) -> Result<Vec<u8>, ConnectError>
     ];
     for (name, value) in startup {
         named.push((text(name)?, text(value)?));
+    }
+    let read_only: &[u8] = b"default_transaction_read_only";
+    if kind == Kind::PrimaryToRead && !startup.iter().any(|(name, _)| **name == *read_only) {
+        named.push((text(read_only)?, text(b"on")?));
     }
     let borrowed = named
         .iter()

@@ -7,22 +7,23 @@
 //! taken out, and carries nothing of its last client but what it says in `applied`.
 
 mod connect;
+mod quota;
 mod server;
 
 pub(crate) use connect::{ConnectError, connect};
+use quota::{Counted, Full, Quota};
 pub(crate) use server::{Mirror, Parameters, Refusal, Server};
 
 use crate::auth::Credential;
-use crate::gate::Gate;
-use crate::options::Limits;
+use crate::options::{Limits, Route};
 use crate::swap::Swap;
 use crate::tls::ServerTls;
-use crate::topology::Primary;
+use crate::topology::At;
 use ha::Epoch;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The settings of a client's startup packet, sorted: its server connections start with the same.
@@ -34,26 +35,34 @@ const WELCOMES: usize = 64;
 /// All of a proxy's.
 #[derive(Debug)]
 pub(crate) struct Pools {
-    gate: Arc<Gate>,
     tls: Arc<Swap<ServerTls>>,
     limits: Arc<Swap<Limits>>,
-    /// By user and database.
-    pools: Mutex<HashMap<[Box<str>; 2], Arc<Pool>>>,
+    quota: Arc<Quota>,
+    pools: Mutex<HashMap<Whose, Arc<Pool>>>,
 }
+
+/// User, database, and what they are for.
+type Whose = (Box<str>, Box<str>, Route);
 
 /// Those of one user and one database.
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) user: Box<str>,
     pub(crate) database: Box<str>,
-    gate: Arc<Gate>,
+    route: Route,
+    /// Whoever wants a connection may have one closed that others leave idle.
+    all: Weak<Pools>,
     tls: Arc<Swap<ServerTls>>,
     limits: Arc<Swap<Limits>>,
+    quota: Arc<Quota>,
     permits: Arc<Semaphore>,
     /// How many permits there are, those that are out included.
     size: AtomicUsize,
     /// The last one used is the last in the list.
     idle: Mutex<VecDeque<Idle>>,
+    /// With what the last login went: connections that are kept open for those who may come log in
+    /// the same way.
+    last: Mutex<Option<(Arc<Startup>, Credential)>>,
     /// What servers say at a login, for each set of settings that one was started with.
     welcomes: Mutex<HashMap<Arc<Startup>, Arc<Parameters>>>,
     /// What a password comes to under the servers' salt.
@@ -73,25 +82,28 @@ pub(crate) struct Permit(
 );
 
 impl Pools {
-    pub(crate) fn new(gate: Arc<Gate>, tls: ServerTls, limits: Arc<Swap<Limits>>) -> Self {
-        Self {
-            gate,
+    pub(crate) fn new(tls: ServerTls, limits: Arc<Swap<Limits>>) -> Arc<Self> {
+        Arc::new(Self {
+            quota: Arc::default(),
             tls: Arc::new(Swap::new(tls)),
             limits,
             pools: Mutex::default(),
-        }
+        })
     }
 
-    pub(crate) fn of(&self, user: &str, database: &str) -> Arc<Pool> {
+    pub(crate) fn of(self: &Arc<Self>, user: &str, database: &str, route: Route) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let pool = pools
-            .entry([user.into(), database.into()])
+            .entry((user.into(), database.into(), route))
             .or_insert_with(|| {
                 let size = self.limits.load().pool_size;
                 Arc::new(Pool {
                     user: user.into(),
                     database: database.into(),
-                    gate: Arc::clone(&self.gate),
+                    route,
+                    all: Arc::downgrade(self),
+                    quota: Arc::clone(&self.quota),
+                    last: Mutex::default(),
                     tls: Arc::clone(&self.tls),
                     limits: Arc::clone(&self.limits),
                     permits: Arc::new(Semaphore::new(size)),
@@ -106,10 +118,35 @@ impl Pools {
 
     /// Closes what nobody has used for long, and what is of an older epoch.
     pub(crate) fn sweep(&self) {
-        let idle_max = self.limits.load().server_idle;
+        let limits = self.limits.load();
         for pool in self.all() {
-            pool.sweep(idle_max);
+            pool.sweep(&limits);
         }
+    }
+
+    /// Opens what is to be kept open for those who may come, one after the other.
+    pub(crate) async fn warm(&self, primary: &At) {
+        for pool in self.all() {
+            if pool.route == Route::Write {
+                Box::pin(pool.warm(primary)).await;
+            }
+        }
+    }
+
+    /// Closes one connection that lies idle and stands in the way; `false`: there is none.
+    fn evict(&self, full: Full, user: &str, database: &str) -> bool {
+        let in_the_way = |pool: &&Arc<Pool>| match full {
+            Full::All(_) => true,
+            Full::User(_) => *pool.user == *user,
+            Full::Database(_) => *pool.database == *database,
+        };
+        let all = self.all();
+        let longest = all
+            .iter()
+            .filter(in_the_way)
+            .filter_map(|pool| Some((pool.idle().front()?.since, pool)))
+            .min_by_key(|(since, _)| *since);
+        longest.is_some_and(|(_, pool)| pool.idle().pop_front().is_some())
     }
 
     /// Other ways to reach servers from now on, and other sizes.
@@ -147,13 +184,20 @@ impl Pool {
     }
 
     /// One that lies idle and was started with the same settings.
-    pub(crate) fn take(&self, startup: &Arc<Startup>, epoch: Epoch) -> Option<Box<Server>> {
+    /// With an `address` only one that leads there.
+    pub(crate) fn take(
+        &self,
+        startup: &Arc<Startup>,
+        epoch: Epoch,
+        address: Option<&str>,
+    ) -> Option<Box<Server>> {
         let mut idle = self.idle();
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
             let one = &mut idle[at].server;
-            if one.startup != *startup {
+            let elsewhere = address.is_some_and(|address| one.target.address != *address);
+            if one.startup != *startup || elsewhere {
                 continue;
             }
             let Some(Idle { mut server, .. }) = idle.remove(at) else {
@@ -171,12 +215,12 @@ impl Pool {
         &self,
         startup: &Arc<Startup>,
         credential: &Credential,
-        primary: &Primary,
-        epoch: Epoch,
+        at: &At,
     ) -> Result<Box<Server>, ConnectError> {
         self.make_room();
+        let counted = self.count()?;
         let tls = self.tls.load();
-        let opening = connect(self, &self.gate, &tls, startup, credential, primary, epoch);
+        let opening = connect(self, &tls, startup, credential, at, counted);
         let limit = self.limits.load().connect_time;
         let server = tokio::time::timeout(limit, Box::pin(opening)).await;
         let mut server = server.map_err(|_| ConnectError::Late(limit))??;
@@ -193,7 +237,68 @@ impl Pool {
             }
         }
         mirror.own = Arc::clone(&mirror.parameters);
+        drop(welcomes);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(_, known)| known != credential) {
+            *last = Some((Arc::clone(startup), credential.clone()));
+        }
+        drop(last);
         Ok(server)
+    }
+
+    /// A place for one more connection, at the cost of one that somebody else leaves idle.
+    fn count(&self) -> Result<Counted, Full> {
+        let limits = self.limits.load();
+        loop {
+            let full = match self.quota.take(&self.user, &self.database, &limits) {
+                Ok(counted) => return Ok(counted),
+                Err(full) => full,
+            };
+            let all = self.all.upgrade();
+            if !all.is_some_and(|all| all.evict(full, &self.user, &self.database)) {
+                return Err(full);
+            }
+        }
+    }
+
+    /// Until a connection is closed, anybody's.
+    pub(crate) async fn freed(&self) {
+        self.quota.freed.notified().await;
+    }
+
+    /// As many connections as are to be kept open.
+    async fn warm(&self, primary: &At) {
+        let least = self.limits.load().pool_size_min;
+        let last = || {
+            self.last
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        };
+        let Some((startup, credential)) = last().filter(|_| least > 0) else {
+            return;
+        };
+        while self.connections() < least {
+            let Some(permit) = self.try_permit() else {
+                return;
+            };
+            match Box::pin(self.open(&startup, &credential, primary)).await {
+                Ok(server) => self.put(server),
+                // Whoever needs one will hear why.
+                Err(error) => {
+                    tracing::debug!(user = &*self.user, %error, "no connection to keep open");
+                    return;
+                }
+            }
+            drop(permit);
+        }
+    }
+
+    /// Idle and at work.
+    fn connections(&self) -> usize {
+        let size = self.size.load(Ordering::Relaxed);
+        let at_work = size - self.permits.available_permits().min(size);
+        self.idle().len() + at_work
     }
 
     pub(crate) fn keys(&self) -> &crate::auth::KeyCache {
@@ -239,11 +344,14 @@ impl Pool {
         });
     }
 
-    fn sweep(&self, idle_max: Duration) {
-        let fit = |one: &mut Idle| one.since.elapsed() < idle_max && one.server.is_fit();
+    fn sweep(&self, limits: &Limits) {
+        let surplus = self.connections().saturating_sub(limits.pool_size_min);
         let mut idle = self.idle();
         let mut kept: VecDeque<_> = idle.drain(..).collect();
-        kept.retain_mut(fit);
+        kept.retain_mut(|one| one.server.is_fit());
+        let is_old = |one: &Idle| one.since.elapsed() >= limits.server_idle;
+        let old = kept.iter().take(surplus).take_while(|one| is_old(one));
+        kept.drain(..old.count());
         *idle = kept;
     }
 }

@@ -1,6 +1,7 @@
 //! One connection to a server, logged in.
 
 use super::Startup;
+use super::quota::Counted;
 use crate::cancel::Target;
 use crate::gate::Stamp;
 use crate::journal::{Settings, to_restore};
@@ -27,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) mirror: Mirror,
     pub(crate) stamp: Stamp,
     pub(crate) epoch: Epoch,
+    #[expect(dead_code, reason = "its place is free when it is dropped")]
+    pub(super) counted: Arc<Counted>,
     pub(crate) startup: Arc<Startup>,
     pub(crate) target: Arc<Target>,
     /// The settings that were made since its login.

@@ -5,7 +5,7 @@
 
 use super::StartError;
 use crate::net::Stream;
-use crate::options::Options;
+use crate::options::{Options, Route};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -42,7 +42,14 @@ impl fmt::Display for Place {
 }
 
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(super) struct Listener {
+    socket: Socket,
+    /// What the clients want who come in here.
+    pub(super) route: Route,
+}
+
+#[derive(Debug)]
+enum Socket {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
@@ -65,19 +72,28 @@ impl Drop for Remover {
 /// Opens all of them. Must be called in a runtime.
 pub(super) fn open(options: &Options) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
-    for address in &options.listen {
+    let write = options.listen.iter().map(|address| (address, Route::Write));
+    let read = options
+        .listen_read
+        .iter()
+        .map(|address| (address, Route::Read));
+    for (address, route) in write.chain(read) {
         let listener = tcp(*address).map_err(|source| StartError::Listen {
             place: Place::Tcp(*address),
             source,
         })?;
-        listeners.push(Listener::Tcp(listener));
+        let socket = Socket::Tcp(listener);
+        listeners.push(Listener { socket, route });
     }
     for socket in &options.unix_sockets {
         let listener = unix(socket).map_err(|source| StartError::Listen {
             place: Place::Unix(socket.path.clone()),
             source,
         })?;
-        listeners.push(listener);
+        listeners.push(Listener {
+            socket: listener,
+            route: Route::Write,
+        });
     }
     Ok(listeners)
 }
@@ -92,7 +108,7 @@ fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn unix(socket: &UnixSocket) -> io::Result<Listener> {
+fn unix(socket: &UnixSocket) -> io::Result<Socket> {
     let path = &socket.path;
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -108,22 +124,22 @@ fn unix(socket: &UnixSocket) -> io::Result<Listener> {
     };
     let remover = Remover(path.clone());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(socket.mode))?;
-    Ok(Listener::Unix { listener, remover })
+    Ok(Socket::Unix { listener, remover })
 }
 
 impl Listener {
     pub(super) fn address(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(tcp) => tcp.local_addr().ok(),
-            Self::Unix { .. } => None,
+        match &self.socket {
+            Socket::Tcp(tcp) => tcp.local_addr().ok(),
+            Socket::Unix { .. } => None,
         }
     }
 
     /// The next connection.
     pub(super) async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(tcp) => Ok(Stream::tcp(tcp.accept().await?.0)),
-            Self::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
+        match &self.socket {
+            Socket::Tcp(tcp) => Ok(Stream::tcp(tcp.accept().await?.0)),
+            Socket::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::errors;
 use crate::gate::Gate;
 use crate::hold::Hold;
 use crate::net::Stream;
-use crate::options::Options;
+use crate::options::{Options, Route};
 use crate::pool::Pools;
 use crate::session::{Closing, Shared, serve};
 use crate::swap::Swap;
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// How often idle server connections are looked through.
-const SWEEP: Duration = Duration::from_secs(10);
+const SWEEP: Duration = Duration::from_secs(1);
 /// After an accept that failed: most likely there are no more file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -77,17 +77,19 @@ impl Proxy {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let listeners = listen::open(&options)?;
         let gate = Gate::new();
-        let seen = topology::follow(options.source.clone(), Arc::clone(&gate));
+        let (seen, readers) = topology::follow(options.source.clone(), Arc::clone(&gate));
         let limits = Arc::new(Swap::new(options.limits));
         let shared = Arc::new(Shared {
             mode: Swap::new(options.pool_mode),
             gatekeeper: Gatekeeper::new(handle::rules(&options))?,
             client_tls: Swap::new(options.client_tls),
-            pools: Pools::new(gate, options.server_tls, Arc::clone(&limits)),
+            pools: Pools::new(options.server_tls, Arc::clone(&limits)),
+            gate,
             cancels: Arc::default(),
             hold: Hold::new(Arc::clone(&limits)),
             limits,
             seen,
+            readers,
             registry: Arc::default(),
             on_lossy_failover: Swap::new(options.on_lossy_failover),
             closing: Closing::default(),
@@ -115,18 +117,37 @@ impl Proxy {
     }
 
     /// Serves clients until it is dropped, or told to stop.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut tasks = JoinSet::new();
-        for listener in self.listeners {
+        for listener in std::mem::take(&mut self.listeners) {
             let ending = self.ending.clone();
             tasks.spawn(accept(listener, Arc::clone(&self.shared), ending));
         }
         let mut sweep = tokio::time::interval(SWEEP);
+        let mut warming = JoinSet::new();
         loop {
             tokio::select! {
-                _ = sweep.tick() => self.shared.pools.sweep(),
+                _ = sweep.tick() => {
+                    self.shared.pools.sweep();
+                    self.warm(&mut warming);
+                }
+                // What is kept open is wanted there soonest after a failover.
+                () = self.shared.changed() => self.warm(&mut warming),
                 ended = tasks.join_next() => if ended.is_none() { return },
             }
+        }
+    }
+}
+
+impl Proxy {
+    fn warm(&self, warming: &mut JoinSet<()>) {
+        while warming.try_join_next().is_some() {}
+        let Ok(primary) = self.shared.place(Route::Write) else {
+            return;
+        };
+        if warming.is_empty() && self.shared.limits.load().pool_size_min > 0 {
+            let pools = Arc::clone(&self.shared.pools);
+            warming.spawn(async move { pools.warm(&primary).await });
         }
     }
 }
@@ -134,6 +155,7 @@ impl Proxy {
 /// Ends when no client is left after it was told to stop.
 async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Receiver<Ending>) {
     let mut sessions = JoinSet::new();
+    let route = listener.route;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -155,7 +177,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Rece
         };
         let shared = Arc::clone(&shared);
         sessions.spawn(async move {
-            serve(Arc::clone(&shared), stream).await;
+            serve(Arc::clone(&shared), stream, route).await;
             drop(place);
         });
     }

@@ -8,7 +8,7 @@
 use super::Conversation;
 use crate::errors;
 use crate::hold::Held;
-use crate::options::OnLossyFailover;
+use crate::options::{OnLossyFailover, Route};
 use crate::pool::{ConnectError, Permit, Refusal, Server};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -57,6 +57,9 @@ enum Interrupted {
 impl Conversation {
     /// What most transactions meet: a server lies idle that is as the session wants it.
     pub(super) fn attach_at_once(&mut self) -> Option<Attached> {
+        if self.route == Route::Read {
+            return None;
+        }
         let permit = self.pool.try_permit()?;
         let epoch = {
             let topology = self.shared.seen.borrow();
@@ -65,7 +68,7 @@ impl Conversation {
             }
             topology.epoch
         };
-        let server = self.pool.take(&self.startup, epoch)?;
+        let server = self.pool.take(&self.startup, epoch, None)?;
         if !server.has(self.mind.journal.settings()) || self.is_to_be_prepared() {
             self.pool.put(server);
             return None;
@@ -105,12 +108,12 @@ impl Conversation {
             if let Err(why) = attempt {
                 wait.why = Cow::Owned(why);
             }
-            // A change of the cluster is news at once.
-            let mut seen = self.shared.seen.clone();
-            seen.mark_unchanged();
+            // A change of the cluster is news at once, and so is a connection less.
+            let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.pool));
             let next = async move {
                 tokio::select! {
-                    _ = seen.changed() => {}
+                    () = shared.changed() => {}
+                    () = pool.freed() => {}
                     () = tokio::time::sleep(pause) => {}
                 }
             };
@@ -125,34 +128,39 @@ impl Conversation {
         &mut self,
         wait: &mut Wait,
     ) -> Result<Result<Box<Server>, String>, Unattached> {
-        let topology = Arc::clone(&self.shared.seen.borrow());
-        if topology.losses != self.losses
+        if self.shared.seen.borrow().losses != self.losses
             && self.is_greeted
             && *self.shared.on_lossy_failover.load() == OnLossyFailover::Disconnect
         {
             return Err(Unattached::End(errors::lossy()));
         }
-        let primary = match &topology.primary {
-            Ok(primary) => primary,
+        let at = match self.shared.place(self.route) {
+            Ok(at) => at,
             Err(why) => {
-                let why = why.clone();
                 wait.why = Cow::Owned(why.clone());
                 self.hold(wait)?;
-                let mut seen = self.shared.seen.clone();
-                let there = async {
-                    // It fails when the proxy ends, and then everything does.
-                    let _ = seen.wait_for(|now| now.primary.is_ok()).await;
+                let (shared, route) = (Arc::clone(&self.shared), self.route);
+                let there = async move {
+                    loop {
+                        let changed = shared.changed();
+                        if shared.place(route).is_ok() {
+                            return;
+                        }
+                        changed.await;
+                    }
                 };
                 self.wait(wait, there).await?;
                 return Ok(Err(why));
             }
         };
-        if let Some(server) = self.pool.take(&self.startup, topology.epoch) {
+        // Epochs of a standby's own say nothing of another server.
+        let address = (self.route == Route::Read).then_some(&*at.address);
+        if let Some(server) = self.pool.take(&self.startup, at.epoch, address) {
             return Ok(Ok(server));
         }
         let pool = Arc::clone(&self.pool);
         let (startup, credential) = (Arc::clone(&self.startup), self.credential.clone());
-        let opening = pool.open(&startup, &credential, primary, topology.epoch);
+        let opening = pool.open(&startup, &credential, &at);
         match self.wait(wait, Box::pin(opening)).await? {
             Ok(server) => Ok(Ok(server)),
             Err(error) if error.is_retryable() => {

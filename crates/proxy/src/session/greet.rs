@@ -6,9 +6,10 @@ use super::{Closing, Conversation, Ending};
 use crate::auth::{Applicant, Gatekeeper, NotLetIn, Peer};
 use crate::cancel::Cancels;
 use crate::errors;
+use crate::gate::Gate;
 use crate::hold::Hold;
 use crate::net::{Inbox, Outbox, Stream};
-use crate::options::{Limits, OnLossyFailover, PoolMode};
+use crate::options::{Limits, OnLossyFailover, PoolMode, Route};
 use crate::pool::{Pools, Startup};
 use crate::prepared::Registry;
 use crate::session::attach::{Attached, Unattached};
@@ -16,7 +17,7 @@ use crate::session::mind::Mind;
 use crate::session::standin::{say, tell};
 use crate::swap::Swap;
 use crate::tls::ClientTls;
-use crate::topology::Seen;
+use crate::topology::{At, Kind, Readers, Seen, choose};
 use std::sync::Arc;
 use wire::backend::{Authentication, CancelKey, Message, Report, TransactionStatus};
 use wire::frontend::Framer;
@@ -30,13 +31,54 @@ pub(crate) struct Shared {
     pub(crate) limits: Arc<Swap<Limits>>,
     pub(crate) gatekeeper: Gatekeeper,
     pub(crate) client_tls: Swap<ClientTls>,
-    pub(crate) pools: Pools,
+    pub(crate) pools: Arc<Pools>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) cancels: Arc<Cancels>,
     pub(crate) hold: Arc<Hold>,
     pub(crate) seen: Seen,
+    pub(crate) readers: Readers,
     pub(crate) registry: Arc<Registry>,
     pub(crate) on_lossy_failover: Swap<OnLossyFailover>,
     pub(crate) closing: Closing,
+}
+
+impl Shared {
+    /// Where a session's next server is, or the reason why there is none.
+    pub(crate) fn place(&self, route: Route) -> Result<At, String> {
+        if route == Route::Read {
+            let lag_bytes_max = self.limits.load().read_lag_bytes_max;
+            if let Some(reader) = choose(&self.readers.borrow(), lag_bytes_max) {
+                return Ok(reader.at.clone());
+            }
+        }
+        let topology = Arc::clone(&self.seen.borrow());
+        let primary = topology.primary.as_ref().map_err(Clone::clone)?;
+        Ok(At {
+            address: primary.address.clone(),
+            epoch: topology.epoch,
+            gate: Arc::clone(&self.gate),
+            kind: match route {
+                Route::Write => Kind::Primary,
+                Route::Read => Kind::PrimaryToRead,
+            },
+        })
+    }
+
+    /// Until what [`Shared::place`] says may be something else.
+    /// What came before this call does not count.
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> + use<> {
+        let (mut seen, mut readers) = (self.seen.clone(), self.readers.clone());
+        seen.mark_unchanged();
+        readers.mark_unchanged();
+        async move {
+            // They fail when nobody tells anything more.
+            tokio::select! {
+                Ok(()) = seen.changed() => {}
+                Ok(()) = readers.changed() => {}
+                else => std::future::pending().await,
+            }
+        }
+    }
 }
 
 /// What a client wants to be.
@@ -63,7 +105,7 @@ impl From<Report> for Refused {
 }
 
 /// Serves one connection from its first byte to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream) {
+pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route) {
     let mut inbox = Inbox::default();
     let limit = shared.limits.load().login_time;
     let greeting = Box::pin(greet(&shared, &mut stream, &mut inbox));
@@ -90,8 +132,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream) {
         inbox,
         outbox: Outbox::default(),
         framer: Framer::new(Stage::Conversation, limits),
-        pool: shared.pools.of(&wanted.user, &wanted.database),
+        pool: shared.pools.of(&wanted.user, &wanted.database, route),
         startup: Arc::new(wanted.startup),
+        route,
         credential,
         key,
         mind: Mind::new(
@@ -347,7 +390,7 @@ impl Conversation {
 mod tests {
     use super::*;
 
-    fn size_of_future<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+    fn size_of_future<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -20,7 +20,7 @@ use crate::auth::Credential;
 use crate::cancel::Key;
 use crate::errors;
 use crate::net::{Inbox, Outbox, Stream};
-use crate::options::PoolMode;
+use crate::options::{PoolMode, Route};
 use crate::pool::{Parameters, Permit, Pool, Refusal, Server, Startup};
 use attach::{Attached, Unattached};
 use lost::{Moment, Outcome};
@@ -43,6 +43,7 @@ pub(crate) struct Conversation {
     framer: Framer,
     pool: Arc<Pool>,
     startup: Arc<Startup>,
+    route: Route,
     credential: Credential,
     key: Key,
     mind: Mind,

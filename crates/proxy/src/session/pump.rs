@@ -13,6 +13,7 @@ use super::lost::Moment;
 use super::mind::{Fate, Wrong};
 use crate::errors;
 use crate::net::Outbox;
+use crate::options::Route;
 use crate::pool::Server;
 use std::io;
 use std::task::{Context, Poll};
@@ -94,6 +95,7 @@ impl Conversation {
         self.inbox.is_worth_reading()
             && self.mind.journal.pins().is_empty()
             && self.is_settled(server)
+            && self.route == Route::Write
             && self.shared.seen.borrow().primary.is_err()
     }
 

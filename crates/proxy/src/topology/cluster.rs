@@ -6,7 +6,7 @@
 //! **Invariant:** a leadership that may lack commits of the one before counts as a loss, and is told
 //! as one together with its epoch.
 
-use super::{Primary, Topology};
+use super::{Primary, Topology, address_of};
 use crate::gate::Gate;
 use ha::{Cluster, Epoch, NodeName, NodeState};
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub(super) async fn follow(
     keys: Keys,
     gate: Arc<Gate>,
     told: watch::Sender<Arc<Topology>>,
+    mut readers: super::reading::Memory,
 ) {
     let mut view = store.view(keys.prefix());
     let mut reader = Reader::default();
@@ -33,7 +34,10 @@ pub(super) async fn follow(
         let snapshot = Arc::clone(&view.borrow_and_update());
         if snapshot.revision > 0 {
             match reader.read(&keys, &snapshot) {
-                Ok(reading) => look(&mut memory, &reading.cluster, &gate, &told),
+                Ok(reading) => {
+                    look(&mut memory, &reading.cluster, &gate, &told);
+                    readers.look(&reading.cluster);
+                }
                 Err(error) => tracing::error!(
                     %error,
                     "the cluster's record can't be read; the primary stays what it was"
@@ -171,10 +175,7 @@ fn primary(cluster: &Cluster) -> Result<Primary, String> {
     match member.state {
         NodeState::Primary | NodeState::Single | NodeState::WaitingPrimary => Ok(Primary {
             name: leader.to_string(),
-            address: match member.host.contains(':') {
-                true => format!("[{}]:{}", member.host, member.port),
-                false => format!("{}:{}", member.host, member.port),
-            },
+            address: address_of(member),
         }),
         other => Err(format!("{leader} leads and is {}", other.as_str())),
     }

@@ -4,10 +4,13 @@
 //! epoch, everything older is shut down.
 
 mod cluster;
+mod reading;
+
+pub(crate) use reading::{Readers, choose};
 
 use crate::gate::Gate;
 use crate::options::Source;
-use ha::Epoch;
+use ha::{Epoch, Member};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -29,6 +32,28 @@ pub(crate) struct Primary {
     pub(crate) address: String,
 }
 
+/// Where one connection is to lead.
+#[derive(Debug, Clone)]
+pub(crate) struct At {
+    /// HOST:PORT.
+    pub(crate) address: String,
+    pub(crate) epoch: Epoch,
+    /// What shuts the connection down when its time is over.
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) kind: Kind,
+}
+
+/// What a server is to a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It must take writes.
+    Primary,
+    Standby,
+    /// For who wanted a standby where there is none: transactions are read-only unless the client
+    /// says otherwise.
+    PrimaryToRead,
+}
+
 /// Follows the changes.
 pub(crate) type Seen = watch::Receiver<Arc<Topology>>;
 
@@ -42,9 +67,18 @@ impl Topology {
     }
 }
 
+/// HOST:PORT of a member.
+fn address_of(member: &Member) -> String {
+    match member.host.contains(':') {
+        true => format!("[{}]:{}", member.host, member.port),
+        false => format!("{}:{}", member.host, member.port),
+    }
+}
+
 /// Follows the source for as long as somebody looks. Must be called in a runtime.
-pub(crate) fn follow(source: Source, gate: Arc<Gate>) -> Seen {
-    match source {
+pub(crate) fn follow(source: Source, gate: Arc<Gate>) -> (Seen, Readers) {
+    let (memory, readers) = reading::Memory::new();
+    let seen = match source {
         Source::Server(address) => {
             // A server alone has one leadership, which never ends: it is told by its connections
             // alone whether it works.
@@ -67,8 +101,9 @@ pub(crate) fn follow(source: Source, gate: Arc<Gate>) -> Seen {
         Source::Store { store, keys } => {
             let why = "the store has not answered yet";
             let (sender, seen) = watch::channel(Arc::new(Topology::unknown(why)));
-            tokio::spawn(cluster::follow(store, keys, gate, sender));
+            tokio::spawn(cluster::follow(store, keys, gate, sender, memory));
             seen
         }
-    }
+    };
+    (seen, readers)
 }

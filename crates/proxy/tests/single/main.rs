@@ -10,6 +10,8 @@ mod leaks;
 mod matrix;
 mod plain;
 mod pooling;
+mod quota;
+mod reading;
 mod service;
 mod tls;
 mod zombie;

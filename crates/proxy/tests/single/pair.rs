@@ -56,6 +56,25 @@ impl Pair {
         Ok(())
     }
 
+    /// What the store says of `b` while `a` leads: what it is, and how many bytes it lacks.
+    pub(crate) async fn tell_of_standby(&self, state: &str, lag_bytes: u64) -> Result<()> {
+        let port = self.b.port();
+        let end = 0x1000_0000;
+        let position = end - lag_bytes;
+        let member = format!(
+            r#"{{"conn_url":"postgres://127.0.0.1:{port}/postgres","api_url":"http://127.0.0.1:1/",
+                "state":"running","role":"replica","version":"4.1.5","xlog_location":{position},
+                "standfast":{{"host":"127.0.0.1","port":{port},"state":"{state}",
+                "assigned":"standby","reason":"a test","rule":"test","identity":"b"}}}}"#
+        );
+        let status = format!(r#"{{"optime":{end}}}"#);
+        let told = Txn::new()
+            .put(self.keys.status(), status)
+            .put(format!("{}b", self.keys.members()), member);
+        ensure!(self.store.commit(told).await?.is_committed());
+        Ok(())
+    }
+
     /// The postmaster of `a` dies, and `b` leads the second epoch.
     pub(crate) async fn fail_over(&self) -> Result<()> {
         tokio::task::block_in_place(|| self.a.kill_postmaster())?;
@@ -71,11 +90,14 @@ impl Pair {
     }
 
     pub(crate) async fn proxy(&self, mode: PoolMode, limits: Limits) -> Result<Running> {
-        let source = Source::Store {
+        Running::start(self.source(), mode, limits).await
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        Source::Store {
             store: Arc::new(self.store.handle()),
             keys: self.keys.clone(),
-        };
-        Running::start(source, mode, limits).await
+        }
     }
 }
 

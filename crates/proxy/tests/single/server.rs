@@ -20,6 +20,8 @@ pub(crate) struct Server {
 /// A proxy that runs until this is dropped.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// Where who only reads connects, if that is somewhere.
+    pub(crate) reading: Option<SocketAddr>,
     pub(crate) handle: proxy::Handle,
     pub(crate) task: JoinHandle<()>,
 }
@@ -221,10 +223,11 @@ impl Running {
 
     pub(crate) async fn of(options: Options) -> Result<Self> {
         let proxy = Proxy::start(options).await?;
-        let (address, handle) = (proxy.addresses()[0], proxy.handle());
+        let (addresses, handle) = (proxy.addresses(), proxy.handle());
         let task = tokio::spawn(proxy.run());
         Ok(Self {
-            address,
+            address: addresses[0],
+            reading: addresses.get(1).copied(),
             handle,
             task,
         })
@@ -236,6 +239,17 @@ impl Running {
         config.user(user).password(PASSWORD).dbname(user);
         config.connect_timeout(Duration::from_secs(20));
         config
+    }
+
+    /// At the port of those who only read.
+    pub(crate) async fn reader(&self, user: &str) -> Result<Client> {
+        let port = self.reading.context("no port to read at")?.port();
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(port);
+        config.user(user).password(PASSWORD).dbname(user);
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
     }
 
     pub(crate) async fn client(&self, user: &str) -> Result<Client> {

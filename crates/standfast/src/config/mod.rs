@@ -64,6 +64,8 @@ pub(crate) struct Config {
     pub(crate) tags: Tags,
     pub(crate) log: Log,
     pub(crate) guard: Guard,
+    /// A proxy in the node's own process.
+    pub(crate) proxy: Option<ProxySection>,
 }
 
 impl Config {

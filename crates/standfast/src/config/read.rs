@@ -12,6 +12,7 @@ mod trust;
 mod watchdog;
 
 use super::problem::{ConfigError, Problem};
+use super::proxy::proxy_section;
 use super::section::{At, Findings, Section};
 use super::sources::Layers;
 use super::tree::Node;
@@ -69,7 +70,11 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     };
     guard_section.finish(&[]);
     let watchdog = watchdog(root);
-    root.finish(&["citus", "kubernetes", "proxy"]);
+    let proxy = match root.is_present("proxy") {
+        true => proxy_section(&root.section("proxy")).map(Some),
+        false => Some(None),
+    };
+    root.finish(&["citus", "kubernetes"]);
     if witness && postgresql.is_some() {
         root.refuse(
             "witness",
@@ -107,6 +112,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         log,
         guard,
         watchdog,
+        proxy: proxy?,
     })
 }
 

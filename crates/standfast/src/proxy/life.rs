@@ -73,7 +73,7 @@ async fn reload(
             None
         }
         Ok((section, options)) => {
-            if section.listen != before.listen || section.unix_socket != before.unix_socket {
+            if has_moved(before, &section) {
                 tracing::warn!("reload: where the proxy listens changes at its next start only");
             }
             handle.reload(&options);
@@ -81,6 +81,13 @@ async fn reload(
             Some(section)
         }
     }
+}
+
+/// Whether clients would come in elsewhere.
+pub(crate) fn has_moved(before: &ProxySection, now: &ProxySection) -> bool {
+    now.listen != before.listen
+        || now.listen_read != before.listen_read
+        || now.unix_socket != before.unix_socket
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

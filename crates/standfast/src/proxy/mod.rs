@@ -3,7 +3,7 @@
 mod life;
 mod options;
 
-pub(crate) use life::serve;
+pub(crate) use life::{has_moved, serve};
 pub(crate) use options::{options, source};
 
 use crate::config::{LogLevel, ProxyConfig};

@@ -25,6 +25,10 @@ pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Op
     };
     Ok(Options {
         listen: addresses(&section.listen).await?,
+        listen_read: match &section.listen_read {
+            Some(listen) => addresses(listen).await?,
+            None => Vec::new(),
+        },
         unix_sockets: section.unix_socket.iter().cloned().collect(),
         pool_mode: section.pool_mode,
         auth: section.auth,

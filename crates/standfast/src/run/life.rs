@@ -1,5 +1,6 @@
 //! A node's life: from its configuration to its running parts, and to their end in order.
 
+use super::proxy::NodeProxy;
 use super::store::{OwnStore, recover};
 use super::threads::{Elsewhere, Threads};
 use super::{agreed, certificates, instance, ports};
@@ -115,6 +116,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         elsewhere,
         reload: Arc::default(),
     };
+    let mut proxy = NodeProxy::start(&life.config, &life.store, &life.keys)?;
     let (served, shown) = watch::channel(Arc::new(life.first_picture()));
     let (errands, asking) = mpsc::channel(ERRANDS_WAITING);
     let api = api::Api::new(life.api_options(shown, errands));
@@ -125,16 +127,27 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         "started, meeting the store"
     );
     let result = tokio::select! {
-        ended = life.lead(served, asking) => ended,
+        ended = life.lead(served, asking, proxy.as_ref()) => ended,
         // The member has logged it.
         failure = life.own_store.failed() => Err(failure.into()),
     };
+    // Postgres has stopped, if that was asked for: transactions that still run are another node's.
+    if let Some(proxy) = &mut proxy
+        && result.is_ok()
+    {
+        proxy.drain().await;
+    }
+    drop(proxy);
     life.own_store.shutdown().await;
     result
 }
 
 impl Life {
-    fn reload_certificates(&self) {
+    /// What is read again by whoever uses it.
+    fn reload_certificates(&self, proxy: Option<&NodeProxy>) {
+        if let Some(proxy) = proxy {
+            proxy.reload();
+        }
         certificates::reload(self.tls.as_ref());
         certificates::reload_rest(self.certificate.as_ref());
         self.trust.forget();
@@ -179,13 +192,14 @@ impl Life {
         &self,
         served: watch::Sender<Arc<api::Served>>,
         asking: mpsc::Receiver<Errand>,
+        proxy: Option<&NodeProxy>,
     ) -> Result<ExitCode> {
         let signals = Signals::take()?;
         match &self.instance {
-            None => self.watch_over(served, signals).await,
+            None => self.watch_over(served, signals, proxy).await,
             Some(instance) => {
                 let options = self.agent_options(instance, served, asking)?;
-                Box::pin(self.look_after_postgres(instance, options, signals)).await
+                Box::pin(self.look_after_postgres(instance, options, signals, proxy)).await
             }
         }
     }
@@ -195,6 +209,7 @@ impl Life {
         &self,
         served: watch::Sender<Arc<api::Served>>,
         mut signals: Signals,
+        proxy: Option<&NodeProxy>,
     ) -> Result<ExitCode> {
         let witness = Witness::new(WitnessOptions {
             name: self.config.name.clone(),
@@ -212,9 +227,9 @@ impl Life {
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop(_) => return Ok(ExitCode::Ok),
-                    Asked::Reload => self.reload_certificates(),
+                    Asked::Reload => self.reload_certificates(proxy),
                 },
-                () = self.reload.notified() => self.reload_certificates(),
+                () = self.reload.notified() => self.reload_certificates(proxy),
                 result = &mut duty => return result,
             }
         }
@@ -226,6 +241,7 @@ impl Life {
         instance: &Instance,
         options: agent::Options,
         mut signals: Signals,
+        proxy: Option<&NodeProxy>,
     ) -> Result<ExitCode> {
         let (agent, handle) = Agent::start(options)?;
         let register = self.register_when_ready();
@@ -240,12 +256,12 @@ impl Life {
                         handle.stop(how);
                     }
                     Asked::Reload => {
-                        self.reload_certificates();
+                        self.reload_certificates(proxy);
                         self.reload(instance, &handle).await;
                     }
                 },
                 () = self.reload.notified() => {
-                    self.reload_certificates();
+                    self.reload_certificates(proxy);
                     self.reload(instance, &handle).await;
                 }
                 result = &mut register, if !registered && !stopping => {

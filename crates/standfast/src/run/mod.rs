@@ -8,6 +8,7 @@ mod instance;
 mod life;
 mod membership;
 mod ports;
+mod proxy;
 mod store;
 mod threads;
 

@@ -58,10 +58,31 @@ pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
             None
         }
     };
+    // PgBouncer's way to say "no limit".
+    let or_none = |key, most: u64| match section.whole(key) {
+        None => (!section.is_given(key)).then_some(None),
+        Some(at) if at.value == 0 => Some(None),
+        Some(at) if at.value <= most => Some(usize::try_from(at.value).ok()),
+        Some(at) => {
+            section.error(at.line, key, format!("must be at most {most}"));
+            None
+        }
+    };
+    let user_servers_max = or_none("max_user_connections", 100_000);
+    let database_servers_max = or_none("max_db_connections", 100_000);
+    let pool_size_min = or_none("min_pool_size", 100_000);
+    let read_lag = or_none("read_lag_bytes_max", 1 << 50);
     let hold_time = seconds(section, "hold_time", plain.hold_time);
     Some(Limits {
         clients_max: count("max_client_conn", 1_000_000, plain.clients_max)?,
         pool_size: count("default_pool_size", 100_000, plain.pool_size)?,
+        pool_size_min: pool_size_min?.unwrap_or(0),
+        user_servers_max: user_servers_max?,
+        database_servers_max: database_servers_max?,
+        read_lag_bytes_max: match section.is_given("read_lag_bytes_max") {
+            true => read_lag?.map_or(0, |bytes| bytes as u64),
+            false => plain.read_lag_bytes_max,
+        },
         hold_time: hold_time?,
         hold_clients: count("hold_clients", 1_000_000, plain.hold_clients)?,
         hold_bytes: count("hold_bytes", 1 << 40, plain.hold_bytes)?,

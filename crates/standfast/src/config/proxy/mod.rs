@@ -24,6 +24,15 @@ pub(crate) struct ProxyConfig {
 }
 
 impl ProxyConfig {
+    /// Whether a file is a proxy's own and no node's.
+    pub(crate) fn is_meant(file: &Path) -> Result<bool, ConfigError> {
+        let layers = sources::read(file, &std::collections::BTreeMap::new())?;
+        let findings = Findings::default();
+        let root = Section::root(&layers.tree, &findings);
+        let of_nodes = ["name", "postgresql", "restapi", "witness"];
+        Ok(root.is_present("proxy") && !of_nodes.iter().any(|key| root.is_present(key)))
+    }
+
     /// Reads and checks a file. What is odd and harmless comes back beside it.
     pub(crate) fn load(file: &Path, homes: &Homes) -> Result<(Self, Vec<Problem>), ConfigError> {
         let layers = sources::read(file, &std::collections::BTreeMap::new())?;

@@ -15,6 +15,7 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 #[derive(Clone, Debug)]
 pub(crate) struct ProxySection {
     pub(crate) listen: Endpoint,
+    pub(crate) listen_read: Option<Endpoint>,
     pub(crate) unix_socket: Option<UnixSocket>,
     pub(crate) pool_mode: PoolMode,
     pub(crate) users_file: PathBuf,
@@ -44,6 +45,10 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
     if !section.is_given("listen") {
         section.missing("listen", "HOST:PORT for clients, such as 127.0.0.1:6432");
     }
+    let listen_read = match section.is_given("listen_read") {
+        true => endpoint(section, "listen_read").map(Some),
+        false => Some(None),
+    };
     let unix_socket = unix_socket(section, listen.as_ref());
     let users_file = absolute_path(section, "users_file");
     if !section.is_given("users_file") {
@@ -99,6 +104,7 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
     section.finish(&[]);
     Some(ProxySection {
         listen: listen?,
+        listen_read: listen_read?,
         unix_socket: unix_socket?,
         pool_mode: pool_mode?,
         users_file: users_file?,

@@ -1,0 +1,229 @@
+//! The proxy of a node: every node's port leads to the primary.
+//!
+//! **Invariant:** whatever becomes of the proxy, the node goes on: it has threads of its own, a share
+//! of the file descriptors and no more, and a port or a file that it can't have is tried again.
+//!
+//! It reads the cluster from the node's own view of the store, and asks the store for nothing else.
+
+use crate::config::{Config, ProxySection};
+use crate::paths::Homes;
+use ::proxy::{Handle, Options, Proxy, Source};
+use ::store::Store;
+use ::store::layout::Keys;
+use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Notify, watch};
+
+/// Between two attempts to start.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The node's end waits no longer than this for transactions that run elsewhere.
+const PATIENCE_MAX: Duration = Duration::from_secs(10);
+/// File descriptors that are the node's own: the store, peers, the REST API, Postgres.
+const NODES_OWN: u64 = 1024;
+/// A client takes one, and its server two.
+const EACH: u64 = 3;
+/// As many threads as this at most: the machine is PostgreSQL's.
+const THREADS_MAX: usize = 4;
+
+/// Runs until it is dropped.
+#[derive(Debug)]
+pub(super) struct NodeProxy {
+    runtime: Option<Runtime>,
+    reload: Arc<Notify>,
+    /// What is left to do is told to end.
+    ending: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+    patience: Duration,
+}
+
+/// What the proxy's thread knows of the node.
+struct Place {
+    file: PathBuf,
+    source: Source,
+    reload: Arc<Notify>,
+    ending: watch::Receiver<bool>,
+}
+
+impl NodeProxy {
+    /// `None`: the node's file has no section `proxy`.
+    pub(super) fn start(
+        config: &Config,
+        store: &Arc<dyn Store>,
+        keys: &Keys,
+    ) -> Result<Option<Self>> {
+        let Some(section) = config.proxy.clone() else {
+            return Ok(None);
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(cores.min(THREADS_MAX))
+            .thread_name("proxy")
+            .enable_all()
+            .build()
+            .context("can't start the proxy's threads")?;
+        let reload = Arc::new(Notify::new());
+        let (ending, told) = watch::channel(false);
+        let (done, ended) = watch::channel(false);
+        let place = Place {
+            file: config.file.clone(),
+            source: Source::Store {
+                store: Arc::clone(store),
+                keys: keys.clone(),
+            },
+            reload: Arc::clone(&reload),
+            ending: told,
+        };
+        let patience = section.shutdown_time.min(PATIENCE_MAX);
+        runtime.spawn(async move {
+            place.serve(section).await;
+            done.send_replace(true);
+        });
+        Ok(Some(Self {
+            runtime: Some(runtime),
+            reload,
+            ending,
+            ended,
+            patience,
+        }))
+    }
+
+    /// The node's file is read again.
+    pub(super) fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Lets transactions end, and comes back when they have, or their time is up.
+    pub(super) async fn drain(&mut self) {
+        self.ending.send_replace(true);
+        // It fails when the proxy is gone already.
+        let _ = tokio::time::timeout(self.patience, self.ended.wait_for(|ended| *ended)).await;
+    }
+}
+
+impl Drop for NodeProxy {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Place {
+    async fn serve(self, mut section: ProxySection) {
+        let mut ending = self.ending.clone();
+        let mut said = String::new();
+        let proxy = loop {
+            match self.start(&section).await {
+                Ok(proxy) => break proxy,
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    if why != said {
+                        tracing::error!(
+                            error = why,
+                            "the node's proxy can't start, the node goes on"
+                        );
+                        said = why;
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = self.reload.notified() => if let Some(new) = self.read() { section = new },
+                () = told(&mut ending) => return,
+            }
+        };
+        for address in proxy.addresses() {
+            tracing::info!(%address, "the node's proxy listens");
+        }
+        let handle = proxy.handle();
+        let running = proxy.run();
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                () = &mut running => return,
+                () = self.reload.notified() => self.reload(&handle, &mut section).await,
+                () = told(&mut ending) => break,
+            }
+        }
+        handle.drain();
+        running.await;
+    }
+
+    async fn start(&self, section: &ProxySection) -> Result<Proxy> {
+        let options = self.options(section).await?;
+        Ok(Proxy::start(options).await?)
+    }
+
+    async fn options(&self, section: &ProxySection) -> Result<Options> {
+        let mut options = crate::proxy::options(section, self.source.clone()).await?;
+        let share = share_of_descriptors()?;
+        let limits = &mut options.limits;
+        if limits.clients_max > share {
+            tracing::info!(
+                max_client_conn = limits.clients_max,
+                share,
+                "the node's file descriptors are for fewer clients: LimitNOFILE says how many"
+            );
+            limits.clients_max = share;
+        }
+        limits.servers_max = limits.servers_max.min(share);
+        Ok(options)
+    }
+
+    fn read(&self) -> Option<ProxySection> {
+        match Config::load(&self.file, &Homes::from_env()) {
+            Ok((config, _)) if config.proxy.is_some() => config.proxy,
+            Ok(_) => {
+                tracing::warn!("the file has no proxy any more: it ends with the node");
+                None
+            }
+            // The node says why.
+            Err(_) => None,
+        }
+    }
+
+    async fn reload(&self, handle: &Handle, section: &mut ProxySection) {
+        let Some(new) = self.read() else { return };
+        match self.options(&new).await {
+            Ok(options) => {
+                if crate::proxy::has_moved(section, &new) {
+                    tracing::warn!("where the proxy listens changes at the node's next start");
+                }
+                handle.reload(&options);
+                *section = new;
+                tracing::info!("reloaded: the proxy's users, rules, certificates and limits");
+            }
+            Err(error) => {
+                tracing::error!("reload: {error:#}; the proxy stays as it was");
+            }
+        }
+    }
+}
+
+/// Until it is told to end, or nobody can tell any more.
+async fn told(ending: &mut watch::Receiver<bool>) {
+    let _ = ending.wait_for(|ending| *ending).await;
+}
+
+/// How many clients may be served with the descriptors that are not the node's own.
+fn share_of_descriptors() -> Result<usize> {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum;
+    // The soft limit is for programs that have not heard of more than 1024.
+    let raised = Rlimit {
+        current: hard,
+        maximum: hard,
+    };
+    setrlimit(Resource::Nofile, raised).context("can't raise the limit of file descriptors")?;
+    let all = hard.unwrap_or(u64::MAX);
+    let share = match all > 2 * NODES_OWN {
+        true => (all - NODES_OWN) / EACH,
+        // There is little for anybody.
+        false => all / 2 / EACH,
+    };
+    Ok(usize::try_from(share).unwrap_or(usize::MAX))
+}
