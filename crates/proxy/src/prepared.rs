@@ -3,7 +3,8 @@
 //! In transaction mode a client's statement gets a name of ours on the servers, the same for all
 //! clients that prepare the same text, and is prepared wherever it is needed and not there.
 //!
-//! **Invariant:** two texts never share a name.
+//! **Invariant:** two texts never share a name, nor does one that was read with backslashes as escapes
+//! with one that was not.
 
 use crate::sql::Reading;
 use std::collections::HashMap;
@@ -30,8 +31,14 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Known {
     next: u64,
-    texts: HashMap<Arc<[u8]>, Weak<Prepared>>,
-    /// When there are so many, those that nobody uses any more are taken out.
+    /// Those read with plain strings by the standard, and the others.
+    texts: [Texts; 2],
+}
+
+#[derive(Debug, Default)]
+struct Texts {
+    prepared: HashMap<Arc<[u8]>, Weak<Prepared>>,
+    /// When there are so many, those that no client and no server has any more are taken out.
     sweep_at: usize,
 }
 
@@ -39,21 +46,23 @@ impl Registry {
     /// The statement with this body, which is the same for everybody.
     pub(crate) fn prepared(&self, body: &[u8], standard: bool) -> Arc<Prepared> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = known.texts.get(body).and_then(Weak::upgrade) {
+        let Known { next, texts } = &mut *known;
+        let texts = &mut texts[usize::from(standard)];
+        if let Some(prepared) = texts.prepared.get(body).and_then(Weak::upgrade) {
             return prepared;
         }
-        if known.texts.len() >= known.sweep_at.max(1024) {
-            known
-                .texts
-                .retain(|_, prepared| prepared.strong_count() > 0);
-            known.sweep_at = known.texts.len() * 2;
+        if texts.prepared.len() >= texts.sweep_at.max(1024) {
+            let is_used = |_: &_, prepared: &mut Weak<_>| prepared.strong_count() > 0;
+            texts.prepared.retain(is_used);
+            texts.sweep_at = texts.prepared.len() * 2;
         }
-        known.next += 1;
+        *next += 1;
         let prepared = Arc::new(Prepared {
-            id: known.next,
+            id: *next,
             ..Prepared::alone(body, standard)
         });
-        known.texts.insert(body.into(), Arc::downgrade(&prepared));
+        let weak = Arc::downgrade(&prepared);
+        texts.prepared.insert(body.into(), weak);
         prepared
     }
 }

@@ -6,6 +6,7 @@ use crate::cancel::Target;
 use crate::gate::Stamp;
 use crate::journal::{Settings, to_restore};
 use crate::net::{Inbox, Outbox, Stream};
+use crate::prepared::Prepared;
 use ha::Epoch;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -48,9 +49,18 @@ pub(crate) struct Mirror {
     pub(crate) parameters: Arc<Parameters>,
     /// What it reported at its login.
     pub(crate) own: Arc<Parameters>,
-    /// Statements with names of ours, and when each was used last.
-    pub(crate) known: HashMap<u64, u64>,
+    /// Statements with names of ours, by number.
+    pub(crate) known: HashMap<u64, Kept>,
     pub(crate) clock: u64,
+}
+
+/// A statement that a server has. While one has it, its name stays its own: the next client that
+/// prepares the same text finds it there.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    _prepared: Arc<Prepared>,
+    /// By the server's clock, when it was used last.
+    pub(crate) used: u64,
 }
 
 /// Why a server did not do what we asked of it.
@@ -213,6 +223,15 @@ impl Mirror {
             known: HashMap::new(),
             clock: 0,
         }
+    }
+
+    /// The server is about to have this statement.
+    pub(crate) fn keep(&mut self, prepared: &Arc<Prepared>) {
+        let kept = Kept {
+            _prepared: Arc::clone(prepared),
+            used: self.clock,
+        };
+        self.known.insert(prepared.id, kept);
     }
 
     /// A parameter was reported.

@@ -258,7 +258,7 @@ impl Mind {
         } else {
             self.evict(mirror, &mut plan.before)?;
             prepared.parse(prepared.name().as_bytes(), &mut instead);
-            mirror.known.insert(prepared.id, mirror.clock);
+            mirror.keep(&prepared);
             let expect = Expect::Parsed(name.into(), prepared);
             self.ledger.ask().expect(expect);
         }
@@ -378,18 +378,18 @@ impl Mind {
         mirror.clock += 1;
         let clock = mirror.clock;
         let known = mirror.known.get_mut(&prepared.id);
-        known.map(|used| *used = clock).is_some()
+        known.map(|kept| kept.used = clock).is_some()
     }
 
     /// Sees to it that the server has a statement under our name for it.
-    fn supply(&mut self, prepared: &Prepared, mirror: &mut Mirror) -> Result<Plan, Wrong> {
+    fn supply(&mut self, prepared: &Arc<Prepared>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         let mut plan = Plan::default();
         if !self.is_there(prepared, mirror) {
             self.evict(mirror, &mut plan.before)?;
             let from = plan.before.len();
             prepared.parse(prepared.name().as_bytes(), &mut plan.before);
             tell(mirror, &plan.before[from..], Origin::Proxy)?;
-            mirror.known.insert(prepared.id, mirror.clock);
+            mirror.keep(prepared);
             let expect = Expect::Supplied(prepared.id);
             self.ledger.ask().expect(expect);
         }
@@ -411,7 +411,7 @@ impl Mind {
         if mirror.known.len() < self.prepared_max {
             return Ok(());
         }
-        let oldest = mirror.known.iter().min_by_key(|(_, used)| **used);
+        let oldest = mirror.known.iter().min_by_key(|(_, kept)| kept.used);
         let Some((&id, _)) = oldest else {
             return Ok(());
         };

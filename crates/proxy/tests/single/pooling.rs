@@ -91,6 +91,40 @@ fn prepared_statements_are_each_clients_own() {
 }
 
 #[test]
+fn a_text_that_two_clients_read_differently_is_two_statements() {
+    story(async |server| {
+        let proxy = server.proxy(PoolMode::Transaction, one_server()).await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        b.batch_execute("set standard_conforming_strings = off")
+            .await?;
+        let text = r"select 'a\x42'";
+        let (of_a, of_b) = (a.prepare(text).await?, b.prepare(text).await?);
+        for _ in 0..2 {
+            ensure!(a.query_one(&of_a, &[]).await?.get::<_, &str>(0) == r"a\x42");
+            ensure!(b.query_one(&of_b, &[]).await?.get::<_, &str>(0) == "aB");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_next_client_finds_prepared_what_the_last_one_had() {
+    story(async |server| {
+        let proxy = server.proxy(PoolMode::Transaction, one_server()).await?;
+        for _ in 0..3 {
+            let client = proxy.client("app").await?;
+            let statement = client.prepare("select $1::int + 1").await?;
+            let row = client.query_one(&statement, &[&1_i32]).await?;
+            ensure!(row.get::<_, i32>(0) == 2);
+        }
+        let client = proxy.client("app").await?;
+        let held = "select count(*) from pg_prepared_statements where statement like '%+ 1'";
+        ensure!(one(&client, held).await? == "1");
+        Ok(())
+    });
+}
+
+#[test]
 fn what_cannot_be_shared_stays_with_its_client() {
     story(async |server| {
         let limits = Limits {
