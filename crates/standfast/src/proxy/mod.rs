@@ -12,6 +12,7 @@ use crate::paths::Homes;
 use crate::{cli::meant, logging};
 use anyhow::{Context as _, Result};
 use std::path::Path;
+use tokio::runtime::Builder;
 
 pub(crate) fn run(file: &Path, level: Option<LogLevel>, homes: &Homes) -> Result<ExitCode> {
     let (config, warnings) = ProxyConfig::load(file, homes)?;
@@ -19,10 +20,14 @@ pub(crate) fn run(file: &Path, level: Option<LogLevel>, homes: &Homes) -> Result
     for warning in warnings {
         tracing::warn!("{}: {warning}", file.display());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("can't start the runtime")?;
+    let runtime = match config.proxy.threads {
+        1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build(),
+    };
+    let runtime = runtime.context("can't start the runtime")?;
     let served = runtime.block_on(async {
         let source = source(config.source)?;
         let again = || {

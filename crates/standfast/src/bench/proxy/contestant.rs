@@ -149,10 +149,12 @@ impl Contestant {
         let port = free_ports(1)?;
         let name = format!("{kind}-{port}").to_lowercase();
         let host = lab.add_host(&name, 3)?;
-        let pool = if by_session {
-            sizes.clients
-        } else {
-            sizes.pool
+        // One client of pgbench's that waits to prepare keeps all others from going on, those in
+        // transactions included: there must be a server for each.
+        let pool = match protocol {
+            Protocol::Prepared => sizes.clients.max(sizes.pool),
+            _ if by_session => sizes.clients,
+            _ => sizes.pool,
         };
         let server = stand.port;
         let service = match kind {

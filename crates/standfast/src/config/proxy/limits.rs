@@ -48,16 +48,26 @@ pub(super) fn seconds(
     }
 }
 
-pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
-    let plain = Limits::default();
-    let count = |key, most: u64, default: usize| match section.whole(key) {
+/// A number from 1 on.
+pub(super) fn count(
+    section: &Section<'_>,
+    key: &'static str,
+    most: u64,
+    default: usize,
+) -> Option<usize> {
+    match section.whole(key) {
         None => (!section.is_given(key)).then_some(default),
         Some(at) if (1..=most).contains(&at.value) => usize::try_from(at.value).ok(),
         Some(at) => {
             section.error(at.line, key, format!("must be between 1 and {most}"));
             None
         }
-    };
+    }
+}
+
+pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
+    let plain = Limits::default();
+    let count = |key, most: u64, default: usize| count(section, key, most, default);
     // PgBouncer's way to say "no limit".
     let or_none = |key, most: u64| match section.whole(key) {
         None => (!section.is_given(key)).then_some(None),

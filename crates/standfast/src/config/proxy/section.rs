@@ -1,6 +1,6 @@
 //! The section `proxy`, in a file of its own or in a node's.
 
-use super::limits::{limits, seconds, word, word_or};
+use super::limits::{count, limits, seconds, word, word_or};
 use crate::config::read::{absolute_path, endpoint};
 use crate::config::section::Section;
 use crate::config::values::Endpoint;
@@ -26,6 +26,8 @@ pub(crate) struct ProxySection {
     pub(crate) server_tls: TlsFiles,
     pub(crate) on_lossy_failover: OnLossyFailover,
     pub(crate) limits: Limits,
+    /// Threads that serve clients, in a process of the proxy's own.
+    pub(crate) threads: usize,
     /// How long transactions may go on when the proxy is told to stop.
     pub(crate) shutdown_time: Duration,
 }
@@ -101,6 +103,7 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
     );
     let limits = limits(section);
     let shutdown_time = seconds(section, "shutdown_time", Duration::from_secs(60));
+    let threads = count(section, "threads", 256, half_the_cores());
     section.finish(&[]);
     Some(ProxySection {
         listen: listen?,
@@ -114,8 +117,16 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
         server_tls: server_tls?,
         on_lossy_failover: on_lossy_failover?,
         limits: limits?,
+        threads: threads?,
         shutdown_time: shutdown_time?,
     })
+}
+
+/// The other half is the server's, which most often runs on the same machine. One thread does all that
+/// PgBouncer does with its one, and hands nothing to another.
+fn half_the_cores() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).max(1)
 }
 
 /// The outer `None`: after an error.
