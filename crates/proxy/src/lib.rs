@@ -38,4 +38,5 @@ pub use auth::{BadRule, Hba};
 pub use options::{AuthMethod, Limits, OnLossyFailover, Options, PoolMode, Source};
 pub use service::{Handle, Place, Proxy, StartError, UnixSocket};
 pub use tls::{ClientTls, ServerTls, SslMode, TlsFiles, TlsFilesError};
+pub use topology::Sighting;
 pub use users::{BadLine, Secret, Users};

@@ -5,12 +5,14 @@
 use crate::auth::Hba;
 use crate::service::UnixSocket;
 use crate::tls::{ClientTls, ServerTls};
+use crate::topology::Sighting;
 use crate::users::Users;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
 use store::layout::Keys;
+use tokio::sync::watch;
 
 /// Everything about one proxy.
 #[derive(Debug)]
@@ -60,6 +62,41 @@ pub enum Source {
     Store { store: Arc<dyn Store>, keys: Keys },
     /// One server that is always meant, as HOST:PORT.
     Server(String),
+    /// Several, of which one is the primary: each is asked every second.
+    Servers {
+        /// HOST:PORT.
+        addresses: Vec<String>,
+        /// Who asks; the users know the password.
+        user: String,
+        database: String,
+    },
+    /// Somebody else looks, and tells.
+    Told {
+        sightings: watch::Receiver<Arc<Vec<Sighting>>>,
+        /// What can't be relied on, a sentence each.
+        missing: &'static [&'static str],
+    },
+}
+
+/// What is missing where servers are only looked at from outside.
+const ONLY_LOOKED_AT: &[&str] = &[
+    "an old primary that nobody has told of its successor takes writes until a look finds the newer timeline, up to a second later",
+    "two servers that were promoted apart can't be told from each other when they are on the same timeline",
+    "every change of the primary counts as one that may have lost commits",
+];
+
+impl Source {
+    /// What can't be relied on with it, and why, a sentence each.
+    pub fn missing(&self) -> &'static [&'static str] {
+        match self {
+            Self::Store { .. } => &[],
+            Self::Server(_) => {
+                &["nothing tells whether the server has lost what it had acknowledged"]
+            }
+            Self::Servers { .. } => ONLY_LOOKED_AT,
+            Self::Told { missing, .. } => missing,
+        }
+    }
 }
 
 /// How long a client keeps the server that it has got.

@@ -8,6 +8,7 @@
 
 mod connect;
 mod quota;
+mod rows;
 mod server;
 
 pub(crate) use connect::{ConnectError, connect};

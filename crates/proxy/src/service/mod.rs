@@ -77,13 +77,15 @@ impl Proxy {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let listeners = listen::open(&options)?;
         let gate = Gate::new();
-        let (seen, readers) = topology::follow(options.source.clone(), Arc::clone(&gate));
         let limits = Arc::new(Swap::new(options.limits));
+        let pools = Pools::new(options.server_tls.clone(), Arc::clone(&limits));
+        let source = options.source.clone();
+        let (seen, readers) = topology::follow(source, Arc::clone(&gate), &pools, &options.users);
         let shared = Arc::new(Shared {
             mode: Swap::new(options.pool_mode),
             gatekeeper: Gatekeeper::new(handle::rules(&options))?,
             client_tls: Swap::new(options.client_tls),
-            pools: Pools::new(options.server_tls, Arc::clone(&limits)),
+            pools,
             gate,
             cancels: Arc::default(),
             hold: Hold::new(Arc::clone(&limits)),

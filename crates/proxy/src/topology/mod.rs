@@ -4,12 +4,19 @@
 //! epoch, everything older is shut down.
 
 mod cluster;
+mod judge;
 mod reading;
+mod servers;
+
+pub use judge::Sighting;
 
 pub(crate) use reading::{Readers, choose};
 
+use crate::auth::Credential;
 use crate::gate::Gate;
 use crate::options::Source;
+use crate::pool::Pools;
+use crate::users::{Secret, Users};
 use ha::{Epoch, Member};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -67,6 +74,12 @@ impl Topology {
     }
 }
 
+fn told_of(sightings: watch::Receiver<Arc<Vec<Sighting>>>, gate: Arc<Gate>, why: &str) -> Seen {
+    let (sender, seen) = watch::channel(Arc::new(Topology::unknown(why)));
+    tokio::spawn(judge::follow(sightings, gate, sender));
+    seen
+}
+
 /// HOST:PORT of a member.
 fn address_of(member: &Member) -> String {
     match member.host.contains(':') {
@@ -76,7 +89,15 @@ fn address_of(member: &Member) -> String {
 }
 
 /// Follows the source for as long as somebody looks. Must be called in a runtime.
-pub(crate) fn follow(source: Source, gate: Arc<Gate>) -> (Seen, Readers) {
+pub(crate) fn follow(
+    source: Source,
+    gate: Arc<Gate>,
+    pools: &Arc<Pools>,
+    users: &Users,
+) -> (Seen, Readers) {
+    for missing in source.missing() {
+        tracing::warn!("the proxy's source of the primary can't promise everything: {missing}");
+    }
     let (memory, readers) = reading::Memory::new();
     let seen = match source {
         Source::Server(address) => {
@@ -84,11 +105,6 @@ pub(crate) fn follow(source: Source, gate: Arc<Gate>) -> (Seen, Readers) {
             // alone whether it works.
             let epoch = Epoch(1);
             gate.adopt(epoch);
-            tracing::warn!(
-                address,
-                "a fixed server: without a cluster's store nothing tells whether it lost what it \
-                 had acknowledged"
-            );
             let name = address.clone();
             let primary = Ok(Primary { name, address });
             let topology = Topology {
@@ -98,6 +114,28 @@ pub(crate) fn follow(source: Source, gate: Arc<Gate>) -> (Seen, Readers) {
             };
             watch::channel(Arc::new(topology)).1
         }
+        Source::Servers {
+            addresses,
+            user,
+            database,
+        } => {
+            let credential = match users.secret(&user) {
+                Some(Secret::Password(password)) => Credential::Password(password.clone()),
+                Some(Secret::Md5(stored)) => Credential::Md5(stored.clone()),
+                Some(Secret::Scram(_)) | None => Credential::Nothing,
+            };
+            let (told, sightings) = watch::channel(Arc::default());
+            let login = (user, database);
+            tokio::spawn(servers::watch(
+                addresses,
+                Arc::clone(pools),
+                login,
+                credential,
+                told,
+            ));
+            told_of(sightings, gate, "no server has been asked yet")
+        }
+        Source::Told { sightings, .. } => told_of(sightings, gate, "nobody has looked yet"),
         Source::Store { store, keys } => {
             let why = "the store has not answered yet";
             let (sender, seen) = watch::channel(Arc::new(Topology::unknown(why)));

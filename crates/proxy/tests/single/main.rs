@@ -13,5 +13,6 @@ mod pooling;
 mod quota;
 mod reading;
 mod service;
+mod sources;
 mod tls;
 mod zombie;

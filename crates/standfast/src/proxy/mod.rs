@@ -2,6 +2,7 @@
 
 mod life;
 mod options;
+mod patroni;
 
 pub(crate) use life::{has_moved, serve};
 pub(crate) use options::{options, source};

@@ -1,5 +1,6 @@
 //! From what a file says to what a proxy is told: names are looked up, files read.
 
+use super::patroni;
 use crate::config::{Endpoint, ProxySection, ProxySource};
 use crate::run::etcd_options;
 use ::proxy::{ClientTls, Hba, Options, ServerTls, Source, Users};
@@ -60,6 +61,18 @@ async fn addresses(listen: &Endpoint) -> Result<Vec<SocketAddr>> {
 pub(crate) fn source(source: ProxySource) -> Result<Source> {
     let (store, keys): (Arc<dyn Store>, Keys) = match source {
         ProxySource::Server(server) => return Ok(Source::Server(server.to_string())),
+        ProxySource::Servers {
+            servers,
+            user,
+            database,
+        } => {
+            return Ok(Source::Servers {
+                addresses: servers.iter().map(Endpoint::to_string).collect(),
+                user,
+                database,
+            });
+        }
+        ProxySource::Patroni { urls, trust } => return Ok(patroni::source(urls, trust)),
         ProxySource::Raft {
             scope,
             namespace,

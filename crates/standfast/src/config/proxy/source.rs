@@ -1,16 +1,26 @@
 //! From where a proxy with a file of its own knows the cluster.
 
 use crate::config::Etcd;
-use crate::config::read::{absolute_path, cluster_name, etcd, members_of_raft, tls_of_raft};
+use crate::config::read::{absolute_path, cluster_name, etcd, members_of_raft, tls_of_raft, trust};
 use crate::config::section::Section;
 use crate::config::values::Endpoint;
 use crate::paths::Homes;
+use api::client::TrustOptions;
 use std::path::PathBuf;
 
 /// From where it knows the primary.
 #[derive(Clone, Debug)]
 pub(crate) enum ProxySource {
     Server(Endpoint),
+    Servers {
+        servers: Vec<Endpoint>,
+        user: String,
+        database: String,
+    },
+    Patroni {
+        urls: Vec<String>,
+        trust: TrustOptions,
+    },
     Raft {
         scope: String,
         namespace: String,
@@ -25,27 +35,60 @@ pub(crate) enum ProxySource {
     },
 }
 
+/// One server alone, or several that are asked.
+fn servers(section: &Section<'_>) -> Option<ProxySource> {
+    let mut servers = Vec::new();
+    for server in section.texts("servers") {
+        match server.value.parse::<Endpoint>() {
+            Ok(server) => servers.push(server),
+            Err(bad) => {
+                section.error(server.line, "servers", format!("{bad}"));
+                return None;
+            }
+        }
+    }
+    let user = section.text("check_user").map(|text| text.value);
+    let database = section.text("check_database").map(|text| text.value);
+    match (servers.as_slice(), user) {
+        ([server], None) => Some(ProxySource::Server(server.clone())),
+        ([], _) => {
+            section.refuse("servers", "names no server");
+            None
+        }
+        (_, None) => {
+            let what = "the user of users_file as whom the servers are asked which is the primary";
+            section.missing("check_user", what);
+            None
+        }
+        (_, Some(user)) => Some(ProxySource::Servers {
+            servers,
+            user,
+            database: database.unwrap_or_else(|| "postgres".to_owned()),
+        }),
+    }
+}
+
 pub(super) fn source(
     root: &Section<'_>,
     section: &Section<'_>,
     homes: &Homes,
 ) -> Option<ProxySource> {
-    if section.is_given("servers") {
-        let servers = section.texts("servers");
-        let [server] = servers.as_slice() else {
-            section.refuse(
-                "servers",
-                "this version takes one server; for more, name the store",
-            );
+    if section.is_given("patroni") {
+        let urls = section.texts("patroni");
+        let plain = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        let bad = urls.iter().find(|url| !plain(&url.value));
+        if let Some(bad) = bad {
+            let what = format!("{:?} is no URL such as http://10.0.0.1:8008", bad.value);
+            section.error(bad.line, "patroni", what);
             return None;
-        };
-        return match server.value.parse() {
-            Ok(server) => Some(ProxySource::Server(server)),
-            Err(bad) => {
-                section.error(server.line, "servers", format!("{bad}"));
-                None
-            }
-        };
+        }
+        return Some(ProxySource::Patroni {
+            urls: urls.into_iter().map(|url| url.value).collect(),
+            trust: trust(root),
+        });
+    }
+    if section.is_given("servers") {
+        return servers(section);
     }
     let (scope, namespace) = cluster_name(root);
     let store = root.section("store");
