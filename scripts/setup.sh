@@ -49,6 +49,7 @@ have_anywhere mkfs.ext4 || packages="$packages e2fsprogs"
 # Tests run clusters of their own.
 have etcd || packages="$packages etcd-server"
 have etcdctl || packages="$packages etcd-client"
+have openssl || packages="$packages openssl"
 have_anywhere haproxy || packages="$packages haproxy"
 have promtool || packages="$packages prometheus"
 rust_missing=

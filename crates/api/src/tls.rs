@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
-use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, ServerConfig};
 use tokio_rustls::server::TlsStream;
 
@@ -42,8 +42,10 @@ pub enum VerifyClient {
 pub struct CertificateOptions {
     /// In PEM, with those between it and its authority, if any.
     pub certificate: PathBuf,
-    /// In PEM, without a passphrase.
+    /// In PEM.
     pub key: PathBuf,
+    /// Of the key, if it has one.
+    pub passphrase: Option<pem::Passphrase>,
     /// Those of which one must have signed a client's certificate.
     pub authority: Option<PathBuf>,
     pub verify: VerifyClient,
@@ -192,10 +194,16 @@ fn configured(options: &CertificateOptions) -> Result<Current, CertificateError>
     let provider = Arc::new(ring::default_provider());
     let chain = pem::certificates(&options.certificate)?;
     let expires = chain.iter().filter_map(pem::expires).min();
-    let mine = pem::certified(&options.certificate, &options.key, chain, &provider)?;
+    let mine = pem::certified(
+        &options.certificate,
+        &options.key,
+        options.passphrase.as_ref(),
+        chain,
+        &provider,
+    )?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        // Members speak 1.3; what is older is in the program for the proxy alone.
-        .with_protocol_versions(&[&TLS13])
+        // Members among themselves speak 1.3; a check or a script may know no more than 1.2.
+        .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(CertificateError::Unusable)?;
     let builder = match (options.verify, &options.authority) {
         (VerifyClient::None, _) => builder.with_no_client_auth(),

@@ -23,6 +23,9 @@ const ASK: Duration = Duration::from_secs(5);
 /// standby: with a slot it reports what it flushed, of a copy that may never be finished.
 const TOOL: &str = "standfast tool";
 
+/// What our tools' service is called.
+const SERVICE: &str = "standfast";
+
 /// How far a clone is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CloneProgress {
@@ -160,6 +163,9 @@ impl Instance {
             "--progress",
         ])
         .args(&options.basebackup_args);
+        if let Some(file) = self.tool_service(user) {
+            program.env.push(("PGSERVICEFILE", file.into()));
+        }
         if let Some(slot) = &upstream.slot {
             program = program.arg(format!("--slot={slot}"));
         }
@@ -178,12 +184,28 @@ impl Instance {
     ) -> String {
         let options = self.options();
         let passfile = self.inner.paths.tool_passfile.display().to_string();
-        let mut text = config::upstream_conninfo(&options, upstream, user, &passfile, TOOL);
+        let mut text = config::upstream_conninfo(
+            &options,
+            upstream,
+            user,
+            &passfile,
+            TOOL,
+            self.tool_service(user).map(|_| SERVICE),
+        );
         if let Some(database) = database {
             text.push(' ');
             text.push_str(&crate::quote::conninfo_pair("dbname", database));
         }
         text
+    }
+
+    /// The file by which a program of ours is told the passphrase of its key, if it has one: what stands in an argument
+    /// everybody can read.
+    pub(crate) fn tool_service(&self, user: &str) -> Option<PathBuf> {
+        let options = self.options();
+        config::told(&options, user)
+            .contains_key(config::KEY_PASSPHRASE)
+            .then(|| self.inner.paths.tool_service.clone())
     }
 
     pub(crate) fn write_tool_passfile(
@@ -192,6 +214,16 @@ impl Instance {
         login: &Login,
     ) -> Result<(), PostgresError> {
         let text = config::passfile_text(upstream, login);
+        if let Some(path) = self.tool_service(&login.user) {
+            let options = self.options();
+            let told = config::told(&options, &login.user);
+            let secret = told
+                .get(config::KEY_PASSPHRASE)
+                .cloned()
+                .unwrap_or_default();
+            let text = format!("[{SERVICE}]\n{}={secret}\n", config::KEY_PASSPHRASE);
+            files::write_if_changed(&path, text.as_bytes())?;
+        }
         files::write_if_changed(&self.inner.paths.tool_passfile, text.as_bytes()).map(drop)
     }
 

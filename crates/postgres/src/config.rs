@@ -66,6 +66,8 @@ pub(crate) struct Paths {
     pub(crate) stream_passfile: PathBuf,
     /// Read by pg_basebackup, pg_rewind and nothing else.
     pub(crate) tool_passfile: PathBuf,
+    /// The passphrase of a key, which must not be an argument.
+    pub(crate) tool_service: PathBuf,
     pub(crate) socket_dir: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) unfinished: PathBuf,
@@ -86,6 +88,7 @@ impl Paths {
             settings: at("settings.json"),
             stream_passfile: at("stream.passfile"),
             tool_passfile: at("tool.passfile"),
+            tool_service: at("tool.service"),
             socket_dir: socket::dir(state_dir),
             log: at("postgres.log"),
             unfinished: at("unfinished.json"),
@@ -331,6 +334,7 @@ pub(crate) fn primary_conninfo(options: &Options, upstream: Option<&Upstream>) -
         &options.replication.user,
         &passfile,
         &stream_name(&options.node, upstream.slot.as_deref()),
+        None,
     )
 }
 
@@ -343,6 +347,17 @@ fn stream_name(node: &NodeName, slot: Option<&str>) -> String {
     }
 }
 
+/// What opens a client's key.
+pub(crate) const KEY_PASSPHRASE: &str = "sslpassword";
+
+/// The user's libpq parameters for a login.
+pub(crate) fn told<'a>(options: &'a Options, user: &str) -> &'a BTreeMap<String, String> {
+    match user == options.rewind.user && user != options.replication.user {
+        true => &options.rewind_conninfo.0,
+        false => &options.conninfo.0,
+    }
+}
+
 /// A connection string to an upstream for a login whose password is in `passfile`.
 pub(crate) fn upstream_conninfo(
     options: &Options,
@@ -350,6 +365,7 @@ pub(crate) fn upstream_conninfo(
     user: &str,
     passfile: &str,
     application_name: &str,
+    service: Option<&str>,
 ) -> String {
     let port = upstream.port.to_string();
     let mut pairs: BTreeMap<&str, &str> = BTreeMap::from([
@@ -359,12 +375,18 @@ pub(crate) fn upstream_conninfo(
         ("keepalives_count", "3"),
     ]);
     let never = [
-        "password", "passfile", "host", "hostaddr", "port", "user", "dbname", "options",
+        "password", "passfile", "service", "host", "hostaddr", "port", "user", "dbname", "options",
     ];
-    for (key, value) in &options.conninfo {
+    for (key, value) in told(options, user) {
+        if key == KEY_PASSPHRASE && service.is_some() {
+            continue;
+        }
         if !never.contains(&key.as_str()) {
             pairs.insert(key, value);
         }
+    }
+    if let Some(service) = service {
+        pairs.insert("service", service);
     }
     for (key, value) in [
         ("host", upstream.host.as_str()),

@@ -70,7 +70,8 @@ pub use instance::Instance;
 pub use logfile::{StreamFailure, StreamTrouble};
 pub use logical::{LogicalChanges, LogicalSlot};
 pub use options::{
-    Access, CopyMethod, Copying, Options, Recovery, Replace, Restore, Shared, SyncNames, Upstream,
+    Access, CopyMethod, Copying, Libpq, Options, Recovery, Replace, Restore, Shared, SyncNames,
+    Upstream,
 };
 pub use probe::{PendingRestart, Probe, Receiver, Walsender};
 pub use rewind::{RewindReport, Rewound};

@@ -34,8 +34,11 @@ pub struct Options {
     pub pg_ident: Vec<String>,
     /// The database that our connections use.
     pub database: String,
-    /// libpq parameters for every connection to an upstream (`sslmode`, `sslrootcert`, …), no passwords.
-    pub conninfo: BTreeMap<String, String>,
+    /// libpq parameters by which it streams and is copied from an upstream (`sslmode`, `sslrootcert`, …), no passwords
+    /// but that of a key, `sslpassword`.
+    pub conninfo: Libpq,
+    /// Those of pg_rewind.
+    pub rewind_conninfo: Libpq,
     /// The user's own main configuration file, when it is not in the data directory.
     pub base_config: Option<PathBuf>,
     /// The user's own `pg_hba.conf`, when it is not in the data directory.
@@ -54,6 +57,20 @@ pub struct Options {
     pub copies: Vec<Copying>,
     /// Where the first data directory of a new cluster comes from, if initdb does not make it.
     pub restore: Option<Restore>,
+}
+
+/// Parameters of a connection in libpq's words. The passphrase of a key among them has no printable form.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Libpq(pub BTreeMap<String, String>);
+
+impl std::fmt::Debug for Libpq {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = self.0.iter().map(|(key, value)| match key.as_str() {
+            crate::config::KEY_PASSPHRASE => (key.as_str(), "…"),
+            key => (key, value.as_str()),
+        });
+        f.debug_map().entries(shown).finish()
+    }
 }
 
 /// A program that brings a data directory.
@@ -112,7 +129,8 @@ impl Options {
             pg_hba: Vec::new(),
             pg_ident: Vec::new(),
             database: "postgres".to_owned(),
-            conninfo: BTreeMap::new(),
+            conninfo: Libpq::default(),
+            rewind_conninfo: Libpq::default(),
             base_config: None,
             base_hba: None,
             guard_exe,
@@ -156,6 +174,10 @@ impl Options {
             if login.password.expose().contains(['\n', '\r', '\0']) {
                 return Err(bad("password", "must not hold line breaks"));
             }
+        }
+        let mut pairs = self.conninfo.0.iter().chain(&self.rewind_conninfo.0);
+        if pairs.any(|(_, value)| value.contains(['\n', '\r', '\0'])) {
+            return Err(bad("libpq parameters", "must not hold line breaks"));
         }
         if self.port == 0 {
             return Err(bad("port", "must not be 0"));

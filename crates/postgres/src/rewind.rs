@@ -136,6 +136,9 @@ impl Instance {
             .arg("--source-server")
             .arg(source)
             .arg("--no-ensure-shutdown");
+        if let Some(file) = self.tool_service(&options.rewind.user) {
+            program.env.push(("PGSERVICEFILE", file.into()));
+        }
         let restores = options
             .parameters
             .get("restore_command")

@@ -27,6 +27,7 @@ pub use peer::tls::{Tls, TlsError, TlsOptions};
 /// Certificates and keys from files.
 pub mod pem {
     pub use crate::peer::tls::credentials::{authority, certificates, certified, expires};
+    pub use crate::peer::tls::passphrase::Passphrase;
 }
 pub use raft::{MemberInfo, Options, RaftStore, Role, Start, Timing};
 pub use remote::{RemoteOptions, RemoteStore};

@@ -41,6 +41,8 @@ pub struct TrustOptions {
     pub authority: Option<PathBuf>,
     /// Certificate and key that are shown to who asks.
     pub own: Option<(PathBuf, PathBuf)>,
+    /// Of that key, if it has one.
+    pub passphrase: Option<pem::Passphrase>,
     /// Whoever answers is believed.
     pub insecure: bool,
     /// A certificate may be for another name than the one that was asked.
@@ -140,7 +142,13 @@ fn configured(options: &TrustOptions) -> Result<Arc<ClientConfig>, TrustError> {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let chain = pem::certificates(certificate)?;
-            let mine = pem::certified(certificate, key, chain, &provider)?;
+            let mine = pem::certified(
+                certificate,
+                key,
+                options.passphrase.as_ref(),
+                chain,
+                &provider,
+            )?;
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(mine)))
         }
     };

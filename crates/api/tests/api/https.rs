@@ -51,6 +51,7 @@ fn options(dir: &Path, verify: VerifyClient) -> CertificateOptions {
     CertificateOptions {
         certificate: dir.join("server.crt"),
         key: dir.join("server.key"),
+        passphrase: None,
         authority: Some(dir.join("ca.crt")),
         verify,
         plain_http: true,
@@ -97,6 +98,100 @@ async fn request(server: &Server, dir: &Path, certified: bool, line: &str) -> Op
     answer.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// A key of P-256, and the same behind the passphrase `hush`, as OpenSSL writes it today and wrote it of old.
+const KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgLjVNz7FO4X4Kn+Da
++0AJL6GBHpzmtZrP8pAGw9xkvjGhRANCAARaABK5zBD0KNA34D2I9vKfBO9M+YVt
+QmYAxNiBwFfeZsMtkKQSimkpCwzgX4506sME6yOCRN9ESVz+XThvRds/
+-----END PRIVATE KEY-----
+";
+const LOCKED: [&str; 2] = [
+    "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAg20FMTpmsaTgICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEAhgvSnnDzYSYU9jUj8+YV0EgZA0
+FnAtP70PDukwhtdf5iPYnOSXcugLBaUfF4L4TefL2RM45Zqa+/NwV4mUEr/ZddpD
+BIfL0Z1Q3oZVgvLtQcXKfunbtQ9WDqNAjTkgaipz5Ia3e5oRbDkaeeIb1CACKQ8R
+IIQ3rXEvrzAhzghqagUdwKlzffh0LCGtGhfa0SvBpfenlNzHOlw6z9XeUWdMcHg=
+-----END ENCRYPTED PRIVATE KEY-----
+",
+    "-----BEGIN EC PRIVATE KEY-----
+Proc-Type: 4,ENCRYPTED
+DEK-Info: AES-256-CBC,31518CEA3978F9BC71502DE866D8D75D
+
+Q3s2PatBPBya49Kr42TX2qq7nLIYzr/WFzMPQ+c8ZJ9QcEDKKlzocXbVRhE8ccXE
+cNyA6xb88KnJP7lQUWSk4pGYKLEVKEYtzg7Jr3R3JOY1H1/o5K3WlyURRatJdF0+
+Px+loQXeS1HTY0ky06W0aIKxlNjZWbLnztzcrWGnb98=
+-----END EC PRIVATE KEY-----
+",
+];
+
+/// Patroni: REST | `keyfile_password`, `ctl.keyfile_password` | work, where the program `openssl` is there to open the key
+#[tokio::test]
+async fn a_key_may_have_a_passphrase() {
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let key = KeyPair::from_pem(KEY).expect("a key");
+    let params = CertificateParams::new(["localhost".to_owned()]).expect("plain");
+    let signed = params.self_signed(&key).expect("signed").pem();
+    place(dir.path(), "server.crt", &signed);
+    place(dir.path(), "ca.crt", &signed);
+    for locked in LOCKED {
+        place(dir.path(), "server.key", locked);
+        let with = |passphrase: Option<&str>| {
+            Certificate::load(CertificateOptions {
+                passphrase: passphrase.map(store::pem::Passphrase::new),
+                ..options(dir.path(), VerifyClient::None)
+            })
+        };
+        let refused = |passphrase| with(passphrase).expect_err("it stays shut").to_string();
+        assert!(refused(None).contains("it has a passphrase, and none is given"));
+        assert!(refused(Some("loud")).contains("the passphrase is not its own"));
+        let certificate = with(Some("hush")).expect("it opens");
+        let picture = world.picture("a").await;
+        let server = Server::start_with(&world, picture, Some(certificate), Gate::default()).await;
+        let client = Client::new(Trust::new(TrustOptions {
+            authority: Some(dir.path().join("ca.crt")),
+            ..TrustOptions::default()
+        }));
+        let url = format!("https://localhost:{}/primary", server.address.port());
+        let answer = client
+            .ask(Question::get(&url, Duration::from_secs(5)))
+            .await;
+        assert_eq!(answer.expect("an answer").status, 200);
+    }
+}
+
+/// Patroni: REST | TLS 1.2 | works beside 1.3; members among themselves speak 1.3
+#[tokio::test]
+async fn who_knows_no_newer_tls_than_1_2_is_answered() {
+    use tokio_rustls::rustls::{ProtocolVersion, version::TLS12};
+    let (dir, world) = (TempDir::new().expect("a directory"), World::three().await);
+    certificates(dir.path());
+    let (server, _) = server(&world, dir.path(), VerifyClient::None).await;
+    let mut roots = RootCertStore::empty();
+    for authority in store::pem::certificates(&dir.path().join("ca.crt")).expect("an authority") {
+        roots.add(authority).expect("a certificate");
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS12])
+        .expect("a version")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(server.address).await.expect("connected");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let connector = TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(name, stream).await.expect("a handshake");
+    let version = stream.get_ref().1.protocol_version();
+    assert_eq!(version, Some(ProtocolVersion::TLSv1_2));
+    stream
+        .write_all(b"GET /primary HTTP/1.0\r\n\r\n")
+        .await
+        .expect("asked");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(answer.starts_with(b"HTTP/1.0 200"), "{answer:?}");
+}
+
 async fn plain(server: &Server, method: reqwest::Method, path: &str) -> u16 {
     let request = server.client.request(method, server.url(path));
     let answer = request.header("authorization", BASIC).send().await;
@@ -133,7 +228,7 @@ async fn one_port_speaks_both() {
     assert_eq!(server.code("/primary").await, 200);
 }
 
-/// Patroni: REST | `certfile`, `keyfile`, `cafile`, renewed without a restart | work, with TLS 1.3; plain HTTP
+/// Patroni: REST | `certfile`, `keyfile`, `cafile`, renewed without a restart | work; plain HTTP
 ///   beside it only with `plain_http`
 #[tokio::test]
 async fn a_port_with_a_certificate_refuses_plain_http() {

@@ -133,7 +133,11 @@ impl Node {
 
     /// A new primary that lets clients in.
     pub(crate) async fn primary(name: &str) -> Self {
-        let node = Self::new(name);
+        Self::started(Self::new(name)).await
+    }
+
+    /// The same of this node.
+    pub(crate) async fn started(node: Self) -> Self {
         node.instance.init().await.unwrap();
         let started = node.instance.start_primary(LONG).await.unwrap();
         assert_eq!(started, Started::Accepting);

@@ -182,6 +182,6 @@ fn own(files: &TlsFiles, provider: &CryptoProvider) -> Result<Option<CertifiedKe
         _ => return Err(TlsFilesError::OneOfTwo),
     };
     let chain = pem::certificates(certificate)?;
-    let own = pem::certified(certificate, key, chain, provider)?;
+    let own = pem::certified(certificate, key, None, chain, provider)?;
     Ok(Some(own))
 }

@@ -60,6 +60,10 @@ impl Named {
         let typed = self.trust.clone();
         TrustOptions {
             authority: typed.authority.clone().or(configured.authority),
+            passphrase: match typed.own {
+                Some(_) => None,
+                None => configured.passphrase,
+            },
             own: typed.own.clone().or(configured.own),
             insecure: typed.insecure || configured.insecure,
             ..typed

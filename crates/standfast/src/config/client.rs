@@ -74,7 +74,7 @@ fn client(root: &Section<'_>) -> Client {
     let namespace = text(root, "namespace").map(|text| text.trim_matches('/').to_owned());
     let logins = root.section("postgresql").section("authentication");
     let superuser = logins.section("superuser");
-    let keys = ["sslmode", "sslrootcert", "sslcert", "sslkey"];
+    let keys = ["sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword"];
     let ssl = keys
         .into_iter()
         .filter_map(|key| Some((key.to_owned(), text(&superuser, key)?)));

@@ -234,6 +234,8 @@ pub(crate) struct Postgresql {
 pub(crate) struct Login {
     pub(crate) username: String,
     pub(crate) password: Option<Password>,
+    /// How it connects to another node, in libpq's words.
+    pub(crate) libpq: postgres::Libpq,
 }
 
 impl Login {

@@ -211,7 +211,6 @@ fn unknown_keys_name_their_line_and_the_nearest_key() {
     );
 }
 
-/// Patroni: REST | `keyfile_password`, `ctl.keyfile_password` | refused, with the cure: keys have no passphrase
 #[test]
 fn certificates_of_commands_are_those_of_ctl_or_of_the_rest_interface() {
     let rest = "certfile: /r.crt, keyfile: /r.key, cafile: /r.ca";
@@ -234,20 +233,21 @@ fn certificates_of_commands_are_those_of_ctl_or_of_the_rest_interface() {
     assert_eq!(config.trust.own, Some(("/c.pem".into(), "/c.pem".into())));
     assert!(config.trust.insecure);
     assert_eq!(config.api_url(), "https://127.0.0.1:8008");
-    for (more, ctl, line) in [
-        ("", "keyfile_password: planted", 3),
-        ("  keyfile_password: planted\n", "", 6),
-    ] {
-        let error = load(node(more, ctl).as_bytes()).unwrap_err().to_string();
-        assert!(
-            error.contains("keyfile_password: keys with a passphrase are not"),
-            "{error}"
-        );
-        assert!(
-            error.contains(&format!("line {line}")) && !error.contains("planted"),
-            "{error}"
-        );
-    }
+    let locked = Some(store::pem::Passphrase::new("planted"));
+    let config = sound(&node(&format!("{lines}  keyfile_password: planted\n"), ""));
+    let rest = config.restapi.certificate.expect("a certificate");
+    assert_eq!(
+        (&rest.passphrase, &config.trust.passphrase),
+        (&locked, &locked)
+    );
+    assert!(!format!("{:?}", config.trust).contains("planted"));
+    let own = "certfile: /c.pem, keyfile_password: planted";
+    assert_eq!(sound(&node(&lines, own)).trust.passphrase, locked);
+    let open = sound(&node(
+        &format!("{lines}  keyfile_password: planted\n"),
+        "certfile: /c.pem",
+    ));
+    assert_eq!(open.trust.passphrase, None);
     check_warning(
         &node("", "cacrt: /x"),
         expect!["line 3: ctl.cacrt: unknown key, did you mean `cacert`?"],

@@ -63,6 +63,7 @@ fn meant(said: &dyn Fn(&str) -> Option<String>) -> Result<(SslMode, TrustOptions
         TrustOptions {
             authority: authority.map(PathBuf::from),
             own: own.map(|(certificate, key)| (certificate.into(), key.into())),
+            passphrase: said("sslpassword").map(store::pem::Passphrase::new),
             insecure: !verifies,
             any_name: !by_name,
         },

@@ -27,6 +27,8 @@ pub(crate) fn open(
     options.superuser = login(&postgresql.superuser);
     options.replication = login(&postgresql.replication);
     options.rewind = login(&postgresql.rewind);
+    options.conninfo.clone_from(&postgresql.replication.libpq);
+    options.rewind_conninfo.clone_from(&postgresql.rewind.libpq);
     options.parameters.clone_from(&postgresql.parameters);
     options.pg_hba.clone_from(&postgresql.pg_hba);
     options.pg_ident.clone_from(&postgresql.pg_ident);

@@ -70,7 +70,7 @@ impl EtcdTls {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = certificates(certificate)?;
-                let mine = certified(certificate, key, chain, &provider)?;
+                let mine = certified(certificate, key, None, chain, &provider)?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(mine)))
             }
         };

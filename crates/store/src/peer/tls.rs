@@ -8,6 +8,7 @@
 
 pub(crate) mod credentials;
 mod denial;
+pub(crate) mod passphrase;
 mod rotation;
 #[cfg(test)]
 mod tests;

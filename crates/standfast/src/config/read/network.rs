@@ -1,7 +1,6 @@
 //! `restapi` and `store.raft`: how a node is reached, and how it finds the others.
 
 use super::places::{absolute_path, connected, endpoint};
-use super::trust;
 use crate::config::section::Section;
 use crate::config::values::{Endpoint, check_host};
 use crate::config::{BasicAuth, Password, Raft, RaftStart, RestApi};
@@ -36,7 +35,6 @@ pub(super) fn restapi(root: &Section<'_>) -> Option<RestApi> {
     };
     let certificate = certificate(&section);
     let gate = gate(&section);
-    trust::refuse_passphrase(&section);
     section.finish(&[
         "ciphers",
         "https_extra_headers",
@@ -98,6 +96,7 @@ fn certificate(section: &Section<'_>) -> Option<Option<api::CertificateOptions>>
         // Where only one file is named, it holds both.
         key: key.unwrap_or_else(|| Some(certificate.clone()))?,
         certificate,
+        passphrase: super::trust::passphrase(section),
         authority: authority.map_or(Some(None), |path| path.map(Some))?,
         verify,
         plain_http,

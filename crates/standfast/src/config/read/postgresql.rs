@@ -5,6 +5,7 @@ use super::places::{absolute_path, connected, endpoint};
 use crate::config::section::{At, Section};
 use crate::config::values::{Endpoint, check_host, split_port};
 use crate::config::{Login, Password, Postgresql, postgres_rules, words};
+use postgres::Libpq;
 use std::path::PathBuf;
 
 pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Option<Postgresql> {
@@ -216,16 +217,8 @@ fn login(authentication: &Section<'_>, key: &'static str, default: &str) -> Opti
     let section = authentication.section(key);
     let username = section.text("username");
     let password = section.text("password");
-    section.finish(&[
-        "sslmode",
-        "sslkey",
-        "sslcert",
-        "sslrootcert",
-        "sslpassword",
-        "sslcrl",
-        "gssencmode",
-        "channel_binding",
-    ]);
+    let libpq = libpq(&section, key);
+    section.finish(&[]);
     let name = username.as_ref().map_or(default, |at| at.value.as_str());
     if name.is_empty() || name.len() > 63 || name.contains(['"', '\n', '\r', '\0']) {
         let line = username.as_ref().map_or(0, |at| at.line);
@@ -247,5 +240,38 @@ fn login(authentication: &Section<'_>, key: &'static str, default: &str) -> Opti
     Some(Login {
         username: name.to_owned(),
         password,
+        libpq,
     })
+}
+
+/// How a login connects to another node, in libpq's words.
+fn libpq(section: &Section<'_>, login: &str) -> Libpq {
+    let of_query = ["sslmode", "sslkey", "sslcert", "sslrootcert", "sslpassword"];
+    let keys = [
+        "sslmode",
+        "sslkey",
+        "sslcert",
+        "sslrootcert",
+        "sslpassword",
+        "sslcrl",
+        "sslcrldir",
+        "sslnegotiation",
+        "gssencmode",
+        "channel_binding",
+    ];
+    let mut told = Libpq::default();
+    for key in keys {
+        let Some(given) = section.text(key) else {
+            continue;
+        };
+        if given.value.contains(['\n', '\r', '\0']) {
+            section.error(given.line, key, "must not hold line breaks");
+        } else if login == "superuser" && !of_query.contains(&key) {
+            let what = "has no effect: the agent comes by a socket of its own";
+            section.inert(given.line, key, what);
+        } else {
+            told.0.insert(key.to_owned(), given.value);
+        }
+    }
+    told
 }

@@ -5,6 +5,7 @@ use crate::config::section::Section;
 use crate::config::tree::Node;
 use api::client::TrustOptions;
 use std::path::PathBuf;
+use store::pem::Passphrase;
 
 /// What `ctl` does not say is as the REST interface has it.
 pub(in crate::config) fn trust(root: &Section<'_>) -> TrustOptions {
@@ -14,7 +15,6 @@ pub(in crate::config) fn trust(root: &Section<'_>) -> TrustOptions {
         let _ = authentication.text(key);
     }
     authentication.finish(&[]);
-    refuse_passphrase(&ctl);
     let said = |key| {
         ctl.is_given(key)
             .then(|| absolute_path(&ctl, key))
@@ -23,10 +23,21 @@ pub(in crate::config) fn trust(root: &Section<'_>) -> TrustOptions {
     let usual = |key| of_restapi(root, key);
     let (certificate, key) = match said("certfile") {
         Some(certificate) => (Some(certificate), said("keyfile")),
-        None => (usual("certfile"), usual("keyfile")),
+        None => (
+            usual("certfile").map(PathBuf::from),
+            usual("keyfile").map(PathBuf::from),
+        ),
+    };
+    let passphrase = match ctl.is_given("certfile") {
+        true => passphrase(&ctl),
+        false => {
+            let _ = ctl.is_given("keyfile_password");
+            of_restapi(root, "keyfile_password").map(Passphrase::new)
+        }
     };
     let trust = TrustOptions {
-        authority: said("cacert").or_else(|| usual("cafile")),
+        passphrase,
+        authority: said("cacert").or_else(|| usual("cafile").map(PathBuf::from)),
         // Where only one file is named, it holds both.
         own: certificate.map(|file| (file.clone(), key.unwrap_or(file))),
         insecure: ctl.flag("insecure").unwrap_or(false),
@@ -37,25 +48,25 @@ pub(in crate::config) fn trust(root: &Section<'_>) -> TrustOptions {
     trust
 }
 
-/// A file that the REST interface names; what is wrong with it is said where that is read.
-fn of_restapi(root: &Section<'_>, key: &str) -> Option<PathBuf> {
+/// What the REST interface says; what is wrong with it is said where that is read.
+fn of_restapi(root: &Section<'_>, key: &str) -> Option<String> {
     let Node::Map(entries) = &root.value("restapi")?.node else {
         return None;
     };
     let entry = entries.iter().find(|entry| entry.key == key)?;
     match &entry.value.node {
-        Node::Text(text) => Some(PathBuf::from(text)),
+        Node::Text(text) => Some(text.clone()),
+        Node::Number(number) => Some(number.to_string()),
         _ => None,
     }
 }
 
-/// It would stand beside the key.
-pub(super) fn refuse_passphrase(section: &Section<'_>) {
-    if section.is_given("keyfile_password") {
-        section.refuse(
-            "keyfile_password",
-            "keys with a passphrase are not supported: write the key without one, readable by its owner only \
-             (openssl pkey -in KEY -out NEW; chmod 600 NEW), and remove this line",
-        );
+/// Of a key in the same section.
+pub(super) fn passphrase(section: &Section<'_>) -> Option<Passphrase> {
+    let given = section.text("keyfile_password")?;
+    if given.value.contains(['\n', '\r', '\0']) {
+        section.error(given.line, "keyfile_password", "must not hold line breaks");
+        return None;
     }
+    Some(Passphrase::new(given.value))
 }

@@ -415,3 +415,25 @@ fn a_watchdog_is_there_only_where_it_is_asked_for() {
             f.yml: line 14: watchdog.mode: is none of off, automatic, required"#]],
     );
 }
+
+#[test]
+fn logins_connect_as_they_are_told_to() {
+    let (config, warnings) = load(
+        format!(
+            "{NODE}  authentication:\n    superuser: {{sslmode: require, gssencmode: disable}}\n    replication: {{sslmode: \
+             verify-full, sslcert: /c.crt, sslkey: /c.key, sslpassword: planted}}\n    rewind: {{sslmode: allow}}\n"
+        )
+        .as_bytes(),
+    )
+    .unwrap();
+    let postgresql = config.postgresql.unwrap();
+    let replication = &postgresql.replication.libpq;
+    assert_eq!(replication.0["sslmode"], "verify-full");
+    assert_eq!(replication.0["sslpassword"], "planted");
+    assert_eq!(postgresql.rewind.libpq.0["sslmode"], "allow");
+    assert!(!format!("{postgresql:?} {warnings:?}").contains("planted"));
+    let told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let told = told.join("\n");
+    assert!(told.contains("gssencmode: has no effect"), "{told}");
+    assert!(!told.contains("replication"), "{told}");
+}

@@ -5,6 +5,7 @@
 //! No error holds anything of the key's file but its name.
 
 use super::TlsOptions;
+use super::passphrase::{self, Passphrase};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -37,8 +38,10 @@ pub enum TlsError {
     TooOpen { path: PathBuf, mode: u32 },
     #[error("{} holds no certificate in PEM", path.display())]
     NoCertificate { path: PathBuf },
-    #[error("{} holds no private key in PEM; one with a passphrase is not understood", path.display())]
+    #[error("{} holds no private key in PEM", path.display())]
     NoKey { path: PathBuf },
+    #[error("the key {} can't be opened: {why}", path.display())]
+    Locked { path: PathBuf, why: String },
     #[error("the key {} is not usable: an RSA, ECDSA P-256 or P-384, or Ed25519 key is", path.display())]
     UnusableKey { path: PathBuf },
     #[error("the key {} does not belong to the certificate {}", key.display(), certificate.display())]
@@ -131,7 +134,13 @@ impl Credentials {
         let as_server = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|error| damaged(Error::General(error.to_string())))?;
-        let mine = certified(&options.certificate, &options.key, chain.clone(), &provider)?;
+        let mine = certified(
+            &options.certificate,
+            &options.key,
+            None,
+            chain.clone(),
+            &provider,
+        )?;
         let mine = Arc::new(SingleCertAndKey::from(mine));
         let refused = |source| TlsError::Refused {
             path: options.certificate.clone(),
@@ -245,6 +254,7 @@ fn refusal(options: &TlsOptions, error: Error) -> TlsError {
 pub fn certified(
     certificate: &Path,
     private: &Path,
+    passphrase: Option<&Passphrase>,
     chain: Vec<CertificateDer<'static>>,
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
@@ -253,7 +263,7 @@ pub fn certified(
     };
     let key = provider
         .key_provider
-        .load_private_key(key(private)?)
+        .load_private_key(key(private, passphrase)?)
         .map_err(|_| unusable())?;
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
@@ -314,8 +324,8 @@ pub fn authority(path: &Path) -> Result<RootCertStore, TlsError> {
 }
 
 /// As PostgreSQL asks of its own: the owner's alone, or root's and its group's.
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let (bytes, metadata) = read(path)?;
+fn key(path: &Path, passphrase: Option<&Passphrase>) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let (mut bytes, metadata) = read(path)?;
     let (mode, allowed) = match metadata.uid() {
         0 => (metadata.mode(), 0o640),
         _ => (metadata.mode(), 0o600),
@@ -325,6 +335,15 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
             path: path.to_owned(),
             mode: mode & 0o777,
         });
+    }
+    if passphrase::is_locked(&bytes) {
+        let Some(passphrase) = passphrase else {
+            return Err(TlsError::Locked {
+                path: path.to_owned(),
+                why: "it has a passphrase, and none is given".to_owned(),
+            });
+        };
+        bytes = passphrase::open(path, passphrase)?;
     }
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| TlsError::NoKey {
         path: path.to_owned(),

@@ -1,0 +1,101 @@
+//! Streams and copies by TLS, with a client's certificate whose key has a passphrase.
+#![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
+
+mod support;
+
+use postgres::Options;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use support::{Node, run, wait};
+
+/// A key of P-256, and the same behind the passphrase `hush 1`.
+const KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgLjVNz7FO4X4Kn+Da
++0AJL6GBHpzmtZrP8pAGw9xkvjGhRANCAARaABK5zBD0KNA34D2I9vKfBO9M+YVt
+QmYAxNiBwFfeZsMtkKQSimkpCwzgX4506sME6yOCRN9ESVz+XThvRds/
+-----END PRIVATE KEY-----
+";
+const LOCKED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAhc+X4fVefbSAICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEEq7eMZ2rx2lVoCvkKVFhfgEgZAP
+ultdPJbg4kH0Koja81jJOwUjEqO0vZxQgRMWVgQMNxbAtj0c8hkW4zzpeb02coUt
+kW+xOjizg80NwmBgjSLP8dPs0MMVCB02CgqIdobg6eia+tlR547AmSA4Is5vs+VB
+NRyMPhk5dZxWkXySV/T2BKfKZdI0Yva/23LTLYalYfzPrp8EIVIgX92GOGjOehA=
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
+fn place(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path.display().to_string()
+}
+
+/// OpenSSL takes one that is called like its authority for one that has signed itself.
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn encrypted(name: &str, authority: &Issuer<'_, KeyPair>, ca: &str) -> Node {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options: Options = Node::options(name, &dir);
+    let (at, key) = (dir.path(), KeyPair::generate().unwrap());
+    let params = named("localhost");
+    let server = params.signed_by(&key, authority).unwrap();
+    let client = KeyPair::from_pem(KEY).unwrap();
+    let client = named("client").signed_by(&client, authority);
+    let ca = place(at, "ca.crt", ca);
+    let parameters = [
+        ("ssl", "on".to_owned()),
+        ("ssl_cert_file", place(at, "server.crt", &server.pem())),
+        (
+            "ssl_key_file",
+            place(at, "server.key", &key.serialize_pem()),
+        ),
+        ("ssl_ca_file", ca.clone()),
+    ];
+    for (name, value) in parameters {
+        options.parameters.insert(name.to_owned(), value);
+    }
+    let told = [
+        ("sslmode", "verify-ca".to_owned()),
+        ("sslrootcert", ca),
+        ("sslcert", place(at, "client.crt", &client.unwrap().pem())),
+        ("sslkey", place(at, "client.key", LOCKED)),
+        ("sslpassword", "hush 1".to_owned()),
+    ];
+    let told = told.map(|(key, value)| (key.to_owned(), value));
+    options.conninfo.0 = told.clone().into();
+    options.rewind_conninfo.0 = told.into();
+    Node::with_options(options, dir)
+}
+
+/// Patroni: Configuration | `authentication`: `sslmode`, `sslcert`, `sslkey`, `sslrootcert`, `sslpassword` and the like | work
+///   for streams, base backups and rewinds; what the agent itself asks of another node goes by the rewind role, without TLS
+#[test]
+fn streams_and_copies_are_encrypted_as_they_are_told_to_be() {
+    run(
+        "streams_and_copies_are_encrypted_as_they_are_told_to_be",
+        async {
+            let key = KeyPair::generate().unwrap();
+            let mut params = named("authority");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let ca = params.self_signed(&key).unwrap().pem();
+            let authority = Issuer::new(params, key);
+            let primary = Node::started(encrypted("a", &authority, &ca)).await;
+            let standby = encrypted("b", &authority, &ca);
+            assert!(!format!("{:?}", standby.options).contains("hush"));
+            standby.clone_of(&primary).await;
+            standby.start_following(&primary).await;
+            let sql = "SELECT ssl || ' ' || (client_dn IS NOT NULL) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)";
+            wait("an encrypted stream", async || {
+                (primary.sql(sql).await == ["true true"]).then_some(())
+            })
+            .await;
+        },
+    );
+}
