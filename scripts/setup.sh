@@ -46,6 +46,9 @@ have_anywhere ip || packages="$packages iproute2"
 have_anywhere mkfs.ext4 || packages="$packages e2fsprogs"
 # Tests run Patroni's programs beside ours, from an environment that scripts/patroni.sh makes.
 /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || packages="$packages python3-venv"
+# And a client in JavaScript, with modules that scripts/node.sh fetches.
+have node || packages="$packages nodejs"
+have npm || packages="$packages npm"
 # Tests run clusters of their own.
 have etcd || packages="$packages etcd-server"
 have etcdctl || packages="$packages etcd-client"

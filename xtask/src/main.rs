@@ -1,9 +1,9 @@
 //! The project's own chores: `cargo xtask ci` is everything that CI runs and never writes to the
 //! tree; `cargo xtask fix` does.
 
+mod fetched;
 mod lints;
 mod postgres;
-mod pypi;
 mod reach;
 mod tests;
 
@@ -62,7 +62,7 @@ fn ci() -> Result<()> {
     let checks = lints::check();
     let mut count = tests::run(&tests::UNIT)?;
     postgres::have_all();
-    pypi::have();
+    fetched::have();
     count.add(&tests::run(&tests::end_to_end(&[]))?);
     count.add(&with_etcd(&WITH_ETCD)?);
     for check in checks {
@@ -91,7 +91,7 @@ fn e2e(names: &[&str]) -> Result<()> {
         postgres::have_all();
     }
     // Whichever tests the words choose: this is quick where it is there already.
-    pypi::have();
+    fetched::have();
     tests::run(&tests::end_to_end(names))?.finish()
 }
 

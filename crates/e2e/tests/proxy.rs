@@ -3,6 +3,8 @@
 
 #[path = "proxy/books.rs"]
 mod books;
+#[path = "proxy/clients.rs"]
+mod clients;
 #[path = "proxy/front.rs"]
 mod front;
 

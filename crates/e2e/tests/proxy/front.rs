@@ -3,6 +3,8 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::World;
 use lab::{Host, Service, file_of};
+use rcgen::{CertificateParams, KeyPair};
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
@@ -14,14 +16,14 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    fn port(self) -> u16 {
+    pub(crate) fn port(self) -> u16 {
         match self {
             Self::Session => 6432,
             Self::Transaction => 6433,
         }
     }
 
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Session => "session",
             Self::Transaction => "transaction",
@@ -48,18 +50,27 @@ impl Front {
             "n2: \"10.77.0.12:8009\"",
             "n3: \"10.77.0.13:8009\"",
         ];
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new([host.address().to_owned()])?.self_signed(&key)?;
+        let certificate = file_of(&host, "front.crt", &certificate.pem())?;
+        let key = file_of(&host, "front.key", &key.serialize_pem())?;
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
+        host.identity().own(&key)?;
         let binary = world.lab.binary().display().to_string();
         let mut services = Vec::new();
         for mode in [Mode::Session, Mode::Transaction] {
             let text = format!(
                 "scope: lab\nstore: {{raft: {{members: {{{}}}, secret_file: {}}}}}\nproxy: {{listen: \
-                 \"{}:{}\", pool_mode: {}, users_file: {}}}\n",
+                 \"{}:{}\", pool_mode: {}, users_file: {}, default_pool_size: 40, client_tls_sslmode: \
+                 allow, client_tls_cert_file: {}, client_tls_key_file: {}}}\n",
                 members.join(", "),
                 world.lab.path().join("secret").display(),
                 host.address(),
                 mode.port(),
                 mode.word(),
                 users.display(),
+                certificate.display(),
+                key.display(),
             );
             let file = file_of(&host, &format!("{}.yml", mode.word()), &text)?;
             let file = file.to_str().context("a plain path")?;
@@ -74,6 +85,10 @@ impl Front {
             password,
             services: services.into(),
         })
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        self.host.address()
     }
 
     pub(crate) fn config(&self, mode: Mode, user: &str) -> Config {
@@ -93,6 +108,7 @@ impl Front {
             "the proxy lets us in",
             Duration::from_secs(30),
             async || {
+                self.check()?;
                 let (client, connection) = self.config(mode, user).connect(NoTls).await?;
                 tokio::spawn(connection);
                 Ok(client)

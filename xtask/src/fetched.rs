@@ -1,16 +1,16 @@
-//! What end-to-end tests run that comes from PyPI, as scripts find or fetch it: Patroni's own programs, and a Python
-//! for `examples/python`.
+//! What end-to-end tests run that comes from PyPI and npm, as scripts find or fetch it: Patroni's own programs, a
+//! Python with drivers, and modules for Node.
 
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Has both ready. If that fails, the tests that need them say so; only root can run those.
+/// Has all of it ready. If that fails, the tests that need them say so; only root can run those.
 pub(crate) fn have() {
     if !crate::reach::is_root() {
         return;
     }
-    for script in ["patroni.sh", "python.sh"] {
+    for script in ["patroni.sh", "python.sh", "node.sh"] {
         if let Err(error) = fetch(script) {
             crate::tests::say(&format!("{error:#}"));
         }
