@@ -1,5 +1,6 @@
 //! The proxy in front of one real server.
 
+mod alone;
 mod pair;
 mod raw;
 mod server;
@@ -15,4 +16,5 @@ mod reading;
 mod service;
 mod sources;
 mod tls;
+mod trouble;
 mod zombie;

@@ -55,7 +55,7 @@ impl Raw {
             Ok(Ok(_)) => {}
         }
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        ensure!((4..100_000_000).contains(&length), "length {length}");
+        ensure!((4..300_000_000).contains(&length), "length {length}");
         let mut body = vec![0; usize::try_from(length)? - 4];
         match timeout(PATIENCE, self.stream.read_exact(&mut body)).await? {
             Ok(_) => Ok(Some((head[0], body))),

@@ -1,0 +1,312 @@
+//! Peers that are slow, silent, gone, or too many.
+
+use crate::alone::Alone;
+use crate::raw::{Raw, packet, query, startup, told};
+use crate::server::{Server, code, one, story};
+use anyhow::{Context as _, Result, ensure};
+use futures_util::future::{join_all, try_join_all};
+use proxy::{Limits, PoolMode};
+use std::time::Duration;
+
+const BOTH: [PoolMode; 2] = [PoolMode::Session, PoolMode::Transaction];
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+async fn off_the_runtime<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    tokio::task::block_in_place(work)
+}
+
+#[test]
+fn ten_thousand_idle_sessions_take_little() {
+    story(async |server| {
+        let proxy = Alone::start(server.port())?;
+        let mut idle = Vec::new();
+        for _ in 0..50 {
+            let some = (0..200).map(|_| Raw::logged_in(proxy.address));
+            idle.extend(try_join_all(some).await?);
+        }
+        // Each tenth has been at work before.
+        for raw in idle.iter_mut().step_by(10) {
+            raw.send(&query("select 7")).await?;
+            raw.until(b'Z').await?;
+        }
+        let kilobytes = proxy.memory("VmRSS")?;
+        ensure!(idle.len() == 10_000);
+        ensure!(kilobytes <= 64 * 1024, "{kilobytes} kB");
+        // They are still there.
+        for raw in idle.iter_mut().rev().step_by(100) {
+            raw.send(&query("select 8")).await?;
+            raw.until(b'Z').await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn who_does_not_read_costs_little_and_harms_nobody() {
+    story(async |server| {
+        let proxy = Alone::start(server.port())?;
+        let mut stuck = Vec::new();
+        for n in 0..15 {
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            // 500 MB each, as rows and as one value after the other by COPY.
+            let sql = match n % 2 {
+                0 => "select repeat('x', 1000000) from generate_series(1, 500)",
+                _ => "copy (select repeat('x', 1000000) from generate_series(1, 500)) to stdout",
+            };
+            raw.send(&query(sql)).await?;
+            stuck.push(raw);
+        }
+        let busy = "select count(*) from pg_stat_activity where wait_event = 'ClientWrite'";
+        lab::eventually("all are stuck", Duration::from_secs(30), async || {
+            ensure!(server.psql(busy)? == "15");
+            Ok(())
+        })
+        .await?;
+        let kilobytes = proxy.memory("VmHWM")?;
+        ensure!(kilobytes <= 48 * 1024, "{kilobytes} kB");
+        let mut other = Raw::logged_in(proxy.address).await?;
+        for _ in 0..20 {
+            other.send(&query("select 7")).await?;
+            other.until(b'Z').await?;
+        }
+        // When they go, their servers do.
+        drop(stuck);
+        lab::eventually("nobody is stuck", Duration::from_secs(30), async || {
+            ensure!(server.psql(busy)? == "0");
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn who_floods_a_server_that_does_not_listen_costs_little() {
+    story(async |server| {
+        server.sql(
+            "app",
+            "create table locked (a int); grant all on locked to app",
+        )?;
+        let proxy = Alone::start(server.port())?;
+        let lock = format!(
+            "host=127.0.0.1 port={} user=app password=pencil dbname=app",
+            server.port()
+        );
+        let (lock, connection) = tokio_postgres::connect(&lock, tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        lock.batch_execute("begin; lock table locked").await?;
+        let mut floods = Vec::new();
+        for _ in 0..10 {
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            raw.send(&query("select * from locked")).await?;
+            floods.push(raw);
+        }
+        // Behind it, requests without an end: some small, some large.
+        let small = query("select 1").repeat(10_000);
+        let large = query(&format!("select '{}'", "x".repeat(900_000)));
+        let taken = join_all(floods.iter_mut().enumerate().map(async |(n, raw)| {
+            let mut taken = 0;
+            let bytes = if n % 2 == 0 { &small } else { &large };
+            while taken < 200_000_000 && raw.offer(bytes, Duration::from_secs(2)).await {
+                taken += bytes.len();
+            }
+            taken
+        }))
+        .await;
+        ensure!(taken.iter().all(|bytes| *bytes < 200_000_000), "{taken:?}");
+        let kilobytes = proxy.memory("VmHWM")?;
+        ensure!(kilobytes <= 64 * 1024, "{kilobytes} kB");
+        let mut other = Raw::logged_in(proxy.address).await?;
+        other.send(&query("select 7")).await?;
+        other.until(b'Z').await?;
+        Ok(())
+    });
+}
+
+fn few() -> Limits {
+    Limits {
+        hold_clients: 3,
+        hold_bytes: 100_000,
+        hold_time: Duration::from_secs(20),
+        ..Limits::default()
+    }
+}
+
+/// Three may wait; the fourth hears why not, and its session goes on.
+#[test]
+fn a_hold_queue_that_is_full_says_so() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.trusting(mode, few()).await?;
+            let mut clients = Vec::new();
+            for _ in 0..5 {
+                clients.push(Raw::logged_in(proxy.address).await?);
+            }
+            off_the_runtime(|| server.down("immediate")).await?;
+            let mut last = clients.pop().context("a client")?;
+            let mut refused = 0;
+            let mut held = Vec::new();
+            for mut raw in clients {
+                raw.send(&query("select 7")).await?;
+                held.push(raw);
+            }
+            // One of the four is refused: which of them, the race decides.
+            let first = futures_util::future::select_all(
+                held.iter_mut().map(|raw| Box::pin(raw.until(b'Z'))),
+            );
+            let (heard, at, _) = tokio::time::timeout(Duration::from_secs(10), first).await?;
+            refused += usize::from(told(&heard?) == "ERROR 57P03");
+            drop(held.remove(at));
+            ensure!(refused == 1, "{mode:?}");
+            // Who gives up leaves the place to another.
+            drop(held.pop());
+            let mut told_last = String::new();
+            lab::eventually("there is room again", Duration::from_secs(10), async || {
+                let mut raw = Raw::connect(proxy.address).await?;
+                raw.send(&startup(&[("user", "app"), ("database", "app")]))
+                    .await?;
+                raw.until(b'Z').await?;
+                raw.send(&query("select 7")).await?;
+                let waited = tokio::time::timeout(Duration::from_millis(300), raw.hear()).await;
+                ensure!(waited.is_err(), "refused");
+                Ok(())
+            })
+            .await?;
+            // More bytes than may wait.
+            for n in 0..40 {
+                last.send(&query(&format!("select '{}'", "x".repeat(120_000))))
+                    .await?;
+                told_last = told(&last.until(b'Z').await?);
+                if told_last == "ERROR 57P03" {
+                    break;
+                }
+                ensure!(n < 39);
+            }
+            ensure!(told_last == "ERROR 57P03", "{told_last}");
+            off_the_runtime(|| server.up()).await?;
+            for raw in &mut held {
+                ensure!(told(&raw.until(b'Z').await?) == "nothing", "{mode:?}");
+            }
+            last.send(&query("select 7")).await?;
+            ensure!(told(&last.until(b'Z').await?) == "nothing", "{mode:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn who_waits_for_a_primary_can_cancel() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.trusting(mode, few()).await?;
+            let mut raw = Raw::connect(proxy.address).await?;
+            raw.send(&startup(&[("user", "app"), ("database", "app")]))
+                .await?;
+            let greeted = raw.until(b'Z').await?;
+            let key = greeted.iter().find(|(tag, _)| *tag == b'K');
+            let key = key.context("a key")?.1.clone();
+            off_the_runtime(|| server.down("immediate")).await?;
+            raw.send(&query("select 7")).await?;
+            let canceled = async {
+                let failed: Result<_> = loop {
+                    // Whether it waits already can't be seen: a cancel that comes too early is none.
+                    if let Err(error) = cancel(proxy.address, &key).await {
+                        break Err(error);
+                    }
+                };
+                failed
+            };
+            let heard = tokio::select! {
+                heard = raw.until(b'Z') => heard?,
+                failed = canceled => failed?,
+            };
+            ensure!(told(&heard) == "ERROR 57014", "{mode:?}: {}", told(&heard));
+            off_the_runtime(|| server.up()).await?;
+            raw.send(&query("select 7")).await?;
+            ensure!(told(&raw.until(b'Z').await?) == "nothing");
+        }
+        Ok(())
+    });
+}
+
+async fn cancel(address: std::net::SocketAddr, key: &[u8]) -> Result<()> {
+    let mut cancel = Raw::connect(address).await?;
+    cancel.send(&packet(CANCEL_REQUEST, key)).await?;
+    cancel.end().await.map(drop)
+}
+
+/// What was half said when the server went is never made to look whole.
+#[test]
+fn a_result_that_was_cut_off_is_not_taken_for_whole() {
+    story(async |server| {
+        for mode in BOTH {
+            for (before, sql) in [
+                (
+                    "",
+                    "select repeat('x', 100000) from generate_series(1, 2000)",
+                ),
+                (
+                    "begin",
+                    "select repeat('x', 100000) from generate_series(1, 2000)",
+                ),
+                (
+                    "",
+                    "copy (select repeat('x', 9000) from generate_series(1, 20000)) to stdout",
+                ),
+                ("", "select repeat('x', 200000000)"),
+            ] {
+                let proxy = server.trusting(mode, Limits::default()).await?;
+                let mut raw = Raw::logged_in(proxy.address).await?;
+                raw.send(&query(before)).await?;
+                raw.until(b'Z').await?;
+                raw.send(&query(sql)).await?;
+                let first = raw.hear().await?.context("a beginning")?;
+                ensure!(first.0 == b'T' || first.0 == b'H');
+                restart(server).await?;
+                let mut rest = Vec::new();
+                while let Some(heard) = raw.hear().await? {
+                    let over = heard.0 == b'Z';
+                    rest.push((heard.0, if heard.0 == b'E' { heard.1 } else { Vec::new() }));
+                    if over {
+                        break;
+                    }
+                }
+                ensure!(rest.iter().all(|(tag, _)| *tag != b'C'), "{mode:?} {sql}");
+                let end = told(&rest);
+                let honest = ["FATAL 08007", "ERROR 40001", "nothing"];
+                ensure!(honest.contains(&&*end), "{mode:?} {before} {sql}: {end}");
+            }
+        }
+        Ok(())
+    });
+}
+
+async fn restart(server: &Server) -> Result<()> {
+    off_the_runtime(|| {
+        server.down("immediate")?;
+        server.up()
+    })
+    .await
+}
+
+/// Who comes while there is no server is let in when there is one.
+#[test]
+fn a_login_waits_for_a_server() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            off_the_runtime(|| server.down("immediate")).await?;
+            let up = async { off_the_runtime(|| server.up()).await };
+            let (client, up) = tokio::join!(proxy.client("app"), up);
+            up?;
+            ensure!(one(&client?, "select 7").await? == "7");
+            // And who is known by the greeting of another.
+            off_the_runtime(|| server.down("immediate")).await?;
+            let client = proxy.client("app").await?;
+            let up = async { off_the_runtime(|| server.up()).await };
+            let (answer, up) = tokio::join!(client.batch_execute("select 7"), up);
+            up?;
+            ensure!(code(answer) == "ok");
+        }
+        Ok(())
+    });
+}
