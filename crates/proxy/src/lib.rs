@@ -35,7 +35,7 @@ mod swap;
 mod tls;
 
 pub use auth::{BadRule, Hba};
-pub use options::{AuthMethod, Limits, OnLossyFailover, Options, PoolMode, Source};
+pub use options::{AuthMethod, AuthQuery, Limits, OnLossyFailover, Options, PoolMode, Source};
 pub use service::{Handle, Place, Proxy, StartError, UnixSocket};
 pub use tls::{ClientTls, ServerTls, SslMode, TlsFiles, TlsFilesError};
 pub use topology::Sighting;

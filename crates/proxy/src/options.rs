@@ -29,10 +29,30 @@ pub struct Options {
     pub auth: AuthMethod,
     /// Rules of access; with them `auth` does not count.
     pub hba: Option<Hba>,
+    /// Where users are looked for that `users` does not list.
+    pub auth_query: Option<AuthQuery>,
     pub client_tls: ClientTls,
     pub server_tls: ServerTls,
     pub on_lossy_failover: OnLossyFailover,
     pub limits: Limits,
+}
+
+/// A question to a server for what it knows of a user's password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthQuery {
+    /// Who asks; must be among the users.
+    pub user: String,
+    /// Its first parameter is the name; it gives the name and the secret of one user, or nothing.
+    pub query: String,
+    /// Where it is asked; by default in the database that the client wants.
+    pub database: Option<String>,
+}
+
+impl AuthQuery {
+    /// Only a superuser may see this, and whoever a function lets see it. A password that has
+    /// expired is none.
+    pub const DEFAULT: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL \
+        ELSE rolpassword END FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
 }
 
 impl Options {
@@ -47,6 +67,7 @@ impl Options {
             users,
             auth: AuthMethod::default(),
             hba: None,
+            auth_query: None,
             client_tls: ClientTls::default(),
             server_tls: ServerTls::default(),
             on_lossy_failover: OnLossyFailover::default(),
@@ -116,6 +137,8 @@ pub(crate) enum Route {
     Write,
     /// A standby; the primary where there is none.
     Read,
+    /// The primary, for questions of the proxy's own.
+    Lookup,
 }
 
 /// How a client proves who it is.

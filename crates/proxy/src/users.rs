@@ -76,7 +76,7 @@ impl Users {
 }
 
 impl Secret {
-    fn of(text: String) -> Option<Self> {
+    pub(crate) fn of(text: String) -> Option<Self> {
         if text.starts_with("SCRAM-SHA-256$") {
             return Verifier::parse(&text).ok().map(Self::Scram);
         }

@@ -4,7 +4,7 @@ use super::hba::Hba;
 use super::peer::{Accounts, Peer};
 use super::{Broken, Credential, NoRandom, md5, next_message, nonce, random};
 use crate::net::{Inbox, Stream};
-use crate::options::AuthMethod;
+use crate::options::{AuthMethod, AuthQuery};
 use crate::swap::Swap;
 use crate::users::{Secret, Users};
 use sha2::{Digest as _, Sha256};
@@ -38,6 +38,7 @@ pub(crate) struct Rules {
     pub(crate) users: Users,
     pub(crate) method: AuthMethod,
     pub(crate) hba: Option<Hba>,
+    pub(crate) auth_query: Option<AuthQuery>,
 }
 
 /// Who wants to come in.
@@ -46,6 +47,8 @@ pub(crate) struct Applicant<'a> {
     pub(crate) user: &'a str,
     pub(crate) database: &'a str,
     pub(crate) peer: Peer,
+    /// What a server knows of a user that is not listed.
+    pub(crate) found: Option<Secret>,
     /// Of our certificate, where the client can bind SCRAM to it.
     pub(crate) end_point: Option<&'a [u8]>,
 }
@@ -100,6 +103,17 @@ impl Gatekeeper {
         self.known(HashMap::clear);
     }
 
+    /// How to look for a user that is not listed, and as whom.
+    pub(crate) fn lookup(&self, user: &str) -> Option<(AuthQuery, Credential)> {
+        let rules = self.rules.load();
+        let query = rules.auth_query.clone()?;
+        if rules.users.secret(user).is_some() {
+            return None;
+        }
+        let credential = rules.users.secret(&query.user).map(Credential::of);
+        Some((query, credential.unwrap_or(Credential::Nothing)))
+    }
+
     /// Asks, hears and judges. The caller says AuthenticationOk.
     pub(crate) async fn verify(
         &self,
@@ -126,12 +140,10 @@ impl Gatekeeper {
                 method.ok_or(NotLetIn::NoRule)?
             }
         };
-        let secret = rules.users.secret(user);
+        let secret = rules.users.secret(user).or(applicant.found.as_ref());
         match self.ask(applicant, method, secret).await? {
             Asked::Nothing => Ok(match secret {
-                Some(Secret::Password(password)) => Credential::Password(password.clone()),
-                Some(Secret::Md5(stored)) => Credential::Md5(stored.clone()),
-                Some(Secret::Scram(_)) => Credential::Nothing,
+                Some(secret) => Credential::of(secret),
                 None => return Err(NotLetIn::Wrong),
             }),
             Asked::Scram(verifier, password) => {

@@ -16,6 +16,7 @@ pub(crate) use peer::Peer;
 pub(crate) use server::{Answers, KeyCache, Login, LoginError, login};
 pub(crate) use talk::{Broken, next_message};
 
+use crate::users::Secret;
 use rand::TryRngCore as _;
 use std::fmt;
 use wire::scram::Keys;
@@ -30,6 +31,17 @@ pub(crate) enum Credential {
     Keys(Keys),
     /// Only servers that ask for nothing let it in.
     Nothing,
+}
+
+impl Credential {
+    /// What one can log in with who knows this. A verifier is only for those who verify.
+    pub(crate) fn of(secret: &Secret) -> Self {
+        match secret {
+            Secret::Password(password) => Self::Password(password.clone()),
+            Secret::Md5(stored) => Self::Md5(stored.clone()),
+            Secret::Scram(_) => Self::Nothing,
+        }
+    }
 }
 
 impl fmt::Debug for Credential {

@@ -62,5 +62,6 @@ pub(super) fn rules(options: &Options) -> Rules {
         users: options.users.clone(),
         method: options.auth,
         hba: options.hba.clone(),
+        auth_query: options.auth_query.clone(),
     }
 }

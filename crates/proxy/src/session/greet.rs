@@ -58,7 +58,7 @@ impl Shared {
             epoch: topology.epoch,
             gate: Arc::clone(&self.gate),
             kind: match route {
-                Route::Write => Kind::Primary,
+                Route::Write | Route::Lookup => Kind::Primary,
                 Route::Read => Kind::PrimaryToRead,
             },
         })
@@ -176,12 +176,21 @@ async fn greet(
     let wanted = open(shared, stream, inbox).await?;
     let sent = stream.write_all(&wanted.negotiation).await;
     sent.map_err(|_| Refused::Silent)?;
+    let found = match shared.gatekeeper.lookup(&wanted.user) {
+        None => None,
+        Some((query, credential)) => {
+            let (user, database) = (&wanted.user, &wanted.database);
+            let looking = shared.look_up(&query, &credential, user, database);
+            Box::pin(looking).await?
+        }
+    };
     let tls = shared.client_tls.load();
     let end_point = tls.end_point.as_deref();
     let applicant = Applicant {
         user: &wanted.user,
         database: &wanted.database,
         peer: Peer::of(stream),
+        found,
         end_point: end_point.filter(|_| stream.is_encrypted()),
     };
     let verified = shared.gatekeeper.verify(&applicant, stream, inbox).await;

@@ -7,6 +7,7 @@ mod attach;
 mod closing;
 mod greet;
 mod ledger;
+mod lookup;
 mod lost;
 mod mind;
 mod probe;

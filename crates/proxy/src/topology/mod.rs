@@ -16,7 +16,7 @@ use crate::auth::Credential;
 use crate::gate::Gate;
 use crate::options::Source;
 use crate::pool::Pools;
-use crate::users::{Secret, Users};
+use crate::users::Users;
 use ha::{Epoch, Member};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -119,11 +119,8 @@ pub(crate) fn follow(
             user,
             database,
         } => {
-            let credential = match users.secret(&user) {
-                Some(Secret::Password(password)) => Credential::Password(password.clone()),
-                Some(Secret::Md5(stored)) => Credential::Md5(stored.clone()),
-                Some(Secret::Scram(_)) | None => Credential::Nothing,
-            };
+            let secret = users.secret(&user);
+            let credential = secret.map_or(Credential::Nothing, Credential::of);
             let (told, sightings) = watch::channel(Arc::default());
             let login = (user, database);
             tokio::spawn(servers::watch(

@@ -2,7 +2,7 @@
 
 use crate::server::{PASSWORD, code, one, story};
 use anyhow::ensure;
-use proxy::{AuthMethod, Limits, PoolMode, UnixSocket, Users};
+use proxy::{AuthMethod, AuthQuery, Limits, PoolMode, UnixSocket, Users};
 use std::time::Duration;
 use tokio_postgres::NoTls;
 
@@ -94,6 +94,61 @@ fn a_client_that_is_ended_is_told_why() {
             let ended = tokio::time::timeout(SOON, ended).await??;
             ensure!(code(ended) == "FATAL 57P01", "{mode:?}");
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn users_that_no_file_lists_are_looked_for_at_the_server() {
+    story(async |server| {
+        server.psql("create role asker login superuser password 'pencil'")?;
+        let query = AuthQuery {
+            user: "asker".to_owned(),
+            query: AuthQuery::DEFAULT.to_owned(),
+            database: None,
+        };
+        let proxy = server.proxy_with(|options| {
+            options.users = Users::parse("\"asker\" \"pencil\"").unwrap_or_default();
+            options.auth_query = Some(query);
+            options.pool_mode = PoolMode::Transaction;
+            options.limits.hold_time = Duration::from_secs(1);
+        });
+        let proxy = proxy.await?;
+        let client = proxy.client("app").await?;
+        ensure!(one(&client, "select current_user").await? == "app");
+        let connect = async |user: &str, password: &str, database: &str| {
+            let mut config = proxy.config(user);
+            config.password(password).dbname(database);
+            code(config.connect(NoTls).await.map(drop))
+        };
+        ensure!(connect("app", "wrong", "app").await == "FATAL 28P01");
+        ensure!(connect("nobody", "pencil", "app").await == "FATAL 28P01");
+        // Whether there is such a database is for those to know who are let in.
+        ensure!(connect("app", "wrong", "missing").await == "FATAL 28P01");
+        // What an asker sets as a client has no say in what its name finds.
+        server.sql(
+            "app",
+            "create schema evil; create table evil.pg_authid as \
+            select 'app'::name as rolname, 'stolen' as rolpassword, true as rolcanlogin, \
+            null::timestamptz as rolvaliduntil",
+        )?;
+        let tricked = proxy.config("asker").dbname("app").connect(NoTls).await?;
+        tokio::spawn(tricked.1);
+        tricked
+            .0
+            .batch_execute("set search_path = evil, pg_catalog")
+            .await?;
+        ensure!(connect("app", "stolen", "app").await == "FATAL 28P01");
+        // A new password counts at once, an expired one no more.
+        server.psql("alter role app password 'other'")?;
+        ensure!(connect("app", "pencil", "app").await == "FATAL 28P01");
+        ensure!(connect("app", "other", "app").await == "ok");
+        server.psql("alter role app valid until '2001-01-01'")?;
+        ensure!(connect("app", "other", "app").await == "FATAL 28P01");
+        server.psql("alter role app valid until 'infinity' nologin")?;
+        ensure!(connect("app", "other", "app").await == "FATAL 28P01");
+        server.down("immediate")?;
+        ensure!(connect("app", "other", "app").await == "FATAL 57P03");
         Ok(())
     });
 }

@@ -34,6 +34,7 @@ pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Op
         pool_mode: section.pool_mode,
         auth: section.auth,
         hba,
+        auth_query: section.auth_query.clone(),
         client_tls: ClientTls::load(&section.client_tls).context("proxy.client_tls")?,
         server_tls: ServerTls::load(&section.server_tls).context("proxy.server_tls")?,
         on_lossy_failover: section.on_lossy_failover,

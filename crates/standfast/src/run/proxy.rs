@@ -26,8 +26,6 @@ const PATIENCE_MAX: Duration = Duration::from_secs(10);
 const NODES_OWN: u64 = 1024;
 /// A client takes one, and its server two.
 const EACH: u64 = 3;
-/// As many threads as this at most: the machine is PostgreSQL's.
-const THREADS_MAX: usize = 4;
 
 /// Runs until it is dropped.
 #[derive(Debug)]
@@ -58,9 +56,8 @@ impl NodeProxy {
         let Some(section) = config.proxy.clone() else {
             return Ok(None);
         };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = Builder::new_multi_thread()
-            .worker_threads(cores.min(THREADS_MAX))
+            .worker_threads(section.threads)
             .thread_name("proxy")
             .enable_all()
             .build()

@@ -4,7 +4,9 @@ use super::limits::{count, limits, seconds, word, word_or};
 use crate::config::read::{absolute_path, endpoint};
 use crate::config::section::Section;
 use crate::config::values::Endpoint;
-use proxy::{AuthMethod, Limits, OnLossyFailover, PoolMode, SslMode, TlsFiles, UnixSocket};
+use proxy::{
+    AuthMethod, AuthQuery, Limits, OnLossyFailover, PoolMode, SslMode, TlsFiles, UnixSocket,
+};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ pub(crate) struct ProxySection {
     pub(crate) auth: AuthMethod,
     /// With it `auth` does not count.
     pub(crate) hba_file: Option<PathBuf>,
+    pub(crate) auth_query: Option<AuthQuery>,
     pub(crate) client_tls: TlsFiles,
     pub(crate) server_tls: TlsFiles,
     pub(crate) on_lossy_failover: OnLossyFailover,
@@ -66,6 +69,7 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
         ],
     );
     let (auth, hba_file) = auth(section);
+    let auth_query = auth_query(section);
     let client_tls = tls(
         section,
         [
@@ -113,6 +117,7 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
         users_file: users_file?,
         auth: auth?,
         hba_file: hba_file?,
+        auth_query: auth_query?,
         client_tls: client_tls?,
         server_tls: server_tls?,
         on_lossy_failover: on_lossy_failover?,
@@ -165,6 +170,27 @@ fn auth(section: &Section<'_>) -> (Option<AuthMethod>, Option<Option<PathBuf>>) 
             (Some(AuthMethod::Reject), file.map(Some))
         }
     }
+}
+
+/// The outer `None`: after an error.
+fn auth_query(section: &Section<'_>) -> Option<Option<AuthQuery>> {
+    let text = |key| section.text(key).map(|text| text.value);
+    let (user, query) = (text("auth_user"), text("auth_query"));
+    let database = text("auth_dbname");
+    let Some(user) = user else {
+        for key in ["auth_query", "auth_dbname"] {
+            if section.is_given(key) {
+                section.refuse(key, "counts with auth_user only: the user who asks");
+                return None;
+            }
+        }
+        return Some(None);
+    };
+    Some(Some(AuthQuery {
+        user,
+        query: query.unwrap_or_else(|| AuthQuery::DEFAULT.to_owned()),
+        database,
+    }))
 }
 
 fn tls(section: &Section<'_>, keys: [&'static str; 4], default: SslMode) -> Option<TlsFiles> {
