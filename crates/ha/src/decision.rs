@@ -92,6 +92,9 @@ pub enum Action {
     /// its behalf, with its lineage. Guards: leader key, epoch and lineage unchanged. A leader whose timeline the present
     /// epoch names keeps it.
     Recognize { leader: NodeName, epoch: Epoch },
+    /// Forget whose WAL this node has, and take what the archive brings: nobody can say whose that is. Guards as of
+    /// [`Action::Follow`].
+    Feed { leader: NodeName, epoch: Epoch },
     /// This node has no note: compare the bytes of its last WAL with the leader's, then note the lineage and stream, or
     /// rewind, or make a base backup.
     Compare {

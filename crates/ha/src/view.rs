@@ -156,6 +156,9 @@ pub struct Ties {
     /// Whether base backups may be made of it instead of the leader.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub clonefrom: bool,
+    /// It takes WAL from the archive alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nostream: bool,
     /// Where commits wait for a fixed number of standbys, those with the highest are chosen.
     pub sync_priority: u32,
 }
@@ -166,6 +169,7 @@ impl Default for Ties {
             source: None,
             serves: None,
             clonefrom: false,
+            nostream: false,
             sync_priority: 1,
         }
     }
@@ -265,6 +269,9 @@ pub struct NodeView {
     /// The standby that it shall stream from while that serves, instead of the leader.
     #[serde(default)]
     pub source: Option<NodeName>,
+    /// It shall take WAL from the archive alone.
+    #[serde(default)]
+    pub nostream: bool,
     /// Why the machine's watchdog device does not watch this node, where it must for the node to lead.
     #[serde(default)]
     pub unwatched: Option<String>,

@@ -111,8 +111,8 @@ impl World {
                 };
                 self.start(id, rule, action);
             }
-            // Nobody of Patroni's leads there.
-            Action::Recognize { .. } => {}
+            // Nobody of Patroni's leads there, and nobody is fed by an archive.
+            Action::Recognize { .. } | Action::Feed { .. } => {}
             Action::Found
             | Action::Adopt
             | Action::Reattach { .. }

@@ -52,6 +52,7 @@ impl World {
             errand,
             source: None,
             unwatched: None,
+            nostream: false,
         }
     }
 

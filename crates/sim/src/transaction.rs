@@ -94,6 +94,7 @@ impl World {
             | Action::Clone { .. }
             | Action::Compare { .. }
             | Action::Recognize { .. }
+            | Action::Feed { .. }
             | Action::Drain
             | Action::Stop
             | Action::Fence => return None,

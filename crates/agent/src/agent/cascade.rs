@@ -47,6 +47,7 @@ impl Cascade {
             source: source.and_then(|name| NodeName::new(name).ok()),
             serves: None,
             clonefrom: tags.get("clonefrom") == Some(&true.into()),
+            nostream: tags.get("nostream") == Some(&true.into()),
             sync_priority: priority.map_or(1, |it| u32::try_from(it).unwrap_or(u32::MAX)),
         };
         Self {
@@ -74,6 +75,10 @@ impl Cascade {
             _ => self.unconnected = None,
         }
         Some(source.clone())
+    }
+
+    pub(super) fn nostream(&self) -> bool {
+        self.tags.nostream
     }
 
     /// Whether what a standby receives comes from the leader.

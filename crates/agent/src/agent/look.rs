@@ -108,6 +108,7 @@ impl Agent {
             errand,
             source,
             unwatched,
+            nostream: self.cascade.nostream(),
         }
     }
 }
@@ -189,8 +190,9 @@ fn missing(view: &ClusterView, me: &NodeView) -> Vec<NodeName> {
     let guest = |name: &NodeName| cluster.foreign.members.contains(name);
     let others = cluster.members.iter();
     // Who names a source comes here only when that fails.
-    let others = others
-        .filter(|(name, member)| **name != me.name && !guest(name) && member.ties.source.is_none());
+    let others = others.filter(|(name, member)| {
+        **name != me.name && !guest(name) && member.ties.source.is_none() && !member.ties.nostream
+    });
     others
         .map(|(name, _)| name)
         .filter(|name| !streams(name))

@@ -242,6 +242,7 @@ mod tests {
             errand: None,
             source: None,
             unwatched: None,
+            nostream: false,
         };
         ha::decide(&ClusterView::Known(Box::new(cluster)), &me, now())
     }

@@ -116,6 +116,19 @@ impl Shell {
         uses.unwrap_or(true).then(|| self.me.slot())
     }
 
+    /// From here on the archive may bring WAL of any history.
+    pub(super) async fn feed(
+        &self,
+        leader: &NodeName,
+        epoch: Epoch,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        self.take_stance(leader, epoch, basis).await?;
+        self.disarm();
+        self.note.forget()?;
+        Ok(())
+    }
+
     pub(super) async fn follow(
         &self,
         leader: &NodeName,

@@ -163,6 +163,7 @@ impl Shell {
                 .clone_from(&leader, epoch, &lineage, basis)
                 .await
                 .map(none),
+            Action::Feed { leader, epoch } => self.feed(&leader, epoch, basis).await.map(none),
             Action::Recognize { leader, epoch } => {
                 self.recognize(&leader, epoch, basis).await.map(none)
             }

@@ -1,6 +1,6 @@
 //! Which replication slots a node holds.
 
-use ha::{Cluster, Epoch, Lsn, NodeName};
+use ha::{Cluster, Epoch, Lsn, Member, NodeName, NodeState};
 use std::collections::{BTreeMap, BTreeSet};
 use store::Snapshot;
 use store::layout::{ConfigRecord, Keys, StatusRecord};
@@ -35,6 +35,10 @@ pub(crate) fn slots(
         let position = cluster.members.get(name).map(|member| member.position);
         slots.insert(name.slot(), position.filter(|lsn| *lsn > Lsn::ZERO));
         let source = cluster.members.get(name);
+        if source.is_some_and(fed_by_archive) {
+            slots.remove(&name.slot());
+            continue;
+        }
         let source = source.and_then(|member| member.ties.source.as_ref());
         match giving {
             // Where it streams from another, what it needs here when that is gone moves on with it.
@@ -53,6 +57,12 @@ pub(crate) fn slots(
         slots.insert(name.slot(), position.filter(|lsn| *lsn > Lsn::ZERO));
     }
     slots
+}
+
+/// One that has its data and takes all else from the archive needs no WAL kept.
+fn fed_by_archive(member: &Member) -> bool {
+    let open = matches!(member.state, NodeState::Standby | NodeState::CatchingUp);
+    member.ties.nostream && open
 }
 
 /// The permanent slots of the cluster's configuration. On a standby each follows the leader's, so that whoever is

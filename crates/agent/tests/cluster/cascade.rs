@@ -128,3 +128,66 @@ fn serves(store: &MemoryStore, keys: &Keys, name: &str) -> bool {
     let member = cluster.members.get(&name);
     member.is_some_and(|member| member.ties.serves == Some(epoch))
 }
+
+/// Patroni: Configuration | tag `nostream` | works: never counted, never a candidate; when the tag is gone, its WAL is
+///   compared with the leader's before it streams
+pub(crate) async fn a_standby_of_the_archive(root: &Path, limit: Duration) {
+    let archive = root.join("archive");
+    std::fs::create_dir_all(&archive).expect("a directory");
+    let store = MemoryStore::new();
+    let keys = Keys::new("service", "archive");
+    let ports: [u16; 2] = free_ports();
+    let copy = |from: &str, to: &str| -> &'static str {
+        Box::leak(format!("cp {from} {to}").into_boxed_str())
+    };
+    let file = format!("{}/%f", archive.display());
+    let parameters = vec![
+        ("archive_mode", "on"),
+        ("archive_command", copy("%p", &file)),
+        ("restore_command", copy(&file, "%p")),
+    ];
+    let start = async |name: &str, port: usize, tags: serde_json::Value| {
+        let wishes = Wishes {
+            tags,
+            parameters: parameters.clone(),
+            ..Wishes::default()
+        };
+        wishing(root, &store, &keys, name, ports[port], wishes).await
+    };
+    let a = start("a", 0, json!({})).await;
+    until("a leads", limit, || a.is_open_primary()).await;
+    a.psql("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+        .expect("a row");
+    let b = start("b", 1, json!({"nostream": true})).await;
+    until("b is open", limit, || rows(&b) == 1).await;
+    let rule = |node: &Node, rule: &str| {
+        let served = node.shown.borrow();
+        served.decision.as_ref().is_some_and(|it| it.rule == rule)
+    };
+    until("b takes WAL from the archive alone", limit, || {
+        rule(&b, "archive") && b.psql("SHOW primary_conninfo").as_deref() == Some("")
+    })
+    .await;
+    a.psql("INSERT INTO t VALUES (2)").expect("a row");
+    assert_eq!(rows(&b), 1, "what is not archived is not there");
+    a.psql("SELECT pg_switch_wal()").expect("archived");
+    until("b has what was archived", limit, || rows(&b) == 2).await;
+    assert_eq!(counted(&a), "");
+    a.kill_postmaster();
+    until("a leads on, for b vouches for nothing", limit, || {
+        a.is_open_primary() && rows(&a) == 2
+    })
+    .await;
+    assert!(!b.is_open_primary());
+    until("no WAL is kept for b", limit, || {
+        a.psql("SELECT count(*) FROM pg_replication_slots")
+            .as_deref()
+            == Some("0")
+    })
+    .await;
+    for node in [b, a] {
+        node.handle.stop(agent::StopOrder::AtOnce);
+        let ended = tokio::time::timeout(limit, node.task).await;
+        println!("{} ended: {ended:?}", node.name);
+    }
+}

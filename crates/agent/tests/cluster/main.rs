@@ -78,6 +78,9 @@ async fn stories() -> bool {
     if wanted("standbys_behind_a_standby") {
         cascade::standbys_behind_a_standby(&root.join("cascade"), limit).await;
     }
+    if wanted("a_standby_of_the_archive") {
+        cascade::a_standby_of_the_archive(&root.join("archived"), limit).await;
+    }
     if wanted("a_node_that_must_be_watched") {
         watched::a_node_that_must_be_watched(&root.join("watched"), limit).await;
     }

@@ -271,6 +271,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         errand: None,
         source: None,
         unwatched: None,
+        nostream: false,
     }
 }
 

@@ -170,7 +170,35 @@ fn waiting_for_promotion(leader: &NodeName) -> Decision {
     )
 }
 
+/// A standby of the archive. It has no note, so it promises nothing and is never believed; when it shall stream again
+/// its WAL is compared with the leader's.
+fn feed(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) -> Decision {
+    if standby.upstream.is_some() || standby.streaming {
+        let reason = "its tag nostream says so: no longer taking WAL of anybody";
+        return Decision::act("detach", Action::Detach, reason);
+    }
+    if me.lineage.is_some() {
+        let feed = Action::Feed {
+            leader: leader.clone(),
+            epoch: cluster.current_epoch(),
+        };
+        let reason = "taking WAL from the archive alone, and vouching for nothing from here on";
+        return Decision::act("archive", feed, reason);
+    }
+    if !standby.open {
+        return Decision::act("open", Action::Open, "a standby of the archive opens");
+    }
+    let lag = cluster.leader_position.bytes_since(standby.replayed);
+    Decision::wait(
+        "archive",
+        format!("a standby of the archive, {lag} bytes behind {leader} in replay"),
+    )
+}
+
 fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) -> Decision {
+    if me.nostream {
+        return feed(cluster, me, leader, standby);
+    }
     let lineage = foreign::known_lineage(cluster);
     if lineage.is_none() && !foreign::is_unknown(cluster) {
         return waiting_for_promotion(leader);

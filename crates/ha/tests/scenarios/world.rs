@@ -440,6 +440,7 @@ impl World {
             }
             Action::ClearSwitchover { .. } => self.cluster.switchover = None,
             Action::Recognize { .. } => panic!("Patroni does not lead here"),
+            Action::Feed { .. } => self.me(name).lineage = None,
             Action::Leave => {
                 self.nodes.remove(name);
                 self.cluster.nodes.remove(name);
@@ -563,6 +564,7 @@ fn fresh(name: NodeName) -> NodeView {
         errand: None,
         source: None,
         unwatched: None,
+        nostream: false,
     }
 }
 

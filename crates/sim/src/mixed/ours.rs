@@ -70,6 +70,7 @@ impl World {
             errand: None,
             source: None,
             unwatched: None,
+            nostream: false,
         }
     }
 
@@ -155,6 +156,8 @@ impl World {
                 self.join(id, &leader, epoch, lineage, true);
             }
             Action::Recognize { leader, epoch } => self.recognize(id, &leader, epoch),
+            // No node there has the tag.
+            Action::Feed { .. } => {}
             Action::Promote { epoch, setting } => self.ascend(id, epoch, setting.as_ref()),
             Action::Apply { epoch, record } => self.apply(id, epoch, record),
             Action::Reattach { epoch } => {

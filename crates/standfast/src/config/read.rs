@@ -15,7 +15,6 @@ use super::problem::{ConfigError, Problem};
 use super::proxy::proxy_section;
 use super::section::{At, Findings, Section};
 use super::sources::Layers;
-use super::tree::Node;
 use super::{Config, Guard, Postgresql, StoreChoice, Tags};
 use crate::paths::Homes;
 pub(super) use bootstrap::DCS_KEYS;
@@ -207,7 +206,6 @@ fn tags(root: &Section<'_>) -> Tags {
         }
         priority.or(Some(100))
     });
-    without_effect(&section);
     source(&section);
     // Patroni has two words for it.
     let last = section
@@ -230,23 +228,6 @@ fn source(section: &Section<'_>) {
     if let Err(bad) = NodeName::new(source.value) {
         let what = format!("has no effect: {bad}");
         section.warning(source.line, "replicatefrom", what);
-    }
-}
-
-/// Tags that mean something to Patroni and nothing here; they are shown like a user's own.
-fn without_effect(section: &Section<'_>) {
-    for (key, why) in [("nostream", "every standby streams from the leader")] {
-        let Some(tree) = section.value(key) else {
-            continue;
-        };
-        let off = match &tree.node {
-            Node::Null | Node::Bool(false) => true,
-            Node::Number(number) => number.as_u64() == Some(0),
-            Node::Bool(true) | Node::Text(_) | Node::List(_) | Node::Map(_) => false,
-        };
-        if !off {
-            section.warning(tree.line, key, format!("has no effect: {why}"));
-        }
     }
 }
 

@@ -101,6 +101,7 @@ fn b(promised: u64) -> NodeView {
         errand: None,
         source: None,
         unwatched: None,
+        nostream: false,
     }
 }
 

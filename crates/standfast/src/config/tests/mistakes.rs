@@ -334,7 +334,6 @@ fn an_imported_file_means_what_the_original_means() {
 
 /// Patroni: Configuration | `basebackup` options | work
 /// Patroni: Configuration | `pgpass` | not there: pass files of our own
-/// Patroni: Configuration | tag `nostream` | not there: every standby streams
 /// Patroni: Configuration | `ignore_slots` | differently: none is dropped that Standfast has not made, whatever it is called, so there is nothing to name
 #[test]
 fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
@@ -348,8 +347,7 @@ fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
         expect![[r#"
             line 17: postgresql.create_replica_methods: "pgbackrest" is left out: it needs a section of its own, postgresql.pgbackrest, with its `command`
             line 19: postgresql.pgpass: has no effect: Standfast writes pass files of its own, below state_dir
-            line 21: tags.failover_priority: counts as 100, the highest that there is
-            line 22: tags.nostream: has no effect: every standby streams from the leader"#]],
+            line 21: tags.failover_priority: counts as 100, the highest that there is"#]],
     );
     let (config, _) = load(text.as_bytes()).unwrap();
     let restore = config.bootstrap.restore.unwrap();
