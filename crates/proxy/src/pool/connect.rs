@@ -251,6 +251,10 @@ impl Opening {
 fn refused(body: &[u8]) -> ConnectError {
     let fields = Fields::beginning(body);
     let sqlstate = fields.sqlstate().map(|state| state.0);
+    // Its words go on to a client, which looks for these.
+    if sqlstate.is_none() || fields.severity().is_none() || fields.message().is_none() {
+        return ConnectError::Nonsense;
+    }
     // A primary that is not open yet turns everybody out by its rules of access, which an unknown
     // user is told in the same code.
     let by_rule = fields

@@ -9,6 +9,7 @@ mod failure;
 mod hostile;
 mod leaks;
 mod matrix;
+mod odd_server;
 mod plain;
 mod pooling;
 mod quota;

@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+/// Of a message, in bytes.
+const LONG: u32 = 300_000_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Raw {
@@ -55,7 +57,13 @@ impl Raw {
             Ok(Ok(_)) => {}
         }
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        ensure!((4..300_000_000).contains(&length), "length {length}");
+        ensure!(length >= 4, "length {length}");
+        if length > LONG {
+            // Nobody reads so much here: to its end it goes unlooked at.
+            let mut rest = tokio::io::sink();
+            let _ = timeout(PATIENCE, tokio::io::copy(&mut self.stream, &mut rest)).await?;
+            return Ok(None);
+        }
         let mut body = vec![0; usize::try_from(length)? - 4];
         match timeout(PATIENCE, self.stream.read_exact(&mut body)).await? {
             Ok(_) => Ok(Some((head[0], body))),
@@ -100,7 +108,7 @@ pub(crate) fn told(all: &[Heard]) -> String {
     let field = |key: u8| {
         let mut fields = body.split(|byte| *byte == 0);
         let found = fields.find(|field| field.first() == Some(&key));
-        String::from_utf8_lossy(&found.unwrap_or_default()[1..]).into_owned()
+        String::from_utf8_lossy(found.unwrap_or(b" ?").split_at(1).1).into_owned()
     };
     format!("{} {}", field(b'S'), field(b'C'))
 }
