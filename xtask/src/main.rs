@@ -19,6 +19,7 @@ const USAGE: &str = "cargo xtask <command>
   etcd      the end-to-end tests of three nodes with etcd as their store; words after it choose
   pg N …    test or e2e on PostgreSQL N, fetched if it is not here: pg 17 e2e the_postmaster
   soak N    the end-to-end tests, N times over
+  soak proxy N   32 clients of the proxy through N changes of the primary
   sim N     N seeded worlds of the simulation
   bench …   standfast bench failover, release build";
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["etcd", names @ ..] => with_etcd(names).and_then(tests::Count::finish),
         ["pg", major, "test"] => on_postgres(major, &tests::UNIT),
         ["pg", major, "e2e", names @ ..] => on_postgres(major, &tests::end_to_end(names)),
+        ["soak", "proxy", changes] => soak_proxy(changes).and_then(tests::Count::finish),
         ["soak", times] => soak(times),
         ["sim", worlds] => cargo(&["run", "--package", "sim", "--", "--worlds", worlds]),
         ["bench", rest @ ..] => bench(rest),
@@ -115,6 +117,14 @@ fn soak(times: &str) -> Result<()> {
         e2e(&[])?;
     }
     Ok(())
+}
+
+fn soak_proxy(changes: &str) -> Result<tests::Count> {
+    let count: u32 = changes.parse().context("how many changes")?;
+    tests::run_with(
+        &tests::proxy(&["what_the_proxy_says_of_rows_is_true"]),
+        &[("STANDFAST_E2E_CHANGES", OsStr::new(&count.to_string()))],
+    )
 }
 
 fn bench(rest: &[&str]) -> Result<()> {

@@ -33,6 +33,12 @@ pub(crate) fn three_nodes(names: &[&str]) -> Words {
     stories(&["--test", "three_nodes"], names)
 }
 
+/// The stories of the proxy whose names contain one of `names`, with what they say.
+pub(crate) fn proxy(names: &[&str]) -> Words {
+    let names = [names, &["--nocapture"]].concat();
+    stories(&["--test", "proxy"], &names)
+}
+
 fn stories(which: &[&str], names: &[&str]) -> Words {
     let all = ["test", "--locked", "--no-fail-fast", "--package", "e2e"];
     words(&[&all, which, &["--"], names].concat())

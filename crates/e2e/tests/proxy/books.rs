@@ -11,12 +11,17 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls};
 
+/// Between two rows of a writer.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// A row: who wrote it, and its number.
 type Row = (i32, i64);
 
 pub(crate) struct Books {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
+    /// The longest that a writer has waited since somebody asked, in microseconds.
+    longest: Arc<AtomicU64>,
     writers: Vec<JoinHandle<Result<Page>>>,
 }
 
@@ -28,7 +33,6 @@ struct Page {
     refused: BTreeSet<Row>,
     /// By 08007, which ends the session.
     unknown: BTreeSet<Row>,
-    longest: Duration,
 }
 
 #[derive(Default)]
@@ -37,7 +41,35 @@ pub(crate) struct Verdict {
     lost: usize,
     twice: usize,
     undead: usize,
-    pub(crate) longest: Duration,
+    pub(crate) pauses: Pauses,
+}
+
+/// The longest wait of any writer in each change of the primary.
+#[derive(Default)]
+pub(crate) struct Pauses(pub(crate) Vec<Duration>);
+
+impl Pauses {
+    /// That of all but so many percent.
+    fn percentile(&self, percent: usize) -> u128 {
+        let mut sorted = self.0.clone();
+        sorted.sort();
+        let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+        sorted.get(at).map_or(0, Duration::as_millis)
+    }
+}
+
+impl fmt::Display for Pauses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "pauses in {} changes: median {} ms, p90 {} ms, p99 {} ms, longest {} ms",
+            self.0.len(),
+            self.percentile(50),
+            self.percentile(90),
+            self.percentile(99),
+            self.percentile(100)
+        )
+    }
 }
 
 impl Books {
@@ -48,20 +80,33 @@ impl Books {
             .await?;
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicU64::new(0));
+        let longest = Arc::new(AtomicU64::new(0));
         let writers = (0..writers).map(|number| {
             let mode = match number % 2 {
                 0 => Mode::Session,
                 _ => Mode::Transaction,
             };
             let config = front.config(mode, "postgres");
-            let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
-            tokio::spawn(write(config, number, stop, acknowledged))
+            let writer = Writer {
+                config,
+                number,
+                stop: Arc::clone(&stop),
+                acknowledged: Arc::clone(&acknowledged),
+                longest: Arc::clone(&longest),
+            };
+            tokio::spawn(writer.write())
         });
         Ok(Self {
             writers: writers.collect(),
             stop,
             acknowledged,
+            longest,
         })
+    }
+
+    /// The longest wait since this was asked before.
+    pub(crate) fn lap(&self) -> Duration {
+        Duration::from_micros(self.longest.swap(0, Ordering::Relaxed))
     }
 
     pub(crate) async fn more(&self, count: u64, deadline: Duration) -> Result<()> {
@@ -79,7 +124,6 @@ impl Books {
         let mut verdict = Verdict::default();
         for writer in self.writers {
             let page = writer.await?.context("a writer")?;
-            verdict.longest = verdict.longest.max(page.longest);
             verdict.page.acknowledged.extend(page.acknowledged);
             verdict.page.refused.extend(page.refused);
             verdict.page.unknown.extend(page.unknown);
@@ -128,63 +172,72 @@ impl fmt::Display for Verdict {
         write!(
             f,
             "{} rows acknowledged, {} lost, {} told 40001, {} of them there, {} told 08007, \
-             longest wait {} ms",
+             {}",
             self.page.acknowledged.len(),
             self.lost,
             self.page.refused.len(),
             self.undead,
             self.page.unknown.len(),
-            self.longest.as_millis(),
+            self.pauses,
         )
     }
 }
 
-async fn write(
+struct Writer {
     config: Config,
     number: i32,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
-) -> Result<Page> {
-    let mut page = Page::default();
-    let mut open: Option<(Client, tokio_postgres::Statement)> = None;
-    let mut n = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let (client, insert) = match open.take() {
-            Some(open) => open,
-            None => {
-                let (client, connection) = config.connect(NoTls).await.context("connecting")?;
-                tokio::spawn(connection);
-                let insert = client.prepare("insert into books values ($1, $2)").await?;
-                (client, insert)
-            }
-        };
-        let row = (number, n);
-        n += 1;
-        let begun = Instant::now();
-        let told = one_row(&client, &insert, row).await;
-        page.longest = page.longest.max(begun.elapsed());
-        let Err(error) = told else {
-            page.acknowledged.insert(row);
-            acknowledged.fetch_add(1, Ordering::Relaxed);
-            open = Some((client, insert));
-            continue;
-        };
-        let code = error.as_db_error().map(|db| db.code().code().to_owned());
-        match code.as_deref() {
-            Some("40001") => {
-                page.refused.insert(row);
-                // The session goes on, and can be tidied up in it.
-                client
-                    .batch_execute("rollback")
-                    .await
-                    .context("after 40001")?;
+    longest: Arc<AtomicU64>,
+}
+
+impl Writer {
+    async fn write(self) -> Result<Page> {
+        let mut page = Page::default();
+        let mut open: Option<(Client, tokio_postgres::Statement)> = None;
+        let mut n = 0;
+        while !self.stop.load(Ordering::Relaxed) {
+            let (client, insert) = match open.take() {
+                Some(open) => open,
+                None => {
+                    let (client, connection) =
+                        self.config.connect(NoTls).await.context("connecting")?;
+                    tokio::spawn(connection);
+                    let insert = client.prepare("insert into books values ($1, $2)").await?;
+                    (client, insert)
+                }
+            };
+            let row = (self.number, n);
+            n += 1;
+            let begun = Instant::now();
+            let told = one_row(&client, &insert, row).await;
+            let waited = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.longest.fetch_max(waited, Ordering::Relaxed);
+            let Err(error) = told else {
+                page.acknowledged.insert(row);
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
                 open = Some((client, insert));
+                // Many at little work each, and not a few at much: it is the changes that count.
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let code = error.as_db_error().map(|db| db.code().code().to_owned());
+            match code.as_deref() {
+                Some("40001") => {
+                    page.refused.insert(row);
+                    // The session goes on, and can be tidied up in it.
+                    client
+                        .batch_execute("rollback")
+                        .await
+                        .context("after 40001")?;
+                    open = Some((client, insert));
+                }
+                Some("08007") => drop(page.unknown.insert(row)),
+                _ => bail!("row {row:?}: {error:?}"),
             }
-            Some("08007") => drop(page.unknown.insert(row)),
-            _ => bail!("row {row:?}: {error:?}"),
         }
+        Ok(page)
     }
-    Ok(page)
 }
 
 /// By turns alone, in a transaction, and with the transaction's end in the same message.

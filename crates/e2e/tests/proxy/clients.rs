@@ -184,19 +184,23 @@ async fn play(world: &mut World<'_>) -> Result<Outcomes> {
         benches.push((protocol, pgbench(&host, &words, protocol)?));
     }
     let books = Books::open(&front, 2).await?;
+    let mut pauses = Vec::new();
     for fault in [Fault::Postmaster, Fault::Switchover] {
         books.more(100, settle_deadline()).await?;
         let old = world.whole().await?;
+        books.lap();
         let fired = fault.strike(world.lab, &mut world.cluster, &old).await?;
         world
             .cluster
             .another_primary(&old, settle_deadline())
             .await?;
         books.more(100, settle_deadline()).await?;
+        pauses.push(books.lap());
         fired.heal(world.lab, &mut world.cluster)?;
     }
     file_of(&host, "over", "")?;
-    let verdict = books.close(&world.cluster).await?;
+    let mut verdict = books.close(&world.cluster).await?;
+    verdict.pauses.0 = pauses;
     world.say(&format!("tokio-postgres: {verdict}"));
     let told = verdict.check().map_err(|error| format!("{error:#}"));
     outcomes.insert("tokio-postgres".to_owned(), told);
