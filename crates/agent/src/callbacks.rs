@@ -22,6 +22,7 @@ pub type Programs = BTreeMap<String, Vec<String>>;
 enum Role {
     Down,
     Standby,
+    StandbyLeader,
     Primary,
 }
 
@@ -30,6 +31,9 @@ impl Role {
     fn of(me: &NodeView) -> Option<Self> {
         match &me.postgres {
             Postgres::Down { .. } => Some(Self::Down),
+            Postgres::Standby(standby) if me.lease.is_some() && standby.remote.is_some() => {
+                Some(Self::StandbyLeader)
+            }
             Postgres::Standby(_) => Some(Self::Standby),
             Postgres::Primary(_) if me.lease.is_some() => Some(Self::Primary),
             Postgres::Primary(_) | Postgres::Starting | Postgres::Unresponsive { .. } => None,
@@ -39,6 +43,7 @@ impl Role {
     fn word(self) -> &'static str {
         match self {
             Self::Primary => "primary",
+            Self::StandbyLeader => "standby_leader",
             Self::Standby | Self::Down => "replica",
         }
     }

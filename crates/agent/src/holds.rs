@@ -285,6 +285,7 @@ mod tests {
             epoch: Some(Leadership {
                 epoch: Epoch(3),
                 leader: name("a"),
+                standby: false,
             }),
             failsafe: Some([(name("a"), String::new())].into()),
             ..Cluster::default()

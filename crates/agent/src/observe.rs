@@ -8,7 +8,9 @@ use crate::pace::Pace;
 use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
 };
-use postgres::{Access, ControlState, Instance, Liveness, Probe, StreamFailure, StreamTrouble};
+use postgres::{
+    Access, ControlState, Instance, Liveness, Probe, StreamFailure, StreamTrouble, Upstream,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -253,7 +255,9 @@ impl Observer {
         let (upstream, _, access) = self.instance.settings().await;
         let open = access == Access::Open;
         // What an earlier agent wrote and was killed before it was read, or what ALTER SYSTEM has set.
-        if !probe.overridden.is_empty() || probe.has_upstream != upstream.is_some() {
+        if !probe.overridden.is_empty()
+            || probe.has_upstream != upstream.as_ref().is_some_and(|up| !up.host.is_empty())
+        {
             self.repair(at);
         }
         let found = if probe.in_recovery {
@@ -262,7 +266,7 @@ impl Observer {
             let streaming = receiver.is_some_and(|it| it.status == "streaming");
             let failure = self.stream_failure(at, streaming || !probe.has_upstream);
             observation.tell_of_stream(failure);
-            Postgres::Standby(self.standby(at, &probe, upstream.map(|up| up.name), open))
+            Postgres::Standby(self.standby(at, &probe, upstream, open))
         } else {
             Postgres::Primary(self.primary(at, &probe, open))
         };
@@ -318,7 +322,7 @@ impl Observer {
         &mut self,
         at: Instant,
         probe: &Probe,
-        upstream: Option<NodeName>,
+        upstream: Option<Upstream>,
         open: bool,
     ) -> Standby {
         let replayed = probe.replayed.unwrap_or_default();
@@ -349,8 +353,17 @@ impl Observer {
         } else {
             probe.flushed.max(replayed)
         };
+        let (upstream, remote) = match upstream {
+            Some(upstream) => match upstream.remote {
+                Some(remote) => (None, Some(remote)),
+                None => (Some(upstream.name), None),
+            },
+            None => (None, None),
+        };
         Standby {
             upstream,
+            remote,
+            timeline: probe.timeline,
             streaming,
             received,
             replayed,

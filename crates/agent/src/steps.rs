@@ -70,7 +70,8 @@ impl Steps<'_> {
         if self.seen.value(&self.keys.config()).is_none() {
             txn = txn.put(self.keys.config(), json(config));
         }
-        if settings.sync_mode != SyncMode::Off {
+        // A standby cluster acknowledges nothing.
+        if settings.sync_mode != SyncMode::Off && settings.remote.is_none() {
             let record = SyncRecord::of(Setting::alone(self.me.clone()));
             txn = txn.put(self.keys.sync(), json(&SyncValue::from(&record)));
         }
@@ -124,7 +125,9 @@ impl Steps<'_> {
         let mut txn = Txn::new()
             .when(self.seen.unchanged(&self.keys.leader()))
             .when(self.seen.unchanged(&self.keys.epoch()))
-            .when(self.seen.unchanged(&self.keys.sync()));
+            .when(self.seen.unchanged(&self.keys.sync()))
+            // Whether a primary or a standby leader is to come of it.
+            .when(self.seen.unchanged(&self.keys.config()));
         txn = txn.renew(session);
         for name in &claim.counted {
             txn = txn.when(self.seen.unchanged(&self.keys.promise(name)));
@@ -133,12 +136,32 @@ impl Steps<'_> {
             .put_leased(self.keys.leader(), self.me.as_str(), session)
             .put(
                 self.keys.epoch(),
-                json(&EpochRecord::new(claim.epoch, self.me.clone())),
+                json(&EpochRecord {
+                    standby: claim.standby,
+                    ..EpochRecord::new(claim.epoch, self.me.clone())
+                }),
             );
         if let Some(record) = &claim.record {
             txn = txn.put(self.keys.sync(), self.sync_value(record));
         }
         txn
+    }
+
+    /// The next epoch of a standby leader: another timeline of the remote's has begun.
+    pub(crate) fn lead_on(&self, epoch: Epoch, lineage: &Lineage, session: LeaseId) -> Txn {
+        let record = EpochRecord {
+            standby: true,
+            ..EpochRecord::new(epoch, self.me.clone())
+        };
+        self.in_office()
+            .when(self.seen.unchanged(&self.keys.config()))
+            .renew(session)
+            .put_leased(self.keys.leader(), self.me.as_str(), session)
+            .put(self.keys.epoch(), json(&record))
+            .put(
+                self.keys.lineage(),
+                json(&LineageRecord::new(epoch, self.me.clone(), lineage)),
+            )
     }
 
     fn sync_value(&self, record: &SyncRecord) -> String {

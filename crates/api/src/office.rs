@@ -94,6 +94,12 @@ impl<'a> Office<'a> {
         self.lease().is_some() && self.primary().is_some_and(|primary| primary.open)
     }
 
+    /// Whether this node leads a standby cluster now: it has the lease, and nobody is to be promoted.
+    pub(crate) fn leads_standbys(&self) -> bool {
+        let follows = self.cluster().is_some_and(follows_another);
+        follows && self.lease().is_some() && self.standby().is_some()
+    }
+
     /// Whether clients can read here: an open standby, not in maintenance and not on its way out.
     pub(crate) fn is_readable_standby(&self) -> bool {
         let record = self
@@ -154,6 +160,11 @@ impl<'a> Office<'a> {
         let member = cluster.members.get(leader)?;
         Some((leader, member.host.clone(), member.port))
     }
+}
+
+/// Whether it is a standby cluster.
+pub(crate) fn follows_another(cluster: &Cluster) -> bool {
+    cluster.settings.remote.is_some()
 }
 
 /// `name`'s place in the newest setting.

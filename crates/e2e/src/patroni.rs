@@ -45,6 +45,16 @@ impl Patronictl {
         Self::of(lab, host, &program.display().to_string(), "theirs", &etcd)
     }
 
+    /// Ours under that name, on a host without a world.
+    pub fn ours_on(lab: &Lab, host: Arc<Host>, etcd: &[String]) -> Result<Self> {
+        let link = lab.path().join("patronictl");
+        if !link.exists() {
+            symlink(lab.binary(), &link)?;
+        }
+        let etcd = format!("etcd3: {{hosts: '{}'}}\n", etcd.join(","));
+        Self::of(lab, host, &link.display().to_string(), "ours", &etcd)
+    }
+
     /// Ours under that name, with etcd where the world has one, else by the last node's REST interface.
     pub fn ours(world: &mut World<'_>) -> Result<Self> {
         let link = world.lab.path().join("patronictl");

@@ -2,6 +2,7 @@
 
 use crate::lineage::Lineage;
 use crate::quorum::{Setting, SyncRecord};
+use crate::settings::Remote;
 use crate::state::NodeState;
 use crate::types::{Epoch, NodeName};
 use crate::view::Promise;
@@ -102,6 +103,10 @@ pub enum Action {
         epoch: Epoch,
         lineage: Lineage,
     },
+    /// A standby leader, detached or without usable data: compare the bytes of its last WAL with the remote's, then note
+    /// the lineage and follow the remote, or rewind to it, or copy it. Where the lineage is not the one that `epoch`
+    /// published, first store: the next epoch, my own again, with it. Guards: leader, epoch, configuration unchanged.
+    FollowRemote { epoch: Epoch, remote: Remote },
     /// Planned handover: checkpoint, then stop so that standbys have everything.
     Drain,
     /// Stop an instance that is not primary.
@@ -129,6 +134,9 @@ pub struct Claim {
     /// accepted a loss.
     #[serde(default)]
     pub proven: bool,
+    /// It leads a standby cluster: nobody is promoted in that epoch. Guard: the configuration is unchanged.
+    #[serde(default)]
+    pub standby: bool,
     /// The reason for the event.
     pub why: String,
 }

@@ -17,7 +17,7 @@ pub use decide::{Unfit, Verdict, decide, handover_candidate, verdict, wanted_set
 pub use decision::{Action, Claim, Decision};
 pub use failsafe::{Hold, Holders, holders};
 pub use lineage::{Branch, Lineage, Position, Relation};
-pub use settings::{Settings, SyncMode};
+pub use settings::{Remote, Settings, SyncMode};
 pub use state::NodeState;
 pub use types::{BadLsn, BadNodeName, Epoch, Instant, Lsn, NodeName, SystemId, Timeline};
 pub use view::{

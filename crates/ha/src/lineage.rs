@@ -121,7 +121,9 @@ impl Lineage {
         let mut kept: Vec<Branch> = Vec::new();
         let mut left = Lsn::ZERO;
         let branches = note.iter().flat_map(|(note, same)| {
-            let written = |branch: &&Branch| branch.begins < *same;
+            // Of its very number: a branch may stand for timelines before it that nobody of ours saw.
+            let written =
+                |branch: &&Branch| branch.begins.max(number_begins(branch.timeline, ended)) < *same;
             note.branches.iter().filter(written)
         });
         for branch in branches {
@@ -136,6 +138,33 @@ impl Lineage {
             Some(kept) => kept.promoted(timeline, epoch, left),
             None => Self::founded(timeline, epoch),
         }
+    }
+
+    /// The lineage of a node that is to follow a remote primary: its WAL was found to be the remote's up to `same`. Its
+    /// note, where that names the remote's timeline and there is WAL of it; else one in which the timeline is the new
+    /// `epoch`'s, as [`Self::observed`] has it.
+    #[must_use]
+    pub fn traced(
+        note: Option<&Self>,
+        same: Lsn,
+        timeline: Timeline,
+        ended: &[(Timeline, Lsn)],
+        epoch: Epoch,
+    ) -> Self {
+        let begins = number_begins(timeline, ended);
+        let known = note.filter(|note| {
+            let newest = note.newest();
+            newest.timeline == timeline && begins.max(newest.begins) < same
+        });
+        match known {
+            Some(note) => note.clone(),
+            None => Self::observed(note.map(|note| (note, same)), timeline, ended, epoch),
+        }
+    }
+
+    /// Whether a timeline of this number is part of it. Of 0, which is none, nothing is said.
+    pub fn names(&self, timeline: Timeline) -> bool {
+        timeline == Timeline(0) || self.branches.iter().any(|it| it.timeline == timeline)
     }
 
     /// The branch that wrote the last record of a node which has all WAL up to `end` (exclusive).
@@ -202,6 +231,12 @@ impl Lineage {
             .map_or_else(|| self.newest().begins, |branch| branch.begins);
         Relation::Diverged { fork }
     }
+}
+
+/// Where a timeline of this number begins in a history: where the one before it ended.
+fn number_begins(timeline: Timeline, ended: &[(Timeline, Lsn)]) -> Lsn {
+    let before = ended.iter().filter(|(number, _)| *number < timeline);
+    before.map(|(_, end)| *end).max().unwrap_or(Lsn::ZERO)
 }
 
 impl fmt::Display for Position {
@@ -321,5 +356,27 @@ mod tests {
         let first = Lineage::founded(Timeline(7), Epoch(5));
         assert_eq!(read(Some(&known), 7, &[(6, 50)]), first);
         assert_eq!(read(None, 7, &[(1, 50)]), first);
+    }
+
+    #[test]
+    fn a_remotes_timeline_keeps_its_epoch_only_where_there_is_wal_of_it() {
+        let note = lineage(&[(1, 1, 0), (2, 4, 100)]);
+        let traced = |same, timeline, ended: &[(u32, u64)]| {
+            let ended: Vec<_> = ended.iter().map(|(t, e)| (Timeline(*t), Lsn(*e))).collect();
+            Lineage::traced(Some(&note), Lsn(same), Timeline(timeline), &ended, Epoch(6))
+        };
+        assert_eq!(traced(150, 2, &[(1, 100)]), note);
+        // The remote's timeline of that number may be another one: nothing of it is here.
+        assert_eq!(
+            traced(100, 2, &[(1, 100)]),
+            lineage(&[(1, 1, 0), (2, 6, 100)])
+        );
+        // What is called 3 stands for an unseen timeline before it, which the remote has too; the remote's 3 is another.
+        let note = lineage(&[(1, 1, 0), (3, 4, 100)]);
+        let ended = [(Timeline(1), Lsn(100)), (Timeline(2), Lsn(160))];
+        let other = Lineage::traced(Some(&note), Lsn(150), Timeline(3), &ended, Epoch(6));
+        assert_eq!(other, lineage(&[(1, 1, 0), (3, 6, 100)]));
+        let next = lineage(&[(1, 1, 0), (2, 4, 100), (3, 6, 200)]);
+        assert_eq!(traced(200, 3, &[(1, 100), (2, 200)]), next);
     }
 }

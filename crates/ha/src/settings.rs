@@ -47,6 +47,44 @@ pub struct Settings {
     /// A leader that has lost the store asks the members to hold still.
     #[serde(default)]
     pub failsafe: bool,
+    /// This is a standby cluster: it follows another one's primary and has none of its own.
+    #[serde(default)]
+    pub remote: Option<Remote>,
+}
+
+/// What a standby cluster follows: `standby_cluster` of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remote {
+    /// One host, or several by commas. None: WAL comes from the archive alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// One port, or as many as hosts, by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// The slot on the remote that the standby leader streams by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_command: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_cleanup_command: Option<String>,
+    /// As PostgreSQL writes a time span.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply_delay: Option<String>,
+    /// The ways to make the first copy, in order; empty: `pg_basebackup`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<String>,
+}
+
+impl Remote {
+    /// Where its WAL comes from, for people.
+    pub fn place(&self) -> String {
+        match (&self.host, &self.port) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), None) => host.clone(),
+            (None, _) => "the archive".to_owned(),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -66,6 +104,7 @@ impl Default for Settings {
             hang_timeout: Duration::from_secs(3),
             paused: false,
             failsafe: false,
+            remote: None,
         }
     }
 }

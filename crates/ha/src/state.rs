@@ -27,12 +27,14 @@ pub enum NodeState {
     Standby,
     /// Has the leadership, not yet writable.
     Promoting,
+    /// Leads a standby cluster: follows another cluster's primary, and the members follow it.
+    StandbyLeader,
     Maintenance,
     Dropped,
 }
 
 impl NodeState {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Init,
         Self::Single,
         Self::WaitingPrimary,
@@ -43,6 +45,7 @@ impl NodeState {
         Self::CatchingUp,
         Self::Standby,
         Self::Promoting,
+        Self::StandbyLeader,
         Self::Maintenance,
         Self::Dropped,
     ];
@@ -59,6 +62,7 @@ impl NodeState {
             Self::CatchingUp => "catching up",
             Self::Standby => "standby",
             Self::Promoting => "promoting",
+            Self::StandbyLeader => "standby leader",
             Self::Maintenance => "maintenance",
             Self::Dropped => "dropped",
         }
@@ -77,6 +81,8 @@ impl NodeState {
             Self::CatchingUp => "catchingup",
             Self::Standby => "secondary",
             Self::Promoting => "prepare_promotion",
+            // It has no standby clusters: a node that can't be written to.
+            Self::StandbyLeader => "secondary",
             Self::Maintenance => "maintenance",
             Self::Dropped => "dropped",
         }
@@ -93,6 +99,7 @@ impl NodeState {
             Self::CatchingUp | Self::Standby | Self::Maintenance | Self::Promoting => {
                 ("replica", "running")
             }
+            Self::StandbyLeader => ("standby_leader", "running"),
             Self::Dropped => ("uninitialized", "stopped"),
         }
     }
@@ -101,7 +108,7 @@ impl NodeState {
     pub fn connection(self) -> &'static str {
         match self {
             Self::Single | Self::WaitingPrimary | Self::Primary => "read-write",
-            Self::Standby | Self::CatchingUp | Self::Promoting => "read-only",
+            Self::Standby | Self::CatchingUp | Self::Promoting | Self::StandbyLeader => "read-only",
             Self::Init
             | Self::Draining
             | Self::Demoted

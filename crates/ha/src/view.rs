@@ -82,6 +82,11 @@ impl Cluster {
         (published.epoch == self.current_epoch()).then_some(&published.lineage)
     }
 
+    /// Whether the present epoch is a standby leader's.
+    pub fn led_by_standby(&self) -> bool {
+        self.epoch.as_ref().is_some_and(|it| it.standby)
+    }
+
     /// Promises made against the current epoch. Under a leader of Patroni's only those of agents that live: where
     /// Patroni has taken a node over meanwhile, nobody keeps what was promised.
     pub fn live_promises(&self) -> BTreeMap<&NodeName, &Promise> {
@@ -116,6 +121,9 @@ pub enum Initialize {
 pub struct Leadership {
     pub epoch: Epoch,
     pub leader: NodeName,
+    /// It was claimed to lead a standby cluster: nobody is promoted in it.
+    #[serde(default)]
+    pub standby: bool,
 }
 
 /// The lineage that the leader of `epoch` writes.
@@ -342,8 +350,14 @@ pub enum Postgres {
 /// In recovery.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standby {
-    /// Whom it is told to stream from. None: parked, or detached by proof.
+    /// Whom it is told to stream from. None: parked, detached by proof, or a standby leader.
     pub upstream: Option<NodeName>,
+    /// What it is told to follow of another cluster.
+    #[serde(default)]
+    pub remote: Option<crate::settings::Remote>,
+    /// Of the last record that it has replayed; 0: not known.
+    #[serde(default)]
+    pub timeline: Timeline,
     pub streaming: bool,
     /// Flushed, by the WAL receiver or replay, whichever is further.
     pub received: Lsn,
@@ -354,6 +368,13 @@ pub struct Standby {
     /// Why replay goes on only after a restart, if so: it has less of something than its primary.
     #[serde(default)]
     pub starved: Option<String>,
+}
+
+impl Standby {
+    /// Whether WAL comes in, or may.
+    pub fn is_fed(&self) -> bool {
+        self.upstream.is_some() || self.remote.is_some() || self.streaming
+    }
 }
 
 /// Out of recovery.

@@ -66,7 +66,7 @@ impl Instance {
         let probe = self.probe(limit).await?;
         let end = probe.replayed.unwrap_or_default();
         let link = self.connect_upstream(upstream, limit).await?;
-        let source = upstream::info(&link, limit).await?;
+        let source = upstream::info(&link, upstream.timeline, limit).await?;
         let unknown = |why: &str| {
             let why = why.to_owned();
             Ok(Compared::Unknown { why })

@@ -15,7 +15,7 @@ use crate::quote::{conf_value, conninfo, passfile_field};
 use crate::restore::recovery_lines;
 use crate::shared::not_the_users;
 use crate::socket;
-use ha::{Epoch, NodeName};
+use ha::{Epoch, NodeName, Remote};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -31,6 +31,9 @@ pub(crate) struct Settings {
     /// Nobody may stream from this instance: it is no primary in office.
     #[serde(default)]
     pub(crate) streams_to_nobody: bool,
+    /// The stream that there is goes on, and no new one can begin.
+    #[serde(default)]
+    pub(crate) sealed: bool,
     /// What a standby must not go below, as its control file had it at the last start.
     #[serde(default)]
     pub(crate) floors: BTreeMap<String, u64>,
@@ -295,6 +298,10 @@ pub(crate) fn config_text(
         .and_then(|upstream| upstream.slot.as_deref());
     set(&mut text, "primary_slot_name", slot.unwrap_or_default());
     set(&mut text, "wal_retrieve_retry_interval", "100ms");
+    let remote = settings.upstream.as_ref().and_then(|it| it.remote.as_ref());
+    for (name, value) in remote.into_iter().flat_map(|it| remote_lines(it, major)) {
+        set(&mut text, name, value);
+    }
     if let Some(asked) = &settings.recovery {
         for (name, value) in recovery_lines(asked) {
             set(&mut text, name, value);
@@ -311,6 +318,22 @@ pub(crate) fn config_text(
     text
 }
 
+/// What is said of a remote beside its place. Before 14 a `restore_command` would outlive its being taken back.
+fn remote_lines(remote: &Remote, major: u32) -> impl Iterator<Item = (&'static str, &str)> {
+    let restore = remote.restore_command.as_deref();
+    let lines = [
+        ("restore_command", restore.filter(|_| major >= 14)),
+        (
+            "archive_cleanup_command",
+            remote.archive_cleanup_command.as_deref(),
+        ),
+        ("recovery_min_apply_delay", remote.apply_delay.as_deref()),
+    ];
+    lines
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+}
+
 fn set(text: &mut String, name: &str, value: &str) {
     line(text, name, value, " = ");
 }
@@ -321,7 +344,8 @@ fn line(text: &mut String, name: &str, value: &str, between: &str) {
 
 /// Empty when there is no upstream. The password is in the pass file, never here.
 pub(crate) fn primary_conninfo(options: &Options, upstream: Option<&Upstream>) -> String {
-    let Some(upstream) = upstream else {
+    // From an archive alone nothing streams.
+    let Some(upstream) = upstream.filter(|upstream| !upstream.host.is_empty()) else {
         return String::new();
     };
     let passfile = Paths::new(&options.state_dir)

@@ -274,11 +274,11 @@ impl Instance {
         let paths = &self.inner.paths;
         settings.save(&paths.settings)?;
         match &settings.upstream {
-            Some(upstream) => {
+            Some(upstream) if !settings.sealed => {
                 let text = config::passfile_text(upstream, &options.replication);
                 files::write_if_changed(&paths.stream_passfile, text.as_bytes())?;
             }
-            None => files::remove_durably(&paths.stream_passfile)?,
+            Some(_) | None => files::remove_durably(&paths.stream_passfile)?,
         }
         let hba = hba::hba_text(
             &options,

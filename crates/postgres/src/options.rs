@@ -2,7 +2,7 @@
 
 use crate::error::PostgresError;
 use crate::secret::Login;
-use ha::{NodeName, SystemId};
+use ha::{NodeName, Remote, SystemId, Timeline};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -217,6 +217,12 @@ pub struct Upstream {
     pub port: u16,
     /// The physical slot on the upstream that is ours.
     pub slot: Option<String>,
+    /// It is what a standby cluster follows, and this is all that is said of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Remote>,
+    /// It is a standby itself, and has WAL of this timeline; its control file may not say so yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Timeline>,
 }
 
 /// Which standbys commits wait for: `needed` of `names`. No names: none.

@@ -64,7 +64,8 @@ impl Instance {
             return Err(PostgresError::Refused(why));
         }
         let link = self.connect_upstream(upstream, ASK).await?;
-        let source = checkpointed(&link, upstream::info(&link, ASK).await?).await?;
+        let source = upstream::info(&link, upstream.timeline, ASK).await?;
+        let source = checkpointed(&link, upstream, source).await?;
         drop(link);
         self.same_major(upstream, source.version)?;
         if source.system_id != control.system_id {
@@ -225,9 +226,17 @@ fn needs_clone(why: &str) -> Rewound {
 }
 
 /// Until its first checkpoint after a promotion a source shows pg_rewind its old timeline: have it write one.
-async fn checkpointed(link: &Link, info: UpstreamInfo) -> Result<UpstreamInfo, PostgresError> {
+async fn checkpointed(
+    link: &Link,
+    upstream: &Upstream,
+    info: UpstreamInfo,
+) -> Result<UpstreamInfo, PostgresError> {
     if info.in_recovery {
-        return Err(PostgresError::SourceInRecovery);
+        // A standby leader stays one. From 14 on pg_rewind takes it for a source, as far as its control file goes.
+        return match upstream.timeline {
+            Some(_) if info.version >= 140_000 => Ok(info),
+            Some(_) | None => Err(PostgresError::SourceInRecovery),
+        };
     }
     if info.checkpoint_timeline == info.timeline {
         return Ok(info);
@@ -240,7 +249,7 @@ async fn checkpointed(link: &Link, info: UpstreamInfo) -> Result<UpstreamInfo, P
         tracing::debug!(error = %error, "waiting for the source's own checkpoint");
     }
     let look = || async {
-        let now = upstream::info(link, ASK).await.ok()?;
+        let now = upstream::info(link, None, ASK).await.ok()?;
         (now.checkpoint_timeline == now.timeline).then_some(now)
     };
     let doing = "waiting for the source's checkpoint";

@@ -327,6 +327,7 @@ impl Instance {
             let mut settings = self.inner.settings.lock().await;
             let mut changed = settings.clone();
             changed.upstream = launched.upstream;
+            changed.sealed = false;
             changed.access = Access::Closed;
             changed.floors = launched.floors;
             changed.recovers_alone = launched.answers == Answers::Nobody;

@@ -48,7 +48,12 @@ impl Instance {
             let unwanted = !wanted.contains_key(&slot.name);
             if ours.contains(&slot.name) && (unwanted || slot.is_lost) {
                 let sql = "SELECT pg_drop_replication_slot($1)";
-                self.act("drop a slot", sql, &[&slot.name], limit).await?;
+                match self.act("drop a slot", sql, &[&slot.name], limit).await {
+                    Ok(_) => {}
+                    // Somebody else was faster by a moment.
+                    Err(error) if is(&error, &SqlState::UNDEFINED_OBJECT) => {}
+                    Err(error) => return Err(error),
+                }
                 changes.dropped.push(slot.name.clone());
             }
         }

@@ -49,8 +49,26 @@ impl Instance {
         self.inner
             .followed_at
             .store(logfile::size(&self.inner.paths.log), Ordering::SeqCst);
-        self.change(|settings| settings.upstream = Some(upstream))
-            .await
+        self.change(|settings| {
+            settings.upstream = Some(upstream);
+            settings.sealed = false;
+        })
+        .await
+    }
+
+    /// Waits for the stream, and lets it be the last: what ends it is not followed by another before the next `follow`.
+    /// A receiver authenticates with the password in the pass file, which goes. Says whether it came about.
+    pub async fn seal_stream(&self, limit: Duration) -> Result<bool, PostgresError> {
+        let streams = || async {
+            let probe = self.probe(limit).await.ok()?;
+            let receiver = probe.receiver?;
+            (receiver.status == "streaming").then_some(())
+        };
+        if process::poll(POLL * 10, limit, streams).await.is_none() {
+            return Ok(false);
+        }
+        self.change(|settings| settings.sealed = true).await?;
+        Ok(true)
     }
 
     /// Why it does not stream, as far as Postgres has said so since it was told whom to follow (or was started). For a

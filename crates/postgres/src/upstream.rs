@@ -20,7 +20,7 @@ pub struct UpstreamInfo {
     pub timeline: Timeline,
     /// Of its latest checkpoint: what pg_rewind goes by.
     pub checkpoint_timeline: Timeline,
-    /// Flushed, or replayed on a standby.
+    /// Flushed; on a standby received, or replayed if that is further.
     pub position: Lsn,
     pub history: History,
     /// `150018`
@@ -32,7 +32,8 @@ SELECT s.system_identifier::text, pg_is_in_recovery(),
  CASE WHEN pg_is_in_recovery() THEN NULL
       ELSE substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END,
  c.timeline_id, r.min_recovery_end_timeline,
- CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text,
+ CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+      ELSE pg_current_wal_flush_lsn() END::text,
  current_setting('server_version_num')::int4
 FROM pg_control_system() s, pg_control_checkpoint() c, pg_control_recovery() r";
 
@@ -44,7 +45,7 @@ impl Instance {
         limit: Duration,
     ) -> Result<UpstreamInfo, PostgresError> {
         let link = self.connect_upstream(upstream, limit).await?;
-        info(&link, limit).await
+        info(&link, upstream.timeline, limit).await
     }
 
     /// Returns when the upstream has the slot that we are told to use: it makes a node's when it sees the node.
@@ -113,7 +114,12 @@ fn is_unknown_login(error: &PostgresError) -> bool {
     source.code().is_some_and(|code| unknown.contains(code))
 }
 
-pub(crate) async fn info(link: &Link, limit: Duration) -> Result<UpstreamInfo, PostgresError> {
+/// `at_least`: a standby's timeline, where its control file may not name it yet.
+pub(crate) async fn info(
+    link: &Link,
+    at_least: Option<Timeline>,
+    limit: Duration,
+) -> Result<UpstreamInfo, PostgresError> {
     let doing = "ask the upstream about itself";
     let failed = |e| PostgresError::sql(doing, e);
     let bad = |answer: String| PostgresError::Answer { doing, answer };
@@ -127,7 +133,9 @@ pub(crate) async fn info(link: &Link, limit: Duration) -> Result<UpstreamInfo, P
     let recovery = number(row.try_get(4).map_err(failed)?);
     let timeline = match written {
         Some(hex) => Timeline(u32::from_str_radix(&hex, 16).map_err(|_| bad(hex))?),
-        None => checkpoint_timeline.max(recovery),
+        None => checkpoint_timeline
+            .max(recovery)
+            .max(at_least.unwrap_or_default()),
     };
     let position: Option<String> = row.try_get(5).map_err(failed)?;
     let version: i32 = row.try_get(6).map_err(failed)?;

@@ -111,8 +111,8 @@ impl World {
                 };
                 self.start(id, rule, action);
             }
-            // Nobody of Patroni's leads there, and nobody is fed by an archive.
-            Action::Recognize { .. } | Action::Feed { .. } => {}
+            // Nobody of Patroni's leads there, nobody is fed by an archive, and nothing is followed from there.
+            Action::Recognize { .. } | Action::Feed { .. } | Action::FollowRemote { .. } => {}
             Action::Found
             | Action::Adopt
             | Action::Reattach { .. }

@@ -6,6 +6,7 @@
 //! machines that freeze and thaw, disks that hang, walsenders that read their configuration one after the other.
 //! What decides is `ha` itself; what acts is a model of the shell, written from the words of [`ha::Action`].
 
+pub mod abroad;
 mod act;
 mod agent;
 mod client;

@@ -98,7 +98,7 @@ impl World {
                     replayed: lsn(side.replayed),
                     end_known: side.ghost || (ended && (side.streamed || side.waiting)),
                     open: side.open,
-                    starved: None,
+                    ..Standby::default()
                 })
             }
             Role::Primary(side) => {

@@ -22,7 +22,11 @@ impl World {
                 txn.puts = vec![
                     Put::Initialize(Initialize::Founding),
                     Put::Leader(Some(me.clone())),
-                    Put::Epoch(Leadership { epoch, leader: me }),
+                    Put::Epoch(Leadership {
+                        epoch,
+                        leader: me,
+                        standby: false,
+                    }),
                 ];
                 txn.lease = Some(lease?);
             }
@@ -95,6 +99,7 @@ impl World {
             | Action::Compare { .. }
             | Action::Recognize { .. }
             | Action::Feed { .. }
+            | Action::FollowRemote { .. }
             | Action::Drain
             | Action::Stop
             | Action::Fence => return None,
@@ -120,6 +125,7 @@ impl World {
             Put::Epoch(Leadership {
                 epoch: claim.epoch,
                 leader: me.clone(),
+                standby: false,
             }),
             Put::Sync(record),
         ];

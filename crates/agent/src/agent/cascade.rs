@@ -98,6 +98,10 @@ impl Agent {
             Postgres::Primary(_) => me
                 .lease
                 .map_or(Giving::Nobody, |lease| Giving::Office(lease.epoch)),
+            // The leader of a standby cluster.
+            Postgres::Standby(_) if me.lease.is_some() && cluster.led_by_standby() => me
+                .lease
+                .map_or(Giving::Nobody, |lease| Giving::Office(lease.epoch)),
             Postgres::Standby(standby) => {
                 let asked = |ties: &Ties| ties.source.as_ref() == Some(&self.name);
                 let asked = self.cascade.tags.clonefrom

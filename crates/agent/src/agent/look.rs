@@ -147,7 +147,10 @@ pub(super) fn is_changing(
     let mine = cluster.leader.as_ref() == Some(&me.name);
     let unsettled = match &me.postgres {
         Postgres::Primary(primary) => !primary.open || (mine && joint),
-        Postgres::Standby(standby) => mine || !standby.streaming,
+        Postgres::Standby(standby) => {
+            let archived = standby.remote.as_ref().is_some_and(|it| it.host.is_none());
+            (mine && standby.remote.is_none()) || !(standby.streaming || archived)
+        }
         Postgres::Starting => true,
         Postgres::Down { .. } => mine || !decision.actions.is_empty(),
         Postgres::Unresponsive { .. } => false,

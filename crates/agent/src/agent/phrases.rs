@@ -68,6 +68,13 @@ fn phrase(decision: &Decision, view: &ClusterView, me: &NodeView) -> Option<Stri
                 "{pause}no action. I am ({name}), the leader with the lock"
             ))
         }
+        (Postgres::Standby(standby), Some(leader))
+            if leader == name && standby.remote.is_some() && me.lease.is_some() =>
+        {
+            Some(format!(
+                "{pause}no action. I am ({name}), the standby leader with the lock"
+            ))
+        }
         (Postgres::Standby(standby), Some(leader)) if leader != name && standby.streaming => {
             Some(format!(
                 "{pause}no action. I am ({name}), a secondary, and following a leader ({leader})"
@@ -82,6 +89,9 @@ fn doing(action: &Action, reason: &str) -> Option<String> {
         Action::Bootstrap => "trying to bootstrap a new cluster".to_owned(),
         Action::Clone { leader, .. } => format!("trying to bootstrap from leader '{leader}'"),
         Action::Rewind { leader, .. } => format!("running pg_rewind from {leader}"),
+        Action::FollowRemote { .. } => {
+            "promoted self to a standby leader by acquiring session lock".to_owned()
+        }
         Action::Promote { .. } => "promoted self to leader by acquiring session lock".to_owned(),
         Action::Fence => format!("demoting self because {reason}"),
         _ => return None,

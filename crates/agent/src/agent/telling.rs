@@ -173,6 +173,7 @@ impl Agent {
             registered.then(|| self.shown.member(cluster, me, observation, decision, ties));
         let optime = match &me.postgres {
             Postgres::Primary(primary) => primary.flushed,
+            Postgres::Standby(standby) if standby.remote.is_some() => standby.received,
             _ => cluster.leader_position,
         };
         let mine = cluster.leader.as_ref() == Some(&self.name);

@@ -141,6 +141,8 @@ impl Shell {
             port: member.port,
             // It keeps what the backup needs for as long as that runs.
             slot: None,
+            remote: None,
+            timeline: None,
         })
     }
 
@@ -218,7 +220,7 @@ fn vouch(control: &Control, copied: Option<Lineage>, leader: &Lineage) -> Result
 }
 
 /// What a rewind discarded, for people.
-fn summary(report: &postgres::RewindReport) -> String {
+pub(super) fn summary(report: &postgres::RewindReport) -> String {
     let discarded = &report.discarded;
     let kept = discarded.saved_in.as_ref().map_or_else(
         || "nothing was kept".to_owned(),

@@ -55,8 +55,14 @@ impl Shell {
     }
 
     pub(super) async fn detach(&self) -> Result<Report, ShellError> {
+        let (upstream, _, _) = self.instance.settings().await;
+        let remote = upstream.and_then(|upstream| upstream.remote);
+        let from_archive = remote.is_some_and(|remote| remote.restore_command.is_some());
         let detached = self.instance.detach(QUICK).await?;
-        self.streams.gone();
+        // An archive has no connection that could be seen to end: that replay waits for more is the sign.
+        if !from_archive {
+            self.streams.gone();
+        }
         let detail = Some(format!(
             "received {}, replayed {}",
             detached.received, detached.replayed
@@ -102,6 +108,11 @@ impl Shell {
             host: member.host.clone(),
             port: member.port,
             slot: self.slot(epoch, cluster, basis),
+            remote: None,
+            timeline: cluster
+                .published_lineage()
+                .filter(|_| cluster.led_by_standby())
+                .map(|lineage| lineage.newest().timeline),
         })
     }
 

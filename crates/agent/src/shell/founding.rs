@@ -16,6 +16,12 @@ impl Shell {
 
     pub(super) async fn bootstrap(&self, basis: &Basis) -> Result<(), ShellError> {
         let epoch = self.epoch_in_office()?;
+        let settings = self.bootstrap.settings();
+        let settings =
+            settings.map_err(|bad| ShellError::NotNow(format!("bootstrap.dcs: {bad}")))?;
+        if let Some(remote) = &settings.remote {
+            return self.found_standby(epoch, remote, basis).await;
+        }
         if self.instance.restores() {
             return self.restore(epoch, basis).await;
         }

@@ -10,6 +10,7 @@ mod founding;
 mod office;
 mod promote;
 mod recognizing;
+mod remote;
 mod sharing;
 mod slots;
 mod words;
@@ -112,6 +113,7 @@ impl Shell {
                 | Action::Clone { .. }
                 | Action::Rewind { .. }
                 | Action::Compare { .. }
+                | Action::FollowRemote { .. }
         ) {
             let founding = matches!(action, Action::Bootstrap | Action::Adopt);
             self.share(basis, founding).await;
@@ -137,10 +139,7 @@ impl Shell {
                 .await
                 .map(none),
             Action::Apply { epoch, record } => self.apply(epoch, record).await,
-            Action::Open => {
-                self.instance.access(Access::Open).await?;
-                Ok(Report::default())
-            }
+            Action::Open => self.open(basis).await.map(none),
             Action::Follow {
                 leader,
                 epoch,
@@ -172,6 +171,12 @@ impl Shell {
                 epoch,
                 lineage,
             } => self.compare(&leader, epoch, &lineage, basis).await,
+            Action::FollowRemote { epoch, remote } => {
+                self.follow_remote(epoch, &remote, basis).await
+            }
+            Action::Drain if basis.cluster.settings.remote.is_some() => {
+                self.demote().await.map(none)
+            }
             Action::Drain => self.drain().await.map(none),
             Action::Stop => Ok(self.instance.stop(Stop::Fast, STOP).await.map(none)?),
             Action::Fence => Ok(self.instance.stop(Stop::Immediate, QUICK).await.map(none)?),
@@ -212,6 +217,26 @@ impl Shell {
                 Ok(revision)
             }
         }
+    }
+
+    async fn open(&self, basis: &Basis) -> Result<(), ShellError> {
+        self.instance.access(Access::Open).await?;
+        let standby = self.instance.probe(QUICK).await?.in_recovery;
+        match self.tenure.office().filter(|_| standby) {
+            // The members of a standby cluster stream from its leader.
+            Some(office) => self.serve_members(office.epoch, basis).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The primary of what is a standby cluster now. No way leads around its end.
+    async fn demote(&self) -> Result<(), ShellError> {
+        if let Err(error) = self.drain().await {
+            let error = crate::agent::chain(&error);
+            tracing::warn!(error, "the primary did not stop in order: it is killed");
+            self.instance.stop(Stop::Immediate, QUICK).await?;
+        }
+        Ok(())
     }
 
     async fn drain(&self) -> Result<(), ShellError> {

@@ -35,8 +35,7 @@ impl Shell {
             let why = "another leadership has begun meanwhile";
             return Err(ShellError::NotNow(why.to_owned()));
         }
-        self.note
-            .write(&old.promoted(plan.timeline, epoch, plan.begins))?;
+        self.note.write(&self.promoted(&old, &plan, epoch).await?)?;
         self.instance
             .apply_sync(&names(setting, epoch), QUICK)
             .await?;
@@ -55,6 +54,11 @@ impl Shell {
             return Err(ShellError::NotNow(
                 "the lease ended before the promotion".to_owned(),
             ));
+        }
+        // **Invariant:** nothing is promoted while the configuration says `standby_cluster`.
+        if self.is_standby_cluster() {
+            let why = "this is a standby cluster: nobody is promoted";
+            return Err(ShellError::NotNow(why.to_owned()));
         }
         self.promotion_ordered.set()?;
         let took = self.instance.promote(QUICK * 2).await?;
@@ -83,6 +87,25 @@ impl Shell {
         }
     }
 
+    /// The lineage to be. A timeline of the remote may have come to a standby cluster before its leader noted it: then the
+    /// new epoch begins where the last noted one ended.
+    async fn promoted(
+        &self,
+        old: &Lineage,
+        plan: &promotion::Plan,
+        epoch: Epoch,
+    ) -> Result<Lineage, ShellError> {
+        let now = self.instance.probe(QUICK).await?.timeline;
+        if old.names(now) {
+            return Ok(old.promoted(plan.timeline, epoch, plan.begins));
+        }
+        let history = self.instance.timeline_history(now)?;
+        let switches = history.map(|history| history.switches).unwrap_or_default();
+        let ended: Vec<_> = switches.iter().map(|it| (it.timeline, it.end)).collect();
+        let known = Some((old, plan.begins));
+        Ok(Lineage::observed(known, plan.timeline, &ended, epoch))
+    }
+
     /// What a promoted primary owes before others may follow it: a true note, and that they are let in. All of it can be
     /// done again, and is done before the lineage is published: an agent that dies in between finds it unpublished.
     pub(super) async fn publish(
@@ -91,6 +114,9 @@ impl Shell {
         lineage: &Lineage,
         basis: &Basis,
     ) -> Result<(), ShellError> {
+        if basis.cluster.led_by_standby() {
+            return self.publish_standby(epoch, lineage, basis).await;
+        }
         let lineage = self.verified(lineage).await?;
         self.instance.serve_streams(true).await?;
         let permanent = permanent(&self.keys, &basis.snapshot, true);
@@ -109,6 +135,22 @@ impl Shell {
         let ended = self.ended_timelines(&lineage);
         let at = format!("{:.6}", jiff::Timestamp::now()).replace('Z', "+00:00");
         self.step(basis, |steps| steps.publish(epoch, &lineage, &ended, &at))
+            .await
+    }
+
+    /// A standby leader's lineage is its note: nothing here writes.
+    async fn publish_standby(
+        &self,
+        epoch: Epoch,
+        lineage: &Lineage,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        if !self.instance.probe(QUICK).await?.in_recovery {
+            let why = "a primary leads no standby cluster";
+            return Err(ShellError::NotNow(why.to_owned()));
+        }
+        self.serve_members(epoch, basis).await?;
+        self.step(basis, |steps| steps.publish(epoch, lineage, &[], ""))
             .await
     }
 

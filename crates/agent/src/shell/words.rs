@@ -10,7 +10,10 @@ pub(crate) fn job(action: &Action) -> Job {
         Action::Detach => Job::Detach,
         Action::Promote { .. } => Job::Promote,
         Action::Apply { .. } => Job::Apply,
-        Action::Follow { .. } | Action::Feed { .. } | Action::Compare { .. } => Job::Follow,
+        Action::Follow { .. }
+        | Action::Feed { .. }
+        | Action::Compare { .. }
+        | Action::FollowRemote { .. } => Job::Follow,
         Action::Rewind { .. } => Job::Rewind,
         Action::Clone { .. } => Job::Clone,
         Action::Drain => Job::Drain,
@@ -54,6 +57,7 @@ pub(crate) fn name(action: &Action) -> &'static str {
         Action::Clone { .. } => "clone",
         Action::Recognize { .. } => "recognize",
         Action::Compare { .. } => "compare",
+        Action::FollowRemote { .. } => "follow remote",
         Action::Drain => "drain",
         Action::Stop => "stop",
         Action::Fence => "fence",

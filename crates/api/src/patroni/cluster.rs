@@ -1,7 +1,7 @@
 //! `GET /cluster`: the members as Patroni's tools list them.
 
 use super::status::PrimaryAt;
-use crate::office::{Office, SyncRole, sync_role};
+use crate::office::{Office, SyncRole, follows_another, sync_role};
 use ha::{Cluster, Epoch, Lsn, NodeName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -147,6 +147,7 @@ pub(super) fn document<'a>(keys: &Keys, office: &Office<'a>) -> Option<Document<
 fn line(cluster: &Cluster, name: &NodeName, record: Record) -> MemberLine {
     let leads = cluster.leader.as_ref() == Some(name);
     let role = match (leads, sync_role(cluster, name)) {
+        (true, _) if follows_another(cluster) => "standby_leader",
         (true, _) => "leader",
         (false, SyncRole::Sync) => "sync_standby",
         (false, SyncRole::Quorum) => "quorum_standby",
@@ -157,7 +158,7 @@ fn line(cluster: &Cluster, name: &NodeName, record: Record) -> MemberLine {
         .tags
         .filter(|tags| tags.as_object().is_some_and(|tags| !tags.is_empty()));
     let state = match record.replication_state {
-        Some(state) if !leads => state,
+        Some(state) if role != "leader" => state,
         Some(_) | None => record.state,
     };
     let positions = (!leads).then(|| {

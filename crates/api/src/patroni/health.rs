@@ -22,20 +22,25 @@ pub(super) fn passes(office: &Office<'_>, check: &str, query: &Query) -> bool {
         "" | "primary" | "master" | "read-write" => primary(),
         "leader" => office.lease().is_some() && tags_fit(office, query),
         "replica" => replica(),
-        "read-only" => primary() || replica(),
+        "standby-leader" | "standby_leader" => office.leads_standbys() && tags_fit(office, query),
+        "read-only" => {
+            primary() || replica() || (office.leads_standbys() && tags_fit(office, query))
+        }
         "sync" | "synchronous" => role == SyncRole::Sync && replica(),
         "read-only-sync" => primary() || (role == SyncRole::Sync && replica()),
         "quorum" => role == SyncRole::Quorum && replica(),
         "read-only-quorum" => primary() || (role == SyncRole::Quorum && replica()),
         "async" | "asynchronous" => role == SyncRole::Async && replica(),
         "health" => office.is_running(),
-        // Standby clusters are not known here; nor is any other path.
         _ => false,
     }
 }
 
 fn is_replica(office: &Office<'_>, query: &Query) -> bool {
-    if !office.is_readable_standby() || truthy(office.served.tags.get("noloadbalance")) {
+    if !office.is_readable_standby()
+        || office.leads_standbys()
+        || truthy(office.served.tags.get("noloadbalance"))
+    {
         return false;
     }
     let near = query

@@ -210,17 +210,22 @@ fn role(office: &Office<'_>) -> &'static str {
     match (me.job, &me.postgres) {
         (Some(Job::Bootstrap | Job::Clone), _) => "uninitialized",
         (_, Postgres::Primary(_)) => "primary",
+        (_, Postgres::Standby(_)) if office.leads_standbys() => "standby_leader",
         (_, Postgres::Standby(_)) => "replica",
         (_, Postgres::Down { .. } | Postgres::Starting | Postgres::Unresponsive { .. }) => {
             match &me.data {
                 ha::DataDir::Empty | ha::DataDir::Unfinished | ha::DataDir::Unusable(_) => {
                     "uninitialized"
                 }
-                ha::DataDir::Ready(_) if office.lease().is_some() => "primary",
+                ha::DataDir::Ready(_) if office.lease().is_some() && !follows(office) => "primary",
                 ha::DataDir::Ready(_) => "replica",
             }
         }
     }
+}
+
+fn follows(office: &Office<'_>) -> bool {
+    office.cluster().is_some_and(crate::office::follows_another)
 }
 
 fn xlog<'a>(office: &Office<'a>) -> Option<Xlog<'a>> {

@@ -64,6 +64,47 @@ async fn every_path_has_patronis_answer() {
     expect_test::expect![["/liveness /readiness /patroni"]].assert_eq(&passing(&monitor).await);
 }
 
+/// Patroni: REST | `/standby-leader`, role `standby_leader`, `patroni_standby_leader` | work
+#[tokio::test]
+async fn the_leader_of_a_standby_cluster_is_no_primary_and_no_replica() {
+    let world = World::three().await;
+    let leader = world.serve("b").await;
+    leader.publish(|served| {
+        let cluster = served.cluster.as_mut().unwrap();
+        let epoch = cluster.current_epoch();
+        cluster.settings.remote = Some(ha::Remote {
+            host: Some("far".to_owned()),
+            ..ha::Remote::default()
+        });
+        cluster.leader = Some(name("b"));
+        cluster.sync = None;
+        let me = served.me.as_mut().unwrap();
+        me.lease = Some(ha::Lease {
+            epoch,
+            deadline: now().plus(Duration::from_secs(60)),
+            by_members: false,
+        });
+    });
+    expect_test::expect![[
+        "/leader /read-only /health /liveness /readiness /standby-leader /standby_leader /patroni"
+    ]]
+    .assert_eq(&passing(&leader).await);
+    let status = leader.document::<serde_json::Value>("/patroni").await;
+    assert_eq!(status["role"], "standby_leader");
+    let members = leader.document::<serde_json::Value>("/cluster").await["members"].clone();
+    let role = |wanted: &str| {
+        let mut members = members.as_array().unwrap().iter();
+        members.find(|it| it["name"] == wanted).unwrap()["role"].clone()
+    };
+    assert_eq!(
+        (role("b"), role("c")),
+        (json!("standby_leader"), json!("replica"))
+    );
+    leader.publish(|served| served.me.as_mut().unwrap().lease = None);
+    assert_eq!(leader.code("/standby-leader").await, 503);
+    assert_eq!(leader.code("/replica").await, 200, "it leads no more");
+}
+
 #[tokio::test]
 async fn a_standby_is_sync_quorum_or_async_by_the_setting() {
     let world = World::three().await;
@@ -330,5 +371,5 @@ async fn postgres_is_named_as_patroni_names_it() {
         server.publish(|served| change(served.me.as_mut().unwrap()));
         assert_eq!(status().await, expected);
     }
-    assert_eq!(NodeState::ALL.len(), 12);
+    assert_eq!(NodeState::ALL.len(), 13);
 }

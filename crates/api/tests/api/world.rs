@@ -239,9 +239,8 @@ pub(crate) fn node_view(node: &str) -> NodeView {
             streaming: true,
             received: END,
             replayed: END,
-            end_known: false,
             open: true,
-            starved: None,
+            ..Standby::default()
         })
     };
     NodeView {

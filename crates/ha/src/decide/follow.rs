@@ -91,7 +91,7 @@ fn errand(cluster: &Cluster, me: &NodeView, leader: &NodeName) -> Option<Decisio
             Action::Stop,
             "a person asked for a restart: stopping cleanly",
         )),
-        (Errand::Reinitialize, _) => Some(match foreign::known_lineage(cluster) {
+        (Errand::Reinitialize, _) => Some(match known_lineage(cluster) {
             Some(lineage) => clone(
                 (leader.clone(), cluster.current_epoch(), lineage.clone()),
                 "a person asked for it",
@@ -102,6 +102,13 @@ fn errand(cluster: &Cluster, me: &NodeView, leader: &NodeName) -> Option<Decisio
     }
 }
 
+/// The lineage of the leader that there is, as soon as it can be followed. A standby cluster is led by a standby: what
+/// a primary has published of the same epoch is over.
+fn known_lineage(cluster: &Cluster) -> Option<&Lineage> {
+    let fits = cluster.settings.remote.is_none() || cluster.led_by_standby();
+    foreign::known_lineage(cluster).filter(|_| fits)
+}
+
 fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> Decision {
     if let Some(wait) = start_pause(cluster, me, now) {
         return wait;
@@ -110,7 +117,7 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
         DataDir::Ready(_) if me.rewound && foreign::is_unknown(cluster) => {
             foreign::recognize(cluster, leader)
         }
-        DataDir::Ready(_) if me.rewound => match cluster.published_lineage() {
+        DataDir::Ready(_) if me.rewound => match known_lineage(cluster) {
             Some(lineage) => clone(
                 (leader.clone(), cluster.current_epoch(), lineage.clone()),
                 "it was rewound, and never opened since",
@@ -123,7 +130,7 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
         DataDir::Empty | DataDir::Unfinished if foreign::is_unknown(cluster) => {
             foreign::recognize(cluster, leader)
         }
-        DataDir::Empty | DataDir::Unfinished => match cluster.published_lineage() {
+        DataDir::Empty | DataDir::Unfinished => match known_lineage(cluster) {
             Some(lineage) => Decision::act(
                 "clone",
                 Action::Clone {
@@ -173,7 +180,7 @@ fn waiting_for_promotion(leader: &NodeName) -> Decision {
 /// A standby of the archive. It has no note, so it promises nothing and is never believed; when it shall stream again
 /// its WAL is compared with the leader's.
 fn feed(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) -> Decision {
-    if standby.upstream.is_some() || standby.streaming {
+    if standby.is_fed() {
         let reason = "its tag nostream says so: no longer taking WAL of anybody";
         return Decision::act("detach", Action::Detach, reason);
     }
@@ -199,7 +206,7 @@ fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) 
     if me.nostream {
         return feed(cluster, me, leader, standby);
     }
-    let lineage = foreign::known_lineage(cluster);
+    let lineage = known_lineage(cluster);
     if lineage.is_none() && !foreign::is_unknown(cluster) {
         return waiting_for_promotion(leader);
     }
@@ -210,7 +217,7 @@ fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) 
     {
         return stream(cluster, me, leader, standby, lineage);
     }
-    if standby.upstream.is_some() || standby.streaming {
+    if standby.is_fed() {
         let old = standby
             .upstream
             .as_ref()
@@ -242,11 +249,15 @@ fn join(cluster: &Cluster, me: &NodeView, leader: &NodeName, standby: &Standby) 
         return foreign::recognize(cluster, leader);
     };
     let order = (leader.clone(), epoch, lineage.clone());
-    // What Patroni's agents call their timelines proves nothing.
-    let Some(note) = me.lineage.as_ref().filter(|_| !cluster.foreign.leads) else {
+    // What Patroni's agents call their timelines proves nothing. And the timeline of a remote primary may have come
+    // here by a standby leader before anybody noted it.
+    let noted = me.lineage.as_ref();
+    let noted = noted.filter(|note| !cluster.foreign.leads && note.names(standby.timeline));
+    let Some(note) = noted else {
         let (leader, epoch, lineage) = order;
         let why = match me.lineage {
-            Some(_) => "its agent is Patroni's",
+            Some(_) if cluster.foreign.leads => "its agent is Patroni's",
+            Some(_) => "it is on a timeline that the note does not name",
             None => "this node has no note of whose WAL it holds",
         };
         let reason = format!("comparing the WAL here with that of {leader}: {why}");

@@ -32,6 +32,12 @@ pub(super) fn lead(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     if let Some(why) = &me.unwatched {
         return step_down_unwatched(me, lease, why);
     }
+    let remote = cluster.settings.remote.as_ref();
+    if let Some(decision) =
+        remote.and_then(|remote| super::standby::lead(cluster, me, remote, lease, now))
+    {
+        return decision;
+    }
     match &me.postgres {
         Postgres::Primary(primary) => {
             if let Some(decision) = give_up(cluster, me, primary, now) {
@@ -40,6 +46,9 @@ pub(super) fn lead(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
             preside(cluster, me, primary, lease, now)
         }
         Postgres::Standby(standby) => ascend(cluster, me, standby, lease, now),
+        Postgres::Down { leftovers: 0 } if remote.is_some() || cluster.led_by_standby() => {
+            super::standby::fallen(cluster, me, lease, now)
+        }
         Postgres::Down { leftovers: 0 } => fallen(cluster, me, lease, now),
         Postgres::Down { leftovers } => Decision::act(
             "postmaster died",
@@ -169,7 +178,7 @@ fn restart(cluster: &Cluster, me: &NodeView) -> Decision {
 }
 
 /// Whether a promise of this node stands in its own epoch.
-fn promised_in(cluster: &Cluster, me: &NodeView, epoch: Epoch) -> bool {
+pub(super) fn promised_in(cluster: &Cluster, me: &NodeView, epoch: Epoch) -> bool {
     let promise = cluster.promises.get(&me.name);
     promise.is_some_and(|promise| promise.epoch >= epoch)
 }
@@ -426,14 +435,25 @@ fn ascend(
         .is_none_or(|lineage| lineage.newest().epoch >= lease.epoch);
     // Whoever counts this node's promise counts on its silence: it is not promoted in that epoch any more.
     let promised = promised_in(cluster, me, lease.epoch);
-    let used_up = used_up || promised;
+    // So does whoever follows a standby leader.
+    let used_up = used_up || promised || cluster.led_by_standby();
+    if cluster.led_by_standby()
+        && let Some(name) = super::standby::further(cluster, me, standby)
+    {
+        let reason = format!("{name} has more of the remote's WAL: it shall be promoted");
+        return Decision::act("promote cluster", Action::Stop, reason);
+    }
     if used_up && let Err(missing) = enough_alone(cluster, me) {
         return Decision::act("others needed", Action::Stop, missing);
     }
     if used_up {
-        return super::race::race(cluster, me, "Postgres was restarted", now);
+        let why = match cluster.led_by_standby() {
+            true => "this is no standby cluster any more",
+            false => "Postgres was restarted",
+        };
+        return super::race::race(cluster, me, why, now);
     }
-    if standby.upstream.is_some() || standby.streaming {
+    if standby.is_fed() {
         return Decision::act(
             "detach",
             Action::Detach,
@@ -552,7 +572,12 @@ fn starting(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Dec
 }
 
 /// A crashed primary that does not come back gives the others their chance, even at a loss in asynchronous mode.
-fn too_long(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Option<Decision> {
+pub(super) fn too_long(
+    cluster: &Cluster,
+    me: &NodeView,
+    lease: Lease,
+    now: Instant,
+) -> Option<Decision> {
     let down = now.since(me.down_since?);
     let others = cluster.members.keys().any(|name| *name != me.name);
     let patience = cluster.settings.primary_start_timeout;
@@ -574,7 +599,7 @@ fn too_long(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instant) -> Opt
 
 /// Whether this node's own promise would do for its next claim. If not, it must let go of the leadership: as long as
 /// the others see a leader, they follow it and promise nothing.
-fn enough_alone(cluster: &Cluster, me: &NodeView) -> Result<(), String> {
+pub(super) fn enough_alone(cluster: &Cluster, me: &NodeView) -> Result<(), String> {
     accepted_alone(cluster, me)
         .map_err(|missing| format!("Postgres on {} has died; {missing}", me.name))
 }
@@ -772,7 +797,7 @@ fn hand_over(
     }
 }
 
-fn clear(rule: &'static str, outcome: String) -> Decision {
+pub(super) fn clear(rule: &'static str, outcome: String) -> Decision {
     Decision::act(
         rule,
         Action::ClearSwitchover {

@@ -10,6 +10,7 @@ mod found;
 mod lead;
 mod race;
 mod source;
+mod standby;
 
 use crate::decision::{Action, Decision};
 use crate::quorum::Setting;
@@ -366,6 +367,11 @@ fn state_of(view: &ClusterView, me: &NodeView) -> NodeState {
     match &me.postgres {
         Postgres::Primary(primary) if primary.open => primary_state(cluster, me),
         Postgres::Primary(_) => NodeState::Promoting,
+        Postgres::Standby(standby)
+            if me.lease.is_some() && (standby.remote.is_some() || leads_standbys(cluster)) =>
+        {
+            NodeState::StandbyLeader
+        }
         Postgres::Standby(_) if me.lease.is_some() => NodeState::Promoting,
         Postgres::Standby(_) if failing => NodeState::Demoted,
         Postgres::Standby(standby) if !standby.streaming => NodeState::CatchingUp,
@@ -390,6 +396,11 @@ fn state_of(view: &ClusterView, me: &NodeView) -> NodeState {
             }
         }
     }
+}
+
+/// Whether the leader of this cluster is a standby, and to stay one.
+fn leads_standbys(cluster: Option<&Cluster>) -> bool {
+    cluster.is_some_and(|cluster| cluster.settings.remote.is_some())
 }
 
 fn primary_state(cluster: Option<&Cluster>, me: &NodeView) -> NodeState {
@@ -422,6 +433,9 @@ fn assigned_of(decision: &Decision, view: &ClusterView, me: &NodeView) -> NodeSt
         Some(Action::Drain) => NodeState::Draining,
         Some(Action::Fence | Action::Release { .. }) => NodeState::Demoted,
         _ => match (&cluster.leader, decision.state) {
+            (Some(leader), _) if *leader == me.name && leads_standbys(Some(cluster)) => {
+                NodeState::StandbyLeader
+            }
             (Some(leader), state) if *leader == me.name => match state {
                 NodeState::Draining => NodeState::Demoted,
                 NodeState::Demoted | NodeState::Promoting => primary_state(Some(cluster), me),

@@ -64,7 +64,7 @@ fn park(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Decision {
 }
 
 fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: Instant) -> Decision {
-    if standby.upstream.is_some() || standby.streaming {
+    if standby.is_fed() {
         return Decision::act(
             "detach",
             Action::Detach,
@@ -337,7 +337,8 @@ fn window(
         ));
     }
     let lag = lag(cluster, mine);
-    if lag > cluster.settings.lag_bytes_max {
+    // What a standby leader lacks it gets from the remote.
+    if cluster.settings.remote.is_none() && lag > cluster.settings.lag_bytes_max {
         return Err(format!(
             "{name} is {lag} bytes behind the last known position of the leader, more than \
              maximum_lag_on_failover ({})",
@@ -433,6 +434,8 @@ fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &s
         .as_ref()
         .and_then(|record| proof(cluster, record, &promises).err());
     let record = cluster.sync.as_ref().map(|record| match unproven {
+        // A standby leader acknowledges nothing: what protects older commits stands until it follows the remote.
+        _ if cluster.settings.remote.is_some() => record.clone(),
         // The loss was accepted: what it might have kept is no longer waited for. What is here, is here alone until
         // the first setting's barrier is passed.
         Some(_) => SyncRecord::of(Setting::alone(me.name.clone())).joined(first()),
@@ -452,6 +455,7 @@ fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &s
         record,
         counted: counted.clone(),
         proven,
+        standby: cluster.settings.remote.is_some(),
         why: reason.clone(),
     };
     Decision::act("claim", Action::Claim(claim), reason)

@@ -93,6 +93,7 @@ mod tests {
             epoch: Some(Leadership {
                 epoch: Epoch(7),
                 leader: name("a"),
+                standby: false,
             }),
             leader: Some(name("a")),
             members: members.iter().map(member).collect(),

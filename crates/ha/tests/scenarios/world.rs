@@ -4,8 +4,8 @@ use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{
     Action, Claim, Cluster, ClusterView, Contact, DataDir, Decision, Epoch, Errand, Initialize,
     Instant, Leadership, Lease, Lineage, Lsn, Member, NodeName, NodeRecord, NodeState, NodeView,
-    Postgres, Primary, Published, Standby, Storage, Switchover, SyncMode, SystemId, Timeline,
-    Walsender, decide,
+    Postgres, Primary, Published, Remote, Standby, Storage, Switchover, SyncMode, SystemId,
+    Timeline, Walsender, decide,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,6 +19,8 @@ pub(crate) struct World {
     now: Instant,
     cluster: Cluster,
     nodes: BTreeMap<NodeName, Node>,
+    /// Of the primary that a standby cluster follows; 0 is the first.
+    remote: Timeline,
     log: String,
 }
 
@@ -139,6 +141,24 @@ impl World {
                 let bytes: u64 = bytes.parse().expect("a number");
                 let node = self.node_mut(name);
                 node.wal = Lsn(node.wal.0 + bytes);
+            }
+            ["standby-cluster", on] => {
+                let remote = Remote {
+                    host: Some("far".to_owned()),
+                    ..Remote::default()
+                };
+                self.cluster.settings.remote = (*on == "on").then_some(remote);
+            }
+            // The remote has failed over: what streams from it goes on to its new timeline.
+            ["remote-timeline", timeline] => {
+                self.remote = Timeline(timeline.parse().expect("a number"));
+                for node in self.nodes.values_mut() {
+                    if let Postgres::Standby(standby) = &mut node.me.postgres
+                        && standby.remote.is_some()
+                    {
+                        standby.timeline = self.remote;
+                    }
+                }
             }
             ["show"] => self.show(),
             _ => panic!("unknown command {line:?}"),
@@ -373,6 +393,7 @@ impl World {
             Action::Detach => {
                 if let Postgres::Standby(standby) = &mut self.me(name).postgres {
                     standby.upstream = None;
+                    standby.remote = None;
                     standby.streaming = false;
                     standby.end_known = true;
                 }
@@ -384,9 +405,17 @@ impl World {
             Action::Withdraw { .. } => {
                 self.cluster.promises.remove(name);
             }
-            Action::Claim(Claim { epoch, record, .. }) => {
+            Action::Claim(Claim {
+                epoch,
+                record,
+                standby,
+                ..
+            }) => {
                 self.cluster.sync = record;
                 self.lead(name, epoch);
+                if let Some(leadership) = &mut self.cluster.epoch {
+                    leadership.standby = standby;
+                }
             }
             Action::Promote { epoch, .. } => self.promote(name, epoch),
             Action::Publish { epoch, lineage } => {
@@ -396,6 +425,7 @@ impl World {
                     lineage,
                 });
             }
+            Action::FollowRemote { epoch, remote } => self.follow_remote(name, epoch, remote),
             Action::Record { record, .. } => self.cluster.sync = record,
             Action::Apply { epoch, record } => {
                 let alone = || SyncRecord::of(Setting::alone(name.clone()));
@@ -459,6 +489,7 @@ impl World {
         self.cluster.epoch = Some(Leadership {
             epoch,
             leader: name.clone(),
+            standby: false,
         });
         let node = self.nodes.get_mut(name).expect("a known node");
         if !std::mem::take(&mut node.forgets) {
@@ -472,9 +503,10 @@ impl World {
 
     fn bootstrap(&mut self, name: &NodeName) {
         let epoch = self.cluster.current_epoch();
+        let follows = self.cluster.settings.remote.is_some();
         let lineage = Lineage::founded(Timeline(1), epoch);
         self.cluster.initialize = Initialize::Done(SYSTEM);
-        self.cluster.sync = Some(SyncRecord::of(Setting::alone(name.clone())));
+        self.cluster.sync = (!follows).then(|| SyncRecord::of(Setting::alone(name.clone())));
         self.cluster.lineage = Some(Published {
             epoch,
             leader: Some(name.clone()),
@@ -483,11 +515,51 @@ impl World {
         let me = self.me(name);
         me.data = DataDir::Ready(SYSTEM);
         me.lineage = Some(lineage);
-        me.postgres = Postgres::Primary(Primary {
-            timeline: Timeline(1),
-            ..Primary::default()
-        });
+        if !follows {
+            me.postgres = Postgres::Primary(Primary {
+                timeline: Timeline(1),
+                ..Primary::default()
+            });
+        }
         self.nodes.get_mut(name).expect("a known node").wal = Lsn(100);
+    }
+
+    /// The remote has every record that is here, and more; each of its timelines begins where this node stands.
+    fn follow_remote(&mut self, name: &NodeName, epoch: Epoch, remote: Remote) {
+        let timeline = self.remote.max(Timeline(1));
+        let node = &self.nodes[name];
+        let (note, end) = (node.me.lineage.clone(), node.wal);
+        let lineage = match note {
+            Some(note) if note.newest().timeline == timeline => note,
+            note => {
+                let before = Timeline(timeline.0 - 1);
+                let note = note.as_ref().map(|note| (note, end));
+                let next = epoch.next();
+                let lineage = Lineage::observed(note, timeline, &[(before, end)], next);
+                self.lead(name, next);
+                if let Some(leadership) = &mut self.cluster.epoch {
+                    leadership.standby = true;
+                }
+                self.cluster.lineage = Some(Published {
+                    epoch: next,
+                    leader: Some(name.clone()),
+                    lineage: lineage.clone(),
+                });
+                lineage
+            }
+        };
+        let me = self.me(name);
+        me.data = DataDir::Ready(SYSTEM);
+        me.lineage = Some(lineage);
+        let open = matches!(&me.postgres, Postgres::Standby(standby) if standby.open);
+        me.postgres = Postgres::Standby(Standby {
+            remote: Some(remote),
+            timeline,
+            streaming: true,
+            open,
+            ..Standby::default()
+        });
+        self.nodes.get_mut(name).expect("a known node").wal = Lsn(end.0 + 50);
     }
 
     fn promote(&mut self, name: &NodeName, epoch: Epoch) {
@@ -529,9 +601,7 @@ impl World {
             streaming: true,
             received: end,
             replayed: end,
-            end_known: false,
-            open: false,
-            starved: None,
+            ..Standby::default()
         });
     }
 }

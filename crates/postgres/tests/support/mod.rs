@@ -183,6 +183,8 @@ impl Node {
             host: "127.0.0.1".to_owned(),
             port: self.options.port,
             slot: None,
+            remote: None,
+            timeline: None,
         }
     }
 

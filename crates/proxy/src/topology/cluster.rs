@@ -193,6 +193,7 @@ mod tests {
             epoch: Some(Leadership {
                 epoch: Epoch(epoch),
                 leader: leader.clone(),
+                standby: false,
             }),
             leader: Some(leader),
             sync: ha::quorum::SyncRecord::from_settings(alone).filter(|_| protected),

@@ -204,7 +204,11 @@ impl World {
                 self.nodes[id].lease = None;
             }
             Action::ClearSwitchover { .. } => self.store.cluster.switchover = None,
-            Action::Found | Action::Bootstrap | Action::Adopt | Action::Leave => {}
+            Action::Found
+            | Action::Bootstrap
+            | Action::Adopt
+            | Action::Leave
+            | Action::FollowRemote { .. } => {}
         }
     }
 

@@ -74,7 +74,11 @@ impl Store {
     pub(super) fn put_epoch(&mut self, epoch: Epoch, leader: &NodeName, recorded: bool) {
         let leader = leader.clone();
         self.at.epoch = self.next();
-        self.cluster.epoch = Some(Leadership { epoch, leader });
+        self.cluster.epoch = Some(Leadership {
+            epoch,
+            leader,
+            standby: false,
+        });
         self.recorded = recorded;
     }
 

@@ -15,6 +15,7 @@ mod postgres_tls;
 mod query;
 mod reach;
 mod show;
+mod standby;
 mod typed;
 mod whole;
 mod yaml;
@@ -67,15 +68,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         show::own_version();
         return Ok(ExitCode::Ok);
     }
-    if let Verb::DemoteCluster(_) | Verb::PromoteCluster(_) = &arguments.verb {
-        return Err(no_standby_clusters().into());
-    }
     let reach = Reach::find(&arguments, &homes)?;
     one_group(&arguments.verb)?;
     let code = match arguments.verb {
-        Verb::DemoteCluster(_) | Verb::PromoteCluster(_) => {
-            return Err(no_standby_clusters().into());
-        }
+        Verb::DemoteCluster(it) => standby::demote(&reach, &it).await?,
         Verb::Dsn(it) => show::dsn(&reach, &it).await?,
         Verb::EditConfig(it) => edit::edit(&reach, &it).await?,
         Verb::Failover(it) => change::failover(&reach, &it).await?,
@@ -83,6 +79,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Verb::History(it) => show::history(&reach, &it).await?,
         Verb::List(it) => show::list(&reach, &it).await?,
         Verb::Pause(it) => whole::pause(&reach, &it, true).await?,
+        Verb::PromoteCluster(it) => standby::promote(&reach, &it).await?,
         Verb::Query(it) => query::query(&reach, &it).await?,
         Verb::Reinit(it) => act::reinit(&reach, &it).await?,
         Verb::Reload(it) => act::reload(&reach, &it).await?,
@@ -97,14 +94,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-fn no_standby_clusters() -> Failure {
-    Failure::refused("standby clusters are not supported: there is nothing to demote a cluster to")
-        .hint("patronictl switchover moves the leadership within the cluster")
-}
-
 fn one_group(verb: &Verb) -> Result<(), Failure> {
     let group: &Group = match verb {
-        Verb::DemoteCluster(_) | Verb::PromoteCluster(_) => return Ok(()),
+        Verb::DemoteCluster(it) => &it.cluster.group,
+        Verb::PromoteCluster(it) => &it.cluster.group,
         Verb::Dsn(it) => &it.cluster.group,
         Verb::EditConfig(it) => &it.cluster.group,
         Verb::Failover(it) => &it.cluster.group,

@@ -35,9 +35,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Not supported: there are no standby clusters
-    #[command(hide = true)]
-    DemoteCluster(Anything),
+    /// Demote cluster to a standby cluster
+    DemoteCluster(DemoteCluster),
     /// Generate a dsn for the provided member, defaults to a dsn of the leader
     Dsn(Dsn),
     /// Edit cluster configuration
@@ -52,9 +51,8 @@ pub(super) enum Verb {
     List(List),
     /// Disable auto failover
     Pause(Pause),
-    /// Not supported: there are no standby clusters
-    #[command(hide = true)]
-    PromoteCluster(Anything),
+    /// Promote cluster, make it run standalone
+    PromoteCluster(PromoteCluster),
     /// Query a PostgreSQL member
     Query(Query),
     /// Reinitialize cluster member
@@ -75,13 +73,6 @@ pub(super) enum Verb {
     Topology(Topology),
     /// Output version of patronictl command or of running members
     Version(Version),
-}
-
-/// Whatever the original would take.
-#[derive(Debug, Args)]
-pub(super) struct Anything {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    rest: Vec<String>,
 }
 
 /// Which members, by what they are.
@@ -262,6 +253,34 @@ pub(super) struct Topology {
     pub(super) group: Group,
     #[command(flatten)]
     pub(super) watch: Watch,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoteCluster {
+    #[command(flatten)]
+    pub(super) cluster: OneCluster,
+    #[command(flatten)]
+    pub(super) force: Force,
+    /// Address of the remote node
+    #[arg(long)]
+    pub(super) host: Option<String>,
+    /// Port of the remote node
+    #[arg(long)]
+    pub(super) port: Option<u16>,
+    /// Command to restore WAL records from the remote primary
+    #[arg(long)]
+    pub(super) restore_command: Option<String>,
+    /// Name of the slot on the remote node to use for replication
+    #[arg(long)]
+    pub(super) primary_slot_name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PromoteCluster {
+    #[command(flatten)]
+    pub(super) cluster: OneCluster,
+    #[command(flatten)]
+    pub(super) force: Force,
 }
 
 #[derive(Debug, Args)]

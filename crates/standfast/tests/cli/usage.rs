@@ -2,8 +2,6 @@
 
 use crate::home::{Home, free_port};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 
 #[test]
 fn help_is_data_and_a_bad_command_line_is_not() {
@@ -196,34 +194,4 @@ fn what_is_not_ours_is_refused_and_left_alone() {
     assert!(said.err.contains("is taken by another program"), "{said:?}");
     assert!(!home.config_file("m").exists());
     drop(taken);
-}
-
-/// Patroni: patronictl | `demote-cluster`, `promote-cluster` | not there: there are no standby clusters
-#[test]
-fn a_standby_cluster_is_refused_by_its_name() {
-    for words in [
-        &[
-            "demote-cluster",
-            "demo",
-            "--host",
-            "a",
-            "--port",
-            "1",
-            "--force",
-        ][..],
-        &["promote-cluster", "demo", "--force"],
-        &["demote-cluster"],
-    ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_standfast"))
-            .arg0("patronictl")
-            .args(words)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(5), "{words:?}: {said}");
-        assert!(
-            said.contains("standby clusters are not supported"),
-            "{said}"
-        );
-    }
 }

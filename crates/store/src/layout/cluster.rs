@@ -120,6 +120,7 @@ fn strictly(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
     let epoch = epoch.map(|record| Leadership {
         epoch: record.epoch,
         leader: record.leader,
+        standby: record.standby,
     });
     let sync = sync
         .map(|value| sync_record(keys, value))

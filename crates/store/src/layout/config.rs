@@ -84,6 +84,7 @@ fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadS
         "primary_start_timeout" => settings.primary_start_timeout = seconds(key, value)?,
         "hang_timeout" => settings.hang_timeout = seconds(key, value)?,
         "pause" => settings.paused = boolean(key, value)?,
+        "standby_cluster" => settings.remote = super::remote::read(value)?,
         "failsafe_mode" => settings.failsafe = boolean(key, value)?,
         // Read by `ConfigRecord::postgres`, for every node's Postgres.
         "postgresql" => {}

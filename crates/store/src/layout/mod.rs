@@ -10,6 +10,7 @@ mod foreign;
 mod history;
 mod postgres;
 mod records;
+mod remote;
 mod slots;
 
 pub use cluster::{Reader, Reading, Unreadable, read_cluster};

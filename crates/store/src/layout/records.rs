@@ -16,6 +16,9 @@ pub struct EpochRecord {
     /// Ours have recorded it on behalf of a leader of Patroni's, which knows no epochs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub patroni: bool,
+    /// It leads a standby cluster.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standby: bool,
 }
 
 impl EpochRecord {
@@ -25,6 +28,7 @@ impl EpochRecord {
             epoch,
             leader,
             patroni: false,
+            standby: false,
         }
     }
 }

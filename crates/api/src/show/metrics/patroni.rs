@@ -45,12 +45,12 @@ pub(super) fn write(page: &mut Page, office: &Office<'_>) {
     page.flag(
         "patroni_standby_leader",
         "1 if this node leads a standby cluster.",
-        false,
+        office.leads_standbys(),
     );
     page.flag(
         "patroni_replica",
         "1 if this node is a replica.",
-        standby.is_some(),
+        standby.is_some() && !office.leads_standbys(),
     );
     page.flag(
         "patroni_sync_standby",
@@ -163,6 +163,7 @@ pub(super) fn role(page: &mut Page, office: &Office<'_>) {
         standby,
     ) {
         (true, _) => "primary",
+        (false, Some(_)) if office.leads_standbys() => "standby_leader",
         (false, Some(SyncRole::Sync)) => "sync_standby",
         (false, Some(SyncRole::Quorum)) => "quorum_standby",
         (false, Some(SyncRole::Async | SyncRole::Unknown)) => "replica",
@@ -175,6 +176,7 @@ pub(super) fn role(page: &mut Page, office: &Office<'_>) {
     );
     for role in [
         "primary",
+        "standby_leader",
         "sync_standby",
         "quorum_standby",
         "replica",

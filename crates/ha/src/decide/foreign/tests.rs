@@ -37,6 +37,7 @@ fn cluster() -> Cluster {
         epoch: Some(Leadership {
             epoch: Epoch(5),
             leader: name("p"),
+            standby: false,
         }),
         lineage: Some(Published {
             epoch: Epoch(5),
