@@ -8,6 +8,7 @@ use crate::tls::{ClientTls, ServerTls};
 use crate::topology::Sighting;
 use crate::users::Users;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
@@ -23,6 +24,8 @@ pub struct Options {
     pub listen_read: Vec<SocketAddr>,
     /// The same on this machine.
     pub unix_sockets: Vec<UnixSocket>,
+    /// Where a proxy that is started in this one's place finds it, and this one the one before.
+    pub takeover: Option<PathBuf>,
     pub source: Source,
     pub pool_mode: PoolMode,
     pub users: Users,
@@ -62,6 +65,7 @@ impl Options {
             listen: Vec::new(),
             listen_read: Vec::new(),
             unix_sockets: Vec::new(),
+            takeover: None,
             source,
             pool_mode: PoolMode::default(),
             users,

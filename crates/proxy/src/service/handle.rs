@@ -46,6 +46,13 @@ impl Handle {
         self.shared.cancels.wake_everybody();
     }
 
+    /// Until it has been told to stop, or another proxy has taken over.
+    pub async fn ending(&self) {
+        let mut told = self.told.subscribe();
+        // It can't fail: we could tell it ourselves.
+        let _ = told.wait_for(|ending| *ending != Ending::No).await;
+    }
+
     /// Ends everything at once.
     pub fn stop(&self) {
         self.told.send_replace(Ending::Now);

@@ -5,6 +5,7 @@
 
 mod handle;
 mod listen;
+mod takeover;
 
 pub use handle::Handle;
 pub use listen::{Place, UnixSocket};
@@ -22,7 +23,9 @@ use crate::topology;
 use listen::Listener;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,6 +39,7 @@ const BREATH: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Proxy {
     listeners: Vec<Listener>,
+    offer: Option<takeover::Offer>,
     shared: Arc<Shared>,
     ending: watch::Receiver<Ending>,
     handle: Handle,
@@ -59,6 +63,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error("can't take over at {}", path.display())]
+    TakeOver {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("no random numbers are to be had")]
     NoRandom,
 }
@@ -75,7 +85,19 @@ impl Proxy {
     /// # Errors
     /// An address can't be listened on.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let listeners = listen::open(&options)?;
+        let path = options.takeover.clone();
+        let failed = |source| StartError::TakeOver {
+            path: path.clone().unwrap_or_default(),
+            source,
+        };
+        let asked = match &path {
+            Some(path) => takeover::ask(path).await.map_err(failed)?,
+            None => None,
+        };
+        let (mut before, found) =
+            asked.map_or((None, Vec::new()), |(stream, found)| (Some(stream), found));
+        let handed_over = Arc::new(AtomicBool::new(false));
+        let listeners = listen::open(&options, found, &handed_over)?;
         let gate = Gate::new();
         let limits = Arc::new(Swap::new(options.limits));
         let pools = Pools::new(options.server_tls.clone(), Arc::clone(&limits));
@@ -95,9 +117,28 @@ impl Proxy {
             registry: Arc::default(),
             on_lossy_failover: Swap::new(options.on_lossy_failover),
             closing: Closing::default(),
+            predecessor: tokio::sync::Mutex::default(),
         });
         let (told, ending) = watch::channel(Ending::No);
+        // Last of all: whatever fails before leaves the one before in its place.
+        let offer = match &path {
+            None => None,
+            Some(path) => {
+                let sockets = listeners.iter().map(Listener::share);
+                Some(takeover::Offer {
+                    meeting: takeover::meet(path).map_err(failed)?,
+                    sockets: sockets.collect::<io::Result<_>>().map_err(failed)?,
+                    handed_over,
+                })
+            }
+        };
+        if let Some(before) = &mut before {
+            takeover::ready(before).await.map_err(failed)?;
+            tracing::info!("taken over from the proxy that was here before");
+        }
+        *shared.predecessor.lock().await = before;
         Ok(Self {
+            offer,
             listeners,
             handle: Handle::new(Arc::clone(&shared), told),
             shared,
@@ -124,6 +165,12 @@ impl Proxy {
         for listener in std::mem::take(&mut self.listeners) {
             let ending = self.ending.clone();
             tasks.spawn(accept(listener, Arc::clone(&self.shared), ending));
+        }
+        // Ends with this.
+        let mut beside = JoinSet::new();
+        if let Some(offer) = self.offer.take() {
+            let (handle, shared) = (self.handle.clone(), Arc::clone(&self.shared));
+            beside.spawn(offer.run(handle, shared, self.ending.clone()));
         }
         let mut sweep = tokio::time::interval(SWEEP);
         let mut warming = JoinSet::new();

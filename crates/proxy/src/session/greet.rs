@@ -19,9 +19,11 @@ use crate::swap::Swap;
 use crate::tls::ClientTls;
 use crate::topology::{At, Kind, Readers, Seen, choose};
 use std::sync::Arc;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
 use wire::backend::{Authentication, CancelKey, Message, Report, TransactionStatus};
 use wire::frontend::Framer;
-use wire::startup::{Agreed, First, Opening, Replication, StartupMessage};
+use wire::startup::{Agreed, CancelRequest, First, Opening, Packet, Replication, StartupMessage};
 use wire::{Hidden, Stage};
 
 /// What all sessions of a proxy share.
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) on_lossy_failover: Swap<OnLossyFailover>,
     pub(crate) closing: Closing,
+    /// The proxy in whose place this one is: sessions that it still has are cancelled by it.
+    pub(crate) predecessor: tokio::sync::Mutex<Option<UnixStream>>,
 }
 
 impl Shared {
@@ -62,6 +66,30 @@ impl Shared {
                 Route::Read => Kind::PrimaryToRead,
             },
         })
+    }
+
+    /// Cancels what the key is for, if it is anybody's.
+    pub(crate) async fn cancel(&self, request: &CancelRequest<'_>) {
+        let Hidden(secret) = request.0.secret;
+        if let Some(slot) = self.cancels.find(request.0.process_id, secret) {
+            let limit = self.limits.load().connect_time;
+            crate::cancel::pass_on(&slot, limit).await;
+            return;
+        }
+        let mut predecessor = self.predecessor.lock().await;
+        let Some(stream) = &mut *predecessor else {
+            return;
+        };
+        let mut packet = Vec::new();
+        if Packet::Cancel(*request).encode(&mut packet).is_err() {
+            return;
+        }
+        let limit = std::time::Duration::from_secs(1);
+        let passed = tokio::time::timeout(limit, stream.write_all(&packet)).await;
+        if !matches!(passed, Ok(Ok(()))) {
+            // It has ended, and its sessions with it.
+            *predecessor = None;
+        }
     }
 
     /// Until what [`Shared::place`] says may be something else.
@@ -263,11 +291,7 @@ async fn open(
                 stream.write_all(b"N").await.map_err(|_| Refused::Silent)?;
             }
             Ok(First::Cancel(request)) => {
-                let Hidden(secret) = request.0.secret;
-                let slot = shared.cancels.find(request.0.process_id, secret);
-                if let Some(slot) = slot {
-                    crate::cancel::pass_on(&slot, shared.limits.load().connect_time).await;
-                }
+                shared.cancel(&request).await;
                 // Whether there was such a key is not said.
                 return Err(Refused::Silent);
             }

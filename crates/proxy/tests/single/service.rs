@@ -3,6 +3,8 @@
 use crate::server::{PASSWORD, code, one, story};
 use anyhow::ensure;
 use proxy::{AuthMethod, AuthQuery, Limits, PoolMode, UnixSocket, Users};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio_postgres::NoTls;
 
@@ -149,6 +151,75 @@ fn users_that_no_file_lists_are_looked_for_at_the_server() {
         ensure!(connect("app", "other", "app").await == "FATAL 28P01");
         server.down("immediate")?;
         ensure!(connect("app", "other", "app").await == "FATAL 57P03");
+        Ok(())
+    });
+}
+
+#[test]
+fn another_proxy_takes_over_without_a_moment_in_which_nobody_listens() {
+    story(async |server| {
+        let path = server.directory().join("takeover");
+        let socket = server.directory().join(".s.PGSQL.6432");
+        let with = |options: &mut proxy::Options| {
+            options.takeover = Some(path.clone());
+            let path = socket.clone();
+            options.unix_sockets = vec![UnixSocket { path, mode: 0o777 }];
+        };
+        let mut old = server.proxy_with(with).await?;
+        let (idle, busy) = (old.client("app").await?, old.client("app").await?);
+        busy.batch_execute("begin").await?;
+        let cancel = busy.cancel_token();
+        // Somebody comes in all the time.
+        let config = old.config("app");
+        let stop = Arc::new(AtomicBool::new(false));
+        let coming = tokio::spawn({
+            let stop = Arc::clone(&stop);
+            async move {
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let (client, connection) = config.connect(NoTls).await?;
+                    drop((client, connection));
+                    count += 1;
+                }
+                anyhow::Ok(count)
+            }
+        });
+        // One that can't listen takes nothing over.
+        let broken = server.proxy_with(|options| {
+            with(options);
+            options.listen = vec![old.address, ([192, 0, 2, 1], 1).into()];
+        });
+        ensure!(broken.await.is_err());
+        ensure!(one(&idle, "select 7").await? == "7");
+        let new = server.proxy_with(|options| {
+            with(options);
+            options.listen = vec![old.address];
+        });
+        let new = new.await?;
+        lab::eventually("the idle one is ended", SOON, async || {
+            ensure!(idle.is_closed());
+            Ok(())
+        })
+        .await?;
+        // The old one's transaction goes on, and its key works with the new one.
+        ensure!(!old.task.is_finished());
+        let (slept, sent) = tokio::join!(busy.batch_execute("select pg_sleep(30)"), async {
+            let sleeps = "select count(*) > 0 from pg_stat_activity where query ~ '^select pg_sl'";
+            lab::eventually("it sleeps", SOON, async || {
+                ensure!(server.psql(sleeps)? == "t");
+                Ok(())
+            })
+            .await?;
+            anyhow::Ok(cancel.cancel_query(NoTls).await?)
+        });
+        sent?;
+        ensure!(code(slept) == "ERROR 57014");
+        busy.batch_execute("rollback").await?;
+        tokio::time::timeout(SOON, &mut old.task).await??;
+        stop.store(true, Ordering::Relaxed);
+        ensure!(coming.await?? > 3);
+        ensure!(socket.exists() && path.exists());
+        ensure!(one(&new.client("app").await?, "select 7").await? == "7");
         Ok(())
     });
 }

@@ -70,7 +70,14 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     guard_section.finish(&[]);
     let watchdog = watchdog(root);
     let proxy = match root.is_present("proxy") {
-        true => proxy_section(&root.section("proxy")).map(Some),
+        true => {
+            let section = root.section("proxy");
+            if section.is_given("takeover_socket") {
+                let what = "is for a proxy of its own process; this one ends with the node";
+                section.refuse("takeover_socket", what);
+            }
+            proxy_section(&section).map(Some)
+        }
         false => Some(None),
     };
     root.finish(&["citus", "kubernetes"]);

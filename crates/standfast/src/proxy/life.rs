@@ -29,6 +29,7 @@ pub(crate) async fn serve(
     loop {
         tokio::select! {
             () = &mut running => return Ok(()),
+            () = handle.ending() => break,
             asked = signals.next() => match asked {
                 Asked::Reload => {
                     if let Some(new) = reload(&handle, &section, &source, &again).await {
@@ -41,7 +42,7 @@ pub(crate) async fn serve(
         }
     }
     let clients = handle.clients();
-    tracing::info!(clients, "told to stop: what is under way may end");
+    tracing::info!(clients, "stopping: what is under way may end");
     handle.drain();
     tokio::select! {
         () = &mut running => {}

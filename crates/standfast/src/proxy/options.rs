@@ -31,6 +31,7 @@ pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Op
             None => Vec::new(),
         },
         unix_sockets: section.unix_socket.iter().cloned().collect(),
+        takeover: section.takeover.clone(),
         pool_mode: section.pool_mode,
         auth: section.auth,
         hba,

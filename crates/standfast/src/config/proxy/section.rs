@@ -19,6 +19,7 @@ pub(crate) struct ProxySection {
     pub(crate) listen: Endpoint,
     pub(crate) listen_read: Option<Endpoint>,
     pub(crate) unix_socket: Option<UnixSocket>,
+    pub(crate) takeover: Option<PathBuf>,
     pub(crate) pool_mode: PoolMode,
     pub(crate) users_file: PathBuf,
     pub(crate) auth: AuthMethod,
@@ -55,6 +56,10 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
         false => Some(None),
     };
     let unix_socket = unix_socket(section, listen.as_ref());
+    let takeover = match section.is_given("takeover_socket") {
+        true => absolute_path(section, "takeover_socket").map(Some),
+        false => Some(None),
+    };
     let users_file = absolute_path(section, "users_file");
     if !section.is_given("users_file") {
         let what = "the file of those who may connect, a line each: \"user\" \"password\"";
@@ -113,6 +118,7 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
         listen: listen?,
         listen_read: listen_read?,
         unix_socket: unix_socket?,
+        takeover: takeover?,
         pool_mode: pool_mode?,
         users_file: users_file?,
         auth: auth?,
