@@ -435,6 +435,20 @@ pub(crate) fn passfile_text(upstream: &Upstream, login: &crate::secret::Login) -
     )
 }
 
+/// All our logins, wherever to.
+pub(crate) fn users_passfile(options: &Options) -> String {
+    let logins = [&options.superuser, &options.replication, &options.rewind];
+    let mut text = String::new();
+    for login in logins {
+        let password = login.password.expose();
+        if !password.is_empty() {
+            let (user, password) = (passfile_field(&login.user), passfile_field(password));
+            let _ = writeln!(text, "*:*:*:{user}:{password}");
+        }
+    }
+    text
+}
+
 impl Settings {
     pub(crate) fn load(path: &Path) -> Result<Self, PostgresError> {
         let Some(text) = files::read_text(path)? else {

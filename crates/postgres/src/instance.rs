@@ -291,7 +291,14 @@ impl Instance {
         let config = config::config_text(&options, settings, &fixed, self.inner.binaries.major);
         files::write_if_changed(&paths.hba, hba.as_bytes())?;
         files::write_if_changed(&paths.ident, ident.as_bytes())?;
-        files::write_if_changed(&paths.config, config.as_bytes()).map(drop)
+        files::write_if_changed(&paths.config, config.as_bytes())?;
+        if let Some(path) = &options.pgpass
+            && let Err(error) =
+                files::write_if_changed(path, config::users_passfile(&options).as_bytes())
+        {
+            tracing::warn!(path = %path.display(), %error, "the pass file for programs was not written");
+        }
+        Ok(())
     }
 
     /// Takes back what somebody set of ours by ALTER SYSTEM, on a running instance.

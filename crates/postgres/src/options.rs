@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Everything that the instance needs to know and can't find out.
 #[derive(Clone, Debug)]
@@ -39,6 +40,10 @@ pub struct Options {
     pub conninfo: Libpq,
     /// Those of pg_rewind.
     pub rewind_conninfo: Libpq,
+    /// A pass file of all our logins, for the user's own programs; ours have others.
+    pub pgpass: Option<PathBuf>,
+    /// How long Postgres may take to stop cleanly, and to write the checkpoint before.
+    pub stops_within: Duration,
     /// The user's own main configuration file, when it is not in the data directory.
     pub base_config: Option<PathBuf>,
     /// The user's own `pg_hba.conf`, when it is not in the data directory.
@@ -131,6 +136,8 @@ impl Options {
             database: "postgres".to_owned(),
             conninfo: Libpq::default(),
             rewind_conninfo: Libpq::default(),
+            pgpass: None,
+            stops_within: Duration::from_secs(60),
             base_config: None,
             base_hba: None,
             guard_exe,

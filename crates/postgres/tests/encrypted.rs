@@ -69,6 +69,7 @@ fn encrypted(name: &str, authority: &Issuer<'_, KeyPair>, ca: &str) -> Node {
         ("sslpassword", "hush 1".to_owned()),
     ];
     let told = told.map(|(key, value)| (key.to_owned(), value));
+    options.pgpass = Some(at.join("pgpass"));
     options.conninfo.0 = told.clone().into();
     options.rewind_conninfo.0 = told.into();
     Node::with_options(options, dir)
@@ -76,6 +77,8 @@ fn encrypted(name: &str, authority: &Issuer<'_, KeyPair>, ca: &str) -> Node {
 
 /// Patroni: Configuration | `authentication`: `sslmode`, `sslcert`, `sslkey`, `sslrootcert`, `sslpassword` and the like | work
 ///   for streams, base backups and rewinds; what the agent itself asks of another node goes by the rewind role, without TLS
+/// Patroni: Configuration | `pgpass` | works for the user's own programs: all our logins stand in it; ours have pass
+///   files of their own
 #[test]
 fn streams_and_copies_are_encrypted_as_they_are_told_to_be() {
     run(
@@ -90,6 +93,14 @@ fn streams_and_copies_are_encrypted_as_they_are_told_to_be() {
             let standby = encrypted("b", &authority, &ca);
             assert!(!format!("{:?}", standby.options).contains("hush"));
             standby.clone_of(&primary).await;
+            let path = standby.options.pgpass.clone().unwrap();
+            let written = fs::read_to_string(&path).unwrap();
+            assert!(written.starts_with("*:*:*:postgres:"), "{written}");
+            assert!(written.contains("\n*:*:*:rewind user:"), "{written}");
+            assert_eq!(
+                fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
             standby.start_following(&primary).await;
             let sql = "SELECT ssl || ' ' || (client_dn IS NOT NULL) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid)";
             wait("an encrypted stream", async || {

@@ -20,7 +20,7 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
     (
         "Configuration",
         "`parameters_primary` and the like",
-        "not there",
+        "not there: in no release of Patroni either",
     ),
     ("Configuration", "`citus`, `kubernetes`", "not there"),
     (

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the note is gone before the directory is touched, and comes back when the directory is whole.
 
-use super::{Basis, QUICK, Report, STOP, Shell, ShellError};
+use super::{Basis, QUICK, Report, Shell, ShellError};
 use ha::{Epoch, Lineage, NodeName, Relation, Timeline};
 use postgres::{Control, CopyMethod, Copying, DataDir, PostgresError, Replace, Stop, Upstream};
 
@@ -16,7 +16,7 @@ impl Shell {
     ) -> Result<Report, ShellError> {
         self.take_stance(leader, epoch, basis).await?;
         let upstream = self.upstream(leader, epoch, basis)?;
-        self.instance.stop(Stop::Fast, STOP).await?;
+        self.instance.stop(Stop::Fast, self.stops_within()).await?;
         let old = self.note.forget()?;
         self.rewound.begin()?;
         let rewound = match self.instance.rewind_from(&upstream).await {
@@ -81,7 +81,7 @@ impl Shell {
             ));
         };
         self.instance.upstream_slot(&upstream, QUICK).await?;
-        self.instance.stop(Stop::Fast, STOP).await?;
+        self.instance.stop(Stop::Fast, self.stops_within()).await?;
         self.note.forget()?;
         let replace = Replace::Cluster(system);
         for way in &self.instance.options().copies {

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** the cluster counts as initialized only when its first lineage is in the store.
 
-use super::{Basis, QUICK, STOP, Shell, ShellError};
+use super::{Basis, QUICK, Shell, ShellError};
 use ha::{Epoch, Lineage};
 use postgres::{DataDir, Stop};
 
@@ -72,7 +72,7 @@ impl Shell {
             return Err(error.into());
         }
         self.run_post_bootstrap().await;
-        self.instance.keep_restored(STOP).await?;
+        self.instance.keep_restored(self.stops_within()).await?;
         self.adopt(basis).await?;
         tracing::info!(epoch = epoch.0, "the cluster begins with what was restored");
         Ok(())
@@ -82,7 +82,7 @@ impl Shell {
     /// back by the same way as after any restart: parked, claimed, promoted.
     pub(super) async fn adopt(&self, basis: &Basis) -> Result<(), ShellError> {
         let epoch = self.epoch_in_office()?;
-        self.instance.stop(Stop::Fast, STOP).await?;
+        self.instance.stop(Stop::Fast, self.stops_within()).await?;
         let DataDir::Ready(control) = self.data_dir().await? else {
             return Err(ShellError::NotNow(
                 "the data directory is not usable".to_owned(),

@@ -35,7 +35,6 @@ use store::{Outcome, Revision, Snapshot, Store, StoreError, Txn, View};
 /// Limits of single actions. Past them the action has failed and is decided again.
 const QUICK: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(10);
-const STOP: Duration = Duration::from_secs(60);
 const VIEW: Duration = Duration::from_secs(2);
 
 /// Why an action did not succeed. It is decided again on what is then.
@@ -178,7 +177,11 @@ impl Shell {
                 self.demote().await.map(none)
             }
             Action::Drain => self.drain().await.map(none),
-            Action::Stop => Ok(self.instance.stop(Stop::Fast, STOP).await.map(none)?),
+            Action::Stop => Ok(self
+                .instance
+                .stop(Stop::Fast, self.stops_within())
+                .await
+                .map(none)?),
             Action::Fence => Ok(self.instance.stop(Stop::Immediate, QUICK).await.map(none)?),
             Action::Release { epoch, .. } => self.release(epoch, basis).await.map(none),
             Action::ClearSwitchover { .. } => self
@@ -239,8 +242,14 @@ impl Shell {
         Ok(())
     }
 
+    fn stops_within(&self) -> Duration {
+        self.instance.options().stops_within
+    }
+
     async fn drain(&self) -> Result<(), ShellError> {
-        self.instance.checkpoint(STOP).await?;
-        Ok(self.instance.stop(Stop::Fast, STOP).await?)
+        self.instance
+            .checkpoint(self.instance.options().stops_within)
+            .await?;
+        Ok(self.instance.stop(Stop::Fast, self.stops_within()).await?)
     }
 }

@@ -4,7 +4,7 @@
 //! **Invariant:** the lease is asked once more right before the order.
 
 use super::slots::{Giving, permanent, slots};
-use super::{Basis, QUICK, Report, START, STOP, Shell, ShellError};
+use super::{Basis, QUICK, Report, START, Shell, ShellError};
 use crate::clock::now;
 use crate::promotion;
 use ha::quorum::{Applied, Setting, SyncRecord};
@@ -190,7 +190,7 @@ impl Shell {
     pub(super) fn checkpoint_soon(&self) {
         let instance = self.instance.clone();
         tokio::spawn(async move {
-            if let Err(error) = instance.checkpoint(STOP).await {
+            if let Err(error) = instance.checkpoint(instance.options().stops_within).await {
                 tracing::warn!(
                     error = crate::agent::chain(&error),
                     "no checkpoint after the promotion"

@@ -5,7 +5,7 @@
 //! It does not know why the remote is followed, nor what the members do.
 
 use super::slots::{Giving, permanent, slots};
-use super::{Basis, QUICK, Report, STOP, Shell, ShellError};
+use super::{Basis, QUICK, Report, Shell, ShellError};
 use ha::{Epoch, Lineage, Lsn, NodeName, Remote, Timeline};
 use postgres::{Compared, Copying, DataDir, PostgresError, Replace, Stop, Upstream, UpstreamInfo};
 use std::collections::BTreeSet;
@@ -113,7 +113,7 @@ impl Shell {
         upstream: Upstream,
         basis: &Basis,
     ) -> Result<Report, ShellError> {
-        self.instance.stop(Stop::Fast, STOP).await?;
+        self.instance.stop(Stop::Fast, self.stops_within()).await?;
         let old = self.note.forget()?;
         self.rewound.begin()?;
         let report = match self.instance.rewind_from(&upstream).await {
@@ -160,7 +160,7 @@ impl Shell {
                 "the cluster is not initialized".to_owned(),
             ));
         };
-        self.instance.stop(Stop::Fast, STOP).await?;
+        self.instance.stop(Stop::Fast, self.stops_within()).await?;
         self.note.forget()?;
         let timeline = self
             .copy(remote, &upstream, Replace::Cluster(system))

@@ -226,6 +226,10 @@ pub(crate) struct Postgresql {
     /// How a copy of the leader is made; pg_basebackup comes last, said or not.
     pub(crate) copies: Vec<postgres::Copying>,
     /// Programs that are told what becomes of Postgres.
+    /// A pass file for the user's own programs.
+    pub(crate) pgpass: Option<PathBuf>,
+    /// How long Postgres may take to stop cleanly.
+    pub(crate) stops_within: Duration,
     pub(crate) callbacks: agent::Programs,
 }
 

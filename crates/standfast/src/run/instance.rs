@@ -29,6 +29,8 @@ pub(crate) fn open(
     options.rewind = login(&postgresql.rewind);
     options.conninfo.clone_from(&postgresql.replication.libpq);
     options.rewind_conninfo.clone_from(&postgresql.rewind.libpq);
+    options.pgpass.clone_from(&postgresql.pgpass);
+    options.stops_within = postgresql.stops_within;
     options.parameters.clone_from(&postgresql.parameters);
     options.pg_hba.clone_from(&postgresql.pg_hba);
     options.pg_ident.clone_from(&postgresql.pg_ident);

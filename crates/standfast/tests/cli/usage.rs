@@ -90,7 +90,7 @@ fn config_check_says_everything_with_lines() {
 fn a_file_of_patronis_is_imported_and_replaces_nothing() {
     let home = Home::new();
     let text = "scope: shop\nname: a\nrestapi: {listen: '127.0.0.1:8008'}\netcd: {host: 127.0.0.1}\n\
-                postgresql: {listen: '127.0.0.1:5432', data_dir: /nowhere/data, pgpass: /x, \
+                postgresql: {listen: '127.0.0.1:5432', data_dir: /nowhere/data, proxy_address: x, \
                 authentication: {superuser: {password: one}, replication: {password: two}}}\n";
     std::fs::write(home.path("patroni.yml"), text).unwrap();
     let shown = home.expect(0, "config import patroni.yml");
@@ -101,7 +101,7 @@ fn a_file_of_patronis_is_imported_and_replaces_nothing() {
     assert!(
         shown
             .out
-            .contains("# - left out: line 5: postgresql.pgpass: "),
+            .contains("# - left out: line 5: postgresql.proxy_address: "),
         "{shown:?}"
     );
     let said = home.expect(0, "config import patroni.yml --output new.yml");

@@ -7,6 +7,7 @@ use crate::config::values::{Endpoint, check_host, split_port};
 use crate::config::{Login, Password, Postgresql, postgres_rules, words};
 use postgres::Libpq;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Option<Postgresql> {
     let section = root.section("postgresql");
@@ -50,7 +51,10 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         .collect();
     rejoining(&section);
     let callbacks = callbacks(&section);
-    pgpass(&section);
+    let pgpass = absolute_path(&section, "pgpass");
+    let stops_within = section
+        .whole("pg_ctl_timeout")
+        .map(|at| Duration::from_secs(at.value.max(1)));
     let shown = data_dir.as_ref().map(|dir| dir.display().to_string());
     let told = Told {
         scope,
@@ -68,7 +72,6 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         "use_unix_socket",
         "use_unix_socket_repl",
         "recovery_conf",
-        "pg_ctl_timeout",
         "proxy_address",
         "before_stop",
         "pre_promote",
@@ -98,6 +101,8 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         basebackup,
         copies,
         callbacks,
+        pgpass,
+        stops_within: stops_within.unwrap_or(Duration::from_secs(60)),
     })
 }
 
@@ -116,17 +121,6 @@ fn callbacks(postgresql: &Section<'_>) -> agent::Programs {
     }
     section.finish(&[]);
     programs
-}
-
-/// Where passwords stand is not chosen here.
-fn pgpass(section: &Section<'_>) {
-    if let Some(pgpass) = section
-        .value("pgpass")
-        .filter(|_| section.is_given("pgpass"))
-    {
-        let what = "has no effect: Standfast writes pass files of its own, below state_dir";
-        section.inert(pgpass.line, "pgpass", what);
-    }
 }
 
 /// A program with its arguments, as a shell would part them.

@@ -333,21 +333,21 @@ fn an_imported_file_means_what_the_original_means() {
 }
 
 /// Patroni: Configuration | `basebackup` options | work
-/// Patroni: Configuration | `pgpass` | not there: pass files of our own
+/// Patroni: Configuration | `pg_ctl_timeout` | works for stops and the checkpoint before; how long a start may take is
+///   `primary_start_timeout`
 /// Patroni: Configuration | `ignore_slots` | differently: none is dropped that Standfast has not made, whatever it is called, so there is nothing to name
 #[test]
 fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
     let text = altered(
         "    synchronous_mode: quorum\n",
         "    synchronous_mode: quorum\n  method: walg\n  walg: {command: /bin/x}\n  post_bootstrap: /bin/sh -c 'a b'\n",
-    ) + "  create_replica_methods: [pgbackrest, basebackup]\n  basebackup: [max-rate: 100M]\n  pgpass: /tmp/pgpass\n"
+    ) + "  create_replica_methods: [pgbackrest, basebackup]\n  basebackup: [max-rate: 100M]\n  pgpass: /tmp/pgpass\n  pg_ctl_timeout: 90\n"
         + "tags:\n  failover_priority: 300\n  nostream: true\n  clonefrom: true\n  replicatefrom: b\n  sync_priority: 0\n";
     check_warning(
         &text,
         expect![[r#"
             line 17: postgresql.create_replica_methods: "pgbackrest" is left out: it needs a section of its own, postgresql.pgbackrest, with its `command`
-            line 19: postgresql.pgpass: has no effect: Standfast writes pass files of its own, below state_dir
-            line 21: tags.failover_priority: counts as 100, the highest that there is"#]],
+            line 22: tags.failover_priority: counts as 100, the highest that there is"#]],
     );
     let (config, _) = load(text.as_bytes()).unwrap();
     let restore = config.bootstrap.restore.unwrap();
@@ -356,6 +356,9 @@ fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
         ("walg", Recovery::None)
     );
     assert_eq!(config.bootstrap.post_bootstrap, ["/bin/sh", "-c", "a b"]);
-    assert_eq!(config.postgresql.unwrap().basebackup, ["--max-rate=100M"]);
+    let postgresql = config.postgresql.unwrap();
+    assert_eq!(postgresql.basebackup, ["--max-rate=100M"]);
+    assert_eq!(postgresql.stops_within, Duration::from_secs(90));
+    assert_eq!(postgresql.pgpass, Some("/tmp/pgpass".into()));
     assert_eq!((config.tags.priority(), config.tags.quorum()), (100, false));
 }
