@@ -76,6 +76,11 @@ fn sessions_outlive_the_primary() {
             world.say(&format!("{fault}: the first answers took {pauses:?}"));
             world.whole().await?;
         }
+        let told = front.failovers();
+        // Two proxies, two failovers, and nobody was cut off by either.
+        ensure!(told.len() == 4, "{told:?}");
+        let carried = |line: &String| line.contains("moved=") && line.contains("closed=\"none\"");
+        ensure!(told.iter().all(carried), "{told:?}");
         front.check()
     });
 }

@@ -24,6 +24,10 @@ mod pool;
 mod prepared;
 mod sql;
 
+mod console;
+mod pause;
+mod stats;
+
 mod gate;
 mod topology;
 
@@ -35,7 +39,9 @@ mod swap;
 mod tls;
 
 pub use auth::{BadRule, Hba};
-pub use options::{AuthMethod, AuthQuery, Limits, OnLossyFailover, Options, PoolMode, Source};
+pub use options::{
+    Admins, AuthMethod, AuthQuery, Limits, OnLossyFailover, Options, PoolMode, Source,
+};
 pub use service::{Handle, Place, Proxy, StartError, UnixSocket};
 pub use tls::{ClientTls, ServerTls, SslMode, TlsFiles, TlsFilesError};
 pub use topology::Sighting;

@@ -3,6 +3,7 @@
 //! It is plain data: whoever makes it has read the files and opened the store.
 
 use crate::auth::Hba;
+use crate::console::Right;
 use crate::service::UnixSocket;
 use crate::tls::{ClientTls, ServerTls};
 use crate::topology::Sighting;
@@ -37,7 +38,28 @@ pub struct Options {
     pub client_tls: ClientTls,
     pub server_tls: ServerTls,
     pub on_lossy_failover: OnLossyFailover,
+    pub admins: Admins,
     pub limits: Limits,
+}
+
+/// Who may use the console.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admins {
+    /// Users who may do everything there.
+    pub everything: Vec<String>,
+    /// Users who may look.
+    pub look: Vec<String>,
+}
+
+impl Admins {
+    pub(crate) fn right_of(&self, user: &str) -> Option<Right> {
+        let is_in = |users: &[String]| users.iter().any(|one| one == user);
+        match (is_in(&self.everything), is_in(&self.look)) {
+            (true, _) => Some(Right::Everything),
+            (false, true) => Some(Right::Look),
+            (false, false) => None,
+        }
+    }
 }
 
 /// A question to a server for what it knows of a user's password.
@@ -75,6 +97,7 @@ impl Options {
             client_tls: ClientTls::default(),
             server_tls: ServerTls::default(),
             on_lossy_failover: OnLossyFailover::default(),
+            admins: Admins::default(),
             limits: Limits::default(),
         }
     }

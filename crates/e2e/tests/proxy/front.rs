@@ -129,6 +129,15 @@ impl Front {
             .map(|text| text.trim().to_owned())
     }
 
+    /// What the proxies have said of failovers.
+    pub(crate) fn failovers(&self) -> Vec<String> {
+        // Both write into one file.
+        let log = self.services.borrow().first().map(Service::log);
+        let log = log.unwrap_or_default();
+        let told = |line: &&str| line.contains("the primary has changed");
+        log.lines().filter(told).map(str::to_owned).collect()
+    }
+
     /// Both still run, and nothing has panicked.
     pub(crate) fn check(&self) -> Result<()> {
         for service in self.services.borrow_mut().iter_mut() {

@@ -132,6 +132,7 @@ async fn connect_as(
         stamp,
         epoch: at.epoch,
         counted,
+        generation: pool.generation(),
         startup: Arc::clone(startup),
         target: Arc::new(Target {
             address: at.address.clone(),

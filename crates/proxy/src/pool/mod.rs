@@ -22,7 +22,7 @@ use crate::tls::ServerTls;
 use crate::topology::At;
 use ha::Epoch;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -40,6 +40,8 @@ pub(crate) struct Pools {
     limits: Arc<Swap<Limits>>,
     quota: Arc<Quota>,
     pools: Mutex<HashMap<Whose, Arc<Pool>>>,
+    /// How often everybody was told to connect anew.
+    generation: Arc<AtomicU64>,
 }
 
 /// User, database, and what they are for.
@@ -68,6 +70,8 @@ pub(crate) struct Pool {
     welcomes: Mutex<HashMap<Arc<Startup>, Arc<Parameters>>>,
     /// What a password comes to under the servers' salt.
     keys: crate::auth::KeyCache,
+    pub(crate) work: crate::stats::Work,
+    generation: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -89,6 +93,7 @@ impl Pools {
             tls: Arc::new(Swap::new(tls)),
             limits,
             pools: Mutex::default(),
+            generation: Arc::default(),
         })
     }
 
@@ -112,6 +117,8 @@ impl Pools {
                     idle: Mutex::default(),
                     welcomes: Mutex::default(),
                     keys: crate::auth::KeyCache::default(),
+                    work: crate::stats::Work::default(),
+                    generation: Arc::clone(&self.generation),
                 })
             });
         Arc::clone(pool)
@@ -159,7 +166,15 @@ impl Pools {
         }
     }
 
-    fn all(&self) -> Vec<Arc<Pool>> {
+    /// Closes what lies idle now, and what is at work when it comes back.
+    pub(crate) fn reconnect(&self) {
+        self.generation.fetch_add(1, Ordering::Relaxed);
+        for pool in self.all() {
+            pool.idle().clear();
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Pool>> {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.values().cloned().collect()
     }
@@ -296,7 +311,7 @@ impl Pool {
     }
 
     /// Idle and at work.
-    fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         let size = self.size.load(Ordering::Relaxed);
         let at_work = size - self.permits.available_permits().min(size);
         self.idle().len() + at_work
@@ -308,10 +323,37 @@ impl Pool {
 
     /// Gives one back.
     pub(crate) fn put(&self, server: Box<Server>) {
-        if server.stamp.is_current() {
+        if server.stamp.is_current() && server.generation == self.generation() {
             let since = Instant::now();
             self.idle().push_back(Idle { server, since });
         }
+    }
+
+    /// How often everybody was told to connect anew.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn route_name(&self) -> &'static str {
+        match self.route {
+            Route::Write => "write",
+            Route::Read => "read",
+            Route::Lookup => "lookup",
+        }
+    }
+
+    pub(crate) fn idle_servers(&self) -> usize {
+        self.idle().len()
+    }
+
+    /// Address, process and epoch of each connection that lies idle.
+    pub(crate) fn idle_list(&self) -> Vec<(String, u32, Epoch)> {
+        let idle = self.idle();
+        let all = idle.iter().map(|one| {
+            let target = &one.server.target;
+            (target.address.clone(), target.process_id, one.server.epoch)
+        });
+        all.collect()
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<Idle>> {

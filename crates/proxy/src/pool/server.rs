@@ -29,6 +29,8 @@ pub(crate) struct Server {
     pub(crate) mirror: Mirror,
     pub(crate) stamp: Stamp,
     pub(crate) epoch: Epoch,
+    /// How often everybody had been told to connect anew.
+    pub(crate) generation: u64,
     #[expect(dead_code, reason = "its place is free when it is dropped")]
     pub(super) counted: Arc<Counted>,
     pub(crate) startup: Arc<Startup>,

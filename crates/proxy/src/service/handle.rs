@@ -29,6 +29,7 @@ impl Handle {
         shared.mode.store(options.pool_mode);
         shared.on_lossy_failover.store(options.on_lossy_failover);
         shared.limits.store(options.limits);
+        shared.admins.store(options.admins.clone());
         shared.pools.reload(options.server_tls.clone());
     }
 
@@ -56,6 +57,21 @@ impl Handle {
     /// Ends everything at once.
     pub fn stop(&self) {
         self.told.send_replace(Ending::Now);
+    }
+
+    /// Until an administrator asks at the console for the files to be read again.
+    pub async fn reload_wanted(&self) {
+        self.shared.wishes.reload.notified().await;
+    }
+
+    /// Until an administrator asks at the console for the end.
+    pub async fn stop_wanted(&self) {
+        self.shared.wishes.stop.notified().await;
+    }
+
+    /// What the proxy counts, in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        crate::stats::text(&self.shared)
     }
 
     /// How many clients are connected.

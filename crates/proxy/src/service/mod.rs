@@ -16,8 +16,10 @@ use crate::gate::Gate;
 use crate::hold::Hold;
 use crate::net::Stream;
 use crate::options::{Options, Route};
+use crate::pause::Pause;
 use crate::pool::Pools;
-use crate::session::{Closing, Shared, serve};
+use crate::session::{Closing, Shared, Wishes, serve};
+use crate::stats;
 use crate::swap::Swap;
 use crate::topology;
 use listen::Listener;
@@ -98,6 +100,7 @@ impl Proxy {
             asked.map_or((None, Vec::new()), |(stream, found)| (Some(stream), found));
         let handed_over = Arc::new(AtomicBool::new(false));
         let listeners = listen::open(&options, found, &handed_over)?;
+        let missing = options.source.missing();
         let gate = Gate::new();
         let limits = Arc::new(Swap::new(options.limits));
         let pools = Pools::new(options.server_tls.clone(), Arc::clone(&limits));
@@ -118,6 +121,12 @@ impl Proxy {
             on_lossy_failover: Swap::new(options.on_lossy_failover),
             closing: Closing::default(),
             predecessor: tokio::sync::Mutex::default(),
+            stats: Arc::default(),
+            roster: Arc::default(),
+            pause: Pause::default(),
+            admins: Swap::new(options.admins),
+            wishes: Wishes::default(),
+            missing,
         });
         let (told, ending) = watch::channel(Ending::No);
         // Last of all: whatever fails before leaves the one before in its place.
@@ -172,6 +181,7 @@ impl Proxy {
             let (handle, shared) = (self.handle.clone(), Arc::clone(&self.shared));
             beside.spawn(offer.run(handle, shared, self.ending.clone()));
         }
+        beside.spawn(stats::watch(Arc::clone(&self.shared)));
         let mut sweep = tokio::time::interval(SWEEP);
         let mut warming = JoinSet::new();
         loop {

@@ -57,7 +57,7 @@ enum Interrupted {
 impl Conversation {
     /// What most transactions meet: a server lies idle that is as the session wants it.
     pub(super) fn attach_at_once(&mut self) -> Option<Attached> {
-        if self.route == Route::Read {
+        if self.route == Route::Read || self.shared.pause.is_on() {
             return None;
         }
         let permit = self.pool.try_permit()?;
@@ -77,6 +77,19 @@ impl Conversation {
         Some(Attached { server, permit })
     }
 
+    /// The same, and it can be seen from outside that it waits.
+    pub(super) async fn attach_or_wait(&mut self) -> Result<Attached, Unattached> {
+        let begun = Instant::now();
+        self.entry.wait();
+        let attached = self.attach().await;
+        self.entry.rest();
+        let waited = begun.elapsed();
+        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.pool.work.waited.add(micros);
+        self.shared.stats.waited(waited);
+        attached
+    }
+
     /// Waits for a server and makes it the session's own.
     pub(super) async fn attach(&mut self) -> Result<Attached, Unattached> {
         let begun = Instant::now();
@@ -86,6 +99,12 @@ impl Conversation {
             held: None,
             why: Cow::Borrowed("all connections to the server are in use"),
         };
+        if self.shared.pause.is_on() {
+            wait.why = Cow::Borrowed("an administrator has paused the proxy");
+            self.hold(&mut wait)?;
+            let over = self.shared.pause.over();
+            self.wait(&mut wait, over).await?;
+        }
         let permit = match self.pool.try_permit() {
             Some(permit) => permit,
             None => {
@@ -132,6 +151,7 @@ impl Conversation {
             && self.is_greeted
             && *self.shared.on_lossy_failover.load() == OnLossyFailover::Disconnect
         {
+            self.shared.stats.close("lossy failover");
             return Err(Unattached::End(errors::lossy()));
         }
         let at = match self.shared.place(self.route) {
@@ -185,6 +205,7 @@ impl Conversation {
             Ok(()) => {}
             Err(Refusal::Lost) => return Ok(false),
             Err(Refusal::Error(why)) => {
+                self.shared.stats.close("unmovable");
                 let report = errors::unmovable("settings that another server refuses");
                 return Err(Unattached::End(report.hint(&why)));
             }
@@ -230,10 +251,13 @@ impl Conversation {
     fn hold(&mut self, wait: &mut Wait) -> Result<(), Unattached> {
         if wait.held.is_none() {
             let held = self.shared.hold.enter(self.inbox.unread().len());
+            let stats = &self.shared.stats;
             let held = held.map_err(|full| {
+                stats.refused.count();
                 let why = format!("{}; {full}", wait.why);
                 Unattached::Refused(errors::held_too_long(&why))
             })?;
+            stats.held.count();
             wait.held = Some(held);
         }
         Ok(())
@@ -264,7 +288,10 @@ impl Conversation {
             Interrupted::Gone => Unattached::Gone,
             Interrupted::Canceled => Unattached::Refused(errors::canceled()),
             Interrupted::Closing => Unattached::End(errors::closing()),
-            Interrupted::Late => Unattached::Refused(errors::held_too_long(&wait.why)),
+            Interrupted::Late => {
+                self.shared.stats.refused.count();
+                Unattached::Refused(errors::held_too_long(&wait.why))
+            }
         })
     }
 

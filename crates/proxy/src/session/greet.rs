@@ -5,22 +5,26 @@
 use super::{Closing, Conversation, Ending};
 use crate::auth::{Applicant, Gatekeeper, NotLetIn, Peer};
 use crate::cancel::Cancels;
+use crate::console;
 use crate::errors;
 use crate::gate::Gate;
 use crate::hold::Hold;
 use crate::net::{Inbox, Outbox, Stream};
-use crate::options::{Limits, OnLossyFailover, PoolMode, Route};
+use crate::options::{Admins, Limits, OnLossyFailover, PoolMode, Route};
+use crate::pause::Pause;
 use crate::pool::{Pools, Startup};
 use crate::prepared::Registry;
 use crate::session::attach::{Attached, Unattached};
 use crate::session::mind::Mind;
 use crate::session::standin::{say, tell};
+use crate::stats::{Roster, Stats};
 use crate::swap::Swap;
 use crate::tls::ClientTls;
 use crate::topology::{At, Kind, Readers, Seen, choose};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
+use tokio::sync::Notify;
 use wire::backend::{Authentication, CancelKey, Message, Report, TransactionStatus};
 use wire::frontend::Framer;
 use wire::startup::{Agreed, CancelRequest, First, Opening, Packet, Replication, StartupMessage};
@@ -44,6 +48,20 @@ pub(crate) struct Shared {
     pub(crate) closing: Closing,
     /// The proxy in whose place this one is: sessions that it still has are cancelled by it.
     pub(crate) predecessor: tokio::sync::Mutex<Option<UnixStream>>,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) pause: Pause,
+    pub(crate) admins: Swap<Admins>,
+    pub(crate) wishes: Wishes,
+    /// What the source of the primary can't promise.
+    pub(crate) missing: &'static [&'static str],
+}
+
+/// What the console was told that is not the proxy's own to do.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    pub(crate) reload: Notify,
+    pub(crate) stop: Notify,
 }
 
 impl Shared {
@@ -144,6 +162,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route)
         Ok(Err(Refused::Told(report))) => return refuse(stream, &report).await,
     };
     let (wanted, credential) = known;
+    if console::DATABASES.contains(&wanted.database.as_str())
+        && let Some(right) = shared.admins.load().right_of(&wanted.user)
+    {
+        return Box::pin(console::serve(&shared, stream, inbox, right)).await;
+    }
     let Some(key) = shared.cancels.issue(wanted.secret_bytes) else {
         tracing::error!("the machine gives no random numbers: nobody can be let in");
         return;
@@ -155,12 +178,16 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route)
         ..wire::Limits::default()
     };
     let losses = shared.seen.borrow().losses;
+    let pool = shared.pools.of(&wanted.user, &wanted.database, route);
+    let (address, is_encrypted) = (stream.peer_address(), stream.is_encrypted());
+    let entry = shared.roster.enter(&pool, address, is_encrypted);
     let mut conversation = Conversation {
         stream,
         inbox,
         outbox: Outbox::default(),
         framer: Framer::new(Stage::Conversation, limits),
-        pool: shared.pools.of(&wanted.user, &wanted.database, route),
+        pool,
+        entry,
         startup: Arc::new(wanted.startup),
         route,
         credential,
@@ -370,7 +397,7 @@ impl Conversation {
             self.told = parameters;
         } else {
             // Nobody was let in with these settings yet: a server must say whether we are.
-            match self.attach().await {
+            match self.attach_or_wait().await {
                 Ok(Attached { server, permit }) => {
                     self.told = Arc::clone(&server.mirror.parameters);
                     self.outbox.forget();

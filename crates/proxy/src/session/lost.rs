@@ -37,8 +37,8 @@ pub(super) enum Outcome {
     /// The client was told of a request that is lost; the next one is for a server.
     Told,
     StandIn(StandIn),
-    /// It ends with this.
-    End(Report),
+    /// It ends with this; the reason in a few words.
+    End(Report, &'static str),
     /// It ends, and nothing can be said any more.
     Silent,
 }
@@ -58,7 +58,7 @@ impl Mind {
             return Outcome::Silent;
         }
         if unknown {
-            return Outcome::End(errors::unknown_outcome());
+            return Outcome::End(errors::unknown_outcome(), "unknown outcome");
         }
         let opaque = std::mem::take(&mut self.opaque);
         if opaque && asked.is_empty() && phase == Phase::Outside {
@@ -66,7 +66,7 @@ impl Mind {
         }
         let pins = self.journal.pins();
         if !pins.is_empty() {
-            return Outcome::End(errors::unmovable(&pins.describe()));
+            return Outcome::End(errors::unmovable(&pins.describe()), "unmovable");
         }
         answer_all(phase, asked, is_open, moment.copying, out)
     }

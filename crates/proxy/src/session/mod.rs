@@ -15,7 +15,7 @@ mod pump;
 mod standin;
 
 pub(crate) use closing::Closing;
-pub(crate) use greet::{Shared, serve};
+pub(crate) use greet::{Shared, Wishes, serve};
 
 use crate::auth::Credential;
 use crate::cancel::Key;
@@ -23,6 +23,7 @@ use crate::errors;
 use crate::net::{Inbox, Outbox, Stream};
 use crate::options::{PoolMode, Route};
 use crate::pool::{Parameters, Permit, Pool, Refusal, Server, Startup};
+use crate::stats::Entry;
 use attach::{Attached, Unattached};
 use lost::{Moment, Outcome};
 use mind::Mind;
@@ -48,6 +49,7 @@ pub(crate) struct Conversation {
     credential: Credential,
     key: Key,
     mind: Mind,
+    entry: Entry,
     /// The parameters that the client was told last.
     told: Arc<Parameters>,
     is_greeted: bool,
@@ -80,10 +82,13 @@ impl Conversation {
                 }
                 let attaching = match self.attach_at_once() {
                     Some(new) => Ok(new),
-                    None => Box::pin(self.attach()).await,
+                    None => Box::pin(self.attach_or_wait()).await,
                 };
                 match attaching {
-                    Ok(new) => attached = Some(new),
+                    Ok(new) => {
+                        self.is_with(&new.server);
+                        attached = Some(new);
+                    }
                     Err(why) => match self.unattached(why) {
                         Some(ending) => return self.say_goodbye(ending).await,
                         None => continue,
@@ -96,6 +101,7 @@ impl Conversation {
             self.aim(Some(&server)).await;
             let stopped = self.pump(&mut server).await;
             self.aim(None).await;
+            self.entry.rest();
             self.told = Arc::clone(&server.mirror.parameters);
             match stopped {
                 Stopped::Opaque => match self.look_behind(server, permit).await {
@@ -149,20 +155,35 @@ impl Conversation {
         Ok(None)
     }
 
+    /// It can be seen from outside that the session has this server.
+    fn is_with(&self, server: &Server) {
+        if self.entry.attach(server.target.process_id, server.epoch.0) {
+            self.shared.stats.moved.count();
+        }
+    }
+
     fn lose(&mut self, moment: Moment) -> Option<Ending> {
         self.mind.detached();
+        let stats = Arc::clone(&self.shared.stats);
         match self.mind.lose(moment, self.outbox.room()) {
-            Outcome::Unnoticed | Outcome::Told => None,
+            Outcome::Unnoticed => None,
+            Outcome::Told => {
+                stats.lost.count();
+                None
+            }
             Outcome::StandIn(stand_in) => {
+                stats.lost.count();
                 self.stand_in = Some(Box::new(stand_in));
                 None
             }
-            Outcome::End(report) => {
+            Outcome::End(report, why) => {
+                stats.close(why);
                 tracing::info!(user = &*self.pool.user, report = ?report, "a session ends with its server");
                 tell(&report, self.outbox.room());
                 Some(Ending::Told)
             }
             Outcome::Silent => {
+                stats.close("cut within a message");
                 tracing::warn!(
                     user = &*self.pool.user,
                     "a session ends within a message of its server"

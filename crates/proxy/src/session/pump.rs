@@ -17,7 +17,7 @@ use crate::options::Route;
 use crate::pool::Server;
 use std::io;
 use std::task::{Context, Poll};
-use wire::backend::{Fields, Report, Severity, SqlState, Tag};
+use wire::backend::{Fields, Report, Severity, SqlState, Tag, TransactionStatus};
 use wire::{Step, frontend};
 
 /// So much of ours may wait for a client before its server is read again, in bytes.
@@ -80,6 +80,10 @@ impl Conversation {
             if server.has_ended && self.outbox.is_empty() && server.inbox.cleared().is_empty() {
                 return moment(server, &self.outbox);
             }
+            if self.mind.is_tied() {
+                self.entry.pin(self.mind.journal.pins());
+                self.entry.keep(self.is_settled(server));
+            }
             match std::future::poll_fn(|cx| self.poll(server, cx)).await {
                 Event::Passed | Event::Read => {}
                 // What it has said before is passed on first.
@@ -96,7 +100,7 @@ impl Conversation {
             && self.mind.journal.pins().is_empty()
             && self.is_settled(server)
             && self.route == Route::Write
-            && self.shared.seen.borrow().primary.is_err()
+            && (self.shared.seen.borrow().primary.is_err() || self.shared.pause.is_on())
     }
 
     /// Whether the proxy closes and this is between two transactions.
@@ -148,8 +152,13 @@ impl Conversation {
                 Err(_) => return Poll::Ready(Event::Over),
                 Ok(Poll::Pending) => break,
                 Ok(Poll::Ready(Ok(0) | Err(_))) => return Poll::Ready(Event::ClientEnded),
-                Ok(Poll::Ready(Ok(count))) if ours => self.outbox.sent(count),
-                Ok(Poll::Ready(Ok(count))) => server.inbox.passed(count),
+                Ok(Poll::Ready(Ok(count))) => {
+                    self.pool.work.sent.add(count as u64);
+                    match ours {
+                        true => self.outbox.sent(count),
+                        false => server.inbox.passed(count),
+                    }
+                }
             }
             passed = true;
         }
@@ -167,8 +176,13 @@ impl Conversation {
                     self.inbox.pass_cleared();
                     server.is_deaf = true;
                 }
-                Poll::Ready(Ok(count)) if ours => server.outbox.sent(count),
-                Poll::Ready(Ok(count)) => self.inbox.passed(count),
+                Poll::Ready(Ok(count)) => {
+                    self.pool.work.received.add(count as u64);
+                    match ours {
+                        true => server.outbox.sent(count),
+                        false => self.inbox.passed(count),
+                    }
+                }
             }
             passed = true;
         }
@@ -303,6 +317,12 @@ impl Conversation {
                 }
                 _ => self.mind.reply(&frame, reply, &mut server.mirror),
             };
+            if frame.tag() == Tag::ReadyForQuery {
+                self.pool.work.queries.count();
+                if server.mirror.session.transaction_status() == TransactionStatus::Idle {
+                    self.pool.work.transactions.count();
+                }
+            }
             if server.mirror.session.unanswered().next().is_none() && reply.completes {
                 self.mind.ledger.settle();
             }

@@ -118,6 +118,15 @@ impl Pins {
     }
 
     /// For people: `temporary objects and advisory locks`.
+    /// For those who keep them as a number.
+    pub(crate) fn bits(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     pub(crate) fn describe(self) -> String {
         let held = Self::ALL
             .iter()

@@ -5,6 +5,7 @@ mod pair;
 mod raw;
 mod server;
 
+mod console;
 mod failure;
 mod hostile;
 mod leaks;

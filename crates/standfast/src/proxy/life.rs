@@ -5,11 +5,14 @@
 //! SIGTERM and SIGINT let transactions that are under way end, for `shutdown_time`; the second one,
 //! and SIGQUIT, end everything at once.
 
-use super::options;
-use crate::config::ProxySection;
+use super::options::{addresses, options};
+use crate::config::{Endpoint, ProxySection};
 use ::proxy::{Handle, Proxy, Source};
 use anyhow::Result;
+use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 /// Serves until it is told to stop. `again` reads the section anew.
 pub(crate) async fn serve(
@@ -24,13 +27,14 @@ pub(crate) async fn serve(
         tracing::info!(%address, "the proxy listens");
     }
     let mut section = section.clone();
+    let _metrics = metrics(&handle, &section);
     let running = proxy.run();
     tokio::pin!(running);
     loop {
         tokio::select! {
             () = &mut running => return Ok(()),
             () = handle.ending() => break,
-            asked = signals.next() => match asked {
+            asked = next(&mut signals, &handle) => match asked {
                 Asked::Reload => {
                     if let Some(new) = reload(&handle, &section, &source, &again).await {
                         section = new;
@@ -54,6 +58,50 @@ pub(crate) async fn serve(
         }
     }
     Ok(())
+}
+
+/// What is asked for next, by a signal or at the console.
+async fn next(signals: &mut Signals, handle: &Handle) -> Asked {
+    tokio::select! {
+        asked = signals.next() => asked,
+        () = handle.reload_wanted() => Asked::Reload,
+        () = handle.stop_wanted() => Asked::Stop,
+    }
+}
+
+/// Between two attempts to listen for Prometheus: a proxy that goes may still hold the port.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Serves the proxy's metrics until this is dropped, if they are wanted.
+pub(crate) fn metrics(handle: &Handle, section: &ProxySection) -> JoinSet<()> {
+    let mut task = JoinSet::new();
+    if let Some(listen) = section.metrics_listen.clone() {
+        let handle = handle.clone();
+        task.spawn(async move {
+            let listener = listen_for_metrics(&listen).await;
+            api::serve_metrics(listener, move || handle.metrics()).await;
+        });
+    }
+    task
+}
+
+async fn listen_for_metrics(listen: &Endpoint) -> TcpListener {
+    let mut said = false;
+    loop {
+        let opened = async {
+            let addresses = addresses(listen).await?;
+            anyhow::Ok(TcpListener::bind(&addresses[..]).await?)
+        };
+        match opened.await {
+            Ok(listener) => return listener,
+            Err(error) if !said => {
+                tracing::warn!("can't listen on {listen} for metrics yet: {error:#}");
+                said = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LISTEN_AGAIN).await;
+    }
 }
 
 /// Takes what can change while it runs; gives the section that is in force then.
@@ -89,6 +137,7 @@ pub(crate) fn has_moved(before: &ProxySection, now: &ProxySection) -> bool {
     now.listen != before.listen
         || now.listen_read != before.listen_read
         || now.unix_socket != before.unix_socket
+        || now.metrics_listen != before.metrics_listen
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

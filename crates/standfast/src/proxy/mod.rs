@@ -4,7 +4,7 @@ mod life;
 mod options;
 mod patroni;
 
-pub(crate) use life::{has_moved, serve};
+pub(crate) use life::{has_moved, metrics, serve};
 pub(crate) use options::{options, source};
 
 use crate::config::{LogLevel, ProxyConfig};

@@ -39,6 +39,7 @@ pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Op
         client_tls: ClientTls::load(&section.client_tls).context("proxy.client_tls")?,
         server_tls: ServerTls::load(&section.server_tls).context("proxy.server_tls")?,
         on_lossy_failover: section.on_lossy_failover,
+        admins: section.admins.clone(),
         limits: section.limits,
         ..Options::new(source, users)
     })
@@ -49,7 +50,7 @@ fn text(file: &Path) -> Result<String> {
 }
 
 /// All addresses that a host stands for; `*` is every one of the machine.
-async fn addresses(listen: &Endpoint) -> Result<Vec<SocketAddr>> {
+pub(super) async fn addresses(listen: &Endpoint) -> Result<Vec<SocketAddr>> {
     let host = match listen.host.as_str() {
         "*" => "0.0.0.0",
         host => host,

@@ -137,12 +137,17 @@ impl Place {
             tracing::info!(%address, "the node's proxy listens");
         }
         let handle = proxy.handle();
+        let _metrics = crate::proxy::metrics(&handle, &section);
         let running = proxy.run();
         tokio::pin!(running);
         loop {
             tokio::select! {
                 () = &mut running => return,
                 () = self.reload.notified() => self.reload(&handle, &mut section).await,
+                () = handle.reload_wanted() => self.reload(&handle, &mut section).await,
+                () = handle.stop_wanted() => {
+                    tracing::warn!("the node's proxy ends with the node, not by its console");
+                }
                 () = told(&mut ending) => break,
             }
         }

@@ -5,7 +5,7 @@ use crate::config::read::{absolute_path, endpoint};
 use crate::config::section::Section;
 use crate::config::values::Endpoint;
 use proxy::{
-    AuthMethod, AuthQuery, Limits, OnLossyFailover, PoolMode, SslMode, TlsFiles, UnixSocket,
+    Admins, AuthMethod, AuthQuery, Limits, OnLossyFailover, PoolMode, SslMode, TlsFiles, UnixSocket,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +30,9 @@ pub(crate) struct ProxySection {
     pub(crate) server_tls: TlsFiles,
     pub(crate) on_lossy_failover: OnLossyFailover,
     pub(crate) limits: Limits,
+    pub(crate) admins: Admins,
+    /// Where Prometheus finds the proxy's metrics.
+    pub(crate) metrics_listen: Option<Endpoint>,
     /// Threads that serve clients, in a process of the proxy's own.
     pub(crate) threads: usize,
     /// How long transactions may go on when the proxy is told to stop.
@@ -112,6 +115,14 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
     );
     let limits = limits(section);
     let shutdown_time = seconds(section, "shutdown_time", Duration::from_secs(60));
+    let admins = Admins {
+        everything: names(section, "admin_users"),
+        look: names(section, "stats_users"),
+    };
+    let metrics_listen = match section.is_given("metrics_listen") {
+        true => endpoint(section, "metrics_listen").map(Some),
+        false => Some(None),
+    };
     let threads = count(section, "threads", 256, half_the_cores());
     section.finish(&[]);
     Some(ProxySection {
@@ -128,9 +139,19 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
         server_tls: server_tls?,
         on_lossy_failover: on_lossy_failover?,
         limits: limits?,
+        admins,
+        metrics_listen: metrics_listen?,
         threads: threads?,
         shutdown_time: shutdown_time?,
     })
+}
+
+/// A list, or PgBouncer's one text with commas.
+fn names(section: &Section<'_>, key: &'static str) -> Vec<String> {
+    let texts = section.texts(key);
+    let names = texts.iter().flat_map(|text| text.value.split(','));
+    let names = names.map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 /// The other half is the server's, which most often runs on the same machine. One thread does all that

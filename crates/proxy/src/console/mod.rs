@@ -1,0 +1,195 @@
+//! The administrator's console: a session in a database of its own, spoken to with `psql`, in the
+//! words of PgBouncer's.
+//!
+//! **Invariant:** who is listed for statistics alone changes nothing.
+
+mod show;
+mod table;
+
+use crate::errors;
+use crate::net::{Inbox, Outbox, Stream};
+use crate::session::Shared;
+use crate::stats::State;
+use std::sync::Arc;
+use std::time::Duration;
+use wire::backend::{Message, Report, SqlState, TransactionStatus};
+use wire::frontend::{Framer, Tag};
+use wire::{Limits, Stage, Step};
+
+/// The databases that stand for it.
+pub(crate) const DATABASES: [&str; 2] = ["pgbouncer", "standfast"];
+
+/// Longer statements are none of the console's.
+const QUERY_BYTES_MAX: usize = 8 * 1024;
+/// How often PAUSE looks whether all are done.
+const LOOK: Duration = Duration::from_millis(10);
+
+const SYNTAX: SqlState = SqlState(*b"42601");
+const NOT_ALLOWED: SqlState = SqlState(*b"42501");
+
+/// What a user may do there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// SHOW.
+    Look,
+    Everything,
+}
+
+/// Serves an administrator who is let in, to the end.
+pub(crate) async fn serve(
+    shared: &Arc<Shared>,
+    mut stream: Stream,
+    mut inbox: Inbox,
+    right: Right,
+) {
+    let limits = Limits {
+        held_bytes_max: QUERY_BYTES_MAX,
+        query_bytes_max: QUERY_BYTES_MAX,
+        ..Limits::default()
+    };
+    let mut framer = Framer::new(Stage::Conversation, limits);
+    let mut outbox = Outbox::default();
+    greet(&mut outbox);
+    loop {
+        if outbox.flush(&mut stream).await.is_err() {
+            return;
+        }
+        let Ok(step) = framer.next(inbox.unread()) else {
+            return;
+        };
+        let taken = step.taken();
+        let asked = match step {
+            Step::More { buffer_bytes } => {
+                inbox.want(buffer_bytes);
+                match inbox.fill(&mut stream).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => continue,
+                }
+            }
+            Step::Part(_) => None,
+            Step::Message(frame) => Some((frame.tag(), frame.body().to_vec())),
+        };
+        inbox.drop_unread(taken);
+        match asked {
+            None | Some((Tag::Sync | Tag::Flush, _)) => {}
+            Some((Tag::Terminate, _)) => return,
+            Some((Tag::Query, body)) => {
+                let text = body.split_last().map_or(&[][..], |(_, text)| text);
+                let text = String::from_utf8_lossy(text).into_owned();
+                answer(shared, &text, right, &mut outbox).await;
+            }
+            Some(_) => {
+                let what = "the console takes simple queries only";
+                tell(&Report::error(errors::UNSUPPORTED, what), &mut outbox);
+                ready(&mut outbox);
+            }
+        }
+    }
+}
+
+fn greet(outbox: &mut Outbox) {
+    say(
+        &Message::Authentication(wire::backend::Authentication::Ok),
+        outbox,
+    );
+    for (name, value) in [
+        // Clients read the first number, and choose their own words by it.
+        (
+            c"server_version",
+            concat!(env!("CARGO_PKG_VERSION"), "/standfast\0"),
+        ),
+        (c"client_encoding", "UTF8\0"),
+        (c"server_encoding", "UTF8\0"),
+        (c"DateStyle", "ISO\0"),
+        (c"TimeZone", "UTC\0"),
+        (c"standard_conforming_strings", "on\0"),
+        (c"is_superuser", "on\0"),
+    ] {
+        let value = std::ffi::CStr::from_bytes_until_nul(value.as_bytes()).unwrap_or_default();
+        say(&Message::ParameterStatus { name, value }, outbox);
+    }
+    ready(outbox);
+}
+
+async fn answer(shared: &Arc<Shared>, text: &str, right: Right, outbox: &mut Outbox) {
+    let text = text.trim().trim_end_matches(';').trim();
+    let words: Vec<_> = text.split_whitespace().map(str::to_uppercase).collect();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => say(&Message::EmptyQueryResponse, outbox),
+        ["SHOW", what] => match show::table(shared, what) {
+            Some(table) => table.write(outbox.room()),
+            None => tell(&unknown(&format!("SHOW {what}")), outbox),
+        },
+        // Drivers say things like these on their own.
+        ["SET", ..] | ["BEGIN"] | ["COMMIT"] | ["ROLLBACK"] => complete(c"SET", outbox),
+        [command @ ("PAUSE" | "RESUME" | "RECONNECT" | "RELOAD" | "SHUTDOWN")] => match right {
+            Right::Everything => order(shared, command, outbox).await,
+            Right::Look => {
+                let what = "admin access needed";
+                tell(&Report::error(NOT_ALLOWED, what), outbox);
+            }
+        },
+        _ => tell(&unknown(text), outbox),
+    }
+    ready(outbox);
+}
+
+fn unknown(text: &str) -> Report {
+    let what = format!("invalid command '{text}', use SHOW HELP;");
+    Report::error(SYNTAX, &what)
+}
+
+async fn order(shared: &Arc<Shared>, command: &str, outbox: &mut Outbox) {
+    tracing::info!(command, "the console was given a command");
+    match command {
+        "PAUSE" => {
+            shared.pause.set(true);
+            // Those who are within a transaction finish it.
+            while shared.pause.is_on() && is_busy(shared) {
+                tokio::time::sleep(LOOK).await;
+            }
+            complete(c"PAUSE", outbox);
+        }
+        "RESUME" => {
+            shared.pause.set(false);
+            complete(c"RESUME", outbox);
+        }
+        "RECONNECT" => {
+            shared.pools.reconnect();
+            complete(c"RECONNECT", outbox);
+        }
+        "RELOAD" => {
+            shared.wishes.reload.notify_one();
+            complete(c"RELOAD", outbox);
+        }
+        _ => {
+            shared.wishes.stop.notify_one();
+            complete(c"SHUTDOWN", outbox);
+        }
+    }
+}
+
+/// Whether a session is within a transaction, or waits for its server's answer.
+fn is_busy(shared: &Shared) -> bool {
+    let cards = shared.roster.all();
+    cards.iter().any(|card| card.state() == State::Active)
+}
+
+fn complete(tag: &std::ffi::CStr, outbox: &mut Outbox) {
+    say(&Message::CommandComplete(tag), outbox);
+}
+
+fn ready(outbox: &mut Outbox) {
+    say(&Message::ReadyForQuery(TransactionStatus::Idle), outbox);
+}
+
+fn say(message: &Message<'_>, outbox: &mut Outbox) {
+    // None of these has a part that could be too long.
+    let _ = message.encode(outbox.room());
+}
+
+fn tell(report: &Report, outbox: &mut Outbox) {
+    // The texts are short.
+    let _ = report.encode(outbox.room());
+}

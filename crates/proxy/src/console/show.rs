@@ -1,0 +1,327 @@
+//! What SHOW shows. Columns are PgBouncer's where it has them, so that what reads them goes on.
+
+use super::table::Table;
+use crate::options::{OnLossyFailover, PoolMode};
+use crate::session::Shared;
+use crate::stats::{Card, State};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const KINDS: [&str; 11] = [
+    "CLIENTS",
+    "CLUSTER",
+    "CONFIG",
+    "DATABASES",
+    "HELP",
+    "LISTS",
+    "POOLS",
+    "SERVERS",
+    "SESSIONS",
+    "STATS",
+    "VERSION",
+];
+
+/// `None`: there is nothing of that name.
+pub(super) fn table(shared: &Shared, what: &str) -> Option<Table> {
+    Some(match what {
+        "CLIENTS" => clients(shared),
+        "CLUSTER" => cluster(shared),
+        "CONFIG" => config(shared),
+        "DATABASES" => databases(shared),
+        "HELP" => help(),
+        "LISTS" => lists(shared),
+        "POOLS" => pools(shared),
+        "SERVERS" => servers(shared),
+        "SESSIONS" => sessions(shared),
+        "STATS" => stats(shared),
+        "VERSION" => {
+            let mut table = Table::new(&["version"]);
+            table.row([concat!("Standfast ", env!("CARGO_PKG_VERSION")).to_owned()]);
+            table
+        }
+        _ => return None,
+    })
+}
+
+fn help() -> Table {
+    let mut table = Table::new(&["command"]);
+    for kind in KINDS {
+        table.row([format!("SHOW {kind}")]);
+    }
+    for command in ["PAUSE", "RESUME", "RECONNECT", "RELOAD", "SHUTDOWN"] {
+        table.row([command.to_owned()]);
+    }
+    table
+}
+
+fn clients(shared: &Shared) -> Table {
+    let mut table = Table::new(&[
+        "type",
+        "user",
+        "database",
+        "state",
+        "addr",
+        "connect_time",
+        "ptr",
+        "link",
+        "tls",
+    ]);
+    for card in shared.roster.all() {
+        table.row([
+            "C".to_owned(),
+            card.pool.user.to_string(),
+            card.pool.database.to_string(),
+            state(&card).to_owned(),
+            address(&card),
+            time(card.since),
+            card.number.to_string(),
+            card.server().map(|pid| pid.to_string()).unwrap_or_default(),
+            if card.is_encrypted { "TLS" } else { "" }.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn sessions(shared: &Shared) -> Table {
+    let mut table = Table::new(&[
+        "ptr", "user", "database", "state", "epoch", "movable", "holds",
+    ]);
+    for card in shared.roster.all() {
+        let pins = card.pins();
+        let movable = if pins.is_empty() { "yes" } else { "no" };
+        table.row([
+            card.number.to_string(),
+            card.pool.user.to_string(),
+            card.pool.database.to_string(),
+            state(&card).to_owned(),
+            card.epoch().to_string(),
+            movable.to_owned(),
+            pins.describe(),
+        ]);
+    }
+    table
+}
+
+fn servers(shared: &Shared) -> Table {
+    let mut table = Table::new(&[
+        "type",
+        "user",
+        "database",
+        "state",
+        "addr",
+        "link",
+        "remote_pid",
+        "epoch",
+    ]);
+    for card in shared.roster.all() {
+        let Some(server) = card.server() else {
+            continue;
+        };
+        table.row([
+            "S".to_owned(),
+            card.pool.user.to_string(),
+            card.pool.database.to_string(),
+            "active".to_owned(),
+            String::new(),
+            card.number.to_string(),
+            server.to_string(),
+            card.epoch().to_string(),
+        ]);
+    }
+    for pool in shared.pools.all() {
+        for (address, pid, epoch) in pool.idle_list() {
+            table.row([
+                "S".to_owned(),
+                pool.user.to_string(),
+                pool.database.to_string(),
+                "idle".to_owned(),
+                address,
+                String::new(),
+                pid.to_string(),
+                epoch.0.to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+fn pools(shared: &Shared) -> Table {
+    let mut table = Table::new(&[
+        "database",
+        "user",
+        "cl_active",
+        "cl_waiting",
+        "sv_active",
+        "sv_idle",
+        "maxwait",
+        "maxwait_us",
+        "pool_mode",
+    ]);
+    let cards = shared.roster.all();
+    let mode = mode(*shared.mode.load());
+    for pool in shared.pools.all() {
+        let of_pool = |card: &&Arc<Card>| Arc::ptr_eq(&card.pool, &pool);
+        let waiting = |card: &&Arc<Card>| card.state() == State::Waiting;
+        let waiting = cards.iter().filter(of_pool).filter(waiting).count();
+        let all = cards.iter().filter(of_pool).count();
+        let waits = cards.iter().filter(of_pool).filter_map(|card| card.waits());
+        let longest = waits.max().unwrap_or_default();
+        let idle = pool.idle_servers();
+        table.row([
+            pool.database.to_string(),
+            pool.user.to_string(),
+            (all - waiting).to_string(),
+            waiting.to_string(),
+            pool.connections().saturating_sub(idle).to_string(),
+            idle.to_string(),
+            longest.as_secs().to_string(),
+            longest.subsec_micros().to_string(),
+            mode.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn databases(shared: &Shared) -> Table {
+    let mut table = Table::new(&["name", "current_connections", "paused"]);
+    let mut all: BTreeMap<String, usize> = BTreeMap::new();
+    for pool in shared.pools.all() {
+        *all.entry(pool.database.to_string()).or_default() += pool.connections();
+    }
+    let paused = u8::from(shared.pause.is_on()).to_string();
+    for (name, connections) in all {
+        table.row([name, connections.to_string(), paused.clone()]);
+    }
+    table
+}
+
+fn stats(shared: &Shared) -> Table {
+    let mut table = Table::new(&[
+        "database",
+        "total_xact_count",
+        "total_query_count",
+        "total_received",
+        "total_sent",
+        "total_wait_time",
+    ]);
+    let mut all: BTreeMap<String, [u64; 5]> = BTreeMap::new();
+    for pool in shared.pools.all() {
+        let sums = all.entry(pool.database.to_string()).or_default();
+        let work = &pool.work;
+        let counters = [
+            &work.transactions,
+            &work.queries,
+            &work.received,
+            &work.sent,
+            &work.waited,
+        ];
+        for (sum, counter) in sums.iter_mut().zip(counters) {
+            *sum += counter.get();
+        }
+    }
+    for (name, sums) in all {
+        table.row(std::iter::once(name).chain(sums.map(|sum| sum.to_string())));
+    }
+    table
+}
+
+fn lists(shared: &Shared) -> Table {
+    let mut table = Table::new(&["list", "items"]);
+    let pools = shared.pools.all();
+    let idle: usize = pools.iter().map(|pool| pool.idle_servers()).sum();
+    let all: usize = pools.iter().map(|pool| pool.connections()).sum();
+    for (name, count) in [
+        ("pools", pools.len()),
+        ("used_clients", shared.roster.all().len()),
+        (
+            "login_clients",
+            shared
+                .closing
+                .clients()
+                .saturating_sub(shared.roster.all().len()),
+        ),
+        ("free_servers", idle),
+        ("used_servers", all.saturating_sub(idle)),
+    ] {
+        table.row([name.to_owned(), count.to_string()]);
+    }
+    table
+}
+
+fn config(shared: &Shared) -> Table {
+    let mut table = Table::new(&["key", "value"]);
+    let limits = shared.limits.load();
+    let on_loss = match *shared.on_lossy_failover.load() {
+        OnLossyFailover::Disconnect => "disconnect",
+        OnLossyFailover::Continue => "continue",
+    };
+    for (key, value) in [
+        ("pool_mode", mode(*shared.mode.load()).to_owned()),
+        ("default_pool_size", limits.pool_size.to_string()),
+        ("max_client_conn", limits.clients_max.to_string()),
+        ("max_prepared_statements", limits.prepared_max.to_string()),
+        ("hold_time", limits.hold_time.as_secs().to_string()),
+        ("hold_clients", limits.hold_clients.to_string()),
+        ("hold_bytes", limits.hold_bytes.to_string()),
+        ("on_lossy_failover", on_loss.to_owned()),
+    ] {
+        table.row([key.to_owned(), value]);
+    }
+    table
+}
+
+/// What the proxy knows of the cluster.
+fn cluster(shared: &Shared) -> Table {
+    let mut table = Table::new(&["key", "value"]);
+    let topology = Arc::clone(&shared.seen.borrow());
+    let primary = match &topology.primary {
+        Ok(primary) => format!("{} at {}", primary.name, primary.address),
+        Err(why) => format!("none: {why}"),
+    };
+    for (key, value) in [
+        ("primary", primary),
+        ("epoch", topology.epoch.0.to_string()),
+        ("failovers", shared.stats.failovers.get().to_string()),
+        ("sessions_moved", shared.stats.moved.get().to_string()),
+        ("requests_held", shared.stats.held.get().to_string()),
+        ("requests_refused", shared.stats.refused.get().to_string()),
+        ("requests_lost", shared.stats.lost.get().to_string()),
+    ] {
+        table.row([key.to_owned(), value]);
+    }
+    for missing in shared.missing {
+        table.row(["not promised".to_owned(), (*missing).to_owned()]);
+    }
+    for (reason, count) in shared.stats.closed() {
+        table.row([format!("closed: {reason}"), count.to_string()]);
+    }
+    table
+}
+
+fn mode(mode: PoolMode) -> &'static str {
+    match mode {
+        PoolMode::Session => "session",
+        PoolMode::Transaction => "transaction",
+    }
+}
+
+fn state(card: &Card) -> &'static str {
+    match card.state() {
+        State::Idle => "idle",
+        State::Waiting => "waiting",
+        State::Active | State::Kept => "active",
+    }
+}
+
+fn address(card: &Card) -> String {
+    let unix = || "unix".to_owned();
+    card.address
+        .map_or_else(unix, |address| address.to_string())
+}
+
+/// Seconds since 1970: what needs no calendar.
+fn time(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    since.as_secs().to_string()
+}

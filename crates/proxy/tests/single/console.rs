@@ -1,0 +1,151 @@
+//! The administrator's console, and what the proxy counts.
+
+use crate::server::{Running, Server, code, one, story};
+use anyhow::{Context as _, Result, ensure};
+use proxy::{Admins, PoolMode};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+async fn administered(server: &Server, mode: PoolMode) -> Result<Running> {
+    server
+        .proxy_with(|options| {
+            options.pool_mode = mode;
+            options.admins = Admins {
+                everything: vec!["app".to_owned()],
+                look: vec!["other".to_owned()],
+            };
+        })
+        .await
+}
+
+async fn console(proxy: &Running, user: &str) -> Result<Client> {
+    let mut config = proxy.config(user);
+    let (client, connection) = config
+        .dbname("pgbouncer")
+        .connect(tokio_postgres::NoTls)
+        .await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// Every row, by its columns' names.
+async fn rows(console: &Client, command: &str) -> Result<Vec<BTreeMap<String, String>>> {
+    let answer = console.simple_query(command).await?;
+    let rows = answer.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let named = rows.map(|row| {
+        let names = row.columns().iter().enumerate();
+        let named = names.map(|(at, column)| {
+            let value = row.get(at).unwrap_or_default();
+            (column.name().to_owned(), value.to_owned())
+        });
+        named.collect()
+    });
+    Ok(named.collect())
+}
+
+#[test]
+fn the_console_shows_who_is_there_and_what_ties_them() {
+    story(async |server| {
+        let proxy = administered(server, PoolMode::Transaction).await?;
+        let look = console(&proxy, "other").await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        a.batch_execute("create temp table t (x int)").await?;
+        b.batch_execute("begin; select 1").await?;
+        let help = rows(&look, "SHOW HELP;").await?;
+        for command in help.iter().map(|row| &row["command"]) {
+            if command.starts_with("SHOW") {
+                rows(&look, command)
+                    .await
+                    .with_context(|| command.clone())?;
+            }
+        }
+        let sessions = rows(&look, "show sessions").await?;
+        ensure!(sessions.len() == 2, "{sessions:?}");
+        ensure!(sessions[0]["movable"] == "no" && sessions[0]["holds"] == "temporary objects");
+        ensure!(sessions[1]["movable"] == "yes" && sessions[1]["state"] == "active");
+        let pools = rows(&look, "SHOW POOLS").await?;
+        let pool = pools.first().context("a pool")?;
+        ensure!(
+            (&*pool["database"], &*pool["cl_active"], &*pool["sv_active"]) == ("app", "2", "2"),
+            "{pool:?}"
+        );
+        b.batch_execute("commit").await?;
+        drop(a);
+        let stats = rows(&look, "SHOW STATS").await?;
+        let done: u64 = stats[0]["total_xact_count"].parse()?;
+        ensure!(done >= 2, "{stats:?}");
+        ensure!(code(look.simple_query("SHOW NONSENSE").await) == "ERROR 42601");
+        ensure!(code(look.simple_query("PAUSE").await) == "ERROR 42501");
+        let metrics = proxy.handle.metrics();
+        let labels = "user=\"app\",database=\"app\",route=\"write\"";
+        let line = format!("standfast_proxy_transactions_total{{{labels}}} ");
+        ensure!(metrics.contains(&line), "{metrics}");
+        // A user who is neither is at a database, which there is not.
+        let outsider = administered(server, PoolMode::Session).await?;
+        outsider.handle.reload(&server.options()?);
+        ensure!(console(&outsider, "app").await.is_err());
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_paused_waits_and_nothing_under_way_is_cut_off() {
+    for mode in [PoolMode::Session, PoolMode::Transaction] {
+        story(async move |server| {
+            let proxy = administered(server, mode).await?;
+            let admin = console(&proxy, "app").await?;
+            let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+            b.batch_execute("set work_mem = '7MB'").await?;
+            a.batch_execute("begin; select 1").await?;
+            let pause = admin.simple_query("PAUSE");
+            tokio::pin!(pause);
+            let short = Duration::from_millis(200);
+            ensure!(
+                timeout(short, &mut pause).await.is_err(),
+                "a transaction is open"
+            );
+            let asked = one(&b, "show work_mem");
+            tokio::pin!(asked);
+            ensure!(timeout(short, &mut asked).await.is_err(), "it is paused");
+            a.batch_execute("select 2; commit").await?;
+            pause.await?;
+            // The server may go now, and nobody notices.
+            tokio::task::block_in_place(|| server.down("fast").and_then(|()| server.up()))?;
+            ensure!(timeout(short, &mut asked).await.is_err(), "it is paused");
+            admin.simple_query("RESUME").await?;
+            ensure!(asked.await? == "7MB");
+            ensure!(one(&a, "select 3").await? == "3");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn servers_are_left_when_the_console_says_so() {
+    story(async |server| {
+        let proxy = administered(server, PoolMode::Transaction).await?;
+        let admin = console(&proxy, "app").await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        let pid = "select pg_backend_pid()";
+        a.batch_execute("begin").await?;
+        let (of_a, of_b) = (one(&a, pid).await?, one(&b, pid).await?);
+        admin.simple_query("RECONNECT").await?;
+        ensure!(one(&a, pid).await? == of_a, "a transaction keeps its own");
+        a.batch_execute("commit").await?;
+        let after = [one(&a, pid).await?, one(&b, pid).await?];
+        ensure!(
+            !after.contains(&of_a) && !after.contains(&of_b),
+            "{after:?}"
+        );
+        let handle = proxy.handle.clone();
+        let wanted = handle.reload_wanted();
+        admin.simple_query("RELOAD").await?;
+        timeout(Duration::from_secs(10), wanted).await?;
+        Ok(())
+    });
+}
