@@ -83,9 +83,11 @@ impl Ledger {
         asked
     }
 
-    /// The server owes nothing: what is left here it has read as data of a COPY.
-    pub(super) fn settle(&mut self) {
-        self.whole.clear();
+    /// So many answers are still to come. What is older than that will have none: the server has
+    /// read its Sync as part of a COPY, or thrown it away behind an error.
+    pub(super) fn owed(&mut self, answers: usize) {
+        let surplus = self.whole.len().saturating_sub(answers);
+        self.whole.drain(..surplus);
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -460,6 +460,7 @@ impl Mind {
             }
             Tag::ReadyForQuery if reply.completes => {
                 let failed = self.ledger.answered().is_some_and(|asked| asked.failed);
+                self.ledger.owed(mirror.session.readies_owed());
                 self.ready(failed, mirror);
             }
             _ => {}

@@ -323,9 +323,6 @@ impl Conversation {
                     self.pool.work.transactions.count();
                 }
             }
-            if server.mirror.session.unanswered().next().is_none() && reply.completes {
-                self.mind.ledger.settle();
-            }
             match fate {
                 Fate::Forward => server.inbox.clear(taken),
                 Fate::Drop | Fate::Instead(_) => {

@@ -1,5 +1,6 @@
 //! What clients that share servers see of each other: nothing.
 
+use crate::raw::{Raw, message, told};
 use crate::server::{code, one, story};
 use anyhow::{Result, ensure};
 use proxy::{Limits, PoolMode};
@@ -86,6 +87,61 @@ fn prepared_statements_are_each_clients_own() {
         ensure!(a.query_one(&of_a[0], &[&1_i32]).await?.get::<_, i32>(0) == 1);
         drop(of_a);
         ensure!(b.query_one(&same, &[&1_i32]).await?.get::<_, i32>(0) == 6);
+        Ok(())
+    });
+}
+
+/// The server reads the first Sync as part of the COPY and answers the second one: what was sent
+/// behind it must not be taken for older than it is.
+#[test]
+fn what_is_sent_behind_a_copy_is_matched_with_its_answers() {
+    story(async |server| {
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            let proxy = server.trusting(mode, one_server()).await?;
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            raw.send(&message(
+                b'Q',
+                b"drop table if exists c; create table c (a int)\0",
+            ))
+            .await?;
+            raw.until(b'Z').await?;
+            let sync = message(b'S', b"");
+            let copy = [
+                message(b'P', b"\0copy c from stdin\0\0\0"),
+                message(b'B', b"\0\0\0\0\0\0\0\0"),
+                message(b'E', b"\0\0\0\0\0"),
+                sync.clone(),
+                message(b'd', b"1\n"),
+                sync.clone(),
+                message(b'c', b""),
+                sync.clone(),
+                // A driver that drops one statement and prepares the next.
+                message(b'C', b"Sother\0"),
+                sync.clone(),
+                message(b'P', b"mine\0select 7\0\0\0"),
+                sync.clone(),
+            ];
+            raw.send(&copy.concat()).await?;
+            for _ in 0..3 {
+                let heard = raw.until(b'Z').await?;
+                ensure!(told(&heard) == "nothing", "{mode:?}: {}", told(&heard));
+            }
+            let run = [
+                message(b'B', b"\0mine\0\0\0\0\0\0\0"),
+                message(b'E', b"\0\0\0\0\0"),
+                sync.clone(),
+            ];
+            for _ in 0..2 {
+                raw.send(&run.concat()).await?;
+                let heard = raw.until(b'Z').await?;
+                ensure!(told(&heard) == "nothing", "{mode:?}: {}", told(&heard));
+                ensure!(
+                    heard
+                        .iter()
+                        .any(|(tag, row)| *tag == b'D' && row.ends_with(b"7"))
+                );
+            }
+        }
         Ok(())
     });
 }

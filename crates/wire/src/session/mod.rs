@@ -125,6 +125,17 @@ impl Session {
         self.queue.iter().filter_map(asked)
     }
 
+    /// How many ReadyForQuery are still to come for what was sent.
+    pub fn readies_owed(&self) -> usize {
+        let ends = |entry: &&Entry| {
+            matches!(
+                entry.request,
+                Request::Sync | Request::Query | Request::FunctionCall
+            )
+        };
+        self.queue.iter().filter(ends).count()
+    }
+
     /// Whether another request may be sent. If not, the client is to be read from only when
     /// answers have come.
     pub fn has_room(&self) -> bool {
