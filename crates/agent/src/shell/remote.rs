@@ -318,9 +318,11 @@ impl Shell {
         let Some(text) = snapshot.value(&self.keys.config()) else {
             return false;
         };
+        // Another setting that can't be read must not keep a cluster from a primary.
         let record = serde_json::from_str::<ConfigRecord>(text).ok();
-        let settings = record.and_then(|record| record.settings().ok());
-        settings.is_none_or(|settings| settings.remote.is_some())
+        record.is_none_or(
+            |record| matches!(record.0.get("standby_cluster"), Some(it) if !it.is_null()),
+        )
     }
 }
 
