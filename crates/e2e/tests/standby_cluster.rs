@@ -204,7 +204,7 @@ struct Scene {
 /// Patroni: Configuration | `standby_cluster` with `host` (several too), `port`, `primary_slot_name`, in `bootstrap.dcs`
 ///   and by PATCH | works; the standby leader follows only once its WAL was compared with the remote's, and each timeline
 ///   of the remote's begins an epoch
-/// Patroni: patronictl | `demote-cluster`, `promote-cluster` | work, Patroni's own and ours
+/// Patroni: patronictl | `demote-cluster`, `promote-cluster` | work: `demote-cluster` by Patroni's own, `promote-cluster` by both
 #[test]
 fn a_standby_cluster_follows_is_promoted_and_follows_again() {
     let name = "a_standby_cluster_follows_is_promoted_and_follows_again";
