@@ -86,7 +86,7 @@ impl Stand {
         let options = format!(
             "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={sockets} \
              -c fsync=off -c max_connections={} -c shared_buffers=512MB",
-            connections * 2 + 40
+            connections * 3 + 40
         );
         run(
             "pg_ctl",
