@@ -254,7 +254,6 @@ fn pgbouncer_ini(
          default_pool_size = {pool}\n\
          max_client_conn = 2000\n\
          ignore_startup_parameters = extra_float_digits\n\
-         server_reset_query =\n\
          {prepared}",
         users.display()
     )

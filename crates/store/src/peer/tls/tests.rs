@@ -128,10 +128,7 @@ fn files_that_hold_something_else_are_named() {
         "the key node.key does not belong to the certificate node.crt"
     );
     replace(&node.files.key, &other.certificate);
-    assert_eq!(
-        node.complaint(),
-        "node.key holds no private key in PEM"
-    );
+    assert_eq!(node.complaint(), "node.key holds no private key in PEM");
     let foreign = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     replace(&node.files.key, foreign);
     assert_eq!(
