@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use wire::backend::{Fields, Framer, Message, Tag};
+use wire::backend::{Fields, Frame, Framer, Message, Tag};
 use wire::frontend;
 use wire::{Limits, Origin, Session, Step};
 
@@ -72,6 +72,14 @@ pub(crate) enum Refusal {
     Lost,
     #[error("{0}")]
     Error(String),
+}
+
+impl Refusal {
+    /// What an ErrorResponse says.
+    pub(super) fn said(frame: &Frame<'_>) -> Self {
+        let text = Fields::beginning(frame.body()).message();
+        Self::Error(text.unwrap_or_default().to_string_lossy().into_owned())
+    }
 }
 
 impl From<io::Error> for Refusal {
@@ -146,11 +154,13 @@ impl Server {
         Ok(())
     }
 
-    /// Sends what was written, and waits until all of it is answered. The first error is the
-    /// result; what the answers hold is dropped, except parameters.
-    pub(crate) async fn finish(&mut self) -> Result<(), Refusal> {
+    /// Sends what was written, and shows what comes until all of it is answered; `None` stands for
+    /// a part of a message that is too long to be here as a whole.
+    pub(crate) async fn answers(
+        &mut self,
+        mut hear: impl FnMut(&mut Mirror, Option<&Frame<'_>>),
+    ) -> Result<(), Refusal> {
         self.outbox.flush(&mut self.stream).await?;
-        let mut failed = None;
         while self.mirror.session.unanswered().next().is_some() {
             let step = self.framer.next(self.inbox.unread());
             let step = step.map_err(|_| Refusal::Lost)?;
@@ -163,28 +173,33 @@ impl Server {
                     }
                     continue;
                 }
-                Step::Part(_) => {}
+                Step::Part(_) => hear(&mut self.mirror, None),
                 Step::Message(frame) => {
-                    self.mirror
-                        .session
-                        .received(&frame)
-                        .map_err(|_| Refusal::Lost)?;
-                    if frame.tag() == Tag::ErrorResponse && failed.is_none() {
-                        let fields = Fields::beginning(frame.body());
-                        let text = fields.message().unwrap_or_default();
-                        failed = Some(text.to_string_lossy().into_owned());
-                    }
-                    if let Ok(Message::ParameterStatus { name, value }) = frame.message() {
-                        self.mirror.report(name.to_bytes(), value.to_bytes());
-                    }
+                    let session = &mut self.mirror.session;
+                    session.received(&frame).map_err(|_| Refusal::Lost)?;
+                    hear(&mut self.mirror, Some(&frame));
                 }
             }
             self.inbox.drop_unread(taken);
         }
-        match failed {
-            Some(text) => Err(Refusal::Error(text)),
-            None => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// Sends what was written, and waits until all of it is answered. The first error is the
+    /// result; what the answers hold is dropped, except parameters.
+    pub(crate) async fn finish(&mut self) -> Result<(), Refusal> {
+        let mut failed = None;
+        let hear = |mirror: &mut Mirror, frame: Option<&Frame<'_>>| {
+            let Some(frame) = frame else { return };
+            if frame.tag() == Tag::ErrorResponse && failed.is_none() {
+                failed = Some(Refusal::said(frame));
+            }
+            if let Ok(Message::ParameterStatus { name, value }) = frame.message() {
+                mirror.report(name.to_bytes(), value.to_bytes());
+            }
+        };
+        self.answers(hear).await?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Whether the session has these settings.

@@ -10,11 +10,10 @@
 
 use super::mind::Mind;
 use crate::journal::{Observed, set_config_sql};
-use crate::pool::{Refusal, Server};
+use crate::pool::{Mirror, Refusal, Server};
 use crate::sql::{Pin, Pins};
 use std::sync::Arc;
-use wire::Step;
-use wire::backend::{Message, Tag};
+use wire::backend::{Frame, Message, Tag};
 
 /// Rows of a kind, a name and a value. Names are qualified: the session's `search_path` is its
 /// client's.
@@ -61,46 +60,28 @@ pub(super) async fn reset(mind: &Mind, server: &mut Server) -> Result<(), Refusa
 /// `None`: it said something that was not understood.
 async fn ask(server: &mut Server) -> Result<Option<Observed>, Refusal> {
     server.query(QUESTION)?;
-    server.outbox.flush(&mut server.stream).await?;
     let mut observed = Some(Observed::default());
-    while server.mirror.session.unanswered().next().is_some() {
-        let step = server.framer.next(server.inbox.unread());
-        let step = step.map_err(|_| Refusal::Lost)?;
-        let taken = step.taken();
-        match step {
-            Step::More { buffer_bytes } => {
-                server.inbox.want(buffer_bytes);
-                if server.inbox.fill(&mut server.stream).await? == 0 {
-                    return Err(Refusal::Lost);
-                }
-                continue;
-            }
-            Step::Part(_) => {}
-            Step::Message(frame) => {
-                server
-                    .mirror
-                    .session
-                    .received(&frame)
-                    .map_err(|_| Refusal::Lost)?;
-                match frame.tag() {
-                    Tag::ErrorResponse => observed = None,
-                    // One that is not here as a whole has no row that could be read.
-                    Tag::DataRow => {
-                        let noted = match (&mut observed, frame.message()) {
-                            (Some(observed), Ok(Message::DataRow(row))) => {
-                                let row: Vec<_> = row.iter().flatten().collect();
-                                note(observed, &row).is_some()
-                            }
-                            _ => false,
-                        };
-                        observed = observed.filter(|_| noted);
+    let hear = |_: &mut Mirror, frame: Option<&Frame<'_>>| {
+        let Some(frame) = frame else { return };
+        match frame.tag() {
+            Tag::ErrorResponse => observed = None,
+            // One that is not here as a whole has no row that could be read.
+            Tag::DataRow => {
+                let noted = match (&mut observed, frame.message()) {
+                    (Some(observed), Ok(Message::DataRow(row))) => {
+                        let row: Vec<_> = row.iter().flatten().collect();
+                        note(observed, &row).is_some()
                     }
-                    _ => {}
+                    _ => false,
+                };
+                if !noted {
+                    observed = None;
                 }
             }
+            _ => {}
         }
-        server.inbox.drop_unread(taken);
-    }
+    };
+    server.answers(hear).await?;
     Ok(observed)
 }
 
