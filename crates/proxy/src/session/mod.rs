@@ -102,10 +102,17 @@ impl Conversation {
             let stopped = self.pump(&mut server).await;
             self.aim(None).await;
             self.entry.rest();
+            self.entry.pin(self.mind.journal.pins());
             self.told = Arc::clone(&server.mirror.parameters);
             match stopped {
                 Stopped::Opaque => match self.look_behind(server, permit).await {
-                    Ok(kept) => attached = kept,
+                    Ok(kept) => {
+                        if let Some(kept) = &kept {
+                            self.is_with(&kept.server);
+                        }
+                        self.entry.pin(self.mind.journal.pins());
+                        attached = kept;
+                    }
                     Err(_) => {
                         if let Some(ending) = self.lose(Moment::IDLE) {
                             return self.say_goodbye(ending).await;

@@ -74,7 +74,18 @@ fn the_console_shows_who_is_there_and_what_ties_them() {
             (&*pool["database"], &*pool["cl_active"], &*pool["sv_active"]) == ("app", "2", "2"),
             "{pool:?}"
         );
+        let servers = rows(&look, "SHOW SERVERS").await?;
+        let active = servers.iter().filter(|row| row["state"] == "active");
+        ensure!(active.count() == 2, "{servers:?}");
         b.batch_execute("commit").await?;
+        a.batch_execute("drop table t").await?;
+        // The client has its answer before the server is asked what the session has become.
+        let freed = async || {
+            let sessions = rows(&look, "SHOW SESSIONS").await?;
+            ensure!(sessions[0]["movable"] == "yes", "{sessions:?}");
+            Ok(())
+        };
+        lab::eventually("nothing ties it any more", Duration::from_secs(20), freed).await?;
         drop(a);
         let stats = rows(&look, "SHOW STATS").await?;
         let done: u64 = stats[0]["total_xact_count"].parse()?;
