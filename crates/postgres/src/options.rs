@@ -252,6 +252,11 @@ impl SyncNames {
         }
     }
 
+    /// Commits wait, whoever streams: no receiver has this name.
+    pub fn nobody() -> Self {
+        Self::any(1, ["nobody until the lineage is published"])
+    }
+
     /// The value of `synchronous_standby_names`.
     pub fn setting(&self) -> String {
         if self.needed == 0 || self.names.is_empty() {

@@ -380,7 +380,11 @@ impl World {
         let note = node.disk.note.as_ref();
         node.disk.note = note.map(|note| note.promoted(predicted, epoch, begins));
         node.pg.promoting = true;
-        let names = Names::of(setting);
+        let names = match setting {
+            Some(_) if self.config.is_broken(Break::AcknowledgeUnpublished) => Names::of(setting),
+            Some(setting) if setting.is_alone() => Names::nobody(),
+            Some(_) | None => Names::of(setting),
+        };
         self.begin_promotion(id, epoch, predicted, names);
         self.watch_postgres(id);
     }

@@ -51,11 +51,13 @@ pub enum Break {
     HoldLost,
     /// A node that holds still promises and claims nevertheless.
     HoldForgotten,
+    /// A promoted node whose commits need nobody else acknowledges them before its lineage is published.
+    AcknowledgeUnpublished,
 }
 
 impl Break {
     /// With the names that the command line knows them by.
-    pub const ALL: [(Self, &'static str); 21] = [
+    pub const ALL: [(Self, &'static str); 22] = [
         (Self::PromiseWhileStreaming, "promise-while-streaming"),
         (Self::WithdrawUnchecked, "withdraw-unchecked"),
         (Self::ClaimBehind, "claim-behind"),
@@ -77,6 +79,7 @@ impl Break {
         (Self::DataOverlooked, "data-overlooked"),
         (Self::HoldLost, "hold-lost"),
         (Self::HoldForgotten, "hold-forgotten"),
+        (Self::AcknowledgeUnpublished, "acknowledge-unpublished"),
     ];
 
     pub fn named(name: &str) -> Option<Self> {

@@ -368,6 +368,14 @@ impl Names {
         }
     }
 
+    /// Commits wait, whoever is there.
+    pub(crate) fn nobody() -> Self {
+        Self {
+            needed: 1,
+            names: BTreeSet::new(),
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.needed == 0
     }

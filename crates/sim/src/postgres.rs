@@ -333,11 +333,10 @@ impl World {
         let node = &mut self.nodes[id];
         node.disk.histories.insert(predicted);
         node.disk.half = false;
-        if let Some(standby) = node.standby_mut() {
-            standby.open = false;
-        }
         // Read by everybody before the promotion begins; kept aside until there is a primary to hold it.
-        let side = PrimarySide::new(predicted, epoch, names);
+        let mut side = PrimarySide::new(predicted, epoch, names);
+        // Whom it has let in as a standby writes as soon as that can be done.
+        side.open = node.standby().is_some_and(|standby| standby.open);
         let delay = self.rng.between(ms(20), ms(150));
         let target = self.pg(id);
         self.nodes[id].pg.promotion = Some(Box::new(side));
@@ -361,8 +360,8 @@ impl World {
             commit: false,
         });
         side.recovered = node.disk.wal.len();
-        side.open = self.config.is_broken(Break::OpenEarly);
-        let early = side.open;
+        let early = self.config.is_broken(Break::OpenEarly);
+        side.open |= early;
         self.nodes[id].pg.role = Role::Primary(side);
         self.note_of(id, || {
             format!("postgres is promoted to timeline {predicted} in epoch {epoch}")

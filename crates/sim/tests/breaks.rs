@@ -86,6 +86,11 @@ fn a_primary_that_opens_early_is_caught() {
 }
 
 #[test]
+fn acknowledging_before_the_lineage_is_published_is_caught() {
+    check(Break::AcknowledgeUnpublished, 600, LOSS);
+}
+
+#[test]
 fn following_without_the_check_is_caught() {
     check(Break::FollowUnread, 500, PROMISE);
 }

@@ -37,7 +37,7 @@ impl Shell {
         }
         self.note.write(&self.promoted(&old, &plan, epoch).await?)?;
         self.instance
-            .apply_sync(&names(setting, epoch), QUICK)
+            .apply_sync(&until_published(setting, epoch), QUICK)
             .await?;
         if self.instance.has_too_much().await {
             tracing::info!("starting once more, with no more than the configuration asks for");
@@ -222,6 +222,18 @@ impl Shell {
     }
 }
 
+/// The names for the time from the promotion until the lineage is published.
+///
+/// **Invariant:** a leader acknowledges nothing before its lineage is published. Clients of the standby that it was are in
+/// and write at once, and who claims after it goes by what is published. Standbys of the setting stream only after
+/// that; where the setting needs nobody, commits wait until it is applied.
+fn until_published(setting: Option<&Setting>, epoch: Epoch) -> SyncNames {
+    match setting {
+        Some(setting) if setting.is_alone() => SyncNames::nobody(),
+        _ => names(setting, epoch),
+    }
+}
+
 /// The names that Postgres is to wait for.
 fn names(setting: Option<&Setting>, epoch: Epoch) -> SyncNames {
     match setting {
@@ -233,5 +245,29 @@ fn names(setting: Option<&Setting>, epoch: Epoch) -> SyncNames {
             )
         }
         Some(_) | None => SyncNames::none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ha::NodeName;
+
+    fn setting(standbys: &[&str]) -> Setting {
+        let name = |name: &str| NodeName::new(name).unwrap();
+        let mut setting = Setting::alone(name("a"));
+        setting.standbys = standbys.iter().map(|it| name(it)).collect();
+        setting.needed = setting.standbys.len().min(1);
+        setting
+    }
+
+    #[test]
+    fn commits_wait_for_the_lineage_even_where_they_will_need_nobody() {
+        let until = |setting: Option<&Setting>| until_published(setting, Epoch(3)).setting();
+        let nobody = r#"ANY 1 ("nobody until the lineage is published")"#;
+        assert_eq!(until(Some(&setting(&[]))), nobody);
+        assert_eq!(until(Some(&setting(&["b"]))), r#"ANY 1 ("b_e3")"#);
+        assert_eq!(until(None), "", "asynchronous");
+        assert_eq!(names(Some(&setting(&[])), Epoch(3)).setting(), "");
     }
 }

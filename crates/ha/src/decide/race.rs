@@ -279,10 +279,10 @@ pub(super) fn loss_accepted(cluster: &Cluster, name: &NodeName) -> bool {
 /// The settings under which a commit may have been acknowledged that the most advanced promise does not have.
 ///
 /// Whoever has WAL of an epoch has all that its leader began with, and that leader was elected on promises that met
-/// every older setting. A leader publishes its lineage before it opens, so those that claimed after the last one that
-/// did have acknowledged nothing. So only that one's own settings are still to be met. Without this, two nodes whose
-/// copies of the data are cut off while they join a new leader would keep that leader from ever leading again, though
-/// it has everything, and so would its own claim on the way back.
+/// every older setting. A leader publishes its lineage before it acknowledges anything, so those that claimed after the
+/// last one that published have acknowledged nothing. So only that one's own settings are still to be met. Without this,
+/// two nodes whose copies of the data are cut off while they join a new leader would keep that leader from ever leading
+/// again, though it has everything, and so would its own claim on the way back.
 fn in_doubt(
     cluster: &Cluster,
     record: &SyncRecord,
