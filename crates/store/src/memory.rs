@@ -22,6 +22,10 @@ pub enum Fault {
     Unreachable,
     /// Calls arrive and happen, their answers are lost; views stand still.
     AnswersLost,
+    /// The next change happens and its answer is lost; after it all is well.
+    NextAnswerLost,
+    /// The next change is lost, and nobody can tell; after it all is well.
+    NextChangeLost,
 }
 
 /// A handle on a shared store. [`MemoryStore::handle`] makes another one with faults of its own.
@@ -79,21 +83,35 @@ impl MemoryStore {
     }
 
     fn call(&self, command: impl FnOnce(&mut Shared) -> Command) -> Result<Answer> {
-        let fault = *lock(&self.end.fault);
+        let fault = self.end.fault_of_a_change();
         if fault == Fault::Unreachable {
             return Err(StoreError::Unreachable("cut off by the test".into()));
+        }
+        if fault == Fault::NextChangeLost {
+            return Err(StoreError::Unknown("lost by the test".into()));
         }
         let answer = {
             let mut shared = lock(&self.shared);
             let command = command(&mut shared);
             shared.apply(&command)
         };
-        if fault == Fault::AnswersLost {
+        if matches!(fault, Fault::AnswersLost | Fault::NextAnswerLost) {
             return Err(StoreError::Unknown("answer lost by the test".into()));
         }
         match answer {
             Answer::LeaseEnded(lease) => Err(StoreError::LeaseEnded(lease)),
             answer => Ok(answer),
+        }
+    }
+}
+
+impl End {
+    /// Takes one that is for the next change alone away.
+    fn fault_of_a_change(&self) -> Fault {
+        let mut fault = lock(&self.fault);
+        match *fault {
+            Fault::NextAnswerLost | Fault::NextChangeLost => std::mem::take(&mut fault),
+            lasting => lasting,
         }
     }
 }
@@ -162,7 +180,9 @@ async fn watch_lease(shared: Weak<Mutex<Shared>>, lease: LeaseId) {
 impl Store for MemoryStore {
     async fn read(&self, prefix: &str) -> Result<Snapshot> {
         match *lock(&self.end.fault) {
-            Fault::None => Ok(lock(&self.shared).state.snapshot(prefix)),
+            Fault::None | Fault::NextAnswerLost | Fault::NextChangeLost => {
+                Ok(lock(&self.shared).state.snapshot(prefix))
+            }
             Fault::Unreachable => Err(StoreError::Unreachable("cut off by the test".into())),
             Fault::AnswersLost => Err(StoreError::Unknown("answer lost by the test".into())),
         }

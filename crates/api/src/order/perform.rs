@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** the order names the leader that it was made for, and is written only while that one leads; an order
 //! that is not taken up in time is withdrawn, so that it surprises nobody later (without a time to wait it stands).
+//! It is written once, however often the store must be asked.
 
 use super::outcome::{Ordered, Progress, judge, late, unexplained};
 use super::{commit, overtaken};
@@ -12,11 +13,11 @@ use crate::office::Office;
 use crate::router::Context;
 use crate::show::seen_by_leader;
 use crate::v1::{Action, Code, Outcome, OutcomeKind, Perform};
-use ha::{Cluster, Epoch, NodeName};
+use ha::{Cluster, Epoch, Instant, NodeName};
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::{FailoverRecord, Keys, read_cluster};
-use store::{Snapshot, Store, Txn};
+use store::{Op, Snapshot, Store, StoreError, Txn};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const TIMEOUT_MAX: f64 = 3600.0;
@@ -105,10 +106,8 @@ pub(crate) async fn perform(context: &Context, order: &Order) -> Result<Outcome,
         .when(snapshot.unchanged(&keys.leader()))
         .when(snapshot.unchanged(&keys.epoch()))
         .put(keys.failover(), to_text(&record));
-    let revision = match store.commit(txn).await? {
-        store::Outcome::Committed { revision } => revision,
-        store::Outcome::Refused => return Err(overtaken()),
-    };
+    let deadline = at.plus(order.timeout);
+    let revision = write(store, keys, txn, &snapshot, deadline).await?;
     let ordered = Ordered {
         leader: cluster.leader.clone(),
         epoch: cluster.current_epoch(),
@@ -116,7 +115,6 @@ pub(crate) async fn perform(context: &Context, order: &Order) -> Result<Outcome,
         revision,
         at,
     };
-    let deadline = at.plus(order.timeout);
     let mut reason_by = None;
     loop {
         let now = clock::now();
@@ -143,6 +141,59 @@ pub(crate) async fn perform(context: &Context, order: &Order) -> Result<Outcome,
             }
         }
     }
+}
+
+/// Writes the order, and says as of which revision it stands.
+///
+/// A store that is too busy to answer leaves open whether the order stands. It is sent again then: by its guards it
+/// is written once at most, and where it is refused now, the first may have been written, and even carried out.
+async fn write(
+    store: &dyn Store,
+    keys: &Keys,
+    txn: Txn,
+    read: &Snapshot,
+    deadline: Instant,
+) -> Result<u64, Refusal> {
+    let mut unknown = None;
+    loop {
+        let error = match (store.commit(txn.clone()).await, &unknown) {
+            (Ok(store::Outcome::Committed { revision }), _) => return Ok(revision),
+            (Ok(store::Outcome::Refused), None) => return Err(overtaken()),
+            (Ok(store::Outcome::Refused), Some(_)) => match store.read(keys.prefix()).await {
+                Ok(now) => return written_before(keys, &txn, read, &now),
+                Err(error) => error,
+            },
+            (Err(error), _) => error,
+        };
+        // One that is merely not reached has not taken it.
+        let may_stand = matches!(error, StoreError::Unknown(_)) || unknown.is_some();
+        if !may_stand || !error.is_retryable() || clock::now() >= deadline {
+            return Err(unknown.unwrap_or(error).into());
+        }
+        unknown.get_or_insert(error);
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// The revision of an order whose answer was lost: its own while it stands, else the one that it was decided on, from
+/// which on it is looked for what has become of it.
+fn written_before(keys: &Keys, txn: &Txn, read: &Snapshot, now: &Snapshot) -> Result<u64, Refusal> {
+    let key = keys.failover();
+    let Some(entry) = now.entries.get(&key) else {
+        return Ok(read.revision);
+    };
+    let ours = |op: &Op| matches!(op, Op::Put { value, .. } if *value == entry.value);
+    let is_new = entry.modified > read.revision;
+    if is_new && txn.ops.iter().any(ours) {
+        return Ok(entry.modified);
+    }
+    let is_cleared = serde_json::from_str::<FailoverRecord>(&entry.value)
+        .is_ok_and(|record| record == FailoverRecord::default());
+    if is_new && !is_cleared {
+        // Somebody else's.
+        return Err(overtaken());
+    }
+    Ok(read.revision)
 }
 
 fn already(order: &Order, cluster: &Cluster) -> Option<NodeName> {

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::layout::EpochRecord;
-use store::{Snapshot, Store, Txn};
+use store::{Fault, Snapshot, Store, Txn};
 use tokio::task::JoinHandle;
 
 /// Waits for an order, and gives its text.
@@ -90,6 +90,25 @@ async fn a_switchover_is_answered_when_the_new_leader_takes_writes() {
             agents.await.expect("no panic"),
             r#"{"leader":"a","member":"b"}"#
         );
+    }
+}
+
+/// A busy store leaves open whether an order stands; who gave it hears what has become of it.
+#[tokio::test]
+async fn an_order_whose_answer_is_lost_is_given_once_and_followed() {
+    for fault in [Fault::NextAnswerLost, Fault::NextChangeLost] {
+        let world = World::three().await;
+        let server = world.serve("a").await;
+        let agents = obedient(&world, "b");
+        world.store.set_fault(fault);
+        let (status, answer) = perform(&server, json!({"action": "switchover", "to": "b"})).await;
+        assert_eq!(
+            (status, &answer["outcome"], &answer["leader"]),
+            (200, &json!("done"), &json!("b")),
+            "{fault:?}: {answer}"
+        );
+        agents.await.expect("no panic");
+        assert_eq!(world.value(&world.keys.failover()).await, None, "{fault:?}");
     }
 }
 
@@ -299,7 +318,7 @@ async fn without_a_leader_a_named_node_may_be_preferred() {
 async fn an_unreachable_store_is_said_at_once() {
     let world = World::three().await;
     let server = world.serve("a").await;
-    world.store.set_fault(store::Fault::Unreachable);
+    world.store.set_fault(Fault::Unreachable);
     let began = std::time::Instant::now();
     let (status, error) = server
         .refused(
