@@ -212,7 +212,7 @@ fn what_the_proxy_says_of_rows_is_true() {
                 "{fault}: the longest wait was {} ms",
                 pause.as_millis()
             ));
-            pauses.push(pause);
+            pauses.push((fault, pause));
             fired.heal(world.lab, &mut world.cluster)?;
             world.whole().await?;
         }
@@ -220,7 +220,7 @@ fn what_the_proxy_says_of_rows_is_true() {
         verdict.pauses.0 = pauses;
         world.say(&verdict.to_string());
         verdict.check()?;
-        let longest = verdict.pauses.0.iter().max().copied().unwrap_or_default();
+        let longest = verdict.pauses.longest();
         ensure!(longest < Duration::from_secs(20), "{longest:?}");
         for client in &idle {
             let kept = value(client, "select current_setting('app.user_id')").await?;

@@ -2,7 +2,7 @@
 
 use crate::front::{Front, Mode};
 use anyhow::{Context as _, Result, bail, ensure};
-use lab::Cluster;
+use lab::{Cluster, Fault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ struct Page {
     acknowledged: BTreeSet<Row>,
     /// Certainly not committed, by 40001, while the session went on.
     refused: BTreeSet<Row>,
-    /// By 08007, which ends the session.
-    unknown: BTreeSet<Row>,
+    /// By 08007, which ends the session; and what was being asked.
+    unknown: BTreeMap<Row, &'static str>,
 }
 
 #[derive(Default)]
@@ -46,12 +46,28 @@ pub(crate) struct Verdict {
 
 /// The longest wait of any writer in each change of the primary.
 #[derive(Default)]
-pub(crate) struct Pauses(pub(crate) Vec<Duration>);
+pub(crate) struct Pauses(pub(crate) Vec<(Fault, Duration)>);
 
 impl Pauses {
+    pub(crate) fn longest(&self) -> Duration {
+        let waits = self.0.iter().map(|(_, wait)| *wait);
+        waits.max().unwrap_or_default()
+    }
+
+    /// Those of one fault.
+    fn after(&self, fault: Fault) -> Self {
+        let of_it = self.0.iter().filter(|(what, _)| *what == fault);
+        Self(of_it.copied().collect())
+    }
+
+    fn spread(&self) -> String {
+        let [median, p90, p99, longest] = [50, 90, 99, 100].map(|part| self.percentile(part));
+        format!("median {median} ms, p90 {p90} ms, p99 {p99} ms, longest {longest} ms")
+    }
+
     /// That of all but so many percent.
     fn percentile(&self, percent: usize) -> u128 {
-        let mut sorted = self.0.clone();
+        let mut sorted: Vec<Duration> = self.0.iter().map(|(_, wait)| *wait).collect();
         sorted.sort();
         let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
         sorted.get(at).map_or(0, Duration::as_millis)
@@ -60,15 +76,18 @@ impl Pauses {
 
 impl fmt::Display for Pauses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "pauses in {} changes: median {} ms, p90 {} ms, p99 {} ms, longest {} ms",
-            self.0.len(),
-            self.percentile(50),
-            self.percentile(90),
-            self.percentile(99),
-            self.percentile(100)
-        )
+        write!(f, "pauses in {} changes: {}", self.0.len(), self.spread())?;
+        let mut faults: Vec<Fault> = Vec::new();
+        for (fault, _) in &self.0 {
+            if !faults.contains(fault) {
+                faults.push(*fault);
+            }
+        }
+        for fault in faults {
+            let of_it = self.after(fault);
+            write!(f, "; {fault} ({}): {}", of_it.0.len(), of_it.spread())?;
+        }
+        Ok(())
     }
 }
 
@@ -171,15 +190,23 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} rows acknowledged, {} lost, {} told 40001, {} of them there, {} told 08007, \
-             {}",
+            "{} rows acknowledged, {} lost, {} twice, {} told 40001, {} of them there, {} told \
+             08007",
             self.page.acknowledged.len(),
             self.lost,
+            self.twice,
             self.page.refused.len(),
             self.undead,
             self.page.unknown.len(),
-            self.pauses,
-        )
+        )?;
+        let mut asking = BTreeMap::<&str, usize>::new();
+        for what in self.page.unknown.values() {
+            *asking.entry(what).or_default() += 1;
+        }
+        for (what, count) in asking {
+            write!(f, " ({count} {what})")?;
+        }
+        write!(f, "; {}", self.pauses)
     }
 }
 
@@ -213,7 +240,7 @@ impl Writer {
             let told = one_row(&client, &insert, row).await;
             let waited = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.longest.fetch_max(waited, Ordering::Relaxed);
-            let Err(error) = told else {
+            let Err((asked, error)) = told else {
                 page.acknowledged.insert(row);
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
                 open = Some((client, insert));
@@ -232,31 +259,40 @@ impl Writer {
                         .context("after 40001")?;
                     open = Some((client, insert));
                 }
-                Some("08007") => drop(page.unknown.insert(row)),
-                _ => bail!("row {row:?}: {error:?}"),
+                Some("08007") => drop(page.unknown.insert(row, asked)),
+                _ => bail!("row {row:?}, {asked}: {error:?}"),
             }
         }
         Ok(page)
     }
 }
 
-/// By turns alone, in a transaction, and with the transaction's end in the same message.
+/// By turns alone, in a transaction, and with the transaction's end in the same message; an error comes with what was
+/// asked.
 async fn one_row(
     client: &Client,
     insert: &tokio_postgres::Statement,
     row: Row,
-) -> Result<(), tokio_postgres::Error> {
+) -> Result<(), (&'static str, tokio_postgres::Error)> {
+    let at = |what| move |error| (what, error);
     match row.1 % 3 {
-        0 => drop(client.execute(insert, &[&row.0, &row.1]).await?),
+        0 => {
+            let alone = client.execute(insert, &[&row.0, &row.1]).await;
+            alone.map_err(at("by an insert alone"))?;
+        }
         1 => {
-            client.batch_execute("begin").await?;
-            client.execute(insert, &[&row.0, &row.1]).await?;
-            client.batch_execute("commit").await?;
+            let begun = client.batch_execute("begin").await;
+            begun.map_err(at("by begin"))?;
+            let inserted = client.execute(insert, &[&row.0, &row.1]).await;
+            inserted.map_err(at("inside a transaction"))?;
+            let committed = client.batch_execute("commit").await;
+            committed.map_err(at("by commit"))?;
         }
         _ => {
             let (writer, n) = row;
             let sql = format!("begin; insert into books values ({writer}, {n}); commit");
-            client.batch_execute(&sql).await?;
+            let at_once = client.batch_execute(&sql).await;
+            at_once.map_err(at("by a transaction in one message"))?;
         }
     }
     Ok(())

@@ -195,7 +195,7 @@ async fn play(world: &mut World<'_>) -> Result<Outcomes> {
             .another_primary(&old, settle_deadline())
             .await?;
         books.more(100, settle_deadline()).await?;
-        pauses.push(books.lap());
+        pauses.push((fault, books.lap()));
         fired.heal(world.lab, &mut world.cluster)?;
     }
     file_of(&host, "over", "")?;
