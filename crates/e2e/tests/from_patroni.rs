@@ -1,4 +1,8 @@
-//! Three real nodes of Patroni on etcd become a cluster of ours at one stroke, and one of Patroni's again.
+//! Three real nodes of Patroni on etcd: they become a cluster of ours at one stroke, and one of
+//! Patroni's again; and our proxy stands in front of them as they are.
+
+#[path = "from_patroni/proxied.rs"]
+mod proxied;
 
 use anyhow::{Result, ensure};
 use e2e::{PatroniNode, Patronictl, in_a_lab, settle_deadline};
@@ -11,6 +15,7 @@ struct Scene<'lab> {
     lab: &'lab Lab,
     nodes: Vec<PatroniNode>,
     ctl: Patronictl,
+    _etcd: Etcd,
 }
 
 impl Scene<'_> {
@@ -74,22 +79,32 @@ impl Scene<'_> {
 
 type Start = fn(&mut PatroniNode, &Lab) -> Result<()>;
 
+/// Three nodes, of which none runs.
+async fn scene(lab: &mut Lab) -> Result<Scene<'_>> {
+    let etcd = Etcd::three(lab, Disk::Shared).await?;
+    let nodes = [("n1", 11), ("n2", 12), ("n3", 13)]
+        .map(|(name, number)| PatroniNode::new(lab, name, number, &etcd));
+    let nodes = nodes.into_iter().collect::<Result<Vec<_>>>()?;
+    let host = nodes[0].host.clone();
+    let ctl = Patronictl::theirs_on(lab, host, &etcd.addresses())?;
+    Ok(Scene {
+        lab,
+        nodes,
+        ctl,
+        _etcd: etcd,
+    })
+}
+
 /// Patroni: patronictl | a cluster of Patroni becomes ours, and back | works, node by node with one switchover, or
 ///   as a whole with a pause of seconds; nothing is copied
 #[test]
 fn a_cluster_of_patroni_becomes_ours_and_patronis_again() {
     let name = "a_cluster_of_patroni_becomes_ours_and_patronis_again";
     in_a_lab(name, Place::Namespaces, async |lab| {
-        let etcd = Etcd::three(lab, Disk::Shared).await?;
-        let nodes = [("n1", 11), ("n2", 12), ("n3", 13)]
-            .map(|(name, number)| PatroniNode::new(lab, name, number, &etcd));
-        let nodes = nodes.into_iter().collect::<Result<Vec<_>>>()?;
-        let host = nodes[0].host.clone();
+        let mut scene = scene(lab).await?;
         // Nobody leads any more when it is asked.
-        let answers = host.directory().join("answers");
+        let answers = scene.nodes[0].host.directory().join("answers");
         std::fs::write(answers, "lab\nYes I am aware\n")?;
-        let ctl = Patronictl::theirs_on(lab, host, &etcd.addresses())?;
-        let mut scene = Scene { lab, nodes, ctl };
         scene.nodes[0].start_patroni()?;
         scene.write(0, "CREATE TABLE rows (n int)").await?;
         scene.nodes[1].start_patroni()?;

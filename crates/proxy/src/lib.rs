@@ -44,5 +44,5 @@ pub use options::{
 };
 pub use service::{Handle, Place, Proxy, StartError, UnixSocket};
 pub use tls::{ClientTls, ServerTls, SslMode, TlsFiles, TlsFilesError};
-pub use topology::Sighting;
+pub use topology::{Doubt, Look, Sighting};
 pub use users::{BadLine, Secret, Users};

@@ -6,7 +6,7 @@ use crate::auth::Hba;
 use crate::console::Right;
 use crate::service::UnixSocket;
 use crate::tls::{ClientTls, ServerTls};
-use crate::topology::Sighting;
+use crate::topology::{Doubt, Look};
 use crate::users::Users;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -120,7 +120,9 @@ pub enum Source {
     },
     /// Somebody else looks, and tells.
     Told {
-        sightings: watch::Receiver<Arc<Vec<Sighting>>>,
+        looks: watch::Receiver<Option<Arc<Look>>>,
+        /// By which it is told that it is time to look again.
+        doubt: Doubt,
         /// What can't be relied on, a sentence each.
         missing: &'static [&'static str],
     },
@@ -143,6 +145,13 @@ impl Source {
             }
             Self::Servers { .. } => ONLY_LOOKED_AT,
             Self::Told { missing, .. } => missing,
+        }
+    }
+
+    pub(crate) fn doubt(&self) -> Doubt {
+        match self {
+            Self::Told { doubt, .. } => doubt.clone(),
+            Self::Store { .. } | Self::Server(_) | Self::Servers { .. } => Doubt::default(),
         }
     }
 }

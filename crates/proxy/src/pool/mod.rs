@@ -124,12 +124,16 @@ impl Pools {
         Arc::clone(pool)
     }
 
-    /// Closes what nobody has used for long, and what is of an older epoch.
-    pub(crate) fn sweep(&self) {
+    /// Closes what nobody has used for long, and what is of an older epoch. `true`: some of the
+    /// current one were lost.
+    pub(crate) fn sweep(&self) -> bool {
         let limits = self.limits.load();
-        for pool in self.all() {
-            pool.sweep(&limits);
-        }
+        let lost = self
+            .all()
+            .iter()
+            .map(|pool| pool.sweep(&limits))
+            .sum::<usize>();
+        lost > 0
     }
 
     /// Opens what is to be kept open for those who may come, one after the other.
@@ -387,14 +391,21 @@ impl Pool {
         });
     }
 
-    fn sweep(&self, limits: &Limits) {
+    /// Gives how many were lost by their servers.
+    fn sweep(&self, limits: &Limits) -> usize {
         let surplus = self.connections().saturating_sub(limits.pool_size_min);
         let mut idle = self.idle();
         let mut kept: VecDeque<_> = idle.drain(..).collect();
-        kept.retain_mut(|one| one.server.is_fit());
+        let mut lost = 0;
+        kept.retain_mut(|one| {
+            let is_fit = one.server.is_fit();
+            lost += usize::from(!is_fit && one.server.stamp.is_current());
+            is_fit
+        });
         let is_old = |one: &Idle| one.since.elapsed() >= limits.server_idle;
         let old = kept.iter().take(surplus).take_while(|one| is_old(one));
         kept.drain(..old.count());
         *idle = kept;
+        lost
     }
 }

@@ -105,13 +105,16 @@ impl Proxy {
         let limits = Arc::new(Swap::new(options.limits));
         let pools = Pools::new(options.server_tls.clone(), Arc::clone(&limits));
         let source = options.source.clone();
-        let (seen, readers) = topology::follow(source, Arc::clone(&gate), &pools, &options.users);
+        let doubt = source.doubt();
+        let (seen, readers) =
+            topology::follow(source, &doubt, Arc::clone(&gate), &pools, &options.users);
         let shared = Arc::new(Shared {
             mode: Swap::new(options.pool_mode),
             gatekeeper: Gatekeeper::new(handle::rules(&options))?,
             client_tls: Swap::new(options.client_tls),
             pools,
             gate,
+            doubt,
             cancels: Arc::default(),
             hold: Hold::new(Arc::clone(&limits)),
             limits,
@@ -187,7 +190,9 @@ impl Proxy {
         loop {
             tokio::select! {
                 _ = sweep.tick() => {
-                    self.shared.pools.sweep();
+                    if self.shared.pools.sweep() {
+                        self.shared.doubt.raise();
+                    }
                     self.warm(&mut warming);
                 }
                 // What is kept open is wanted there soonest after a failover.

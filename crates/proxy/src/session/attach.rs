@@ -184,6 +184,7 @@ impl Conversation {
         match self.wait(wait, Box::pin(opening)).await? {
             Ok(server) => Ok(Ok(server)),
             Err(error) if error.is_retryable() => {
+                self.shared.doubt.raise();
                 tracing::debug!(user = &*pool.user, %error, "no connection to the primary yet");
                 Ok(Err(error.to_string()))
             }

@@ -20,7 +20,7 @@ use crate::session::standin::{say, tell};
 use crate::stats::{Roster, Stats};
 use crate::swap::Swap;
 use crate::tls::ClientTls;
-use crate::topology::{At, Kind, Readers, Seen, choose};
+use crate::topology::{At, Doubt, Kind, Readers, Seen, choose};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) client_tls: Swap<ClientTls>,
     pub(crate) pools: Arc<Pools>,
     pub(crate) gate: Arc<Gate>,
+    /// Raised when a server is lost: it may not be the primary any more.
+    pub(crate) doubt: Doubt,
     pub(crate) cancels: Arc<Cancels>,
     pub(crate) hold: Arc<Hold>,
     pub(crate) seen: Seen,

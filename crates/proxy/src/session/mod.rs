@@ -171,6 +171,7 @@ impl Conversation {
 
     fn lose(&mut self, moment: Moment) -> Option<Ending> {
         self.mind.detached();
+        self.shared.doubt.raise();
         let stats = Arc::clone(&self.shared.stats);
         match self.mind.lose(moment, self.outbox.room()) {
             Outcome::Unnoticed => None,

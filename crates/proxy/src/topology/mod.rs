@@ -4,11 +4,13 @@
 //! epoch, everything older is shut down.
 
 mod cluster;
+mod doubt;
 mod judge;
 mod reading;
 mod servers;
 
-pub use judge::Sighting;
+pub use doubt::Doubt;
+pub use judge::{Look, Sighting};
 
 pub(crate) use reading::{Readers, choose};
 
@@ -74,9 +76,9 @@ impl Topology {
     }
 }
 
-fn told_of(sightings: watch::Receiver<Arc<Vec<Sighting>>>, gate: Arc<Gate>, why: &str) -> Seen {
+fn told_of(looks: watch::Receiver<Option<Arc<Look>>>, gate: Arc<Gate>, why: &str) -> Seen {
     let (sender, seen) = watch::channel(Arc::new(Topology::unknown(why)));
-    tokio::spawn(judge::follow(sightings, gate, sender));
+    tokio::spawn(judge::follow(looks, gate, sender));
     seen
 }
 
@@ -88,9 +90,11 @@ fn address_of(member: &Member) -> String {
     }
 }
 
-/// Follows the source for as long as somebody looks. Must be called in a runtime.
+/// Follows the source for as long as somebody looks; `doubt` has it look again, where it must.
+/// Must be called in a runtime.
 pub(crate) fn follow(
     source: Source,
+    doubt: &Doubt,
     gate: Arc<Gate>,
     pools: &Arc<Pools>,
     users: &Users,
@@ -121,18 +125,19 @@ pub(crate) fn follow(
         } => {
             let secret = users.secret(&user);
             let credential = secret.map_or(Credential::Nothing, Credential::of);
-            let (told, sightings) = watch::channel(Arc::default());
+            let (told, looks) = watch::channel(None);
             let login = (user, database);
             tokio::spawn(servers::watch(
                 addresses,
                 Arc::clone(pools),
                 login,
                 credential,
+                doubt.clone(),
                 told,
             ));
-            told_of(sightings, gate, "no server has been asked yet")
+            told_of(looks, gate, "no server has been asked yet")
         }
-        Source::Told { sightings, .. } => told_of(sightings, gate, "nobody has looked yet"),
+        Source::Told { looks, .. } => told_of(looks, gate, "nobody has looked yet"),
         Source::Store { store, keys } => {
             let why = "the store has not answered yet";
             let (sender, seen) = watch::channel(Arc::new(Topology::unknown(why)));

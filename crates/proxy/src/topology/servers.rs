@@ -1,9 +1,9 @@
-//! Several servers and no cluster: each is asked every second what it is.
+//! Several servers and no cluster: each is asked what it is.
 //!
 //! It logs in as a user of its own; what that may see, anybody may.
 
-use super::judge::Sighting;
-use super::{At, Kind};
+use super::judge::{Look, Sighting};
+use super::{At, Doubt, Kind};
 use crate::auth::Credential;
 use crate::gate::Gate;
 use crate::options::Route;
@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
-/// From one look to the next, and how long one may take.
-const EVERY: Duration = Duration::from_secs(1);
+/// How long one may take to answer.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// With numbers, so that no locale has a say. A standby does not name its WAL's files.
 const QUESTION: &[u8] = b"SELECT pg_catalog.pg_is_in_recovery()::int, CASE WHEN NOT \
@@ -29,12 +29,13 @@ pub(super) async fn watch(
     pools: Arc<Pools>,
     (user, database): (String, String),
     credential: Credential,
-    told: watch::Sender<Arc<Vec<Sighting>>>,
+    doubt: Doubt,
+    told: watch::Sender<Option<Arc<Look>>>,
 ) {
     // The epochs of those who are watched are for others to tell.
     let gate = Gate::new();
     gate.adopt(Epoch(1));
-    let look = |address: &String| Look {
+    let acquaintance = |address: &String| Acquaintance {
         at: At {
             address: address.clone(),
             epoch: Epoch(1),
@@ -46,14 +47,14 @@ pub(super) async fn watch(
         server: None,
         said: None,
     };
-    let mut looks: Vec<_> = addresses.iter().map(look).collect();
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks: Vec<_> = addresses.iter().map(acquaintance).collect();
+    let mut last = None;
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            () = doubt.next_look(last) => {}
             () = told.closed() => return,
         }
+        let begun = Instant::now();
         let mut under_way = JoinSet::new();
         for (number, look) in looks.drain(..).enumerate() {
             under_way.spawn(async move {
@@ -68,18 +69,13 @@ pub(super) async fn watch(
             looks.push(look);
             seen.push(sighting);
         }
-        told.send_if_modified(|before| {
-            let is_new = **before != seen;
-            if is_new {
-                *before = Arc::new(seen);
-            }
-            is_new
-        });
+        last = Some((begun, seen.iter().any(|one| one.is_primary)));
+        told.send_replace(Some(Arc::new(Look { begun, seen })));
     }
 }
 
-/// One server's.
-struct Look {
+/// One server.
+struct Acquaintance {
     at: At,
     pool: Arc<Pool>,
     credential: Credential,
@@ -88,13 +84,14 @@ struct Look {
     said: Option<String>,
 }
 
-impl Look {
+impl Acquaintance {
     async fn look(mut self) -> (Self, Sighting) {
-        let asked = tokio::time::timeout(EVERY, self.ask()).await;
-        let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {EVERY:?}")));
+        let asked = tokio::time::timeout(LIMIT, self.ask()).await;
+        let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}")));
         let mut sighting = Sighting {
             name: self.at.address.clone(),
             address: self.at.address.clone(),
+            leads: false,
             is_primary: false,
             timeline: None,
             confirms: false,
@@ -102,6 +99,7 @@ impl Look {
         match asked {
             Ok(timeline) => {
                 sighting.is_primary = timeline.is_some();
+                sighting.leads = sighting.is_primary;
                 sighting.timeline = timeline;
                 self.said = None;
             }

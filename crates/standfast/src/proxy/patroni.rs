@@ -1,22 +1,21 @@
-//! A cluster of Patroni's: its REST interface is asked every second who leads.
+//! A cluster of Patroni's: its REST interface is asked who leads.
 
-use ::proxy::{Sighting, Source};
+use ::proxy::{Doubt, Look, Sighting, Source};
 use api::client::{Client, Question, Trust, TrustOptions};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-/// From one look to the next.
-const EVERY: Duration = Duration::from_secs(1);
 /// A node that takes longer to answer is passed over.
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// What can't be relied on.
 const MISSING: &[&str] = &[
-    "a failover is seen up to a second late, and until then an old primary that still runs is believed",
+    "a failover is seen up to a second late if no connection breaks before, and until then an old primary that still runs is believed",
     "timelines stand in for epochs: Patroni writes none, and its fencing is its own affair",
-    "a leader that was no synchronous standby a second before counts as one that may have lost commits",
+    "a new leader counts as one without loss if the last look before it showed it as a synchronous standby, and every other as one that may have lost commits; what happened after that look is not seen",
 ];
 
 /// What `/cluster` says of one member; there is more.
@@ -38,25 +37,38 @@ struct Cluster {
 
 /// Looks for as long as somebody listens. Must be called in a runtime.
 pub(super) fn source(urls: Vec<String>, trust: TrustOptions) -> Source {
-    let (told, sightings) = watch::channel(Arc::default());
-    tokio::spawn(look(urls, Client::new(Trust::new(trust)), told));
+    let (told, looks) = watch::channel(None);
+    let doubt = Doubt::default();
+    tokio::spawn(look(
+        urls,
+        Client::new(Trust::new(trust)),
+        doubt.clone(),
+        told,
+    ));
     Source::Told {
-        sightings,
+        looks,
+        doubt,
         missing: MISSING,
     }
 }
 
-async fn look(mut urls: Vec<String>, client: Client, told: watch::Sender<Arc<Vec<Sighting>>>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+async fn look(
+    mut urls: Vec<String>,
+    client: Client,
+    doubt: Doubt,
+    told: watch::Sender<Option<Arc<Look>>>,
+) {
     let mut is_silent = false;
+    let mut last = None;
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
+            () = doubt.next_look(last) => {}
             () = told.closed() => return,
         }
         let mut seen = None;
+        let mut begun = Instant::now();
         for number in 0..urls.len() {
+            begun = Instant::now();
             if let Some(members) = ask(&client, &urls[number]).await {
                 seen = Some(members);
                 // Who has answered is asked first the next time.
@@ -64,6 +76,8 @@ async fn look(mut urls: Vec<String>, client: Client, told: watch::Sender<Arc<Vec
                 break;
             }
         }
+        let found = |seen: &Vec<Sighting>| seen.iter().any(|one| one.is_primary);
+        last = Some((begun, seen.as_ref().is_some_and(found)));
         let Some(seen) = seen else {
             // Nothing is known to have changed.
             if !std::mem::replace(&mut is_silent, true) {
@@ -74,13 +88,7 @@ async fn look(mut urls: Vec<String>, client: Client, told: watch::Sender<Arc<Vec
         if std::mem::take(&mut is_silent) {
             tracing::info!("a node of Patroni's answers again");
         }
-        told.send_if_modified(|before| {
-            let is_new = **before != seen;
-            if is_new {
-                *before = Arc::new(seen);
-            }
-            is_new
-        });
+        told.send_replace(Some(Arc::new(Look { begun, seen })));
     }
 }
 
@@ -115,13 +123,15 @@ fn read(body: &[u8]) -> serde_json::Result<Vec<Sighting>> {
     let sighting = |member: Member| {
         let (host, port) = (member.host?, member.port?);
         let runs = matches!(member.state.as_str(), "running" | "streaming");
+        // The leader of a standby cluster takes no writes.
+        let leads = matches!(member.role.as_str(), "leader" | "master" | "primary");
         Some(Sighting {
             address: match host.contains(':') {
                 true => format!("[{host}]:{port}"),
                 false => format!("{host}:{port}"),
             },
-            // The leader of a standby cluster takes no writes.
-            is_primary: runs && matches!(member.role.as_str(), "leader" | "master" | "primary"),
+            leads,
+            is_primary: runs && leads,
             confirms: matches!(member.role.as_str(), "sync_standby" | "quorum_standby"),
             timeline: member.timeline,
             name: member.name,
