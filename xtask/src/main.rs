@@ -62,9 +62,10 @@ const WITH_ETCD: [&str; 5] = [
 /// keeps no test from being run, so that one run shows all there is.
 fn ci() -> Result<()> {
     let checks = lints::check();
-    let mut count = tests::run(&tests::UNIT)?;
+    // Crates' own tests use other majors, too.
     postgres::have_all();
     fetched::have();
+    let mut count = tests::run(&tests::UNIT)?;
     count.add(&tests::run(&tests::end_to_end(&[]))?);
     count.add(&with_etcd(&WITH_ETCD)?);
     for check in checks {
