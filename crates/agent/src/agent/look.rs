@@ -1,6 +1,7 @@
 //! One look: what the store says and what was observed, put together as `ha` reads it.
 //!
-//! **Invariant:** without an answer of the store for a whole lease the view is silent, whatever it last said.
+//! **Invariant:** without an answer of the store for a whole lease the view is silent, whatever it last said; so it is
+//! until it has caught up with the agent's start.
 //! It does not decide.
 
 use super::Agent;
@@ -15,7 +16,7 @@ impl Agent {
     pub(super) fn cluster_view(&self, cluster: Cluster, at: Instant) -> ClusterView {
         let heard = self.tenure.last_heard();
         let silent = heard.is_none_or(|heard| at.since(heard) > cluster.settings.ttl);
-        if silent {
+        if silent || !self.meeting.is_over() {
             return ClusterView::Silent {
                 since: heard.unwrap_or(self.started),
             };
@@ -23,10 +24,10 @@ impl Agent {
         ClusterView::Known(Box::new(cluster))
     }
 
-    /// The lease of an agent before this one, as its guard has it: until the store has been heard for the first time,
+    /// The lease of an agent before this one, as its guard has it: until the store has been met for the first time,
     /// Postgres may go on under it. The guard ends it at that deadline in any case.
     fn inherited_lease(&self) -> Option<Lease> {
-        if self.tenure.last_heard().is_some() {
+        if self.tenure.last_heard().is_some() && self.meeting.is_over() {
             return None;
         }
         let armed = self.shell.instance.guard()?.status().armed?;

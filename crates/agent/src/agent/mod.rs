@@ -10,6 +10,7 @@ mod doing;
 mod errands;
 mod logical;
 mod look;
+mod meeting;
 mod memory;
 mod phrases;
 mod sharing;
@@ -22,6 +23,7 @@ use self::cascade::Cascade;
 use self::doing::Done;
 use self::errands::Errands;
 use self::look::{is_changing, scene, stop_unguarded};
+use self::meeting::Meeting;
 use self::memory::Memory;
 pub use self::phrases::PHRASES;
 use self::sharing::Sharing;
@@ -143,6 +145,7 @@ pub struct Agent {
     started: Instant,
     shell: Shell,
     view: View,
+    meeting: Meeting,
     tenure: Arc<Tenure>,
     observed: watch::Receiver<Option<Observation>>,
     storage: watch::Receiver<Storage>,
@@ -231,7 +234,14 @@ impl Agent {
         let cascade = Cascade::new(&options.tags);
         let programs = std::mem::take(&mut options.callbacks);
         let callbacks = Callbacks::new(programs, options.scope.clone());
+        let meeting = Meeting::default();
+        let met = meeting.begin(
+            Arc::clone(&options.store),
+            options.keys.prefix().to_owned(),
+            Arc::clone(&wake),
+        );
         let tasks = vec![
+            tokio::spawn(met),
             tokio::spawn(observer.run(observed_by)),
             options.keeper_on.spawn(keeper.run()),
             options.keeper_on.spawn(failsafe.run()),
@@ -265,6 +275,7 @@ impl Agent {
             started: now(),
             shell,
             view,
+            meeting,
             tenure,
             observed,
             storage,
@@ -362,6 +373,7 @@ impl Agent {
         let at = now();
         self.tenure.turned(at);
         let snapshot = Arc::clone(&self.view.borrow_and_update());
+        self.meeting.look(&snapshot);
         self.notice_a_dead_action();
         let cluster = match self.memory.reader.read(&self.shell.keys, &snapshot) {
             Ok(read) => {
