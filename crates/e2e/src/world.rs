@@ -123,6 +123,9 @@ async fn play(
         Err(error) => Err(error.context("the cluster never became whole")),
     };
     let judged = told.and_then(|()| world.judge_logs(announced));
+    if judged.is_ok() && std::env::var_os("STANDFAST_KEEP_LOGS").is_some() {
+        world.say(&format!("logs in {}", world.keep_logs()?.display()));
+    }
     if judged.is_err() {
         let kept = world.keep_logs()?;
         let words = world.last_words();
