@@ -17,7 +17,8 @@ LOOP = asyncio.new_event_loop()
 
 
 def code(error):
-    return error.sqlstate
+    lost = isinstance(error, asyncpg.ConnectionDoesNotExistError)
+    return client.code_of(error, None if lost else error.sqlstate)
 
 
 def wait(work):

@@ -14,7 +14,7 @@ INSERT = "INSERT INTO seats VALUES (%s, %s, %s)"
 
 
 def code(error):
-    return error.sqlstate
+    return client.code_of(error, error.sqlstate)
 
 
 class Session:

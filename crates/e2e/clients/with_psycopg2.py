@@ -16,7 +16,7 @@ INSERT = "INSERT INTO seats VALUES (%s, %s, %s)"
 
 
 def code(error):
-    return error.pgcode
+    return client.code_of(error, error.pgcode)
 
 
 class Session:

@@ -11,7 +11,7 @@ Error = sqlalchemy.exc.DBAPIError
 
 
 def code(error):
-    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    return client.code_of(error, getattr(error.orig, "sqlstate", None))
 
 
 class Base(orm.DeclarativeBase):

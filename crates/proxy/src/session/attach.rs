@@ -69,7 +69,10 @@ impl Conversation {
             topology.epoch
         };
         let server = self.pool.take(&self.startup, epoch, None)?;
-        if !server.has(self.mind.journal.settings()) || self.is_to_be_prepared() {
+        if !server.has(self.mind.journal.settings())
+            || self.is_to_be_prepared()
+            || self.mind.begun.is_some()
+        {
             self.pool.put(server);
             return None;
         }
@@ -211,10 +214,25 @@ impl Conversation {
                 return Err(Unattached::End(report.hint(&why)));
             }
         }
-        if self.is_to_be_prepared() {
-            return Ok(prepare_again(&mut self.mind, server).await);
+        if self.is_to_be_prepared() && !prepare_again(&mut self.mind, server).await {
+            return Ok(false);
         }
-        Ok(true)
+        let Some(begin) = &self.mind.begun else {
+            return Ok(true);
+        };
+        let asked = server.query(begin);
+        let begun = match asked {
+            Ok(()) => server.finish().await,
+            Err(refused) => Err(refused),
+        };
+        match begun {
+            Ok(()) => Ok(true),
+            Err(Refusal::Lost) => Ok(false),
+            Err(Refusal::Error(why)) => {
+                let report = errors::lost_transaction();
+                Err(Unattached::Refused(report.hint(&why)))
+            }
+        }
     }
 
     /// Whether a new server must have the session's statements before anything else.

@@ -321,7 +321,8 @@ async fn open(
             }
             Ok(First::Cancel(request)) => {
                 shared.cancel(&request).await;
-                // Whether there was such a key is not said.
+                // Whether there was such a key is not said. Without a proper end libpq 17 reports an error.
+                let _ = stream.end().await;
                 return Err(Refused::Silent);
             }
             Ok(First::Startup(..))

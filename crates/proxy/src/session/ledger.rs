@@ -22,6 +22,8 @@ pub(super) struct Asked {
     statements: u32,
     completed: u32,
     pub(super) failed: bool,
+    /// All of it, if that only begins a transaction.
+    pub(super) begin: Option<Box<[u8]>>,
     deeds: VecDeque<(u32, Deed, Option<Values>)>,
     expected: VecDeque<Expect>,
 }
@@ -157,6 +159,11 @@ impl Asked {
             let (_, deed, values) = self.deeds.pop_front()?;
             Some((deed, values))
         })
+    }
+
+    /// Whether the client has heard that one of its statements is done.
+    pub(super) fn has_completed(&self) -> bool {
+        self.completed > 0
     }
 
     /// The rest will not be done; gives what will not come.

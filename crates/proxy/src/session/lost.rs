@@ -7,7 +7,7 @@ use super::ledger::Asked;
 use super::mind::Mind;
 use super::standin::{StandIn, say, tell};
 use crate::errors;
-use crate::sql::{Phase, Pin, Pins};
+use crate::sql::{Phase, Pin, Pins, begin_tag};
 use wire::Copying;
 use wire::backend::{Message, Report, TransactionStatus};
 
@@ -52,7 +52,7 @@ impl Mind {
             TransactionStatus::Failed => Phase::Failed,
         };
         let unknown = self.ledger.may_have_committed(phase);
-        let (asked, is_open) = self.ledger.take();
+        let (mut asked, is_open) = self.ledger.take();
         self.journal.lost();
         if moment.cut {
             return Outcome::Silent;
@@ -68,7 +68,38 @@ impl Mind {
         if !pins.is_empty() {
             return Outcome::End(errors::unmovable(&pins.describe()), "unmovable");
         }
+        if let Some(outcome) = self.begin_again(phase, &mut asked, is_open, out) {
+            return outcome;
+        }
         answer_all(phase, asked, is_open, moment.copying, out)
+    }
+
+    /// A transaction that has done nothing but begin is begun anew on the next server, before the next request goes there:
+    /// nothing that its client has seen depends on the old one. Drivers don't expect a BEGIN to fail, and some stay
+    /// confused for the rest of the session.
+    fn begin_again(
+        &mut self,
+        phase: Phase,
+        asked: &mut [Asked],
+        is_open: bool,
+        out: &mut Vec<u8>,
+    ) -> Option<Outcome> {
+        match (phase, asked) {
+            (Phase::Inside, []) => self.begun.is_some().then_some(Outcome::Unnoticed),
+            (Phase::Outside, [one]) if !is_open && !one.failed => {
+                let begin = one.begin.take()?;
+                if !one.has_completed() {
+                    say(&Message::CommandComplete(begin_tag(&begin)), out);
+                }
+                say(
+                    &Message::ReadyForQuery(TransactionStatus::InTransaction),
+                    out,
+                );
+                self.begun = Some(begin);
+                Some(Outcome::Unnoticed)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::sql::{Deed, Pin, Pins, Reading};
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::Arc;
+use wire::backend::TransactionStatus;
 use wire::frontend::{self, Bind, Message, Target};
 use wire::{Malformed, Origin, Reply, Violation, backend};
 
@@ -35,6 +36,8 @@ pub(super) struct Mind {
     pub(super) unnamed: Option<Arc<Prepared>>,
     pub(super) unnamed_here: bool,
     portals: HashMap<Box<[u8]>, Bound>,
+    /// The transaction that is open, as far as the client knows, has done nothing but begin with this.
+    pub(super) begun: Option<Box<[u8]>>,
     /// Something was asked for that may have done more to the session than its text says, and the
     /// server was not asked what that was.
     pub(super) opaque: bool,
@@ -90,6 +93,7 @@ impl Mind {
             unnamed: None,
             unnamed_here: false,
             portals: HashMap::new(),
+            begun: None,
             opaque: false,
             reported: Vec::new(),
         }
@@ -120,6 +124,7 @@ impl Mind {
         mirror: &mut Mirror,
     ) -> Result<Plan, Wrong> {
         use frontend::Tag;
+        self.begun = None;
         match frame.tag() {
             Tag::Query => {
                 mirror.session.sent(frame, Origin::Client)?;
@@ -168,7 +173,11 @@ impl Mind {
             Message::Query(KEEP).encode(&mut instead)?;
             plan.instead = Some(instead);
         }
-        self.ledger.ask().read(&reading, None);
+        let asked = self.ledger.ask();
+        asked.read(&reading, None);
+        if reading.only_begins() {
+            asked.begin = frame.body().strip_suffix(b"\0").map(Into::into);
+        }
         self.ledger.end(false);
         Ok(plan)
     }
@@ -459,9 +468,15 @@ impl Mind {
                 }
             }
             Tag::ReadyForQuery if reply.completes => {
-                let failed = self.ledger.answered().is_some_and(|asked| asked.failed);
+                let answered = self.ledger.answered();
+                let failed = answered.as_ref().is_some_and(|asked| asked.failed);
                 self.ledger.owed(mirror.session.readies_owed());
                 self.ready(failed, mirror);
+                if self.ledger.is_empty()
+                    && mirror.session.transaction_status() == TransactionStatus::InTransaction
+                {
+                    self.begun = answered.and_then(|asked| asked.begin);
+                }
             }
             _ => {}
         }
@@ -514,10 +529,9 @@ impl Mind {
     }
 
     fn ready(&mut self, failed: bool, mirror: &Mirror) {
-        use backend::TransactionStatus::Idle;
         let status = mirror.session.transaction_status();
         self.journal.ready(status, failed);
-        if status != Idle {
+        if status != TransactionStatus::Idle {
             return;
         }
         for name in std::mem::take(&mut self.reported) {

@@ -206,7 +206,11 @@ impl Conversation {
         match why {
             Unattached::Gone => Some(Ending::Left),
             Unattached::Refused(report) => {
-                self.stand_in = Some(Box::new(StandIn::for_request(report)));
+                let stand_in = match self.mind.begun.take() {
+                    Some(_) => StandIn::for_unbegun(report),
+                    None => StandIn::for_request(report),
+                };
+                self.stand_in = Some(Box::new(stand_in));
                 None
             }
             Unattached::End(report) => {

@@ -44,6 +44,11 @@ impl StandIn {
         Self::new(Phase::Failed, first, skipping)
     }
 
+    /// In a transaction that could not be begun anew, for this reason.
+    pub(super) fn for_unbegun(why: Report) -> Self {
+        Self::new(Phase::Failed, Some(why), false)
+    }
+
     /// For one request, which gets this answer.
     pub(super) fn for_request(answer: Report) -> Self {
         Self::new(Phase::Outside, Some(answer), false)

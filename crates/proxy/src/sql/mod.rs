@@ -16,6 +16,7 @@ mod token;
 pub(crate) use acts::{Act, Acts, Phase};
 pub(crate) use deed::{Argument, ConfigCall, Deed, Pin, Pins};
 
+use std::ffi::CStr;
 use token::{Kind, Token, Tokens};
 
 /// What a text of SQL does to transactions and to the session.
@@ -42,6 +43,15 @@ impl Reading {
             pins: Pins::default().with(Pin::TooLong),
             opaque: true,
         }
+    }
+
+    /// Whether all it does is to begin a transaction, where there was none.
+    pub(crate) fn only_begins(&self) -> bool {
+        self.statements == 1
+            && self.acts == Acts::default().then(Act::Begin)
+            && self.deeds.is_empty()
+            && self.pins.is_empty()
+            && !self.opaque
     }
 
     /// `standard`: whether backslashes in plain strings are plain.
@@ -91,6 +101,15 @@ impl Reading {
         self.opaque |= calls::is_opaque(tokens);
         self.deeds
             .extend(found.deeds.into_iter().map(|deed| (number, deed)));
+    }
+}
+
+/// What PostgreSQL says when it has done this, which only begins a transaction.
+pub(crate) fn begin_tag(text: &[u8]) -> &'static CStr {
+    let first = Tokens::new(text, true).next();
+    match first.is_some_and(|first| first.text.eq_ignore_ascii_case(b"begin")) {
+        true => c"BEGIN",
+        false => c"START TRANSACTION",
     }
 }
 

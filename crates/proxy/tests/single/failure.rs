@@ -90,6 +90,81 @@ fn a_lost_transaction_fails_and_its_session_lives() {
 }
 
 #[test]
+fn a_transaction_that_has_only_begun_is_begun_again() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            client
+                .batch_execute("drop table if exists begun; create table begun (a int)")
+                .await?;
+            let isolation = "show transaction_isolation";
+            // Before the first statement.
+            client
+                .batch_execute("begin isolation level serializable")
+                .await?;
+            restart(server)?;
+            ensure!(one(&client, isolation).await? == "serializable");
+            client.batch_execute("insert into begun values (1)").await?;
+            client.batch_execute("commit").await?;
+            // Twice, and nothing between.
+            client.batch_execute("start transaction").await?;
+            restart(server)?;
+            ensure!(one(&client, "select count(*) from begun").await? == "1");
+            client.batch_execute("rollback").await?;
+            client.batch_execute("begin").await?;
+            restart(server)?;
+            client.batch_execute("commit").await?;
+            // What came behind it is lost, even if it has failed.
+            client.batch_execute("begin").await?;
+            ensure!(code(client.batch_execute("select 1/0").await) == "ERROR 22012");
+            restart(server)?;
+            ensure!(code(client.batch_execute("select 1").await) == "ERROR 25P02");
+            client.batch_execute("rollback").await?;
+            client.batch_execute("begin").await?;
+            client
+                .batch_execute("set transaction isolation level serializable")
+                .await?;
+            restart(server)?;
+            ensure!(code(client.batch_execute("select 1").await) == "ERROR 40001");
+            client.batch_execute("rollback").await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_begin_that_is_not_answered_does_not_fail() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            let pid = one(&client, "select pg_backend_pid()").await?;
+            signal(&pid, "STOP")?;
+            let begin = client.batch_execute("begin isolation level repeatable read");
+            pin_mut!(begin);
+            let moment = Duration::from_millis(300);
+            let waits = tokio::time::timeout(moment, &mut begin).await.is_err();
+            // The postmaster starts everything anew.
+            signal(&pid, "KILL")?;
+            ensure!(waits, "a stopped backend has answered");
+            begin.await?;
+            ensure!(one(&client, "show transaction_isolation").await? == "repeatable read");
+            client.batch_execute("commit").await?;
+        }
+        Ok(())
+    });
+}
+
+fn signal(pid: &str, signal: &str) -> Result<()> {
+    let sent = std::process::Command::new("kill")
+        .args(["-s", signal, pid])
+        .status()?;
+    ensure!(sent.success(), "kill -s {signal} {pid}");
+    Ok(())
+}
+
+#[test]
 fn an_unknown_outcome_is_said_to_be_unknown() {
     story(async |server| {
         for mode in BOTH {
