@@ -28,6 +28,7 @@ use ha::quorum::Applied;
 use ha::{Action, Cluster, NodeName};
 use postgres::{Access, Instance, PostgresError, Stop};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use store::layout::{ConfigRecord, Keys};
 use store::{Outcome, Revision, Snapshot, Store, StoreError, Txn, View};
@@ -86,6 +87,8 @@ pub(crate) struct Shell {
     pub(crate) rewound: Rewound,
     /// The Postgres that runs was told to promote.
     pub(crate) promotion_ordered: Marker,
+    /// A promotion is owed its checkpoint.
+    pub(crate) checkpoint_owed: Arc<AtomicBool>,
     /// Nothing is promoted before the machine's watchdog device is armed.
     pub(crate) watchdog_required: bool,
     /// The first configuration of a cluster that this node founds.

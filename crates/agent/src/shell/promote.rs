@@ -11,6 +11,7 @@ use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{Epoch, Lineage};
 use postgres::SyncNames;
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::layout::EndedTimeline;
 
@@ -63,7 +64,7 @@ impl Shell {
         self.promotion_ordered.set()?;
         let took = self.instance.promote(QUICK * 2).await?;
         tracing::info!(timeline = plan.timeline.0, begins = %plan.begins, ?took, "promoted");
-        self.checkpoint_soon();
+        self.checkpoint_owed.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -209,6 +210,10 @@ impl Shell {
             .instance
             .apply_sync(&names(setting, epoch), QUICK)
             .await?;
+        // Not sooner: a checkpointer in a hurry reads no setting, and where commits need nobody it is the one who lets them go.
+        if self.checkpoint_owed.swap(false, Ordering::SeqCst) {
+            self.checkpoint_soon();
+        }
         let record = record.unwrap_or_else(|| SyncRecord::of(Setting::alone(self.me.clone())));
         let applied = Applied {
             epoch,
