@@ -13,6 +13,8 @@ use books::Books;
 use e2e::{Announced, Topology, World, settle_deadline, story};
 use front::{Front, Mode, value};
 use lab::Fault;
+use std::io::Write as _;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a session has made of itself.
@@ -23,7 +25,8 @@ const STATE: &str = "select concat_ws(' ', current_setting('app.user_id'), \
 fn sessions_outlive_the_primary() {
     let name = "sessions_outlive_the_primary";
     story(name, Topology::Three, Announced::FAILOVER, async |world| {
-        let front = Front::start(world)?;
+        let quick = ", tcp_keepidle: 2, tcp_keepintvl: 1, tcp_keepcnt: 3, tcp_user_timeout: 5000";
+        let front = Front::start_with(world, quick)?;
         let primary = world.cluster.primary().await?;
         let sql = world.cluster.node(&primary)?.sql().await?;
         sql.batch_execute(
@@ -37,6 +40,7 @@ fn sessions_outlive_the_primary() {
         // psql, as a person uses it.
         let shown = front.psql(world, Mode::Session, "select 40 + 2")?;
         ensure!(shown == "42", "{shown}");
+        a_lost_machine_keeps_nothing(world, &front).await?;
         for fault in [Fault::Postmaster, Fault::Switchover] {
             let mut sessions = Vec::new();
             for mode in [Mode::Session, Mode::Transaction] {
@@ -83,6 +87,53 @@ fn sessions_outlive_the_primary() {
         ensure!(told.iter().all(carried), "{told:?}");
         front.check()
     });
+}
+
+/// Clients whose machine is gone say no goodbye: what they hold on the server is given back all the same.
+async fn a_lost_machine_keeps_nothing(world: &mut World<'_>, front: &Front) -> Result<()> {
+    const HELD: &str = "select count(*) from pg_locks where locktype = 'advisory' \
+        or mode = 'ShareRowExclusiveLock'";
+    let host = world.lab.add_host("gone", 43)?;
+    let psql = world.lab.pg_bin().join("psql");
+    let mut clients = Vec::new();
+    for (mode, sql) in [
+        (Mode::Session, "select pg_advisory_lock(7);\n"),
+        (
+            Mode::Transaction,
+            "begin; lock table seen in share row exclusive mode;\n",
+        ),
+    ] {
+        let mut command = host.command(&psql);
+        command.args(["-XAtq", "-d", &front.conninfo(mode)]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut client = Ended(command.spawn()?);
+        let words = client.0.stdin.as_mut().context("its ear")?;
+        words.write_all(sql.as_bytes())?;
+        clients.push(client);
+    }
+    let held = async |wanted: &str| {
+        let what = format!("{wanted} locks");
+        lab::eventually(&what, settle_deadline(), async || {
+            let primary = world.cluster.primary().await?;
+            let count: i64 = world.cluster.node(&primary)?.ask(HELD).await?;
+            ensure!(count.to_string() == wanted, "{count}");
+            Ok(())
+        })
+        .await
+    };
+    held("2").await?;
+    world.lab.network()?.set_link("gone", false)?;
+    held("0").await
+}
+
+/// Killed when it is dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Where a statement runs, and whether it may write there.
@@ -194,7 +245,7 @@ fn what_the_proxy_says_of_rows_is_true() {
         for client in &idle {
             client.batch_execute("set app.user_id = 'idle'").await?;
         }
-        let books = Books::open(&front, 32).await?;
+        let mut books = Books::open(&front, 32).await?;
         let mut pauses = Vec::new();
         let faults = [Fault::Postmaster, Fault::Switchover, Fault::Machine];
         for fault in faults.into_iter().cycle().take(changes()?) {

@@ -39,6 +39,7 @@ mod swap;
 mod tls;
 
 pub use auth::{BadRule, Hba};
+pub use net::Keepalive;
 pub use options::{
     Admins, AuthMethod, AuthQuery, Limits, OnLossyFailover, Options, PoolMode, Source,
 };

@@ -4,6 +4,7 @@
 
 use crate::auth::Hba;
 use crate::console::Right;
+use crate::net::Keepalive;
 use crate::service::UnixSocket;
 use crate::tls::{ClientTls, ServerTls};
 use crate::topology::{Doubt, Look};
@@ -236,6 +237,8 @@ pub struct Limits {
     pub prepared_max: usize,
     /// A server connection that nobody used for so long is closed.
     pub server_idle: Duration,
+    /// How long a peer may be gone before its connection is, on either side.
+    pub keepalive: Keepalive,
 }
 
 impl Default for Limits {
@@ -255,6 +258,7 @@ impl Default for Limits {
             connect_time: Duration::from_secs(5),
             prepared_max: 200,
             server_idle: Duration::from_secs(600),
+            keepalive: Keepalive::default(),
         }
     }
 }

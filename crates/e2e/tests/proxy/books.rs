@@ -128,13 +128,18 @@ impl Books {
         Duration::from_micros(self.longest.swap(0, Ordering::Relaxed))
     }
 
-    pub(crate) async fn more(&self, count: u64, deadline: Duration) -> Result<()> {
+    pub(crate) async fn more(&mut self, count: u64, deadline: Duration) -> Result<()> {
         let wanted = self.acknowledged.load(Ordering::Relaxed) + count;
         let enough = || {
             self.acknowledged.load(Ordering::Relaxed) >= wanted
                 || self.writers.iter().any(JoinHandle::is_finished)
         };
-        lab::until(&format!("{count} more rows"), deadline, enough).await
+        lab::until(&format!("{count} more rows"), deadline, enough).await?;
+        if let Some(ended) = self.writers.iter().position(JoinHandle::is_finished) {
+            self.writers.swap_remove(ended).await?.context("a writer")?;
+            bail!("a writer has ended");
+        }
+        Ok(())
     }
 
     /// Stops the writers and compares what they were told with what is there.
@@ -230,7 +235,7 @@ impl Writer {
                     let (client, connection) =
                         self.config.connect(NoTls).await.context("connecting")?;
                     tokio::spawn(connection);
-                    let insert = client.prepare("insert into books values ($1, $2)").await?;
+                    let insert = prepare(&client).await.context("preparing")?;
                     (client, insert)
                 }
             };
@@ -248,8 +253,7 @@ impl Writer {
                 tokio::time::sleep(PAUSE).await;
                 continue;
             };
-            let code = error.as_db_error().map(|db| db.code().code().to_owned());
-            match code.as_deref() {
+            match code(&error) {
                 Some("40001") => {
                     page.refused.insert(row);
                     // The session goes on, and can be tidied up in it.
@@ -265,6 +269,20 @@ impl Writer {
         }
         Ok(page)
     }
+}
+
+/// A request like another: it is told that it was lost, and made again.
+async fn prepare(client: &Client) -> Result<tokio_postgres::Statement> {
+    loop {
+        match client.prepare("insert into books values ($1, $2)").await {
+            Err(error) if code(&error) == Some("40001") => {}
+            prepared => return Ok(prepared?),
+        }
+    }
+}
+
+fn code(error: &tokio_postgres::Error) -> Option<&str> {
+    error.as_db_error().map(|db| db.code().code())
 }
 
 /// By turns alone, in a transaction, and with the transaction's end in the same message; an error comes with what was

@@ -183,7 +183,7 @@ async fn play(world: &mut World<'_>) -> Result<Outcomes> {
         let words = format!("-n -M {protocol} -c 3 -T 20 --max-tries=0 -h {at}");
         benches.push((protocol, pgbench(&host, &words, protocol)?));
     }
-    let books = Books::open(&front, 2).await?;
+    let mut books = Books::open(&front, 2).await?;
     let mut pauses = Vec::new();
     for fault in [Fault::Postmaster, Fault::Switchover] {
         books.more(100, settle_deadline()).await?;

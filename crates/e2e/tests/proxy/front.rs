@@ -39,6 +39,11 @@ pub(crate) struct Front {
 
 impl Front {
     pub(crate) fn start(world: &mut World<'_>) -> Result<Self> {
+        Self::start_with(world, "")
+    }
+
+    /// With more keys: `, KEY: VALUE` each.
+    pub(crate) fn start_with(world: &mut World<'_>, more: &str) -> Result<Self> {
         let host = world.lab.add_host("front", 41)?;
         let known = world.cluster.nodes[0].sql_config()?;
         let password = known.get_password().context("a password")?;
@@ -62,7 +67,7 @@ impl Front {
             let text = format!(
                 "scope: lab\nstore: {{raft: {{members: {{{}}}, secret_file: {}}}}}\nproxy: {{listen: \
                  \"{}:{}\", pool_mode: {}, users_file: {}, default_pool_size: 40, client_tls_sslmode: \
-                 allow, client_tls_cert_file: {}, client_tls_key_file: {}}}\n",
+                 allow, client_tls_cert_file: {}, client_tls_key_file: {}{more}}}\n",
                 members.join(", "),
                 world.lab.path().join("secret").display(),
                 host.address(),
@@ -117,13 +122,18 @@ impl Front {
         .await
     }
 
-    pub(crate) fn psql(&self, world: &World<'_>, mode: Mode, sql: &str) -> Result<String> {
-        let uri = format!(
+    /// How psql finds the way in, as `postgres`.
+    pub(crate) fn conninfo(&self, mode: Mode) -> String {
+        format!(
             "host={} port={} user=postgres dbname=postgres password={} connect_timeout=30",
             self.host.address(),
             mode.port(),
             self.password
-        );
+        )
+    }
+
+    pub(crate) fn psql(&self, world: &World<'_>, mode: Mode, sql: &str) -> Result<String> {
+        let uri = self.conninfo(mode);
         let program = world.lab.pg_bin().join("psql");
         lab::run_to_end(self.host.command(program).args(["-XAtc", sql, &uri]))
             .map(|text| text.trim().to_owned())

@@ -252,6 +252,10 @@ fn lists(shared: &Shared) -> Table {
 fn config(shared: &Shared) -> Table {
     let mut table = Table::new(&["key", "value"]);
     let limits = shared.limits.load();
+    let keepalive = limits.keepalive;
+    let given_up_after = keepalive
+        .unacknowledged
+        .map_or(0, |limit| limit.as_millis());
     let on_loss = match *shared.on_lossy_failover.load() {
         OnLossyFailover::Disconnect => "disconnect",
         OnLossyFailover::Continue => "continue",
@@ -265,6 +269,11 @@ fn config(shared: &Shared) -> Table {
         ("hold_clients", limits.hold_clients.to_string()),
         ("hold_bytes", limits.hold_bytes.to_string()),
         ("on_lossy_failover", on_loss.to_owned()),
+        ("tcp_keepalive", u8::from(keepalive.on).to_string()),
+        ("tcp_keepidle", keepalive.idle.as_secs().to_string()),
+        ("tcp_keepintvl", keepalive.interval.as_secs().to_string()),
+        ("tcp_keepcnt", keepalive.count.to_string()),
+        ("tcp_user_timeout", given_up_after.to_string()),
     ] {
         table.row([key.to_owned(), value]);
     }

@@ -4,11 +4,13 @@
 
 mod dial;
 mod inbox;
+mod keepalive;
 mod outbox;
 mod socket;
 
 pub(crate) use dial::{DialError, Guise, dial};
 pub(crate) use inbox::Inbox;
+pub use keepalive::Keepalive;
 pub(crate) use outbox::Outbox;
 pub(crate) use socket::{Closer, Stream};
 

@@ -62,6 +62,15 @@ impl Stream {
         Ok(Closer(handle.try_clone_to_owned()?))
     }
 
+    /// What it is made of, where that is TCP.
+    pub(super) fn tcp_socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp.as_fd()),
+            Self::Tls(tls) => Some(tls.get_ref().0.tcp.as_fd()),
+            Self::Unix(_) | Self::Gone => None,
+        }
+    }
+
     /// Whether nobody on the way can read along.
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self, Self::Tls(_))

@@ -98,6 +98,7 @@ async fn connect_as(
     counted: Arc<Counted>,
 ) -> Result<Box<Server>, ConnectError> {
     let mut stream = dial(&at.address, &tls, guise).await?;
+    pool.keepalive().watch(&stream);
     let closer = stream.closer().map_err(ConnectError::Socket)?;
     let guise = match stream.is_encrypted() {
         true => Guise::Secured,

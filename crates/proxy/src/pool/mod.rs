@@ -16,6 +16,7 @@ use quota::{Counted, Full, Quota};
 pub(crate) use server::{Mirror, Parameters, Refusal, Server};
 
 use crate::auth::Credential;
+use crate::net::Keepalive;
 use crate::options::{Limits, Route};
 use crate::swap::Swap;
 use crate::tls::ServerTls;
@@ -228,6 +229,10 @@ impl Pool {
             }
         }
         None
+    }
+
+    pub(crate) fn keepalive(&self) -> Keepalive {
+        self.limits.load().keepalive
     }
 
     /// Opens another one; the caller has a permit, so at most one too many lies idle.

@@ -239,6 +239,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Rece
             sessions.spawn(turn_away(stream));
             continue;
         };
+        shared.limits.load().keepalive.watch(&stream);
         let shared = Arc::clone(&shared);
         sessions.spawn(async move {
             serve(Arc::clone(&shared), stream, route).await;

@@ -41,6 +41,42 @@ fn ten_thousand_idle_sessions_take_little() {
     });
 }
 
+/// A machine that is gone says no goodbye. That the kernel asks after both sides is seen in its timers; what comes of
+/// it, `sessions_outlive_the_primary` shows, which can cut a cable.
+#[test]
+fn both_sides_are_asked_whether_they_are_still_there() {
+    const ESTABLISHED: &str = "01";
+    const KEEPALIVE: &str = "02";
+    story(async |server| {
+        let proxy = server
+            .trusting(PoolMode::Session, Limits::default())
+            .await?;
+        let mut raw = Raw::logged_in(proxy.address).await?;
+        raw.send(&query("select 7")).await?;
+        raw.until(b'Z').await?;
+        let (client, server) = (proxy.address.port(), server.port());
+        lab::eventually("the timers run", Duration::from_secs(20), async || {
+            let table = std::fs::read_to_string("/proc/net/tcp")?;
+            let (mut clients, mut servers) = (0, 0);
+            for line in table.lines().skip(1) {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let port = |at: usize| {
+                    let (_, port) = words[at].split_once(':').context("a port")?;
+                    anyhow::Ok(u16::from_str_radix(port, 16)?)
+                };
+                if words[3] != ESTABLISHED || !words[5].starts_with(KEEPALIVE) {
+                    continue;
+                }
+                clients += usize::from(port(1)? == client);
+                servers += usize::from(port(2)? == server);
+            }
+            ensure!(clients == 1 && servers >= 1, "{clients}, {servers}");
+            Ok(())
+        })
+        .await
+    });
+}
+
 #[test]
 fn who_does_not_read_costs_little_and_harms_nobody() {
     story(async |server| {

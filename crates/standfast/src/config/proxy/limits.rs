@@ -1,7 +1,7 @@
 //! Numbers and words of the section `proxy`.
 
 use crate::config::section::Section;
-use proxy::Limits;
+use proxy::{Keepalive, Limits};
 use std::time::Duration;
 
 /// One of a few words; the default where there is none.
@@ -65,6 +65,38 @@ pub(super) fn count(
     }
 }
 
+/// PgBouncer's keys; what is not given is ours, and not the kernel's two hours.
+fn keepalive(section: &Section<'_>) -> Option<Keepalive> {
+    let plain = Keepalive::default();
+    let whole = |duration: Duration| usize::try_from(duration.as_secs()).unwrap_or(usize::MAX);
+    let time = |key, default| {
+        let seconds = count(section, key, 32_767, whole(default));
+        seconds.map(|seconds| Duration::from_secs(seconds as u64))
+    };
+    let idle = time("tcp_keepidle", plain.idle);
+    let interval = time("tcp_keepintvl", plain.interval);
+    let number = count(section, "tcp_keepcnt", 127, plain.count as usize);
+    let unacknowledged = match section.whole("tcp_user_timeout") {
+        None if section.is_given("tcp_user_timeout") => None,
+        None => Some(plain.unacknowledged),
+        // As PgBouncer says "the kernel's own".
+        Some(at) if at.value == 0 => Some(None),
+        Some(at) if at.value <= 86_400_000 => Some(Some(Duration::from_millis(at.value))),
+        Some(at) => {
+            let most = "must be at most 86400000 milliseconds, which is a day";
+            section.error(at.line, "tcp_user_timeout", most);
+            None
+        }
+    };
+    Some(Keepalive {
+        on: section.flag("tcp_keepalive").unwrap_or(plain.on),
+        idle: idle?,
+        interval: interval?,
+        count: u32::try_from(number?).ok()?,
+        unacknowledged: unacknowledged?,
+    })
+}
+
 pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
     let plain = Limits::default();
     let count = |key, most: u64, default: usize| count(section, key, most, default);
@@ -97,6 +129,7 @@ pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
         hold_clients: count("hold_clients", 1_000_000, plain.hold_clients)?,
         hold_bytes: count("hold_bytes", 1 << 40, plain.hold_bytes)?,
         prepared_max: count("max_prepared_statements", 100_000, plain.prepared_max)?,
+        keepalive: keepalive(section)?,
         ..plain
     })
 }
