@@ -37,9 +37,7 @@ pub use frame::{Bounds, Direction, Frame, FrameError, Framer, Stage, Step};
 pub use limits::Limits;
 pub use list::List;
 pub use reader::{Flaw, Malformed};
-pub use session::{
-    Busy, Copying, Origin, Portal, Reply, RequestKind, Session, Statement, Violation,
-};
+pub use session::{Busy, Copying, Origin, Portal, Reply, RequestKind, Session, Violation};
 pub use writer::Unwritable;
 
 /// Bytes that are not for every eye: passwords, keys. What is printed is their number.

@@ -37,8 +37,7 @@ pub struct Limits {
     pub password_bytes_max: usize,
     /// Most requests of one connection that may be without an answer.
     pub unanswered_max: usize,
-    /// Most bytes that a session remembers: names and texts of statements, names of portals,
-    /// values of parameters.
+    /// Most bytes that a session remembers: names of statements and portals, values of parameters.
     pub remembered_bytes_max: usize,
 }
 

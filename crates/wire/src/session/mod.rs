@@ -26,7 +26,7 @@ mod tests;
 
 pub use busy::Busy;
 pub use copy::Copying;
-pub use names::{Portal, Statement};
+pub use names::Portal;
 pub use received::Reply;
 pub use request::{Origin, RequestKind};
 pub use violation::Violation;
@@ -154,14 +154,9 @@ impl Session {
         all.map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// The prepared statements of the server, as of its last answer.
-    pub fn statements(&self) -> impl Iterator<Item = Statement<'_>> {
+    /// The names of the server's prepared statements, as of its last answer; the unnamed one's is empty.
+    pub fn statements(&self) -> impl Iterator<Item = &[u8]> {
         self.names.statements()
-    }
-
-    /// One of them; the unnamed one has an empty name.
-    pub fn statement(&self, name: &[u8]) -> Option<Statement<'_>> {
-        self.names.statement(name)
     }
 
     /// The portals of the server, as of its last answer, and perhaps some that it has dropped.

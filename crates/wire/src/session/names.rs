@@ -4,20 +4,10 @@
 //! forgotten, never silently missing.
 
 use super::request::Name;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a name costs beside its bytes, in a map, roughly.
 pub(super) const ENTRY_BYTES: usize = 64;
-
-/// A prepared statement of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Statement<'a> {
-    /// Empty for the unnamed one.
-    pub name: &'a [u8],
-    /// The Parse message that made it, ready to be sent again; `None` if it was too long to be
-    /// kept.
-    pub message: Option<&'a [u8]>,
-}
 
 /// A portal of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,14 +18,12 @@ pub struct Portal<'a> {
     pub statement: &'a [u8],
 }
 
-type Message = Option<Box<[u8]>>;
-
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names {
-    statements: BTreeMap<Name, Message>,
+    statements: BTreeSet<Name>,
     portals: BTreeMap<Name, Name>,
     /// The unnamed ones come and go with every query: apart from the maps they cost nothing.
-    unnamed_statement: Option<Message>,
+    unnamed_statement: bool,
     unnamed_portal: Option<Name>,
     /// What the maps hold.
     statement_bytes: usize,
@@ -45,28 +33,26 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn prepare(&mut self, name: Name, message: Message, bytes_max: usize) {
+    pub(super) fn prepare(&mut self, name: Name, bytes_max: usize) {
         if name.is_empty() {
-            self.unnamed_statement = Some(message);
+            self.unnamed_statement = true;
             return;
         }
         self.drop_statement(&name);
-        let room = bytes_max.saturating_sub(self.statement_bytes + self.portal_bytes);
-        let bytes = statement_bytes(&name, None);
-        if bytes > room {
+        let bytes = statement_bytes(&name);
+        if self.statement_bytes + self.portal_bytes + bytes > bytes_max {
             self.statement_forgotten = true;
             return;
         }
-        let message = message.filter(|it| bytes + it.len() <= room);
-        self.statement_bytes += statement_bytes(&name, message.as_deref());
-        self.statements.insert(name, message);
+        self.statement_bytes += bytes;
+        self.statements.insert(name);
     }
 
     pub(super) fn drop_statement(&mut self, name: &[u8]) {
         if name.is_empty() {
-            self.unnamed_statement = None;
-        } else if let Some(message) = self.statements.remove(name) {
-            self.statement_bytes -= statement_bytes(name, message.as_deref());
+            self.unnamed_statement = false;
+        } else if self.statements.remove(name) {
+            self.statement_bytes -= statement_bytes(name);
         }
     }
 
@@ -107,23 +93,10 @@ impl Names {
         self.portal_forgotten = false;
     }
 
-    pub(super) fn statement(&self, name: &[u8]) -> Option<Statement<'_>> {
-        let (name, message) = if name.is_empty() {
-            (&[][..], self.unnamed_statement.as_ref()?)
-        } else {
-            let (name, message) = self.statements.get_key_value(name)?;
-            (name.as_ref(), message)
-        };
-        let message = message.as_deref();
-        Some(Statement { name, message })
-    }
-
-    pub(super) fn statements(&self) -> impl Iterator<Item = Statement<'_>> {
-        let named = self.statements.iter().map(|(name, message)| Statement {
-            name,
-            message: message.as_deref(),
-        });
-        self.statement(&[]).into_iter().chain(named)
+    pub(super) fn statements(&self) -> impl Iterator<Item = &[u8]> {
+        let unnamed = self.unnamed_statement.then_some(&[][..]);
+        let named = self.statements.iter().map(AsRef::as_ref);
+        unnamed.into_iter().chain(named)
     }
 
     pub(super) fn portals(&self) -> impl Iterator<Item = Portal<'_>> {
@@ -143,8 +116,8 @@ impl Names {
     }
 }
 
-fn statement_bytes(name: &[u8], message: Option<&[u8]>) -> usize {
-    ENTRY_BYTES + name.len() + message.map_or(0, <[u8]>::len)
+fn statement_bytes(name: &[u8]) -> usize {
+    ENTRY_BYTES + name.len()
 }
 
 fn portal_bytes(name: &[u8], statement: &[u8]) -> usize {

@@ -131,7 +131,7 @@ impl Session {
         self.batch_open = true;
         let bytes_max = self.limits.remembered_bytes_max;
         match self.pop() {
-            Some(Request::Parse { name, message }) => self.names.prepare(name, message, bytes_max),
+            Some(Request::Parse(name)) => self.names.prepare(name, bytes_max),
             Some(Request::Bind { portal, statement }) => {
                 self.names.bind(portal, statement, bytes_max);
             }
@@ -207,8 +207,7 @@ impl Session {
             return false;
         }
         let head = self.queue.front();
-        if matches!(head.map(|it| &it.request), Some(Request::Parse { name, .. }) if name.is_empty())
-        {
+        if matches!(head.map(|it| &it.request), Some(Request::Parse(name)) if name.is_empty()) {
             // It went before the new text was looked at.
             self.names.drop_statement(&[]);
         }

@@ -39,11 +39,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     Start,
-    Parse {
-        name: Name,
-        /// The whole message as it was sent; `None` if it was too long to be kept.
-        message: Option<Box<[u8]>>,
-    },
+    Parse(Name),
     Bind {
         portal: Name,
         statement: Name,
@@ -66,7 +62,7 @@ impl Request {
     pub(super) fn kind(&self) -> Option<RequestKind> {
         Some(match self {
             Self::Start => RequestKind::Start,
-            Self::Parse { .. } => RequestKind::Parse,
+            Self::Parse(_) => RequestKind::Parse,
             Self::Bind { .. } => RequestKind::Bind,
             Self::DescribeStatement => RequestKind::DescribeStatement,
             Self::DescribePortal => RequestKind::DescribePortal,
@@ -83,7 +79,7 @@ impl Request {
     /// Whether an error in it makes the server skip to the next Sync.
     pub(super) fn is_extended(&self) -> bool {
         match self {
-            Self::Parse { .. }
+            Self::Parse(_)
             | Self::Bind { .. }
             | Self::DescribeStatement
             | Self::DescribePortal
@@ -102,11 +98,8 @@ impl Request {
     /// What it holds beside the entry itself.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Parse { name, message } => {
-                name.len() + message.as_ref().map_or(0, |message| message.len())
-            }
             Self::Bind { portal, statement } => portal.len() + statement.len(),
-            Self::CloseStatement(name) | Self::ClosePortal(name) => name.len(),
+            Self::Parse(name) | Self::CloseStatement(name) | Self::ClosePortal(name) => name.len(),
             _ => 0,
         }
     }

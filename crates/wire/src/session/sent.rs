@@ -74,10 +74,7 @@ impl Session {
         let tag = frame.tag();
         let mut reader = Reader::new(tag.name(), frame.body());
         Ok(Some(match tag {
-            Tag::Parse => Request::Parse {
-                name: name(reader.text()?),
-                message: frame.is_whole().then(|| frame.bytes().into()),
-            },
+            Tag::Parse => Request::Parse(name(reader.text()?)),
             Tag::Bind => Request::Bind {
                 portal: name(reader.text()?),
                 statement: name(reader.text()?),

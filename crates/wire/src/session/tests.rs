@@ -345,16 +345,11 @@ fn ends_of_a_copy_that_is_none_are_thrown_away() {
 #[test]
 fn statements_are_those_that_the_server_has_confirmed() {
     let session = after(">P:a >P:b >P >S <1");
-    assert_eq!(names(session.statements().map(|it| it.name)), ["a"]);
+    assert_eq!(names(session.statements()), ["a"]);
     let session = after(">P:a >P:b >P >S <1 <1 <1 <Z:I");
-    assert_eq!(
-        names(session.statements().map(|it| it.name)),
-        ["", "a", "b"]
-    );
-    let message = session.statement(b"a").unwrap().message.unwrap();
-    assert_eq!(&message[5..], b"a\0select 1\0\0\0");
+    assert_eq!(names(session.statements()), ["", "a", "b"]);
     let session = after(">P:a >P:b >CS:a >S <1 <1 <3 <Z:I >P:c >S <E:ERROR:42601 <Z:I");
-    assert_eq!(names(session.statements().map(|it| it.name)), ["b"]);
+    assert_eq!(names(session.statements()), ["b"]);
 }
 
 #[test]
@@ -365,7 +360,7 @@ fn the_unnamed_statement_goes_with_the_next_query_or_text() {
         ">P >S <1 <Z:I >P >S <E:ERROR:42601",
         ">P >S <1 <Z:I >CS: >S <3",
     ] {
-        assert_eq!(after(transcript).statement(b""), None, "{transcript}");
+        assert_eq!(after(transcript).statements().count(), 0, "{transcript}");
     }
 }
 
@@ -373,7 +368,7 @@ fn the_unnamed_statement_goes_with_the_next_query_or_text() {
 fn tags_tell_when_all_statements_are_gone() {
     for tag in ["DEALLOCATE_ALL", "DISCARD_ALL"] {
         let session = after(&format!(">P:a >P >S <1 <1 <Z:I >B >E >S <2 <C:{tag} <Z:I"));
-        assert_eq!(names(session.statements().map(|it| it.name)), [""], "{tag}");
+        assert_eq!(names(session.statements()), [""], "{tag}");
     }
 }
 
@@ -430,28 +425,17 @@ fn what_does_not_fit_is_forgotten_and_said_to_be() {
     };
     let mut session = Session::ready(limits);
     tell(&mut session, ">P:a >S <1 <Z:I").unwrap();
-    assert!(session.statement(b"a").unwrap().message.is_some());
+    assert!(!session.has_forgotten());
     tell(&mut session, ">P:b >S <1 <Z:I").unwrap();
-    assert!(session.has_forgotten() && session.statement(b"b").is_none());
+    assert!(session.has_forgotten());
+    assert_eq!(names(session.statements()), ["a"]);
     let long = "x".repeat(100);
     let storm = tell(&mut session, &format!("<S:c:d <S:{long}:b"));
     assert_eq!(storm, Err(Violation::TooManyParameters));
 }
 
 #[test]
-fn a_text_that_does_not_fit_leaves_its_name() {
-    let limits = Limits {
-        remembered_bytes_max: 80,
-        ..Limits::default()
-    };
-    let mut session = Session::ready(limits);
-    tell(&mut session, ">P:a >S <1 <Z:I").unwrap();
-    assert_eq!(session.statement(b"a").unwrap().message, None);
-    assert!(!session.has_forgotten());
-}
-
-#[test]
-fn a_long_text_is_remembered_without_itself() {
+fn a_long_text_is_a_statement_like_any_other() {
     let limits = Limits {
         held_bytes_max: 16,
         ..Limits::default()
@@ -471,7 +455,7 @@ fn a_long_text_is_remembered_without_itself() {
     let mut session = Session::ready(limits);
     session.sent(&frame, Origin::Client).unwrap();
     tell(&mut session, "<1 >S <Z:I").unwrap();
-    assert_eq!(session.statement(b"a").unwrap().message, None);
+    assert_eq!(names(session.statements()), ["a"]);
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl World {
         } else {
             assert_eq!(session.idle(), truth);
         }
-        let known = session.statements().map(|it| it.name.to_vec());
+        let known = session.statements().map(<[u8]>::to_vec);
         assert_eq!(known.collect::<BTreeSet<_>>(), server.statements);
         let known: BTreeSet<_> = session.portals().map(|it| it.name.to_vec()).collect();
         assert!(known.is_superset(&server.portals), "{known:?}");

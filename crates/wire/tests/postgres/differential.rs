@@ -189,8 +189,8 @@ fn compare(line: &mut Line) -> Result<()> {
         line.ask("rollback")?;
     }
     let known = |line: &Line| -> BTreeSet<Vec<u8>> {
-        let named = line.session.statements().filter(|it| !it.name.is_empty());
-        named.map(|it| it.name.to_vec()).collect()
+        let named = line.session.statements().filter(|name| !name.is_empty());
+        named.map(<[u8]>::to_vec).collect()
     };
     let before = known(line);
     let there = line.ask("select name from pg_prepared_statements where not from_sql")?;
