@@ -187,7 +187,10 @@ impl Keeper {
     }
 
     fn epoch_record(&self, office: Office) -> String {
-        let record = EpochRecord::new(office.epoch, self.me.clone());
+        let record = EpochRecord {
+            standby: office.standby,
+            ..EpochRecord::new(office.epoch, self.me.clone())
+        };
         serde_json::to_string(&record).unwrap_or_default()
     }
 

@@ -76,6 +76,8 @@ impl Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Office {
     pub(crate) epoch: Epoch,
+    /// Of a standby cluster, as the record of the epoch says.
+    pub(crate) standby: bool,
     /// What the leader key hangs on. Another than the agent's own while it is being moved to that one.
     pub(crate) session: Session,
     pub(crate) deadline: Instant,
@@ -117,9 +119,16 @@ impl Tenure {
     }
 
     /// Leadership begins: the claim that was sent at `sent` was committed.
-    pub(crate) fn take_office(&self, epoch: Epoch, session: Session, sent: Instant) -> Office {
+    pub(crate) fn take_office(
+        &self,
+        epoch: Epoch,
+        standby: bool,
+        session: Session,
+        sent: Instant,
+    ) -> Office {
         let office = Office {
             epoch,
+            standby,
             session,
             deadline: session.deadline(sent),
             renewed: sent,

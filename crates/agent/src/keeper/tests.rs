@@ -197,7 +197,7 @@ async fn a_leader_that_is_held_takes_its_key_again_unless_somebody_claimed() {
         let committed = world.store.commit(claim).await.expect("a store");
         assert!(committed.is_committed());
         let (tenure, epoch) = (Arc::clone(&world.tenure), Epoch(1));
-        tenure.take_office(epoch, session, sent);
+        tenure.take_office(epoch, false, session, sent);
         tenure.held(epoch, now(), Duration::from_secs(60), &*world.orders);
         // The lease ends where nobody hears of it.
         let txn = match claimed {
@@ -234,6 +234,32 @@ async fn a_leader_that_is_held_takes_its_key_again_unless_somebody_claimed() {
 }
 
 #[tokio::test]
+async fn a_standby_leaders_beats_are_taken() {
+    let mut world = World::new();
+    world.until(|_| true).await;
+    let session = world.tenure.session().expect("a session");
+    let record = EpochRecord {
+        standby: true,
+        ..serde_json::from_str(&claimed_by_a(1)).expect("a record")
+    };
+    let record = serde_json::to_string(&record).expect("plain values");
+    let claim = Txn::new()
+        .put_leased(world.keys.leader(), "a", session.lease)
+        .put(world.keys.epoch(), record);
+    let sent = now();
+    let committed = world.store.commit(claim).await.expect("a store");
+    assert!(committed.is_committed());
+    world.tenure.take_office(Epoch(1), true, session, sent);
+    let status = world.keys.status();
+    let view = world.view.clone();
+    until_true("a beat is written", || {
+        view.borrow().entries.contains_key(&status)
+    })
+    .await;
+    assert!(world.tenure.office().is_some());
+}
+
+#[tokio::test]
 async fn a_shorter_time_to_live_takes_the_leadership_along_even_one_that_was_just_claimed() {
     let mut world = World::new();
     world.until(|_| true).await;
@@ -255,7 +281,7 @@ async fn a_shorter_time_to_live_takes_the_leadership_along_even_one_that_was_jus
     let sent = now();
     let committed = world.store.commit(claim).await.expect("a store");
     assert!(committed.is_committed());
-    let long = world.tenure.take_office(Epoch(1), first, sent);
+    let long = world.tenure.take_office(Epoch(1), false, first, sent);
     let second = tenure.session().expect("a session");
     until_true("the leadership moves", || {
         tenure

@@ -11,7 +11,7 @@ impl Shell {
         let session = self.session()?;
         let epoch = basis.cluster.current_epoch().next();
         let txn = self.steps(basis).found(epoch, session.lease);
-        self.take_office(epoch, txn, session).await
+        self.take_office(epoch, false, txn, session).await
     }
 
     pub(super) async fn bootstrap(&self, basis: &Basis) -> Result<(), ShellError> {

@@ -21,12 +21,13 @@ impl Shell {
     pub(super) async fn take_office(
         &self,
         epoch: Epoch,
+        standby: bool,
         txn: Txn,
         session: Session,
     ) -> Result<(), ShellError> {
         let sent = now();
         self.commit(txn).await?;
-        self.tenure.take_office(epoch, session, sent);
+        self.tenure.take_office(epoch, standby, session, sent);
         self.arm_in_office();
         Ok(())
     }
@@ -53,7 +54,8 @@ impl Shell {
     pub(super) async fn claim(&self, claim: &Claim, basis: &Basis) -> Result<(), ShellError> {
         let session = self.session()?;
         let txn = self.steps(basis).claim(claim, session.lease);
-        self.take_office(claim.epoch, txn, session).await?;
+        self.take_office(claim.epoch, claim.standby, txn, session)
+            .await?;
         self.resume_replay();
         Ok(())
     }
@@ -73,7 +75,8 @@ impl Shell {
         let txn = self.steps(basis).reattach(session.lease);
         let sent = now();
         self.commit(txn).await?;
-        self.tenure.take_office(epoch, session, sent);
+        let standby = basis.cluster.led_by_standby();
+        self.tenure.take_office(epoch, standby, session, sent);
         self.arm_in_office();
         self.resume_replay();
         Ok(())

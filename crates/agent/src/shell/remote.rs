@@ -287,7 +287,7 @@ impl Shell {
         let txn = self
             .steps(basis)
             .lead_on(epoch.next(), lineage, session.lease);
-        self.take_office(epoch.next(), txn, session).await?;
+        self.take_office(epoch.next(), true, txn, session).await?;
         // The members note the new timeline before its first byte reaches them.
         self.instance.end_streams(QUICK).await?;
         Ok(epoch.next())
