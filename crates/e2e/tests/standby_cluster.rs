@@ -1,5 +1,5 @@
-//! A standby cluster: three nodes that follow a primary somewhere else, through the death of the one that follows, a
-//! failover over there, the cluster's own promotion, and back.
+//! A standby cluster: two nodes that follow a primary somewhere else, through switchovers, the death of the one that
+//! follows, a failover over there, the cluster's own promotion, and back.
 
 use anyhow::{Context, Result, ensure};
 use e2e::{Patronictl, in_a_lab, say, settle_deadline};
@@ -204,7 +204,8 @@ struct Scene {
 /// Patroni: Configuration | `standby_cluster` with `host` (several too), `port`, `primary_slot_name`, in `bootstrap.dcs`
 ///   and by PATCH | works; the standby leader follows only once its WAL was compared with the remote's, and each timeline
 ///   of the remote's begins an epoch
-/// Patroni: patronictl | `demote-cluster`, `promote-cluster` | work: `demote-cluster` by Patroni's own, `promote-cluster` by both
+/// Patroni: patronictl | `demote-cluster`, `promote-cluster`, and `switchover`, `failover` inside a standby cluster | work,
+///   Patroni's own and ours
 #[test]
 fn a_standby_cluster_follows_is_promoted_and_follows_again() {
     let name = "a_standby_cluster_follows_is_promoted_and_follows_again";
@@ -215,7 +216,9 @@ fn a_standby_cluster_follows_is_promoted_and_follows_again() {
         let second = Far::start(lab, "far2", 51, SECOND, first.host.address())?;
         let hosts = format!("{},{}", first.host.address(), second.host.address());
         let text = format!("{{host: \"{hosts}\", port: {PORT}, primary_slot_name: lab}}");
-        let mut cluster = Cluster::brought(lab, |host| bring(host, &etcd.join(","), &text))?;
+        let nodes = ["n1", "n2"];
+        let mut cluster =
+            Cluster::brought_for(&nodes, lab, |host| bring(host, &etcd.join(","), &text))?;
         let far = Arc::clone(&second.host);
         let scene = Scene {
             theirs: Patronictl::theirs_on(lab, Arc::clone(&far), &etcd)?,
@@ -237,30 +240,83 @@ fn a_standby_cluster_follows_is_promoted_and_follows_again() {
 }
 
 async fn tell(cluster: &mut Cluster, scene: &Scene) -> Result<()> {
-    let (first, second) = (&scene.first, &scene.second);
-    let old = follows(cluster, 3, 100).await?;
-    first.write(101, 200).await?;
-    follows(cluster, 3, 200).await?;
+    let old = follows(cluster, 2, 100).await?;
     say(&format!("{old} leads the standby cluster"));
     for list in [&scene.theirs, &scene.ours] {
         let list = list.types("list lab")?;
         ensure!(list.contains("Standby Leader | streaming"), "{list}");
     }
+    let old = changes_hands(cluster, scene, old)
+        .await
+        .context("switchovers")?;
+    loses(cluster, scene, &old).await.context("its loss")?;
+    remote_fails_over(cluster, scene)
+        .await
+        .context("the remote's failover")?;
+    is_promoted_and_demoted(cluster, scene)
+        .await
+        .context("promote-cluster and demote-cluster")?;
+    for (node, log) in cluster.logs() {
+        // A beat that is on its way when an epoch begins is refused.
+        let lost = log.matches("the store no longer has this node as leader");
+        let times = lost.count();
+        ensure!(times < 10, "{node} has lost its office {times} times");
+    }
+    Ok(())
+}
 
-    cluster.node_mut(&old)?.kill_everything()?;
-    first.write(201, 300).await?;
-    let new = follows(cluster, 2, 300).await?;
+/// By POST of both kinds of `patronictl`: with a candidate, by failover, and to whoever can. Rows are on their way.
+async fn changes_hands(cluster: &Cluster, scene: &Scene, old: String) -> Result<String> {
+    let other = |old: &str| if old == "n1" { "n2" } else { "n1" };
+    let new = other(&old);
+    scene.first.write(101, 150).await?;
+    let words = format!("switchover lab --leader {old} --candidate {new} --force");
+    let said = scene.theirs.types(&words)?;
+    ensure!(
+        said.contains(&format!("Successfully switched over to \"{new}\"")),
+        "{said}"
+    );
+    ensure!(follows(cluster, 2, 150).await? == new, "{new} leads");
+
+    scene.first.write(151, 200).await?;
+    let words = format!("failover lab --candidate {old} --force");
+    let said = scene.ours.types(&words)?;
+    ensure!(
+        said.contains(&format!("Successfully failed over to \"{old}\"")),
+        "{said}"
+    );
+    ensure!(follows(cluster, 2, 200).await? == old, "{old} leads again");
+
+    let said = scene.ours.reads("\n\n\ny", "switchover lab")?;
+    ensure!(
+        said.contains("Standby Leader") && said.contains("Successfully switched over"),
+        "{said}"
+    );
+    let leader = follows(cluster, 2, 200).await?;
+    ensure!(leader == new, "{leader} leads");
+    say("it has changed hands three times by order");
+    Ok(leader)
+}
+
+async fn loses(cluster: &mut Cluster, scene: &Scene, old: &str) -> Result<()> {
+    cluster.node_mut(old)?.kill_everything()?;
+    scene.first.write(201, 300).await?;
+    let new = follows(cluster, 1, 300).await?;
     ensure!(new != old, "{old} was killed");
-    cluster.node_mut(&old)?.start()?;
-    let leader = follows(cluster, 3, 300).await?;
+    cluster.node_mut(old)?.start()?;
+    let leader = follows(cluster, 2, 300).await?;
     say(&format!("{leader} leads after {old}"));
+    Ok(())
+}
 
-    // A failover over there.
+async fn remote_fails_over(cluster: &Cluster, scene: &Scene) -> Result<()> {
+    let (first, second) = (&scene.first, &scene.second);
+    let leader = follows(cluster, 2, 300).await?;
     let before = epoch(cluster, &leader).await?;
     first.ctl(&["-m", "immediate", "stop"])?;
     second.ctl(&["-w", "promote"])?;
     second.write(301, 400).await?;
-    let leader = follows(cluster, 3, 400).await?;
+    let leader = follows(cluster, 2, 400).await?;
     let after = epoch(cluster, &leader).await?;
     ensure!(
         after > before,
@@ -269,33 +325,38 @@ async fn tell(cluster: &mut Cluster, scene: &Scene) -> Result<()> {
     say(&format!(
         "{leader} follows the remote's new timeline in epoch {after}"
     ));
+    Ok(())
+}
 
-    // A cluster of its own, by Patroni's command; and back, and ours.
-    let said = scene.theirs.types("promote-cluster lab --force")?;
-    ensure!(said.contains("successfully promoted"), "{said}");
-    let primary = cluster.healthy(settle_deadline() * 2).await?;
-    let sql = cluster.node(&primary)?.sql().await?;
-    sql.batch_execute("INSERT INTO t SELECT generate_series(1001, 1100)")
-        .await?;
-    let found: i64 = cluster
-        .node(&primary)?
-        .ask("SELECT count(*) FROM t")
-        .await?;
-    ensure!(found == 500, "{found} rows after the promotion");
-    say(&format!("{primary} is primary"));
-
-    // And back: what was written meanwhile is not the remote's.
-    second.write(401, 450).await?;
+/// A cluster of its own by Patroni's command, and back by ours: what was written meanwhile is not the remote's. Then the
+/// other way round.
+async fn is_promoted_and_demoted(cluster: &Cluster, scene: &Scene) -> Result<()> {
     let place = format!("--host {} --port {PORT}", scene.hosts);
-    let words = format!("demote-cluster lab --force {place} --primary-slot-name lab");
-    let said = scene.theirs.types(&words)?;
-    ensure!(said.contains("successfully demoted"), "{said}");
-    let leader = follows(cluster, 3, 450).await?;
-    say(&format!("{leader} leads the standby cluster again"));
-    let sync = cluster.node(&leader)?.get("/cluster").await?.body;
-    ensure!(!sync.contains("quorum_standby"), "{sync}");
+    let mut rows = 400;
+    for (promotes, demotes) in [(&scene.theirs, &scene.ours), (&scene.ours, &scene.theirs)] {
+        let said = promotes.types("promote-cluster lab --force")?;
+        ensure!(said.contains("successfully promoted"), "{said}");
+        let primary = cluster.healthy(settle_deadline() * 2).await?;
+        let node = cluster.node(&primary)?;
+        let sql = node.sql().await?;
+        sql.batch_execute("INSERT INTO t SELECT generate_series(1001, 1100)")
+            .await?;
+        let found: i64 = node.ask("SELECT count(*) FROM t").await?;
+        ensure!(
+            found == i64::from(rows) + 100,
+            "{found} rows after the promotion"
+        );
+        say(&format!("{primary} is primary"));
 
-    let said = scene.ours.types("promote-cluster lab --force")?;
-    ensure!(said.contains("successfully promoted"), "{said}");
-    cluster.healthy(settle_deadline() * 2).await.map(drop)
+        scene.second.write(rows + 1, rows + 50).await?;
+        rows += 50;
+        let words = format!("demote-cluster lab --force {place} --primary-slot-name lab");
+        let said = demotes.types(&words)?;
+        ensure!(said.contains("successfully demoted"), "{said}");
+        let leader = follows(cluster, 2, i64::from(rows)).await?;
+        say(&format!("{leader} leads the standby cluster again"));
+        let sync = cluster.node(&leader)?.get("/cluster").await?.body;
+        ensure!(!sync.contains("quorum_standby"), "{sync}");
+    }
+    Ok(())
 }

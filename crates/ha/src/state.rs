@@ -121,6 +121,11 @@ impl NodeState {
     pub fn is_primary(self) -> bool {
         matches!(self, Self::Single | Self::WaitingPrimary | Self::Primary)
     }
+
+    /// Whether a node that holds the leadership does what its office is: takes writes, or leads a standby cluster.
+    pub fn is_in_office(self) -> bool {
+        self.is_primary() || self == Self::StandbyLeader
+    }
 }
 
 impl fmt::Display for NodeState {

@@ -1,6 +1,6 @@
 //! How an order goes: read from the view, from one snapshot at a time.
 //!
-//! **Invariant:** "done" is said only of a leader of a later epoch that takes writes.
+//! **Invariant:** "done" is said only of a leader of a later epoch that takes writes, or leads a standby cluster.
 
 use super::commit;
 use super::perform::Order;
@@ -29,14 +29,14 @@ pub(super) struct Ordered {
 #[derive(Debug)]
 pub(super) enum Progress {
     Open,
-    /// Somebody new takes writes; the order itself still stands.
+    /// Somebody new is in office; the order itself still stands.
     Done(Outcome),
     /// The order is gone, the old leader leads on, and nobody has said why yet.
     Cleared,
     Over(Result<Outcome, Refusal>),
 }
 
-/// Whether it is over: a new leader takes writes and has cleared the order, or the old one has and leads on.
+/// Whether it is over: a new leader is in office and has cleared the order, or the old one has and leads on.
 pub(super) fn judge(
     keys: &Keys,
     order: &Order,
@@ -67,7 +67,7 @@ pub(super) fn judge(
     if !cluster
         .members
         .get(leader)
-        .is_some_and(|member| member.state.is_primary())
+        .is_some_and(|member| member.state.is_in_office())
     {
         return Progress::Open;
     }
@@ -144,7 +144,7 @@ pub(super) async fn late(
     let in_office = ordered.leader.as_ref().is_none_or(|leader| {
         let member = cluster.members.get(leader);
         cluster.leader.as_ref() == Some(leader)
-            && member.is_none_or(|member| member.state.is_primary())
+            && member.is_none_or(|member| member.state.is_in_office())
     });
     if order.timeout.is_zero() {
         return Err(late("it was ordered and not waited for"));

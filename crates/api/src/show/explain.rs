@@ -127,6 +127,7 @@ fn under_leader(
 fn in_office(office: &Office<'_>, cluster: &Cluster, leader: &NodeName) -> String {
     let epoch = cluster.current_epoch();
     let commits = match &cluster.sync {
+        _ if cluster.led_by_standby() => "nothing is written here".to_owned(),
         Some(sync) => format!("commits need {}", sync.newest()),
         None => "commits are asynchronous".to_owned(),
     };
@@ -148,10 +149,10 @@ fn candidate(cluster: &Cluster, primary: &Primary, name: &NodeName) -> v1::Expla
         .unwrap_or_default();
     let lag = primary.flushed.bytes_since(flushed);
     let priority = cluster.node(name).priority;
-    let counted = if cluster.sync.is_some() {
-        "a synchronous standby"
-    } else {
-        "an asynchronous standby"
+    let counted = match &cluster.sync {
+        _ if cluster.led_by_standby() => "a standby of the standby leader",
+        Some(_) => "a synchronous standby",
+        None => "an asynchronous standby",
     };
     v1::ExplainNode {
         name: name.clone(),

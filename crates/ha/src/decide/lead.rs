@@ -691,6 +691,9 @@ pub fn handover_candidate(
     primary: &Primary,
     wanted: Option<&NodeName>,
 ) -> Result<NodeName, Unfit> {
+    if cluster.settings.remote.is_some() && cluster.led_by_standby() {
+        return super::standby::candidate(cluster, me, wanted);
+    }
     let check = |name: &NodeName| candidate_fit(cluster, primary, name);
     if let Some(name) = wanted {
         if name == me {

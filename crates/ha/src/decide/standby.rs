@@ -9,7 +9,7 @@
 //! **Invariant:** an epoch in which there was a primary is never a standby leader's, nor the other way round: between the
 //! two lies a claim.
 
-use super::lead;
+use super::lead::{self, Unfit};
 use super::race::race;
 use crate::decision::{Action, Decision};
 use crate::settings::Remote;
@@ -172,15 +172,20 @@ fn step_aside(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
                 format!("done: {} leads", me.name),
             ));
         }
-        let fits = |to: &NodeName| others.contains(&to);
-        if !order.to.as_ref().map_or(!others.is_empty(), fits) {
-            let why = "refused: there is no standby that could lead".to_owned();
+        if !is_published(cluster, me) {
+            // Perhaps under this very order: nobody else had its WAL.
+            let epoch = cluster.current_epoch();
+            let why = format!("refused: {} has only just begun epoch {epoch}", me.name);
             return Some(lead::clear("switchover refused", why));
         }
-        return stop(
-            "switchover",
-            format!("{} hands the standby cluster over", me.name),
-        );
+        return Some(match candidate(cluster, &me.name, order.to.as_ref()) {
+            Ok(to) => Decision::act(
+                "switchover",
+                Action::Stop,
+                format!("{} hands the standby cluster over to {to}", me.name),
+            ),
+            Err(unfit) => lead::clear("switchover refused", format!("refused: {unfit}")),
+        });
     }
     let record = cluster.node(&me.name);
     if (record.maintenance || record.dropped)
@@ -195,6 +200,65 @@ fn step_aside(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
         );
     }
     None
+}
+
+/// Who would be asked to lead the standby cluster, or why nobody can be. No distance in bytes stands in the way: a clean
+/// stop sends everything to those that stream, and what is missing is the remote's.
+pub(super) fn candidate(
+    cluster: &Cluster,
+    leader: &NodeName,
+    wanted: Option<&NodeName>,
+) -> Result<NodeName, Unfit> {
+    if let Some(name) = wanted {
+        if name == leader {
+            return Err(Unfit::lasting(format!("{name} is the leader already")));
+        }
+        return fit(cluster, name).map(|()| name.clone());
+    }
+    let (mut best, mut reasons, mut passing) = (None, Vec::new(), false);
+    for name in cluster.nodes.keys().filter(|name| *name != leader) {
+        match fit(cluster, name) {
+            Ok(()) => {
+                let member = cluster.members.get(name);
+                let position = member.map(|it| (it.timeline, it.position));
+                best = best.max(Some((cluster.node(name).priority, position, name)));
+            }
+            Err(unfit) => {
+                passing |= unfit.passing;
+                reasons.push(unfit.why);
+            }
+        }
+    }
+    match best {
+        Some((_, _, name)) => Ok(name.clone()),
+        None if reasons.is_empty() => Err(Unfit::lasting("there is no other node")),
+        None => Err(Unfit {
+            why: reasons.join("; "),
+            passing,
+        }),
+    }
+}
+
+fn fit(cluster: &Cluster, name: &NodeName) -> Result<(), Unfit> {
+    let Some(member) = cluster.members.get(name) else {
+        return Err(Unfit::lasting(format!("{name} is not alive")));
+    };
+    if cluster.foreign.members.contains(name) {
+        let why = format!("{name} is Patroni's: it would follow the remote without comparing");
+        return Err(Unfit::lasting(why));
+    }
+    if let Some(why) = &member.unfit {
+        return Err(Unfit::lasting(format!("{name}: {why}")));
+    }
+    if let Some(why) = super::unwanted(cluster, name) {
+        return Err(Unfit::lasting(format!("{name}: {why}")));
+    }
+    match member.state {
+        NodeState::Standby => Ok(()),
+        state => Err(Unfit::passing(format!(
+            "{name} is not streaming from the standby leader, it is {state}"
+        ))),
+    }
 }
 
 /// The members that could lead a standby cluster: alive, with data, and wanted.
@@ -238,7 +302,9 @@ pub(super) fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instan
     }
     let others = others(cluster, &me.name);
     let restarting = me.errand == Some(Errand::Restarting) && me.start_failures == 0;
-    let stays = restarting || cluster.settings.paused || !cluster.led_by_standby();
+    // Also in a paused cluster a person's order is carried out.
+    let paused = cluster.settings.paused && cluster.switchover.is_none();
+    let stays = restarting || paused || !cluster.led_by_standby();
     if !others.is_empty() && !stays {
         let why = format!(
             "Postgres on {} is down: another one leads the standby cluster",

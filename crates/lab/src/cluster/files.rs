@@ -20,8 +20,17 @@ impl Cluster {
     /// # Errors
     /// When files can't be written.
     pub fn brought(lab: &mut Lab, bring: impl Fn(&Host) -> Brought) -> Result<Self> {
+        Self::brought_for(&["n1", "n2", "n3"], lab, bring)
+    }
+
+    /// The same with nodes of these names.
+    pub fn brought_for(
+        names: &[&str],
+        lab: &mut Lab,
+        bring: impl Fn(&Host) -> Brought,
+    ) -> Result<Self> {
         let mut nodes = Vec::new();
-        for (name, number) in ["n1", "n2", "n3"].into_iter().zip(11..) {
+        for (name, number) in names.iter().copied().zip(11..) {
             let host = lab.add_host(name, number)?;
             let brought = bring(&host);
             let dir = host.directory().join("patroni");

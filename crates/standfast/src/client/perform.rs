@@ -257,7 +257,7 @@ fn is_reached(node: &Node, enabled: bool) -> bool {
         return node.state == NodeState::Maintenance;
     }
     let takes_part = matches!(node.state, NodeState::Standby | NodeState::CatchingUp);
-    node.alive && (takes_part || node.state.is_primary())
+    node.alive && (takes_part || node.state.is_in_office())
 }
 
 /// What was printed of each node last.

@@ -116,11 +116,13 @@ fn leader(cluster: &Cluster, order: &Order<'_>) -> Result<Option<String>, Failur
     if order.action == "failover" {
         return Ok(None);
     }
-    let leads = cluster.leader().map(|member| member.name.clone());
-    let leads = leads.ok_or_else(|| Failure::refused("This cluster has no leader"))?;
+    let member = cluster.leader();
+    let member = member.ok_or_else(|| Failure::refused("This cluster has no leader"))?;
+    let leads = member.name.clone();
     let meant = match order.leader {
         Some(named) => named.to_owned(),
         None if order.force => leads.clone(),
+        None if member.role == "standby_leader" => ask::text("Standby Leader", Some(&leads))?,
         None => ask::text("Primary", Some(&leads))?,
     };
     if meant != leads {
