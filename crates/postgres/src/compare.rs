@@ -10,6 +10,7 @@ use crate::error::PostgresError;
 use crate::files;
 use crate::instance::Instance;
 use crate::options::Upstream;
+use crate::program::Program;
 use crate::sql::Link;
 use crate::timeline::{History, segment_file};
 use crate::upstream;
@@ -22,6 +23,9 @@ use std::time::Duration;
 
 /// So many bytes before the end are compared, within one segment.
 const BYTES: u64 = 256 * 1024;
+
+/// How long an archive may take to hand out one file.
+const FETCH: Duration = Duration::from_secs(60);
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,9 +91,16 @@ impl Instance {
         let Some(here) = self.local_wal(&local, upto, size, begins, length)? else {
             return unknown("our own WAL file is not there any more");
         };
-        let Some(there) =
-            remote_wal(&link, &source.history, upto, size, begins, length, limit).await?
-        else {
+        let there = remote_wal(&link, &source.history, upto, size, begins, length, limit).await?;
+        let archive = upstream.remote.as_ref();
+        let there = match archive.and_then(|remote| remote.restore_command.as_deref()) {
+            Some(command) if there.is_none() => {
+                let names = names(&source.history, upto, size);
+                self.archived_wal(command, &names, begins, length).await?
+            }
+            _ => there,
+        };
+        let Some(there) = there else {
             return unknown("the leader no longer has the WAL file");
         };
         if here != there {
@@ -144,10 +155,68 @@ impl Instance {
         Ok(None)
     }
 
+    /// The same of the archive, where what the upstream has removed may lie.
+    async fn archived_wal(
+        &self,
+        command: &str,
+        names: &[String],
+        begins: u64,
+        length: usize,
+    ) -> Result<Option<Vec<u8>>, PostgresError> {
+        let paths = &self.inner.paths;
+        let to = paths.state_dir.join("compared.wal");
+        let mut found = None;
+        for name in names {
+            files::remove(&to)?;
+            let program = Program::new("restore_command", PathBuf::from("/bin/sh"))
+                .arg("-c")
+                .arg("cd \"$0\" && eval \"$1\"")
+                .arg(&self.options().data_dir)
+                .arg(expanded(command, name, &to.display().to_string()));
+            let ended = tokio::time::timeout(FETCH, program.run(|_| {}, |_| {})).await;
+            let Ok(ended) = ended else {
+                tracing::warn!(name, "the archive has not answered in time");
+                break;
+            };
+            let mut bytes = vec![0; length];
+            if ended?.status.success()
+                && let Ok(file) = File::open(&to)
+                && file.read_exact_at(&mut bytes, begins).is_ok()
+            {
+                found = Some(bytes);
+                break;
+            }
+        }
+        files::remove(&to)?;
+        Ok(found)
+    }
+
     /// Whether Patroni was the last to start this directory's Postgres: it alone says the cluster's name that way.
     pub fn was_patronis(&self) -> bool {
         std::fs::read_to_string(self.opts()).is_ok_and(|text| text.contains("--cluster_name="))
     }
+}
+
+/// A `restore_command` as PostgreSQL expands it. Of restart points it is told that there is none: nothing may be removed
+/// from the archive.
+fn expanded(command: &str, name: &str, to: &str) -> String {
+    let mut text = String::new();
+    let mut rest = command.chars();
+    while let Some(c) = rest.next() {
+        let meant = (c == '%').then(|| rest.clone().next()).flatten();
+        match meant {
+            Some('f') => text.push_str(name),
+            Some('p') => text.push_str(to),
+            Some('r') => text.push_str("000000000000000000000000"),
+            Some('%') => text.push('%'),
+            _ => {
+                text.push(c);
+                continue;
+            }
+        }
+        rest.next();
+    }
+    text
 }
 
 /// What to compare before a position: where in its segment it begins, and how long it is.
@@ -209,6 +278,14 @@ mod tests {
         assert_eq!(range(Lsn::ZERO, size), None);
         assert_eq!(range(Lsn(size + 10), size), Some((0, 10)));
         assert_eq!(range(Lsn(2 * size), size), Some((size - BYTES, 256 * 1024)));
+    }
+
+    #[test]
+    fn a_command_of_the_archive_is_told_what_and_where_to() {
+        assert_eq!(
+            expanded("fetch --keep %r %f '%p' 5%% %x%", "0001", "/to/it"),
+            "fetch --keep 000000000000000000000000 0001 '/to/it' 5% %x%"
+        );
     }
 
     #[test]

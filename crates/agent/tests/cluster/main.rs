@@ -8,6 +8,7 @@
     reason = "a test with a main of its own"
 )]
 
+mod abroad;
 mod cascade;
 mod logical;
 mod node;
@@ -80,6 +81,9 @@ async fn stories() -> bool {
     }
     if wanted("a_standby_of_the_archive") {
         cascade::a_standby_of_the_archive(&root.join("archived"), limit).await;
+    }
+    if wanted("a_standby_cluster_with_an_archive") {
+        abroad::a_standby_cluster_with_an_archive(&root.join("abroad"), limit).await;
     }
     if wanted("a_node_that_must_be_watched") {
         watched::a_node_that_must_be_watched(&root.join("watched"), limit).await;

@@ -50,6 +50,7 @@ pub(crate) struct Wishes {
     pub(crate) bin_dir: Option<PathBuf>,
     pub(crate) bootstrap: serde_json::Value,
     pub(crate) parameters: Vec<(&'static str, &'static str)>,
+    pub(crate) copies: Vec<postgres::Copying>,
 }
 
 /// The same with these wishes. A watchdog device is a pipe.
@@ -84,6 +85,7 @@ pub(crate) async fn wishing(
         options.parameters.insert(name.into(), value.into());
     }
     options.bin_dir = wishes.bin_dir;
+    options.copies = wishes.copies;
     let instance = Instance::open(options).expect("an instance");
     let (served, shown) = watch::channel(Arc::new(api::Served::new("test", name.clone())));
     let store: Arc<dyn Store> = Arc::new(store.handle());
