@@ -25,7 +25,7 @@ mod steps;
 mod tenure;
 mod witness;
 
-pub use agent::{Agent, AgentError, Ended, Handle, Options, PHRASES, StopOrder, Watchdog};
+pub use agent::{Agent, AgentError, Ended, Handle, Options, PHRASES, StopOrder, Tags, Watchdog};
 pub use callbacks::Programs;
 pub use clock::now;
 pub use holds::Holds;

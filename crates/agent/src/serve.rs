@@ -1,18 +1,23 @@
 //! What the node shows of itself: to the REST API, and to the others in its member key.
 
-use crate::agent::Options;
+use crate::agent::{Options, Tags};
 use crate::clock::now;
 use crate::figures::Figures;
 use crate::observe::Observation;
 use ha::{
     Cluster, ClusterView, DataDir, Decision, Instant, Lease, Lsn, NodeView, Postgres, Storage, Ties,
 };
+use serde_json::Value;
 use std::sync::Arc;
 use store::Snapshot;
 use store::layout::{MemberExtra, MemberRecord, PATRONI_CONTRACT};
 use tokio::sync::watch;
 
-/// The parts of the node's picture that do not change.
+fn record_of(tags: &Tags) -> Option<Value> {
+    (!tags.is_empty()).then(|| tags.clone().into())
+}
+
+/// The parts of the node's picture that do not change by themselves.
 #[derive(Debug)]
 pub(crate) struct Shown {
     host: String,
@@ -20,9 +25,9 @@ pub(crate) struct Shown {
     api_url: String,
     identity: String,
     /// As the member record has them; none if there are none.
-    tags: Option<serde_json::Value>,
+    tags: Option<Value>,
     out: watch::Sender<Arc<api::Served>>,
-    pub(crate) scheduled_restart: Option<serde_json::Value>,
+    pub(crate) scheduled_restart: Option<Value>,
     pub(crate) watchdog_failed: bool,
     figures: Arc<Figures>,
     cluster: Option<Cluster>,
@@ -35,13 +40,19 @@ impl Shown {
             port: options.port,
             api_url: options.api_url,
             identity: options.identity,
-            tags: (!options.tags.is_empty()).then(|| options.tags.into()),
+            tags: record_of(&options.tags),
             out: options.served,
             scheduled_restart: None,
             watchdog_failed: false,
             figures,
             cluster: None,
         }
+    }
+
+    pub(crate) fn retag(&mut self, tags: &Tags) {
+        self.tags = record_of(tags);
+        self.out
+            .send_modify(|served| Arc::make_mut(served).tags = tags.clone());
     }
 
     /// When the Postgres that was seen last was started.

@@ -1,7 +1,7 @@
 //! What Patroni's REST paths order, on a real cluster under load: restarts, a new base backup, a reload, a switchover
 //! for later.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::{Announced, Topology, World, settle_deadline, story};
 use lab::eventually;
 use serde_json::{Value, json};
@@ -99,10 +99,17 @@ fn a_person_restarts_and_reinitializes() {
         let refused = order(world, &leader, "/reinitialize", json!({})).await?;
         ensure!(refused.0 == 503, "{refused:?}");
 
+        let node = world.cluster.node(first)?;
+        node.write_to_its_file("tags: {nofailover: true, zone: north}\n")?;
         ensure!(order(world, first, "/reload", json!({})).await?.0 == 202);
         eventually("the node has reloaded", settle_deadline(), async || {
-            let log = world.cluster.node(first)?.log();
-            ensure!(log.contains("reloaded: "), "nothing is logged");
+            ensure!(node.log().contains("reloaded: "), "nothing is logged");
+            let document = node.get("/patroni").await?.json()?;
+            ensure!(document["tags"]["zone"] == "north", "{document}");
+            let state = node.get("/api/v1/state").await?.json()?;
+            let nodes = state["nodes"].as_array().context("nodes")?;
+            let mine = nodes.iter().find(|it| it["name"] == first.as_str());
+            ensure!(mine.context("the node")?["priority"] == 0, "{state}");
             Ok(())
         })
         .await?;

@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail, ensure};
 use api::client::{Client, Method};
 use rustix::process::Signal;
 use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +106,16 @@ impl Node {
             .filter_map(|entry| fs::read(entry.ok()?.path()).ok())
             .map(|raw| String::from_utf8_lossy(&raw).into_owned())
             .collect()
+    }
+
+    /// Adds lines to the file that its agent was started with.
+    pub fn write_to_its_file(&self, text: &str) -> Result<()> {
+        let file = self.run.last().context("a file that it was started with")?;
+        let file = self.host.outside(Path::new(file));
+        let opened = OpenOptions::new().append(true).open(&file);
+        let mut opened = opened.with_context(|| format!("open {}", file.display()))?;
+        opened.write_all(text.as_bytes())?;
+        Ok(())
     }
 
     /// Starts the agent. It must not be running.

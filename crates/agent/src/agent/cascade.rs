@@ -4,7 +4,7 @@
 //! epoch's history, and the slots of those who are to come are there.
 //! It does not know which of the two, source or leader, is taken.
 
-use super::Agent;
+use super::{Agent, Tags};
 use crate::shell::Giving;
 use ha::{Cluster, ClusterView, Epoch, Instant, NodeName, NodeView, Postgres, Ties};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,20 +40,20 @@ impl Served {
 }
 
 impl Cascade {
-    pub(super) fn new(tags: &serde_json::Map<String, serde_json::Value>) -> Self {
-        let source = tags.get("replicatefrom").and_then(|name| name.as_str());
-        let priority = tags.get("sync_priority").and_then(|number| number.as_u64());
-        let ties = Ties {
-            source: source.and_then(|name| NodeName::new(name).ok()),
-            serves: None,
-            clonefrom: tags.get("clonefrom") == Some(&true.into()),
-            nostream: tags.get("nostream") == Some(&true.into()),
-            sync_priority: priority.map_or(1, |it| u32::try_from(it).unwrap_or(u32::MAX)),
-        };
+    pub(super) fn new(tags: &Tags) -> Self {
         Self {
-            tags: ties,
+            tags: ties(tags),
             ..Self::default()
         }
+    }
+
+    /// Other tags. What was found out about a source was that one's.
+    pub(super) fn retag(&mut self, tags: &Tags) {
+        let ties = ties(tags);
+        if ties.source != self.tags.source {
+            (self.unconnected, self.shunned_until) = (None, None);
+        }
+        self.tags = ties;
     }
 
     /// The source, unless it has just failed this node.
@@ -88,6 +88,18 @@ impl Cascade {
 
     pub(super) fn served(&self) -> Served {
         self.served.clone()
+    }
+}
+
+fn ties(tags: &Tags) -> Ties {
+    let source = tags.get("replicatefrom").and_then(|name| name.as_str());
+    let priority = tags.get("sync_priority").and_then(|number| number.as_u64());
+    Ties {
+        source: source.and_then(|name| NodeName::new(name).ok()),
+        serves: None,
+        clonefrom: tags.get("clonefrom") == Some(&true.into()),
+        nostream: tags.get("nostream") == Some(&true.into()),
+        sync_priority: priority.map_or(1, |it| u32::try_from(it).unwrap_or(u32::MAX)),
     }
 }
 

@@ -71,7 +71,7 @@ pub struct Options {
     pub api_url: String,
     /// Tells installations with one name apart.
     pub identity: String,
-    pub tags: serde_json::Map<String, serde_json::Value>,
+    pub tags: Tags,
     pub bootstrap: ConfigRecord,
     /// What is run on a cluster that this node has founded, with its arguments.
     pub post_bootstrap: Vec<String>,
@@ -122,10 +122,20 @@ pub enum StopOrder {
 pub struct Handle {
     stop: watch::Sender<Option<StopOrder>>,
     reloaded: Arc<AtomicBool>,
+    tags: watch::Sender<Tags>,
     wake: Arc<Notify>,
 }
 
+/// What a node's configuration says that it may be used for, as its member record shows it.
+pub type Tags = serde_json::Map<String, serde_json::Value>;
+
 impl Handle {
+    /// The configuration was read again: these are the node's tags from now on.
+    pub fn retag(&self, tags: Tags) {
+        self.tags.send_replace(tags);
+        self.wake.notify_one();
+    }
+
     /// Postgres was given another configuration: its callback is told.
     pub fn reloaded(&self) {
         self.reloaded.store(true, Ordering::SeqCst);
@@ -154,6 +164,7 @@ pub struct Agent {
     wake: Arc<Notify>,
     stop: watch::Receiver<Option<StopOrder>>,
     reloaded: Arc<AtomicBool>,
+    tags: watch::Receiver<Tags>,
     said: watch::Sender<Said>,
     plan: watch::Sender<Option<Plan>>,
     failsafe: Basis,
@@ -199,6 +210,7 @@ impl Agent {
         let (said, said_to) = watch::channel(Said::default());
         let (report, done) = mpsc::unbounded_channel();
         let (stop, stopping) = watch::channel(None);
+        let (tags, tagged) = watch::channel(options.tags.clone());
         let (observed_by, observed) = watch::channel(None);
         let (storage_by, storage) = watch::channel(Storage::Healthy);
         let observer = Observer::new(
@@ -285,6 +297,7 @@ impl Agent {
             wake: Arc::clone(&wake),
             stop: stopping,
             reloaded: Arc::clone(&reloaded),
+            tags: tagged,
             said,
             plan,
             failsafe: Basis::default(),
@@ -308,6 +321,7 @@ impl Agent {
         let handle = Handle {
             stop,
             reloaded,
+            tags,
             wake,
         };
         Ok((agent, handle))
@@ -373,6 +387,11 @@ impl Agent {
     fn turn(&mut self) -> Duration {
         let at = now();
         self.tenure.turned(at);
+        if self.tags.has_changed().unwrap_or(false) {
+            let tags = self.tags.borrow_and_update();
+            self.cascade.retag(&tags);
+            self.shown.retag(&tags);
+        }
         let snapshot = Arc::clone(&self.view.borrow_and_update());
         self.meeting.look(&snapshot);
         self.notice_a_dead_action();

@@ -42,6 +42,17 @@ pub(crate) async fn standbys_behind_a_standby(root: &Path, limit: Duration) {
         c.state() == Some(ha::NodeState::Standby)
     })
     .await;
+    let retag = |tags: serde_json::Value| {
+        let tags = tags.as_object().expect("a map").clone();
+        c.handle.retag(tags);
+    };
+    retag(json!({"zone": "z"}));
+    until("c streams from a, by other tags", limit, || {
+        streams(&a, "c") && tags_of(&store, &keys, "c") == Some(json!({"zone": "z"}))
+    })
+    .await;
+    retag(json!({"replicatefrom": "b"}));
+    until("c streams from b again", limit, || streams(&b, "c")).await;
     the_leader_keeps_no_wal_for_one_that_streams_elsewhere(&a, limit).await;
     let d = start("d", 3, json!({"replicatefrom": "a"})).await;
     until("d streams from a, which leads", limit, || streams(&a, "d")).await;
@@ -116,6 +127,16 @@ fn counted(leader: &Node) -> String {
 fn rows(node: &Node) -> usize {
     let count = node.psql("SELECT count(*) FROM t");
     count.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn tags_of(store: &MemoryStore, keys: &Keys, name: &str) -> Option<serde_json::Value> {
+    use store::Store as _;
+    let view = store.view(keys.prefix());
+    let snapshot = view.borrow();
+    let name = ha::NodeName::new(name).expect("a plain name");
+    let record = snapshot.value(&keys.member(&name))?;
+    let record: store::layout::MemberRecord = serde_json::from_str(record).ok()?;
+    record.tags
 }
 
 fn serves(store: &MemoryStore, keys: &Keys, name: &str) -> bool {

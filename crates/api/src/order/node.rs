@@ -46,7 +46,9 @@ pub(crate) async fn set(
     update(context, name, |entry, _| {
         Ok(NodeEntry {
             priority: asked.priority.unwrap_or(entry.priority),
+            priority_by_tag: entry.priority_by_tag && asked.priority.is_none(),
             quorum: asked.quorum.unwrap_or(entry.quorum),
+            quorum_by_tag: entry.quorum_by_tag && asked.quorum.is_none(),
             ..entry
         })
     })

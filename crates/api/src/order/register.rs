@@ -124,6 +124,8 @@ fn place(
         dropped: false,
         witness: asked.witness,
         never_ran: asked.ahead,
+        priority_by_tag: false,
+        quorum_by_tag: false,
     };
     Ok((name, updated(&fresh, asked), false))
 }
@@ -136,13 +138,22 @@ fn namesake<'a>(
     nodes.iter().find(|(other, _)| other.slot() == name.slot())
 }
 
+/// What was set by command stays; what a tag has set goes with the tag.
 fn updated(entry: &NodeEntry, asked: &Register) -> NodeEntry {
+    let usual = NodeRecord::default();
+    let priority = match entry.priority_by_tag {
+        true => usual.priority,
+        false => entry.priority,
+    };
+    let quorum = entry.quorum || entry.quorum_by_tag;
     NodeEntry {
         host: asked.host.clone(),
         port: asked.port,
         api_url: asked.api_url.clone(),
-        priority: asked.priority.unwrap_or(entry.priority),
-        quorum: asked.quorum.unwrap_or(entry.quorum),
+        priority: asked.priority.unwrap_or(priority),
+        priority_by_tag: asked.priority.is_some(),
+        quorum: asked.quorum.unwrap_or(quorum),
+        quorum_by_tag: asked.quorum.is_some(),
         witness: asked.witness,
         never_ran: entry.never_ran && asked.ahead,
         ..entry.clone()

@@ -187,6 +187,8 @@ pub(crate) fn entry(id: u64, node: &str) -> NodeEntry {
         dropped: false,
         witness: false,
         never_ran: false,
+        priority_by_tag: false,
+        quorum_by_tag: false,
     }
 }
 

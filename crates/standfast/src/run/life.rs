@@ -4,7 +4,7 @@ use super::proxy::NodeProxy;
 use super::store::{OwnStore, recover};
 use super::threads::{Elsewhere, Threads};
 use super::{agreed, certificates, instance, ports};
-use crate::config::{BasicAuth, Config};
+use crate::config::{BasicAuth, Config, Tags};
 use crate::exit::{ExitCode, Failure};
 use crate::paths::Homes;
 use crate::pidfile::PidFile;
@@ -218,7 +218,7 @@ impl Life {
             served,
         });
         let duty = async {
-            self.register_when_ready().await?;
+            self.register_when_ready(self.config.tags.clone()).await?;
             witness.run().await;
             Ok(ExitCode::Ok)
         };
@@ -244,10 +244,12 @@ impl Life {
         proxy: Option<&NodeProxy>,
     ) -> Result<ExitCode> {
         let (agent, handle) = Agent::start(options)?;
-        let register = self.register_when_ready();
+        let mut tags = self.config.tags.clone();
+        let register = self.register_when_ready(tags.clone());
         let running = agent.run();
         tokio::pin!(register, running);
         let (mut registered, mut stopping, mut refused) = (false, false, None);
+        let (mut joined, mut asked_again) = (false, false);
         loop {
             tokio::select! {
                 asked = signals.next() => match asked {
@@ -255,22 +257,22 @@ impl Life {
                         stopping = true;
                         handle.stop(how);
                     }
-                    Asked::Reload => {
-                        self.reload_certificates(proxy);
-                        self.reload(instance, &handle).await;
-                    }
+                    Asked::Reload => asked_again = true,
                 },
-                () = self.reload.notified() => {
-                    self.reload_certificates(proxy);
-                    self.reload(instance, &handle).await;
-                }
+                () = self.reload.notified() => asked_again = true,
                 result = &mut register, if !registered && !stopping => {
                     registered = true;
                     if let Err(error) = result {
+                        if joined {
+                            tracing::error!(%error, "the changed tags were not taken");
+                            continue;
+                        }
                         // Nothing is left running that nobody looks after.
                         stopping = true;
                         refused = Some(error);
                         handle.stop(StopOrder::InOrder);
+                    } else {
+                        joined = true;
                     }
                 }
                 ended = &mut running => {
@@ -278,6 +280,17 @@ impl Life {
                         self.leave_store().await;
                     }
                     return refused.map_or(Ok(ExitCode::Ok), Err);
+                }
+            }
+            if std::mem::take(&mut asked_again) {
+                self.reload_certificates(proxy);
+                let now = self.reload(instance, &handle).await;
+                if let Some(now) = now.filter(|now| *now != tags) {
+                    tags = now;
+                    // What may lead and whose commits count stands in the cluster's list of nodes.
+                    register.set(self.register_when_ready(tags.clone()));
+                    registered = false;
+                    handle.retag(tags.shown.clone());
                 }
             }
         }
@@ -324,21 +337,24 @@ impl Life {
     }
 
     /// Reads the configuration again. What can change while the node runs is taken; a broken file changes nothing.
-    async fn reload(&self, instance: &Instance, handle: &agent::Handle) {
+    /// Returns the tags that were read.
+    async fn reload(&self, instance: &Instance, handle: &agent::Handle) -> Option<Tags> {
         let loaded = Config::load(&self.config.file, &Homes::from_env());
-        let postgresql = match loaded {
+        let (postgresql, tags) = match loaded {
             Ok((config, warnings)) => {
                 for warning in warnings {
                     tracing::warn!("{}: {warning}", config.file.display());
                 }
-                config.postgresql
+                (config.postgresql, config.tags)
             }
             Err(error) => {
                 tracing::error!(%error, "the configuration can't be read, the old one stays in force");
-                return;
+                return None;
             }
         };
-        let Some(new) = postgresql else { return };
+        let Some(new) = postgresql else {
+            return Some(tags);
+        };
         match instance
             .configure(new.parameters, new.pg_hba, new.pg_ident)
             .await
@@ -346,11 +362,12 @@ impl Life {
             Ok(()) => {
                 handle.reloaded();
                 tracing::info!(
-                    "reloaded: postgresql.parameters, pg_hba and pg_ident; the rest counts from the next start"
+                    "reloaded: tags, postgresql.parameters, pg_hba and pg_ident; the rest counts from the next start"
                 );
             }
             Err(error) => tracing::error!(%error, "the reloaded configuration was not taken"),
         }
+        Some(tags)
     }
 
     async fn leave_store(&self) {
@@ -361,14 +378,14 @@ impl Life {
     }
 
     /// Enters the node in the cluster's list, as soon as the store answers.
-    async fn register_when_ready(&self) -> Result<()> {
+    async fn register_when_ready(&self, tags: Tags) -> Result<()> {
         while let Err(error) = self.own_store.ready(PATIENCE).await {
             match error {
                 StoreError::Denied(why) => bail!("the store refuses this node: {why}"),
                 error => tracing::info!(%error, "waiting for the store"),
             }
         }
-        let asked = self.registration();
+        let asked = self.registration(&tags);
         let mut refused = 0;
         loop {
             let scope = &self.config.scope;
@@ -405,8 +422,8 @@ impl Life {
     }
 
     /// Tags in the configuration win over what was set by command.
-    fn registration(&self) -> Register {
-        let (config, tags) = (&self.config, &self.config.tags);
+    fn registration(&self, tags: &Tags) -> Register {
+        let config = &self.config;
         let postgres = config.postgresql.as_ref().map(|it| &it.connect_address);
         let address = postgres.unwrap_or(&config.restapi.connect_address);
         let preferred = tags.nofailover || tags.failover_priority.is_some();

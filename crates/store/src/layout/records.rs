@@ -273,6 +273,12 @@ pub struct NodeEntry {
     /// Created, and its agent has not registered by itself yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub never_ran: bool,
+    /// The priority is the node's own tag's: without the tag it is the usual one again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub priority_by_tag: bool,
+    /// So is its being in the quorum.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quorum_by_tag: bool,
 }
 
 impl From<&NodeEntry> for NodeRecord {
