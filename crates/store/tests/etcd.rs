@@ -388,6 +388,61 @@ async fn user_and_password(etcd: Etcd) {
     timeout(PATIENCE, seen).await.expect("seen").expect("alive");
 }
 
+/// Such as behind an older proxy: here one that speaks TLS 1.2 alone, before a member without TLS.
+///
+/// Patroni: Configuration | `etcd3` with TLS 1.2 | works beside 1.3
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_knows_no_newer_tls_than_1_2_is_understood() {
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+    use tokio_rustls::rustls::{ProtocolVersion, ServerConfig, version::TLS12};
+    let etcd = Etcd::of(1).await;
+    let authority = common::certificates::Authority::new();
+    let pair = authority.sign(&["127.0.0.1"]);
+    let chain = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).expect("PEM");
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("PEM");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS12])
+        .expect("a version")
+        .with_no_client_auth()
+        .with_single_cert(vec![chain], key);
+    let mut config = config.expect("a certificate");
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("its address").to_string();
+    let behind = etcd.address(0);
+    let front = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let (acceptor, behind) = (acceptor.clone(), behind.clone());
+            tokio::spawn(async move {
+                let mut stream = acceptor.accept(stream).await.expect("a handshake");
+                let version = stream.get_ref().1.protocol_version();
+                assert_eq!(version, Some(ProtocolVersion::TLSv1_2));
+                let mut plain = tokio::net::TcpStream::connect(behind).await.expect("etcd");
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut plain).await;
+            });
+        }
+    });
+    let path = etcd.path("front.ca");
+    common::certificates::replace(&path, &authority.pem);
+    let mut options = etcd.options();
+    options.members = vec![address];
+    options.tls = Some(EtcdTls {
+        authority: path,
+        client: None,
+    });
+    let store = EtcdStore::new(options).expect("a member");
+    let put = store.commit(Txn::new().put("/a", "1")).await;
+    assert!(put.expect("it answers").is_committed());
+    assert!(has(&store, "/a").await);
+    front.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_asked_for_on_both_sides() {
     let etcd = Etcd::with_tls(1).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
-use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 /// Everything an [`crate::EtcdStore`] wants to know.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ impl EtcdTls {
             source,
         };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&TLS13])
+            .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(damaged)?
             .with_root_certificates(roots);
         let mut config = match &self.client {
