@@ -17,9 +17,9 @@ pub(crate) async fn merge(
     change: &Map<String, Value>,
 ) -> Result<ConfigRecord, Refusal> {
     update(store, keys, |current| {
-        let mut next = current.0;
+        let mut next = current?.0;
         merge_into(&mut next, change);
-        ConfigRecord(next)
+        Ok(ConfigRecord(next))
     })
     .await
 }
@@ -30,29 +30,28 @@ pub(crate) async fn replace(
     keys: &Keys,
     next: &Map<String, Value>,
 ) -> Result<ConfigRecord, Refusal> {
-    update(store, keys, |_| ConfigRecord(next.clone())).await
+    update(store, keys, |_| Ok(ConfigRecord(next.clone()))).await
 }
 
 async fn update(
     store: &dyn Store,
     keys: &Keys,
-    change: impl Fn(ConfigRecord) -> ConfigRecord,
+    change: impl Fn(Result<ConfigRecord, Refusal>) -> Result<ConfigRecord, Refusal>,
 ) -> Result<ConfigRecord, Refusal> {
     let key = keys.config();
     for _ in 0..TRIES {
         let snapshot = store.read(&key).await?;
-        let current: ConfigRecord = match snapshot.value(&key) {
-            None => ConfigRecord::default(),
-            // Something else than an object can only be replaced.
-            Some(text) => serde_json::from_str(text).unwrap_or_default(),
+        let current: Option<ConfigRecord> = match snapshot.value(&key) {
+            None => Some(ConfigRecord::default()),
+            Some(text) => serde_json::from_str(text).ok(),
         };
-        let next = change(current.clone());
+        let next = change(current.clone().ok_or_else(unreadable))?;
         let understood = next.settings().map(drop);
         let understood = understood.and_then(|()| next.postgres().map(drop));
         understood.map_err(|bad| {
             Refusal::new(Code::Invalid, bad.to_string()).hint("nothing was changed")
         })?;
-        if next == current && snapshot.value(&key).is_some() {
+        if Some(&next) == current.as_ref() && snapshot.value(&key).is_some() {
             return Ok(next);
         }
         let txn = Txn::new()
@@ -63,6 +62,15 @@ async fn update(
         }
     }
     Err(overtaken())
+}
+
+/// Merging into nothing would take away what nobody could read, such as that this is a standby cluster.
+fn unreadable() -> Refusal {
+    Refusal::new(
+        Code::Unavailable,
+        "the configuration in the store can't be read, so nothing can be merged into it",
+    )
+    .hint("PUT /config, or edit-config --replace, puts another in its place")
 }
 
 fn merge_into(target: &mut Map<String, Value>, change: &Map<String, Value>) {

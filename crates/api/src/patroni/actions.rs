@@ -9,6 +9,7 @@ use crate::order::{self, Order};
 use crate::router::Context;
 use crate::v1::{Action, Code, Outcome, OutcomeKind};
 use axum::body::Body;
+use axum::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -33,6 +34,17 @@ struct Change {
 pub(super) async fn act(context: &Context, segment: &str, parts: &Parts, body: Body) -> Response {
     if let Err(refusal) = context.authorize(&parts.headers) {
         return refusal.into_response();
+    }
+    let needs_body = matches!(
+        (&parts.method, segment),
+        (&Method::PATCH | &Method::PUT, "config") | (&Method::POST, "switchover" | "failover")
+    );
+    // A body in chunks has no length, and is read all the same.
+    let has_body = [CONTENT_LENGTH, TRANSFER_ENCODING]
+        .iter()
+        .any(|name| parts.headers.contains_key(name));
+    if needs_body && !has_body {
+        return body::text(StatusCode::LENGTH_REQUIRED, "the body is missing");
     }
     let body = match body::read(body).await {
         Ok(bytes) => bytes,

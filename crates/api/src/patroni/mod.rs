@@ -83,9 +83,16 @@ fn stored(office: &Office<'_>, key: &str, absent: Option<&str>) -> Response {
         return unknown_yet();
     }
     let text = office.served.snapshot.value(key).or(absent);
+    // The history is a list, everything else a map.
+    let is_map = absent.is_none();
     match text.map(serde_json::from_str::<Value>) {
-        Some(Ok(value)) => body::json(StatusCode::OK, &value),
-        Some(Err(_)) => body::text(StatusCode::BAD_GATEWAY, "the stored value is not JSON"),
+        Some(Ok(value @ (Value::Object(_) | Value::Array(_)))) if value.is_object() == is_map => {
+            body::json(StatusCode::OK, &value)
+        }
+        Some(_) => body::text(
+            StatusCode::BAD_GATEWAY,
+            "the value in the store can't be read",
+        ),
         None => body::text(StatusCode::BAD_GATEWAY, "there is no such key in the store"),
     }
 }

@@ -157,5 +157,5 @@ async fn what_cannot_be_done_is_said() {
         }
     }
     let (status, answer) = server.order(Method::PATCH, "/config", json!(null)).await;
-    assert_eq!(status, 400, "{answer}");
+    assert_eq!(status, 411, "{answer}");
 }

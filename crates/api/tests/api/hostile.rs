@@ -44,6 +44,43 @@ async fn head_and_options_are_answered_by_the_status_alone() {
     }
 }
 
+/// Patroni: REST | an order without `Content-Length` | as Patroni: 411; a body in chunks is read
+#[tokio::test]
+async fn an_order_without_a_body_is_asked_for_its_length() {
+    let world = World::three().await;
+    let server = world.serve("a").await;
+    let ask = async |line: &str, rest: &str| {
+        let head = "Host: x\r\nConnection: close\r\nAuthorization: Basic YWRtaW46c2VjcmV0\r\n";
+        raw(
+            &server,
+            format!("{line} HTTP/1.1\r\n{head}{rest}").as_bytes(),
+        )
+        .await
+    };
+    for line in [
+        "PATCH /config",
+        "PUT /config",
+        "POST /switchover",
+        "POST /failover",
+    ] {
+        let none = ask(line, "\r\n").await;
+        assert!(
+            none.starts_with("HTTP/1.1 411 Length Required\r\n"),
+            "{line}: {none:?}"
+        );
+        let empty = ask(line, "Content-Length: 0\r\n\r\n").await;
+        assert!(empty.starts_with("HTTP/1.1 400 "), "{line}: {empty:?}");
+    }
+    let chunks = "Transfer-Encoding: chunked\r\n\r\na\r\n{\"ttl\": 4}\r\n0\r\n\r\n";
+    let chunked = ask("PATCH /config", chunks).await;
+    assert!(chunked.starts_with("HTTP/1.1 200 OK\r\n"), "{chunked:?}");
+    let optional = ask("POST /reload", "\r\n").await;
+    assert!(
+        optional.starts_with("HTTP/1.1 202 Accepted\r\n"),
+        "{optional:?}"
+    );
+}
+
 #[tokio::test]
 async fn garbage_is_answered_or_closed() {
     let world = World::three().await;

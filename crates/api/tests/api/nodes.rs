@@ -1,13 +1,14 @@
 //! Registration, maintenance, settings of a node, departure, configuration.
 
-use crate::world::{World, name, text};
+use crate::world::{Server, World, name, text};
 use api::v1;
 use ha::{NodeState, Postgres};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use store::Txn;
+use std::sync::Arc;
 use store::layout::NodeEntry;
+use store::{Store as _, Txn};
 
 fn asks(name: Option<&str>, port: u16, identity: &str) -> Value {
     let mut body = json!({
@@ -56,6 +57,36 @@ async fn registration_gives_numbers_and_names() {
         .write(Txn::new().delete(world.keys.node(&name("bob"))))
         .await;
     assert_eq!(register(asks(None, 6012, "three")).await.id, 3);
+}
+
+/// Patroni: Configuration | tags, changed at a reload | work: what a tag has set goes with the tag, what was set by command
+///   stays
+#[tokio::test]
+async fn what_a_tag_has_set_goes_with_the_tag() {
+    let world = World::empty();
+    let server = world.serve("monitor").await;
+    let register = async |more: Value| {
+        let mut body = asks(Some("n"), 6010, "one");
+        for (key, value) in more.as_object().expect("a map") {
+            body[key] = value.clone();
+        }
+        let (status, answer) = server.order(Method::POST, "/api/v1/register", body).await;
+        assert_eq!(status, 200, "{answer}");
+        let record = record(&world, "n").await;
+        (record.priority, record.quorum)
+    };
+    let none = json!({});
+    let tagged = json!({"priority": 0, "quorum": false});
+    assert_eq!(register(none.clone()).await, (50, true));
+    assert_eq!(register(tagged.clone()).await, (0, false));
+    assert_eq!(register(none.clone()).await, (50, true));
+    register(tagged.clone()).await;
+    let command = json!({"priority": 70, "quorum": false});
+    let path = "/api/v1/nodes/n";
+    let (status, answer) = server.order(Method::POST, path, command).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(register(none).await, (70, false));
+    assert_eq!(register(tagged).await, (0, false));
 }
 
 #[tokio::test]
@@ -375,8 +406,37 @@ async fn the_configuration_is_merged_checked_and_never_half_stored() {
         .order(Method::PUT, "/config", json!({"ttl": 5}))
         .await;
     assert_eq!((status, answer), (200, json!({"ttl": 5})));
-    for body in [json!([1]), json!("x"), json!(null)] {
+    for (body, expected) in [(json!([1]), 400), (json!("x"), 400), (json!(null), 411)] {
         let (status, _) = server.order(Method::PATCH, "/config", body).await;
-        assert_eq!(status, 400);
+        assert_eq!(status, expected);
     }
+}
+
+/// Patroni: REST | an unreadable configuration in the store | as Patroni: `GET` 502, `PATCH` 503; `PUT` puts another in
+///   its place
+#[tokio::test]
+async fn nothing_is_merged_into_what_nobody_can_read() {
+    let world = World::three().await;
+    let key = world.keys.config();
+    let server = world.serve("c").await;
+    // An agent keeps the settings that it could read last.
+    let before = world.picture("a").await;
+    for unreadable in ["{\"standby_cluster\": {\"host\"", "[1]", "7"] {
+        world.write(Txn::new().put(&key, unreadable)).await;
+        let read = world.store.read(world.keys.prefix()).await;
+        let mut served = before.clone();
+        served.snapshot = Arc::new(read.expect("the store answers"));
+        let server = Server::start(&world, served).await;
+        assert_eq!(server.code("/config").await, 502, "{unreadable}");
+        for path in ["/config", "/api/v1/config"] {
+            let change = json!({"ttl": 5});
+            let (status, answer) = server.order(Method::PATCH, path, change).await;
+            assert_eq!(status, 503, "{unreadable}: {answer}");
+            assert_eq!(world.value(&key).await.as_deref(), Some(unreadable));
+        }
+    }
+    let (status, answer) = server
+        .order(Method::PUT, "/config", json!({"ttl": 5}))
+        .await;
+    assert_eq!((status, answer), (200, json!({"ttl": 5})));
 }
