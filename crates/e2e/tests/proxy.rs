@@ -187,6 +187,21 @@ fn every_nodes_port_leads_to_the_primary() {
             .await?;
         fired.heal(world.lab, &mut world.cluster)?;
         let address = world.cluster.node(&new)?.host.address().to_owned();
+        // Every proxy has written down that it has seen the new leadership.
+        lab::eventually("the proxies are told of", settle_deadline(), async || {
+            let state = world.cluster.nodes[1].get("/api/v1/state").await?.json()?;
+            let proxies = state["proxies"].as_array().context("proxies")?;
+            let mut known: Vec<_> = proxies
+                .iter()
+                .filter(|proxy| proxy["epoch"] == state["epoch"])
+                .filter_map(|proxy| proxy["address"].as_str())
+                .collect();
+            known.sort_unstable();
+            let all = ["10.77.0.11:6432", "10.77.0.12:6432", "10.77.0.13:6432"];
+            ensure!(known == all, "{state}");
+            Ok(())
+        })
+        .await?;
         // Also by the node that has lost its primary.
         for client in &sessions {
             ensure!(value(client, WHERE).await? == format!("{address} off"));

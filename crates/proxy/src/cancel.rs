@@ -5,11 +5,15 @@
 //! same lock.
 //!
 //! **Invariant:** a key that is wrong and one that is right look alike from outside.
+//!
+//! The first half of a key carries the number of the proxy that has given it out, so that another
+//! one of the cluster can send on what came to it; only the second half is secret.
 
 use crate::net::{Guise, dial};
 use crate::tls::ServerTls;
 use rand::TryRngCore as _;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -19,9 +23,24 @@ use wire::Hidden;
 use wire::backend::CancelKey;
 use wire::startup::{CancelRequest, Packet};
 
+/// In the first half of a key: no client has one with it. Another proxy has sent it on.
+pub(crate) const NOBODYS: u32 = 1 << 31;
+/// Below the proxy's number, which has eleven bits.
+const CLIENT_BITS: u32 = 20;
+const NUMBER_MAX: u32 = (1 << 11) - 1;
+/// Numbers of clients are drawn; with so many misses there are more clients than that is for.
+const DRAWS_MAX: usize = 64;
+
+/// The number of the proxy that has given out a key.
+pub(crate) fn number_of(process_id: u32) -> u32 {
+    (process_id & !NOBODYS) >> CLIENT_BITS
+}
+
 /// One for a proxy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Cancels {
+    /// The proxy's own.
+    number: AtomicU32,
     slots: Mutex<HashMap<u32, Arc<Slot>>>,
 }
 
@@ -56,15 +75,47 @@ pub(crate) struct Key {
     pub(crate) slot: Arc<Slot>,
 }
 
+impl Default for Cancels {
+    fn default() -> Self {
+        let cancels = Self {
+            number: AtomicU32::new(1),
+            slots: Mutex::default(),
+        };
+        cancels.renumber();
+        cancels
+    }
+}
+
 impl Cancels {
+    /// What keys carry that are given out from now on.
+    pub(crate) fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Draws another one.
+    pub(crate) fn renumber(&self) {
+        let before = self.number();
+        // Without random numbers nobody is let in, and then the next one is as good.
+        let drawn = rand::rngs::OsRng.try_next_u32().unwrap_or(before);
+        let mut number = 1 + drawn % NUMBER_MAX;
+        if number == before {
+            number = 1 + number % NUMBER_MAX;
+        }
+        self.number.store(number, Ordering::Relaxed);
+    }
+
     /// A key that nobody else has. `None`: the machine gives no random numbers.
     pub(crate) fn issue(self: &Arc<Self>, secret_bytes: usize) -> Option<Key> {
         let mut secret = vec![0; secret_bytes];
         rand::rngs::OsRng.try_fill_bytes(&mut secret).ok()?;
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
+        for draw in 0.. {
             // Clients take it for a process number: positive in 32 bits.
-            let process_id = rand::rngs::OsRng.try_next_u32().ok()? & 0x7fff_ffff;
+            let drawn = rand::rngs::OsRng.try_next_u32().ok()? & !NOBODYS;
+            let process_id = match draw < DRAWS_MAX {
+                true => self.number() << CLIENT_BITS | (drawn & ((1 << CLIENT_BITS) - 1)),
+                false => drawn,
+            };
             if process_id == 0 || slots.contains_key(&process_id) {
                 continue;
             }
@@ -81,6 +132,7 @@ impl Cancels {
                 slot,
             });
         }
+        None
     }
 
     /// Has all clients' tasks look around.
@@ -146,7 +198,8 @@ pub(crate) async fn pass_on(slot: &Slot, limit: Duration) {
     }
 }
 
-async fn send(target: &Target) -> std::io::Result<()> {
+/// Sends a request, and waits until it is done with.
+pub(crate) async fn send(target: &Target) -> std::io::Result<()> {
     let request = Packet::Cancel(CancelRequest(CancelKey {
         process_id: target.process_id,
         secret: Hidden(&target.secret),
@@ -173,6 +226,27 @@ impl Drop for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_tells_which_proxy_has_given_it_out() {
+        let cancels = Arc::new(Cancels::default());
+        for _ in 0..100 {
+            let number = cancels.number();
+            assert!((1..=NUMBER_MAX).contains(&number));
+            let key = cancels.issue(4).unwrap();
+            assert!(i32::try_from(key.slot.process_id).unwrap() > 0);
+            assert_eq!(number_of(key.slot.process_id), number);
+            assert_eq!(number_of(key.slot.process_id | NOBODYS), number);
+            cancels.renumber();
+            assert_ne!(cancels.number(), number);
+            // It is known here whatever the proxy is called by now.
+            assert!(
+                cancels
+                    .find(key.slot.process_id, &key.slot.secret)
+                    .is_some()
+            );
+        }
+    }
 
     #[test]
     fn a_key_is_found_by_both_halves_and_gone_with_its_client() {

@@ -35,6 +35,7 @@ mod auth;
 mod cancel;
 mod errors;
 mod net;
+mod peers;
 mod swap;
 mod tls;
 
@@ -43,6 +44,7 @@ pub use net::Keepalive;
 pub use options::{
     Admins, AuthMethod, AuthQuery, Limits, OnLossyFailover, Options, PoolMode, Source,
 };
+pub use peers::Presence;
 pub use service::{Handle, Place, Proxy, StartError, UnixSocket};
 pub use tls::{ClientTls, ServerTls, SslMode, TlsFiles, TlsFilesError};
 pub use topology::{Doubt, Look, Sighting};

@@ -5,6 +5,7 @@
 use crate::auth::Hba;
 use crate::console::Right;
 use crate::net::Keepalive;
+use crate::peers::Presence;
 use crate::service::UnixSocket;
 use crate::tls::{ClientTls, ServerTls};
 use crate::topology::{Doubt, Look};
@@ -29,6 +30,8 @@ pub struct Options {
     /// Where a proxy that is started in this one's place finds it, and this one the one before.
     pub takeover: Option<PathBuf>,
     pub source: Source,
+    /// What the cluster's other proxies are to know of this one.
+    pub presence: Presence,
     pub pool_mode: PoolMode,
     pub users: Users,
     pub auth: AuthMethod,
@@ -90,6 +93,7 @@ impl Options {
             unix_sockets: Vec::new(),
             takeover: None,
             source,
+            presence: Presence::default(),
             pool_mode: PoolMode::default(),
             users,
             auth: AuthMethod::default(),

@@ -9,7 +9,7 @@ use crate::v1;
 use ha::{Cluster, Initialize, Lsn, NodeName, NodeState};
 use std::collections::{BTreeMap, BTreeSet};
 use store::Snapshot;
-use store::layout::{Keys, MemberRecord, NodeEntry};
+use store::layout::{Keys, MemberRecord, NodeEntry, proxies};
 
 pub(crate) fn state(
     keys: &Keys,
@@ -60,6 +60,15 @@ pub(crate) fn state(
         answered_by: served.name.clone(),
         version: served.version.clone(),
         nodes,
+        proxies: proxies(keys, snapshot)
+            .into_iter()
+            .map(|(number, record)| v1::Proxy {
+                number,
+                name: record.name,
+                address: record.address,
+                epoch: record.epoch,
+            })
+            .collect(),
     })
 }
 

@@ -15,7 +15,7 @@ pub use order::{
 pub use show::{
     Decision, Effective, Explain, ExplainNode, Monitor, NodeSetting, Settings, StandbyNames, Uri,
 };
-pub use state::{Node, State, StoreState, StoreVoter, Sync};
+pub use state::{Node, Proxy, State, StoreState, StoreVoter, Sync};
 
 use serde::{Deserialize, Serialize};
 

@@ -33,6 +33,22 @@ pub struct State {
     pub version: String,
     /// All nodes that belong to the cluster, dead or alive, by their number.
     pub nodes: Vec<Node>,
+    /// The proxies that are there, by their number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxies: Vec<Proxy>,
+}
+
+/// A proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Carried by the keys of its clients.
+    pub number: u32,
+    pub name: String,
+    /// HOST:PORT under which other proxies reach it; absent where it can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The newest leadership that it knows of: servers of older ones are shut out.
+    pub epoch: Epoch,
 }
 
 /// The synchronous setting.

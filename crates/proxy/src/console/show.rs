@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 12] = [
     "CLIENTS",
     "CLUSTER",
     "CONFIG",
     "DATABASES",
     "HELP",
     "LISTS",
+    "PEERS",
     "POOLS",
     "SERVERS",
     "SESSIONS",
@@ -31,6 +32,7 @@ pub(super) fn table(shared: &Shared, what: &str) -> Option<Table> {
         "DATABASES" => databases(shared),
         "HELP" => help(),
         "LISTS" => lists(shared),
+        "PEERS" => peers(shared),
         "POOLS" => pools(shared),
         "SERVERS" => servers(shared),
         "SESSIONS" => sessions(shared),
@@ -304,6 +306,25 @@ fn cluster(shared: &Shared) -> Table {
     }
     for (reason, count) in shared.stats.closed() {
         table.row([format!("closed: {reason}"), count.to_string()]);
+    }
+    table
+}
+
+/// The cluster's proxies, this one among them.
+fn peers(shared: &Shared) -> Table {
+    let mut table = Table::new(&["peer_id", "host", "port", "name", "epoch", "own"]);
+    let own = shared.cancels.number();
+    for (number, record) in &*shared.peers.known() {
+        let address = record.address.as_deref().unwrap_or_default();
+        let (host, port) = address.rsplit_once(':').unwrap_or_default();
+        table.row([
+            number.to_string(),
+            host.to_owned(),
+            port.to_owned(),
+            record.name.clone(),
+            record.epoch.0.to_string(),
+            (if *number == own { "yes" } else { "no" }).to_owned(),
+        ]);
     }
     table
 }

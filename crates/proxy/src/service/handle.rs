@@ -74,6 +74,14 @@ impl Handle {
         crate::stats::text(&self.shared)
     }
 
+    /// The names of the cluster's proxies, this one among them.
+    pub fn peers(&self) -> Vec<String> {
+        let known = self.shared.peers.known();
+        let mut names: Vec<_> = known.values().map(|one| one.name.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// How many clients are connected.
     pub fn clients(&self) -> usize {
         self.shared.closing.clients()

@@ -15,8 +15,9 @@ use crate::errors;
 use crate::gate::Gate;
 use crate::hold::Hold;
 use crate::net::Stream;
-use crate::options::{Options, Route};
+use crate::options::{Options, Route, Source};
 use crate::pause::Pause;
+use crate::peers::{self, Peers};
 use crate::pool::Pools;
 use crate::session::{Closing, Shared, Wishes, serve};
 use crate::stats;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use store::layout::ProxyRecord;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -45,6 +47,8 @@ pub struct Proxy {
     shared: Arc<Shared>,
     ending: watch::Receiver<Ending>,
     handle: Handle,
+    /// Where the other proxies of the cluster find it, if there is a cluster.
+    place: Option<peers::Place>,
 }
 
 /// What it has been told about its end.
@@ -104,6 +108,7 @@ impl Proxy {
         let gate = Gate::new();
         let limits = Arc::new(Swap::new(options.limits));
         let pools = Pools::new(options.server_tls.clone(), Arc::clone(&limits));
+        let place = place(&options, &listeners);
         let source = options.source.clone();
         let doubt = source.doubt();
         let (seen, readers) =
@@ -116,6 +121,7 @@ impl Proxy {
             gate,
             doubt,
             cancels: Arc::default(),
+            peers: Peers::default(),
             hold: Hold::new(Arc::clone(&limits)),
             limits,
             seen,
@@ -155,6 +161,7 @@ impl Proxy {
             handle: Handle::new(Arc::clone(&shared), told),
             shared,
             ending,
+            place,
         })
     }
 
@@ -185,6 +192,14 @@ impl Proxy {
             beside.spawn(offer.run(handle, shared, self.ending.clone()));
         }
         beside.spawn(stats::watch(Arc::clone(&self.shared)));
+        let store = self.place.as_ref().map(|place| Arc::clone(&place.store));
+        if let Some(place) = self.place.take() {
+            let shared = Arc::clone(&self.shared);
+            beside.spawn(async move {
+                let seen = shared.seen.clone();
+                shared.peers.follow(&place, &shared.cancels, seen).await;
+            });
+        }
         let mut sweep = tokio::time::interval(SWEEP);
         let mut warming = JoinSet::new();
         loop {
@@ -197,8 +212,12 @@ impl Proxy {
                 }
                 // What is kept open is wanted there soonest after a failover.
                 () = self.shared.changed() => self.warm(&mut warming),
-                ended = tasks.join_next() => if ended.is_none() { return },
+                ended = tasks.join_next() => if ended.is_none() { break },
             }
+        }
+        beside.shutdown().await;
+        if let Some(store) = store {
+            self.shared.peers.leave(&*store).await;
         }
     }
 }
@@ -214,6 +233,27 @@ impl Proxy {
             warming.spawn(async move { pools.warm(&primary).await });
         }
     }
+}
+
+/// As what the proxy is written down, if its cluster has a store.
+fn place(options: &Options, listeners: &[Listener]) -> Option<peers::Place> {
+    let Source::Store { store, keys } = &options.source else {
+        return None;
+    };
+    let first = listeners.first().and_then(Listener::address);
+    let first = first.filter(|address| !address.ip().is_unspecified());
+    let address = options.presence.address.clone();
+    let tls = &options.client_tls;
+    Some(peers::Place {
+        store: Arc::clone(store),
+        keys: keys.clone(),
+        record: ProxyRecord {
+            name: options.presence.name.clone(),
+            address: address.or_else(|| first.map(|address| address.to_string())),
+            tls: tls.config.is_some() && !tls.mode.verifies(),
+            epoch: ha::Epoch::NONE,
+        },
+    })
 }
 
 /// Ends when no client is left after it was told to stop.

@@ -111,7 +111,8 @@ impl Offer {
         handle.drain();
         while let Ok(packet) = next_packet(&mut stream).await {
             if let Ok(Packet::Cancel(request)) = Packet::parse(&packet[4..]) {
-                shared.cancel(&request).await;
+                // It was looked for elsewhere by who has passed it on.
+                let _ = shared.cancel_here(&request).await;
             }
         }
     }

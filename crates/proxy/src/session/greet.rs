@@ -4,7 +4,7 @@
 
 use super::{Closing, Conversation, Ending};
 use crate::auth::{Applicant, Gatekeeper, NotLetIn, Peer};
-use crate::cancel::Cancels;
+use crate::cancel::{Cancels, NOBODYS};
 use crate::console;
 use crate::errors;
 use crate::gate::Gate;
@@ -12,6 +12,7 @@ use crate::hold::Hold;
 use crate::net::{Inbox, Outbox, Stream};
 use crate::options::{Admins, Limits, OnLossyFailover, PoolMode, Route};
 use crate::pause::Pause;
+use crate::peers::Peers;
 use crate::pool::{Pools, Startup};
 use crate::prepared::Registry;
 use crate::session::attach::{Attached, Unattached};
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     /// Raised when a server is lost: it may not be the primary any more.
     pub(crate) doubt: Doubt,
     pub(crate) cancels: Arc<Cancels>,
+    /// The other proxies of the cluster.
+    pub(crate) peers: Peers,
     pub(crate) hold: Arc<Hold>,
     pub(crate) seen: Seen,
     pub(crate) readers: Readers,
@@ -88,21 +91,37 @@ impl Shared {
         })
     }
 
-    /// Cancels what the key is for, if it is anybody's.
-    pub(crate) async fn cancel(&self, request: &CancelRequest<'_>) {
+    /// Cancels what the key is for, if it is anybody's: here, or at another proxy of the cluster.
+    /// `hidden`: the request came by TLS.
+    pub(crate) async fn cancel(&self, request: &CancelRequest<'_>, hidden: bool) {
+        if request.0.process_id & NOBODYS != 0 {
+            let own = CancelRequest(CancelKey {
+                process_id: request.0.process_id & !NOBODYS,
+                ..request.0
+            });
+            self.cancel_here(&own).await;
+        } else if !self.cancel_here(request).await {
+            let (own, limit) = (self.cancels.number(), self.limits.load().connect_time);
+            self.peers.pass_on(request, own, hidden, limit).await;
+        }
+    }
+
+    /// The same for a session of ours, or of the proxy that was here before; `false`: it is certainly
+    /// none of ours.
+    pub(crate) async fn cancel_here(&self, request: &CancelRequest<'_>) -> bool {
         let Hidden(secret) = request.0.secret;
         if let Some(slot) = self.cancels.find(request.0.process_id, secret) {
             let limit = self.limits.load().connect_time;
             crate::cancel::pass_on(&slot, limit).await;
-            return;
+            return true;
         }
         let mut predecessor = self.predecessor.lock().await;
         let Some(stream) = &mut *predecessor else {
-            return;
+            return false;
         };
         let mut packet = Vec::new();
         if Packet::Cancel(*request).encode(&mut packet).is_err() {
-            return;
+            return false;
         }
         let limit = std::time::Duration::from_secs(1);
         let passed = tokio::time::timeout(limit, stream.write_all(&packet)).await;
@@ -110,6 +129,7 @@ impl Shared {
             // It has ended, and its sessions with it.
             *predecessor = None;
         }
+        false
     }
 
     /// Until what [`Shared::place`] says may be something else.
@@ -320,7 +340,7 @@ async fn open(
                 stream.write_all(b"N").await.map_err(|_| Refused::Silent)?;
             }
             Ok(First::Cancel(request)) => {
-                shared.cancel(&request).await;
+                shared.cancel(&request, stream.is_encrypted()).await;
                 // Whether there was such a key is not said. Without a proper end libpq 17 reports an error.
                 let _ = stream.end().await;
                 return Err(Refused::Silent);

@@ -11,6 +11,7 @@ mod hostile;
 mod leaks;
 mod matrix;
 mod odd_server;
+mod peers;
 mod plain;
 mod pooling;
 mod quota;

@@ -93,6 +93,13 @@ impl Pair {
         Running::start(self.source(), mode, limits).await
     }
 
+    /// What proxies have written down of themselves.
+    pub(crate) async fn proxies(&self) -> Result<Vec<String>> {
+        let found = self.store.read(&self.keys.proxies()).await?;
+        let values = found.entries.values();
+        Ok(values.map(|entry| entry.value.clone()).collect())
+    }
+
     pub(crate) fn source(&self) -> Source {
         Source::Store {
             store: Arc::new(self.store.handle()),

@@ -4,7 +4,7 @@ use super::{Target, explain, state};
 use crate::exit::ExitCode;
 use crate::output;
 use crate::pidfile;
-use api::v1::{Explain, State};
+use api::v1::{Explain, Proxy, State};
 use std::fmt::Write as _;
 
 pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitCode> {
@@ -45,12 +45,29 @@ fn text(state: &State, why: &Explain) -> String {
     let _ = writeln!(text, "Leader:  {leader}, epoch {}", state.epoch);
     let _ = writeln!(text, "Sync:    {}", state.sync.text);
     let _ = writeln!(text, "Store:   {}", store(state));
+    if !state.proxies.is_empty() {
+        let _ = writeln!(text, "Proxies: {}", proxies(state));
+    }
     if let Some(switchover) = &state.switchover {
         let _ = writeln!(text, "Ordered: {switchover}");
     }
     let _ = write!(text, "\n{}", state::text(state));
     text.push_str(&explain::text(why));
     text
+}
+
+/// One that has not seen the newest leadership says so.
+fn proxies(state: &State) -> String {
+    let proxy = |proxy: &Proxy| {
+        let at = proxy.address.as_ref();
+        let at = at.map_or_else(String::new, |address| format!(" at {address}"));
+        match proxy.epoch == state.epoch {
+            true => format!("{}{at}", proxy.name),
+            false => format!("{}{at} (in epoch {})", proxy.name, proxy.epoch),
+        }
+    };
+    let all: Vec<String> = state.proxies.iter().map(proxy).collect();
+    all.join(", ")
 }
 
 fn store(state: &State) -> String {

@@ -3,7 +3,7 @@
 use super::patroni;
 use crate::config::{Endpoint, ProxySection, ProxySource};
 use crate::run::etcd_options;
-use ::proxy::{ClientTls, Hba, Options, ServerTls, Source, Users};
+use ::proxy::{ClientTls, Hba, Options, Presence, ServerTls, Source, Users};
 use anyhow::{Context as _, Result};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,6 +30,10 @@ pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Op
             Some(listen) => addresses(listen).await?,
             None => Vec::new(),
         },
+        presence: Presence {
+            name: hostname(),
+            address: section.connect_address.as_ref().map(Endpoint::to_string),
+        },
         unix_sockets: section.unix_socket.iter().cloned().collect(),
         takeover: section.takeover.clone(),
         pool_mode: section.pool_mode,
@@ -47,6 +51,12 @@ pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Op
 
 fn text(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+}
+
+/// What the machine is called.
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map_or_else(|_| "proxy".to_owned(), |name| name.trim().to_owned())
 }
 
 /// All addresses that a host stands for; `*` is every one of the machine.

@@ -3,9 +3,10 @@
 //! **Invariant:** whatever becomes of the proxy, the node goes on: it has threads of its own, a share
 //! of the file descriptors and no more, and a port or a file that it can't have is tried again.
 //!
-//! It reads the cluster from the node's own view of the store, and asks the store for nothing else.
+//! It reads the cluster from the node's own view of the store, and writes nothing there but where it
+//! is itself.
 
-use crate::config::{Config, ProxySection};
+use crate::config::{Config, Endpoint, ProxySection};
 use crate::paths::Homes;
 use ::proxy::{Handle, Options, Proxy, Source};
 use ::store::Store;
@@ -41,6 +42,9 @@ pub(super) struct NodeProxy {
 /// What the proxy's thread knows of the node.
 struct Place {
     file: PathBuf,
+    /// The node's, and the host under which its Postgres is reached.
+    name: String,
+    host: Option<String>,
     source: Source,
     reload: Arc<Notify>,
     ending: watch::Receiver<bool>,
@@ -67,6 +71,11 @@ impl NodeProxy {
         let (done, ended) = watch::channel(false);
         let place = Place {
             file: config.file.clone(),
+            name: config.name.to_string(),
+            host: config
+                .postgresql
+                .as_ref()
+                .map(|postgresql| postgresql.connect_address.host.clone()),
             source: Source::Store {
                 store: Arc::clone(store),
                 keys: keys.clone(),
@@ -162,6 +171,14 @@ impl Place {
 
     async fn options(&self, section: &ProxySection) -> Result<Options> {
         let mut options = crate::proxy::options(section, self.source.clone()).await?;
+        options.presence.name.clone_from(&self.name);
+        if options.presence.address.is_none()
+            && let Some(host) = &self.host
+        {
+            // Where it listens may be every address of the machine.
+            let address = Endpoint::new(host.clone(), section.listen.port);
+            options.presence.address = Some(address.to_string());
+        }
         let share = share_of_descriptors()?;
         let limits = &mut options.limits;
         if limits.clients_max > share {

@@ -9,6 +9,7 @@ mod config;
 mod foreign;
 mod history;
 mod postgres;
+mod proxies;
 mod records;
 mod remote;
 mod slots;
@@ -18,6 +19,7 @@ pub use config::ConfigRecord;
 pub use foreign::guests;
 pub use history::{EndedTimeline, with_history};
 pub use postgres::SharedPostgres;
+pub use proxies::{ProxyRecord, proxies};
 pub use records::{
     EpochRecord, EventRecord, FailoverRecord, LineageRecord, MemberExtra, MemberRecord, NodeEntry,
     PATRONI_CONTRACT, PromiseRecord, StatusRecord, SyncValue,
@@ -102,6 +104,13 @@ impl Keys {
     /// Whom a node follows, written before it begins to: a promise that was on its way meanwhile is refused.
     pub fn stance(&self, name: &NodeName) -> String {
         self.key(&format!("standfast/stances/{name}"))
+    }
+    pub fn proxies(&self) -> String {
+        self.key("standfast/proxies/")
+    }
+    /// That of the proxy whose clients' keys carry this number.
+    pub fn proxy(&self, number: u32) -> String {
+        self.key(&format!("standfast/proxies/{number}"))
     }
     pub fn events(&self) -> String {
         self.key("standfast/events/")

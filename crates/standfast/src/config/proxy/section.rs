@@ -18,6 +18,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub(crate) struct ProxySection {
     pub(crate) listen: Endpoint,
     pub(crate) listen_read: Option<Endpoint>,
+    /// Where the cluster's other proxies reach it, if that can't be told from the rest.
+    pub(crate) connect_address: Option<Endpoint>,
     pub(crate) unix_socket: Option<UnixSocket>,
     pub(crate) takeover: Option<PathBuf>,
     pub(crate) pool_mode: PoolMode,
@@ -56,6 +58,10 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
     }
     let listen_read = match section.is_given("listen_read") {
         true => endpoint(section, "listen_read").map(Some),
+        false => Some(None),
+    };
+    let connect_address = match section.is_given("connect_address") {
+        true => endpoint(section, "connect_address").map(Some),
         false => Some(None),
     };
     let unix_socket = unix_socket(section, listen.as_ref());
@@ -128,6 +134,7 @@ pub(crate) fn proxy_section(section: &Section<'_>) -> Option<ProxySection> {
     Some(ProxySection {
         listen: listen?,
         listen_read: listen_read?,
+        connect_address: connect_address?,
         unix_socket: unix_socket?,
         takeover: takeover?,
         pool_mode: pool_mode?,

@@ -1,0 +1,80 @@
+//! What each proxy of the cluster tells the others of itself.
+
+use super::Keys;
+use crate::Snapshot;
+use ha::Epoch;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `standfast/proxies/<number>`, on the proxy's lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyRecord {
+    pub name: String,
+    /// HOST:PORT for other proxies; none: it can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Whoever wants TLS there gets it, without a certificate of their own.
+    #[serde(default)]
+    pub tls: bool,
+    /// The newest that it has seen: servers of older ones are shut out.
+    #[serde(default)]
+    pub epoch: Epoch,
+}
+
+impl ProxyRecord {
+    /// As it stands in the store.
+    pub fn text(&self) -> String {
+        serde_json::json!(self).to_string()
+    }
+}
+
+/// All that can be read, by number: who can't be, is nobody whom a cancel could be sent to.
+pub fn proxies(keys: &Keys, snapshot: &Snapshot) -> BTreeMap<u32, ProxyRecord> {
+    let prefix = keys.proxies();
+    let under = snapshot.entries.range(prefix.clone()..);
+    let under = under.map_while(|(key, entry)| Some((key.strip_prefix(&prefix)?, entry)));
+    under
+        .filter_map(|(number, entry)| {
+            Some((
+                number.parse().ok()?,
+                serde_json::from_str(&entry.value).ok()?,
+            ))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Entry;
+    use std::sync::Arc;
+
+    #[test]
+    fn who_can_be_read_is_there() {
+        let keys = Keys::new("service", "lab");
+        let mut snapshot = Snapshot::default();
+        let mut put = |key: String, value: &str| {
+            let entry = Entry {
+                value: value.to_owned(),
+                created: 1,
+                modified: 1,
+                lease: None,
+            };
+            snapshot.entries.insert(key, Arc::new(entry));
+        };
+        put(
+            keys.proxy(7),
+            r#"{"name":"a","address":"10.0.0.1:6432","later":1}"#,
+        );
+        put(keys.proxy(8), "nonsense");
+        put(format!("{}x", keys.proxies()), r#"{"name":"b"}"#);
+        let found = proxies(&keys, &snapshot);
+        let names: Vec<_> = found
+            .iter()
+            .map(|(number, it)| (*number, &*it.name))
+            .collect();
+        assert_eq!(names, [(7, "a")]);
+        let again = serde_json::from_str::<ProxyRecord>(&found[&7].text()).unwrap();
+        assert_eq!(again, found[&7]);
+    }
+}
