@@ -2,6 +2,9 @@
 //!
 //! **Invariant:** nothing that may have run is sent again. What is certainly not committed is told as
 //! 40001 and the session goes on; what may be committed is told as 08007 and the session ends.
+//!
+//! **Invariant:** where a transaction is lost with its beginning, what its client has sent behind that is not run
+//! outside of it: the session is in a failed transaction until the client ends it.
 
 use super::ledger::Asked;
 use super::mind::Mind;
@@ -18,6 +21,8 @@ pub(super) struct Moment {
     pub(super) copying: Option<Copying>,
     /// A message of the server is half passed on, or one that was due can't be passed on any more.
     pub(super) cut: bool,
+    /// Transactions there began read-only, by the server's last word.
+    pub(super) read_only: bool,
 }
 
 impl Moment {
@@ -26,6 +31,7 @@ impl Moment {
         status: TransactionStatus::Idle,
         copying: None,
         cut: false,
+        read_only: false,
     };
 }
 
@@ -51,7 +57,8 @@ impl Mind {
             TransactionStatus::InTransaction => Phase::Inside,
             TransactionStatus::Failed => Phase::Failed,
         };
-        let unknown = self.ledger.may_have_committed(phase);
+        let read_only = self.only_reads && moment.read_only;
+        let unknown = self.ledger.may_have_committed(phase, read_only);
         let (mut asked, is_open) = self.ledger.take();
         self.journal.lost();
         if moment.cut {
@@ -127,17 +134,22 @@ fn answer_all(
     let last = asked.len() - 1;
     for (number, one) in asked.drain(..).enumerate() {
         let unfinished = is_open && number == last;
+        let mut is_begun = false;
         if !told || !one.failed {
             tell(&error(phase, told), out);
         }
         told = true;
+        if phase == Phase::Outside && one.acts.leads_to(Phase::Outside) == Phase::Inside {
+            phase = Phase::Failed;
+            is_begun = true;
+        }
         if unfinished || (swallowed && number == last) {
             return Outcome::StandIn(rest_of_batch(phase));
         }
         if std::mem::take(&mut swallowed) {
             continue;
         }
-        if phase != Phase::Outside {
+        if phase != Phase::Outside && !is_begun {
             phase = match one.acts.leads_to(Phase::Failed) {
                 Phase::Outside => Phase::Outside,
                 Phase::Inside | Phase::Failed => Phase::Failed,

@@ -12,6 +12,7 @@ mod leaks;
 mod matrix;
 mod odd_server;
 mod peers;
+mod pipelines;
 mod plain;
 mod pooling;
 mod quota;

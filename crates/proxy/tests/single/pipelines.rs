@@ -1,0 +1,124 @@
+//! Pipelines that are cut in the middle: of each part the client knows what became of it, and the table agrees.
+
+use crate::raw::{Heard, Raw, message, told};
+use crate::server::{Server, story};
+use anyhow::{Result, ensure};
+use proxy::{Limits, PoolMode};
+use std::time::Duration;
+
+/// A statement without parameters, by the extended protocol.
+fn part(sql: &str) -> Vec<u8> {
+    let parse = [b"\0", sql.as_bytes(), b"\0\0\0"].concat();
+    [
+        message(b'P', &parse),
+        message(b'B', &[0; 8]),
+        message(b'E', &[0; 5]),
+    ]
+    .concat()
+}
+
+/// Statements up to a Sync.
+fn batch(statements: &[&str]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = statements.iter().flat_map(|sql| part(sql)).collect();
+    bytes.extend(message(b'S', b""));
+    bytes
+}
+
+fn insert(n: u32) -> String {
+    format!("insert into cut values ({n})")
+}
+
+fn slowly(n: u32) -> String {
+    format!("insert into cut select {n} from pg_sleep(60)")
+}
+
+/// What was heard, a letter each: statements that are done, errors by their code, and the status of each end.
+fn heard(all: &[Heard]) -> String {
+    let words = all.iter().filter_map(|one| match one.0 {
+        b'C' => Some("done".to_owned()),
+        b'E' => Some(told(std::slice::from_ref(one))),
+        b'Z' => Some(String::from_utf8_lossy(&one.1).into_owned()),
+        _ => None,
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Sends it, has the server die within the slow statement, and gives everything up to the end of the connection or to
+/// so many ends of batches.
+async fn cut(server: &Server, raw: &mut Raw, pipeline: &[Vec<u8>], ends: usize) -> Result<String> {
+    server.sql("app", "truncate cut")?;
+    raw.send(&pipeline.concat()).await?;
+    let at_it = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+    let within = Duration::from_secs(60);
+    lab::eventually("it is at the slow statement", within, async || {
+        ensure!(server.psql(at_it)? == "1");
+        Ok(())
+    })
+    .await?;
+    tokio::task::block_in_place(|| {
+        server.down("immediate")?;
+        server.up()
+    })?;
+    let (mut all, mut left) = (Vec::new(), ends);
+    while left > 0 {
+        let Some(one) = raw.hear().await? else { break };
+        left -= usize::from(one.0 == b'Z');
+        all.push(one);
+    }
+    Ok(heard(&all))
+}
+
+const THERE: &str = "select string_agg(n::text, ' ' order by n) from cut";
+
+#[test]
+fn a_pipeline_that_is_cut_in_the_middle_says_what_became_of_each_part() {
+    story(async |server| {
+        server.sql("app", "create table cut (n int); grant all on cut to app")?;
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            let proxy = server.trusting(mode, Limits::default()).await?;
+            // Each part commits by itself: two are acknowledged, of the rest nothing is known, and nothing is said.
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            let parts = [insert(1), insert(2), slowly(3), insert(4)];
+            let pipeline = parts.map(|sql| batch(&[&sql]));
+            let told = cut(server, &mut raw, &pipeline, 9).await?;
+            ensure!(told == "done I done I FATAL 08007", "{mode:?}: {told}");
+            ensure!(server.sql("app", THERE)? == "1 2", "{mode:?}");
+            // A transaction is committed, the next one is lost in the middle: the session goes on behind its end.
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            let pipeline = [
+                batch(&["begin", &insert(5)]),
+                batch(&["commit"]),
+                batch(&["begin", &slowly(6)]),
+                batch(&[&insert(7)]),
+            ];
+            let told = cut(server, &mut raw, &pipeline, 4).await?;
+            let wanted = "done done T done I done ERROR 40001 E ERROR 25P02 E";
+            ensure!(told == wanted, "{mode:?}: {told}");
+            raw.send(&[batch(&["rollback"]), batch(&[&insert(8)])].concat())
+                .await?;
+            let mut rest = raw.until(b'Z').await?;
+            rest.extend(raw.until(b'Z').await?);
+            ensure!(
+                heard(&rest) == "done I done I",
+                "{mode:?}: {}",
+                heard(&rest)
+            );
+            ensure!(server.sql("app", THERE)? == "5 8", "{mode:?}");
+            // Its end is on the way, too: whether it was reached nobody can tell from here.
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            let pipeline = [
+                batch(&["begin", &insert(9), "commit"]),
+                batch(&["begin", &slowly(10)]),
+                batch(&["commit"]),
+                batch(&[&insert(11)]),
+            ];
+            let told = cut(server, &mut raw, &pipeline, 9).await?;
+            ensure!(
+                told.starts_with("done done done I ") && told.ends_with("FATAL 08007"),
+                "{mode:?}: {told}"
+            );
+            ensure!(server.sql("app", THERE)? == "9", "{mode:?}");
+        }
+        Ok(())
+    });
+}
