@@ -162,7 +162,8 @@ fn first_packet(pool: &Pool, startup: &Startup, kind: Kind) -> Result<Vec<u8>, C
         named.push((text(name)?, text(value)?));
     }
     let read_only: &[u8] = b"default_transaction_read_only";
-    if kind == Kind::PrimaryToRead && !startup.iter().any(|(name, _)| **name == *read_only) {
+    // A standby's, too: what is proven of a reader must not end with a promotion.
+    if kind != Kind::Primary && !startup.iter().any(|(name, _)| **name == *read_only) {
         named.push((text(read_only)?, text(b"on")?));
     }
     let borrowed = named

@@ -264,6 +264,12 @@ impl Mirror {
         }
     }
 
+    /// Whether transactions begin read-only. Before PostgreSQL 14 it does not say so.
+    pub(crate) fn begins_read_only(&self) -> bool {
+        let said = self.parameters.get(&b"default_transaction_read_only"[..]);
+        said.is_some_and(|value| **value == *b"on")
+    }
+
     /// Whether backslashes in plain strings are plain.
     pub(crate) fn has_standard_strings(&self) -> bool {
         let said = self.parameters.get(&b"standard_conforming_strings"[..]);

@@ -216,6 +216,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route)
         key,
         mind: Mind::new(
             *shared.mode.load(),
+            route,
             Arc::clone(&shared.registry),
             shared.limits.load().prepared_max,
         ),

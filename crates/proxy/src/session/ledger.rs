@@ -106,10 +106,18 @@ impl Ledger {
         (all, is_open)
     }
 
-    pub(super) fn may_have_committed(&self, from: Phase) -> bool {
+    /// `read_only`: transactions of the session begin read-only, and nothing that it has said can have made one
+    /// writable. That holds for one statement at a time: what a function has done about the next transaction the
+    /// server reports behind its statement.
+    pub(super) fn may_have_committed(&self, from: Phase, read_only: bool) -> bool {
         let all = self.whole.iter().chain(self.is_open.then_some(&self.open));
         let acts = all.fold(Acts::default(), |acts, asked| acts.and(asked.acts));
-        acts.may_have_committed(from)
+        let stretches = self.whole.len() + usize::from(self.is_open);
+        let one = self.whole.front().unwrap_or(&self.open);
+        match read_only && stretches == 1 && one.statements <= 1 {
+            true => acts.may_have_committed_read_only(from),
+            false => acts.may_have_committed(from),
+        }
     }
 
     /// The statement that a name will stand for when what was asked has been done.

@@ -7,10 +7,10 @@
 
 use super::ledger::{Expect, Ledger, Values};
 use crate::journal::Journal;
-use crate::options::PoolMode;
+use crate::options::{PoolMode, Route};
 use crate::pool::Mirror;
 use crate::prepared::{self, Prepared, Registry};
-use crate::sql::{Deed, Pin, Pins, Reading};
+use crate::sql::{Deed, Pin, Pins, Reading, may_lift};
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -38,6 +38,8 @@ pub(super) struct Mind {
     portals: HashMap<Box<[u8]>, Bound>,
     /// The transaction that is open, as far as the client knows, has done nothing but begin with this.
     pub(super) begun: Option<Box<[u8]>>,
+    /// It came to read, and has said nothing that could make a transaction writable which begins read-only.
+    pub(super) only_reads: bool,
     /// Something was asked for that may have done more to the session than its text says, and the
     /// server was not asked what that was.
     pub(super) opaque: bool,
@@ -82,7 +84,12 @@ pub(super) enum Wrong {
 }
 
 impl Mind {
-    pub(super) fn new(mode: PoolMode, registry: Arc<Registry>, prepared_max: usize) -> Self {
+    pub(super) fn new(
+        mode: PoolMode,
+        route: Route,
+        registry: Arc<Registry>,
+        prepared_max: usize,
+    ) -> Self {
         Self {
             mode,
             registry,
@@ -94,6 +101,7 @@ impl Mind {
             unnamed_here: false,
             portals: HashMap::new(),
             begun: None,
+            only_reads: route == Route::Read,
             opaque: false,
             reported: Vec::new(),
         }
@@ -146,6 +154,7 @@ impl Mind {
             }
             Tag::FunctionCall => {
                 mirror.session.sent(frame, Origin::Client)?;
+                self.only_reads = false;
                 let unread = Reading::too_long();
                 self.opaque = true;
                 self.ledger.ask().read(&unread, None);
@@ -164,6 +173,7 @@ impl Mind {
             Some((0, text)) if frame.is_whole() => Reading::of(text, mirror.has_standard_strings()),
             _ => Reading::too_long(),
         };
+        self.only_reads = self.only_reads && frame.is_whole() && !may_lift(frame.body());
         self.unnamed = None;
         self.journal.pin(reading.pins);
         self.opaque |= reading.opaque;
@@ -215,6 +225,7 @@ impl Mind {
     }
 
     fn parse(&mut self, frame: &frontend::Frame<'_>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
+        self.only_reads = self.only_reads && frame.is_whole() && !may_lift(frame.body());
         if !frame.is_whole() {
             mirror.session.sent(frame, Origin::Client)?;
             self.journal.pin(Pins::default().with(Pin::TooLong));

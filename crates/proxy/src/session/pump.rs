@@ -346,6 +346,7 @@ fn moment(server: &Server, outbox: &Outbox) -> Stopped {
         status: server.mirror.session.transaction_status(),
         copying: server.mirror.session.copying(),
         cut: due || server.framer.within_message(),
+        read_only: server.mirror.begins_read_only(),
     })
 }
 

@@ -188,7 +188,7 @@ fn by_first_word(whole: &[u8], tokens: &[Token<'_>]) -> Found {
         "begin" => Found::act(Act::Begin),
         "start" => Found::act(Act::Begin),
         "commit" | "rollback" | "prepare" if is(1, "prepared") => Found::act(Act::Work),
-        "commit" | "end" => Found::act(Act::Commit),
+        "commit" | "end" => Found::act(Act::CommitPlain),
         "rollback" | "abort" => match tokens.iter().position(|token| token.is("to")) {
             Some(at) => named(
                 tokens,
@@ -221,6 +221,7 @@ fn by_first_word(whole: &[u8], tokens: &[Token<'_>]) -> Found {
         "reset" => set::reset(tokens),
         "show" | "discard" | "unlisten" | "close" => Found::act(Act::Nothing),
         "select" => set::config(tokens).unwrap_or_else(|| Found::act(select(tokens))),
+        "with" | "values" | "table" => Found::act(Act::Query),
         "listen" => Found::pin(Pin::Listening),
         "load" => Found::pin(Pin::Library),
         "declare" if any("hold") => Found::pin(Pin::HeldCursor),
@@ -248,7 +249,7 @@ fn select(tokens: &[Token<'_>]) -> Act {
     };
     match tokens[1..].iter().all(constant) {
         true => Act::Nothing,
-        false => Act::Work,
+        false => Act::Query,
     }
 }
 

@@ -10,11 +10,13 @@
 mod acts;
 mod calls;
 mod deed;
+mod read_only;
 mod set;
 mod token;
 
 pub(crate) use acts::{Act, Acts, Phase};
 pub(crate) use deed::{Argument, ConfigCall, Deed, Pin, Pins};
+pub(crate) use read_only::may_lift;
 
 use std::ffi::CStr;
 use token::{Kind, Token, Tokens};

@@ -153,6 +153,30 @@ fn what_may_have_committed_is_never_called_harmless() {
 }
 
 #[test]
+fn where_transactions_are_read_only_queries_leave_nothing_behind() {
+    use Phase::{Inside, Outside};
+    for (text, from, committed) in [
+        ("select f()", Outside, false),
+        (
+            "with a as (insert into t values (1)) select 1",
+            Outside,
+            false,
+        ),
+        ("commit", Inside, false),
+        ("call p()", Outside, true),
+        ("vacuum", Outside, true),
+        ("commit prepared 'x'", Outside, true),
+        ("prepare transaction 'x'", Inside, true),
+        ("select f(); vacuum", Outside, true),
+        ("'", Inside, true),
+    ] {
+        let acts = read(text).acts;
+        assert_eq!(acts.may_have_committed_read_only(from), committed, "{text}");
+        assert!(acts.may_have_committed(from), "{text}");
+    }
+}
+
+#[test]
 fn statements_are_counted_as_they_are_answered() {
     for (text, count) in [
         ("", 0),

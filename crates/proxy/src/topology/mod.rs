@@ -57,9 +57,9 @@ pub(crate) struct At {
 pub(crate) enum Kind {
     /// It must take writes.
     Primary,
+    /// Transactions are read-only unless the client says otherwise, whatever becomes of it.
     Standby,
-    /// For who wanted a standby where there is none: transactions are read-only unless the client
-    /// says otherwise.
+    /// For who wanted a standby where there is none; likewise.
     PrimaryToRead,
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use proxy::{Options, PoolMode};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 async fn proxy(pair: &Pair, mode: PoolMode) -> Result<Running> {
     let options = Options {
@@ -59,6 +59,71 @@ fn who_only_reads_goes_to_a_standby_that_keeps_up_and_to_the_primary_where_there
             })
             .await?;
             ensure!(one(&staying, WHERE).await? == on_a);
+        }
+        Ok(())
+    })
+}
+
+/// Who came to read can't have committed anything, whatever functions it has called; unless it has said that it wants
+/// to write.
+#[test]
+fn a_reader_whose_server_is_lost_hears_that_nothing_was_committed() -> Result<()> {
+    const AT_WORK: &str =
+        "select count(*) from pg_stat_activity where state = 'active' and usename = 'app'";
+    story(async |pair| {
+        let version: u32 = pair.b.psql("show server_version_num")?.parse()?;
+        // Before, a server does not report whether its transactions begin read-only.
+        let known = version >= 140_000;
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            pair.tell_of_standby("standby", 0).await?;
+            let proxy = proxy(pair, mode).await?;
+            lab::eventually("the standby is known", SOON, async || {
+                let place = one(&proxy.reader("app").await?, WHERE).await?;
+                ensure!(place == format!("{} on", pair.b.port()));
+                Ok(())
+            })
+            .await?;
+            let alone = proxy.reader("app").await?;
+            let prepared = proxy.reader("app").await?;
+            let twice = proxy.reader("app").await?;
+            let writes = proxy.reader("app").await?;
+            let lifted = "set default_transaction_read_only = off";
+            writes.batch_execute(lifted).await?;
+            let ask = "with w as (select pg_sleep(60)) select count(*) from w";
+            let statement = prepared.prepare(ask).await?;
+            let told = async {
+                tokio::join!(
+                    alone.batch_execute("select pg_sleep(60)"),
+                    prepared.query(&statement, &[]),
+                    twice.batch_execute("select pg_sleep(60); select pg_sleep(0)"),
+                    writes.batch_execute("select pg_sleep(60)"),
+                )
+            };
+            let restarted = async {
+                lab::eventually("all are at work", SOON, async || {
+                    ensure!(pair.b.psql(AT_WORK)? == "4");
+                    Ok(())
+                })
+                .await?;
+                tokio::task::block_in_place(|| {
+                    pair.b.down("immediate")?;
+                    pair.b.up()
+                })
+            };
+            let ((a, b, c, d), restarted) = tokio::join!(told, restarted);
+            restarted?;
+            let wanted = match known {
+                true => "ERROR 40001",
+                false => "FATAL 08007",
+            };
+            let codes = [code(a), code(b), code(c), code(d)];
+            let unknown = "FATAL 08007";
+            ensure!(codes == [wanted, wanted, unknown, unknown], "{codes:?}");
+            if known {
+                for goes_on in [&alone, &prepared] {
+                    ensure!(one(goes_on, "select 7").await? == "7");
+                }
+            }
         }
         Ok(())
     })
