@@ -12,7 +12,7 @@ use super::Conversation;
 use super::lost::Moment;
 use super::mind::{Fate, Wrong};
 use crate::errors;
-use crate::net::Outbox;
+use crate::net::{Inbox, Outbox};
 use crate::options::Route;
 use crate::pool::Server;
 use std::io;
@@ -22,6 +22,9 @@ use wire::{Step, frontend};
 
 /// So much of ours may wait for a client before its server is read again, in bytes.
 const WAITING_MAX: usize = 64 * 1024;
+
+/// More than this is not copied to save a write, in bytes.
+const COPIED_MAX: usize = 4 * 1024;
 
 /// Why the pump stopped.
 #[derive(Debug)]
@@ -141,6 +144,8 @@ impl Conversation {
     /// Moves what can be moved; ready when something has come or all of it is gone.
     fn poll(&mut self, server: &mut Server, cx: &mut Context<'_>) -> Poll<Event> {
         let mut passed = false;
+        join(&mut self.outbox, &mut server.inbox);
+        join(&mut server.outbox, &mut self.inbox);
         while !self.outbox.is_empty() || !server.inbox.cleared().is_empty() {
             let ours = !self.outbox.is_empty();
             let bytes = match ours {
@@ -336,6 +341,15 @@ impl Conversation {
             }
         }
         Ok(())
+    }
+}
+
+/// What little is to follow words of ours goes out with them: a write costs more than a copy.
+fn join(outbox: &mut Outbox, inbox: &mut Inbox) {
+    let follows = inbox.cleared();
+    if !outbox.is_empty() && (1..=COPIED_MAX).contains(&follows.len()) {
+        outbox.push(follows);
+        inbox.pass_cleared();
     }
 }
 
