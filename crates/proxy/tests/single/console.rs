@@ -66,8 +66,10 @@ fn the_console_shows_who_is_there_and_what_ties_them() {
         }
         let sessions = rows(&look, "show sessions").await?;
         ensure!(sessions.len() == 2, "{sessions:?}");
-        ensure!(sessions[0]["movable"] == "no" && sessions[0]["holds"] == "temporary objects");
-        ensure!(sessions[1]["movable"] == "yes" && sessions[1]["state"] == "active");
+        let tied = sessions[0]["movable"] == "no" && sessions[0]["holds"] == "temporary objects";
+        ensure!(tied, "{sessions:?}");
+        let moves = sessions[1]["movable"] == "yes" && sessions[1]["state"] == "active";
+        ensure!(moves, "{sessions:?}");
         let pools = rows(&look, "SHOW POOLS").await?;
         let pool = pools.first().context("a pool")?;
         ensure!(
