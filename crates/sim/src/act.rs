@@ -12,6 +12,10 @@ use crate::world::{Event, World};
 use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{Action, DataDir, Epoch, Errand, Instant, Job, Lineage, Timeline, Walsender};
 use std::rc::Rc;
+use std::time::Duration;
+
+/// How long an action waits for the view to show what it has written.
+const VIEW: Duration = Duration::from_secs(2);
 
 impl World {
     pub(crate) fn start(&mut self, id: NodeId, rule: &'static str, action: Action) {
@@ -21,6 +25,7 @@ impl World {
             return;
         }
         let serial = self.new_run();
+        self.nodes[id].agent.fresh_from = self.local(id);
         let snapshot = Rc::clone(&self.nodes[id].agent.snapshot);
         let promoting = self.nodes[id].pg.promoting;
         if let (Action::Adopt, Some(lease)) = (&action, self.nodes[id].agent.lease) {
@@ -126,7 +131,11 @@ impl World {
             | Action::Leave => {
                 match &action {
                     Action::Claim(claim) => self.note_claiming(id, claim),
-                    Action::Release { .. } => self.note_releasing(id, rule),
+                    Action::Release { .. } => {
+                        self.note_releasing(id, rule);
+                        // No beat of it comes behind.
+                        self.nodes[id].agent.lease = None;
+                    }
                     _ => {}
                 }
                 if let Some(txn) = self.transaction(id, &action, &snapshot) {
@@ -177,12 +186,13 @@ impl World {
             self.done(id);
             return;
         };
+        let local = self.local(id);
         let agent = &mut self.nodes[id].agent;
         if self.config.is_broken(Break::WithdrawUnchecked) {
             agent.forgot = matches!(doing.action, Action::Withdraw { .. });
         }
         if !agent.forgot {
-            agent.must_see = revision;
+            agent.must_see = (revision, local.plus(VIEW));
         }
         match doing.action {
             Action::Found => {
@@ -196,10 +206,7 @@ impl World {
             }
             Action::Claim(claim) => self.extend_lease(id, claim.epoch, sent),
             Action::Reattach { epoch } => self.extend_lease(id, epoch, sent),
-            Action::Release { .. } => {
-                self.nodes[id].agent.lease = None;
-                self.nodes[id].guard = None;
-            }
+            Action::Release { .. } => self.nodes[id].guard = None,
             Action::Leave => self.kill_agent(id),
             Action::Follow { .. } | Action::Rewind { .. } | Action::Clone { .. } => {
                 // Whatever was on its way is void from here on.
@@ -215,7 +222,9 @@ impl World {
 
     /// The action is over, one way or the other.
     pub(crate) fn done(&mut self, id: NodeId) {
+        let local = self.local(id);
         self.nodes[id].agent.doing = None;
+        self.nodes[id].agent.fresh_from = local;
         self.wake(id);
     }
 

@@ -33,7 +33,7 @@ impl World {
         node.agent = Agent::dead(Rc::new(Snapshot::default()));
         node.agent.alive = true;
         node.agent.run = run;
-        node.agent.heard = local;
+        node.agent.started = local;
         node.agent.decisions = decisions;
         let hold = node.disk.hold.filter(|_| !forgets);
         node.agent.hold = hold.map(|epoch| Hold {
@@ -81,7 +81,7 @@ impl World {
         let local = self.local(id);
         let me = name_of(id);
         let agent = &mut self.nodes[id].agent;
-        agent.heard = local;
+        agent.met = true;
         if snapshot.revision <= agent.snapshot.revision {
             return;
         }
@@ -152,7 +152,7 @@ impl World {
             return;
         };
         if answer.is_some() {
-            self.nodes[id].agent.heard = local;
+            self.nodes[id].agent.heard = Some(local);
         }
         match call.purpose {
             Purpose::Grant => {
@@ -316,11 +316,6 @@ impl World {
         if let Some(serial) = self.finished(id) {
             self.step(id, serial);
         }
-        let silent = self.silent_since(id).is_some();
-        let agent = &self.nodes[id].agent;
-        if agent.snapshot.revision < agent.must_see && !silent {
-            return;
-        }
         self.note_downtime(id);
         let decision = self.judge(id);
         let agent = &mut self.nodes[id].agent;
@@ -329,7 +324,7 @@ impl World {
             agent.last_rule = decision.rule;
             self.note_of(id, || format!("{}: {}", decision.rule, decision.reason));
         }
-        let busy = self.nodes[id].agent.doing.is_some();
+        let busy = self.is_busy(id);
         if let Some(action) = decision.actions.into_iter().next()
             && (!busy || action == Action::Fence)
         {
@@ -337,11 +332,20 @@ impl World {
         }
     }
 
-    fn silent_since(&self, id: NodeId) -> Option<Instant> {
-        let settings = &self.config.settings;
-        let heard = self.nodes[id].agent.heard;
-        let limit = settings.failure_timeout.max(settings.beat * 4) + Duration::from_millis(300);
-        (self.local(id).since(heard) > limit).then_some(heard)
+    /// Without an answer for a whole lease the view permits nothing, however new it is; so it is until it has caught up
+    /// with the agent's start.
+    pub(crate) fn silent_since(&self, id: NodeId) -> Option<Instant> {
+        let agent = &self.nodes[id].agent;
+        let old = |heard| self.local(id).since(heard) > self.config.settings.ttl;
+        let silent = !agent.met || agent.heard.is_none_or(old);
+        silent.then(|| agent.heard.unwrap_or(agent.started))
+    }
+
+    /// An action is under way; also as long as the view does not show what it has written.
+    pub(crate) fn is_busy(&self, id: NodeId) -> bool {
+        let agent = &self.nodes[id].agent;
+        let (revision, until) = agent.must_see;
+        agent.doing.is_some() || (agent.snapshot.revision < revision && self.local(id) < until)
     }
 
     fn note_downtime(&mut self, id: NodeId) {

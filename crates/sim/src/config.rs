@@ -126,6 +126,9 @@ fn weights(broken: Option<Break>, rng: &mut Rng) -> Vec<u64> {
         Some(Break::PauseUnseen) => &[Kind::Pause, Kind::LoseMachine, Kind::KillPostmaster],
         Some(Break::PriorityUnseen) => &[Kind::Priority, Kind::LoseMachine, Kind::KillPostmaster],
         Some(Break::HalfBelieved) => &[Kind::KillPostmaster, Kind::LoseMachine, Kind::Isolate],
+        Some(Break::AcknowledgeUnpublished) => {
+            &[Kind::LoseMachine, Kind::KillPostmaster, Kind::Isolate]
+        }
         Some(Break::LeaveNamed) => &[Kind::Drop, Kind::LoseMachine, Kind::Isolate],
         _ => &[],
     };
@@ -168,6 +171,8 @@ pub(crate) struct Config {
     pub late: u64,
     /// How far a lagging watch lags, at most.
     pub view_lag: Micros,
+    /// How old what an agent knows of its Postgres may be.
+    pub look_every: Duration,
     /// How many records a primary keeps for standbys that are away.
     pub retention: usize,
     pub clients: usize,
@@ -228,6 +233,7 @@ impl Config {
             call_timeout: ms([200, 400, 1000][rng.index(3)]),
             late: 15,
             view_lag: ms(rng.between(300, 3000)),
+            look_every: Duration::from_millis(rng.between(1, 1000)),
             retention: if rng.chance(300) { 40 } else { usize::MAX },
             clients: 2 + rng.index(2),
             adopted: [0, 0, 0, 1, 40][rng.index(5)],
@@ -267,6 +273,11 @@ impl Config {
                 self.settings.failsafe = true;
                 self.call_timeout = ms(400);
                 self.loss = 150;
+                self.fault_gap = ms(900);
+                self.turmoil = ms(16_000);
+            }
+            Some(Break::AcknowledgeUnpublished) => {
+                self.double_fault = 1000;
                 self.fault_gap = ms(900);
                 self.turmoil = ms(16_000);
             }

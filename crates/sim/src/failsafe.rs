@@ -24,7 +24,8 @@ impl World {
         let Some(lease) = node.agent.lease.filter(|lease| sent < lease.deadline) else {
             return;
         };
-        let lost = sent.since(node.agent.heard) > self.config.settings.ttl / 4;
+        let long = |heard| sent.since(heard) > self.config.settings.ttl / 4;
+        let lost = node.agent.heard.is_none_or(long);
         let works = node.pg.life == Life::Up && node.pg.stopped.is_none();
         let mut cluster = node.agent.snapshot.cluster.clone();
         let (Role::Primary(side), true) =

@@ -7,7 +7,7 @@ use crate::world::{Event, Target};
 use ha::quorum::{Applied, Setting};
 use ha::{
     Action, Contact, DataDir, Epoch, Errand, Hold, Instant, Job, Lease, Lineage, NodeName,
-    StreamBroken, Timeline, Walsender,
+    Postgres, StreamBroken, Timeline, Walsender,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -172,10 +172,19 @@ pub(crate) struct Agent {
     pub deferred: Vec<(Target, Event)>,
     pub wake_pending: bool,
     pub snapshot: Rc<Snapshot>,
-    /// When the store last said anything.
-    pub heard: Instant,
-    /// Nothing is decided before the view has come this far.
-    pub must_see: u64,
+    pub started: Instant,
+    /// When the store last answered anything.
+    pub heard: Option<Instant>,
+    /// The view has come as far as the store was when this agent began.
+    pub met: bool,
+    /// Nothing is decided before the view has come this far, or until then.
+    pub must_see: (u64, Instant),
+    /// What was last seen of the instance, and when.
+    pub seen: Option<Seen>,
+    /// What was seen before an action's end is out of date.
+    pub fresh_from: Instant,
+    /// Since when Postgres is seen to be a primary.
+    pub primary_since: Option<Instant>,
     pub lease_id: Option<LeaseId>,
     pub lease: Option<Lease>,
     /// Until then the members hold still for this leader.
@@ -204,6 +213,14 @@ pub(crate) struct Agent {
     pub standbys: BTreeMap<NodeName, Walsender>,
     pub last_rule: &'static str,
     pub decisions: u64,
+}
+
+/// One look at the instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub at: Instant,
+    pub postgres: Postgres,
+    pub clean_stop: bool,
 }
 
 /// A request that was sent and not answered.
@@ -329,8 +346,13 @@ impl Agent {
             deferred: Vec::new(),
             wake_pending: false,
             snapshot,
-            heard: Instant(0),
-            must_see: 0,
+            started: Instant(0),
+            heard: None,
+            met: false,
+            must_see: (0, Instant(0)),
+            seen: None,
+            fresh_from: Instant(0),
+            primary_since: None,
             lease_id: None,
             lease: None,
             by_members: None,

@@ -1,18 +1,23 @@
 //! What an agent finds when it looks at its own machine, and the breaks that stand in front of its eyes.
 
 use crate::config::Break;
-use crate::node::{Health, Life, NodeId, Role, id_of, name_of};
+use crate::node::{Health, Life, NodeId, Role, Seen, id_of, name_of};
 use crate::wal::{lsn, received};
 use crate::world::World;
 use ha::{
     Cluster, DataDir, Job, Lease, Member, NodeView, Postgres, Primary, Standby, Storage,
     Switchover, Walsender,
 };
+use std::time::Duration;
 
 impl World {
     /// What the agent finds when it looks at its own machine.
     pub(crate) fn observe(&mut self, id: NodeId) -> NodeView {
-        let postgres = self.observe_postgres(id);
+        let Seen {
+            postgres,
+            clean_stop,
+            ..
+        } = self.look(id);
         let errand = self.errand(id, &postgres);
         let now = self.local(id);
         let node = &self.nodes[id];
@@ -29,20 +34,26 @@ impl World {
             data: node.disk.data.clone(),
             postgres,
             lineage: node.disk.note.clone(),
-            lease: agent.lease.map(|lease| Lease {
-                by_members: agent.by_members.is_some_and(|until| now < until),
-                ..lease
-            }),
+            lease: agent
+                .lease
+                .map(|lease| Lease {
+                    by_members: agent.by_members.is_some_and(|until| now < until),
+                    ..lease
+                })
+                .or_else(|| self.inherited_lease(id)),
             held: agent
                 .hold
                 .filter(|_| !self.config.is_broken(Break::HoldForgotten)),
-            job: agent.doing.as_ref().map(|doing| doing.job),
+            job: match &agent.doing {
+                Some(doing) => Some(doing.job),
+                None => self.is_busy(id).then_some(Job::Other),
+            },
             contact: agent.contact,
             applied: agent.applied.clone(),
             storage,
             registered: agent.registered,
             promised_at: agent.promised_at.map(|(_, at)| at),
-            clean_stop: node.disk.clean_stop || self.config.is_broken(Break::CrashAsHandover),
+            clean_stop: clean_stop || self.config.is_broken(Break::CrashAsHandover),
             may_not_found: None,
             down_since: agent.down_since,
             start_failures: agent.start_failures,
@@ -54,6 +65,45 @@ impl World {
             unwatched: None,
             nostream: false,
         }
+    }
+
+    /// The lease of an agent before this one, as its guard has it: until the store has been met for the first time,
+    /// Postgres may go on under it.
+    fn inherited_lease(&self, id: NodeId) -> Option<Lease> {
+        let node = &self.nodes[id];
+        if node.agent.met && node.agent.heard.is_some() {
+            return None;
+        }
+        Some(Lease {
+            epoch: ha::Epoch::NONE,
+            deadline: node.guard?,
+            by_members: false,
+        })
+    }
+
+    /// What the observer saw last. It looks from time to time, anew after each action, and soon when Postgres dies; so
+    /// a decision may be made on what was some time ago.
+    fn look(&mut self, id: NodeId) -> Seen {
+        let local = self.local(id);
+        let patience = match self.rng.chance(700) {
+            true => Duration::from_millis(20),
+            false => self.config.look_every,
+        };
+        let agent = &self.nodes[id].agent;
+        if let Some(seen) = &agent.seen
+            && seen.at >= agent.fresh_from
+            && local.since(seen.at) < patience
+        {
+            return seen.clone();
+        }
+        let postgres = self.observe_postgres(id);
+        let seen = Seen {
+            at: local,
+            postgres,
+            clean_stop: self.nodes[id].disk.clean_stop,
+        };
+        self.nodes[id].agent.seen = Some(seen.clone());
+        seen
     }
 
     fn observe_postgres(&mut self, id: NodeId) -> Postgres {
@@ -73,6 +123,10 @@ impl World {
             Life::Starting => return Postgres::Starting,
             Life::Up => {}
         }
+        if !matches!(node.pg.role, Role::Primary(_)) {
+            self.nodes[id].agent.primary_since = None;
+        }
+        let node = &self.nodes[id];
         if let Some(stopped) = node.pg.stopped {
             let since = node.clock.read(stopped);
             return Postgres::Unresponsive { since };
@@ -105,6 +159,7 @@ impl World {
                 let mut seen = node.agent.standbys.clone();
                 for walsender in seen.values_mut() {
                     walsender.streaming = false;
+                    walsender.flushed = ha::Lsn::ZERO;
                 }
                 for (standby, sender) in &side.senders {
                     let flushed = lsn(sender.flushed);
@@ -115,6 +170,18 @@ impl World {
                     };
                     seen.insert(name_of(*standby), walsender);
                 }
+                // Whoever is named gets the time to come, from when this was first seen to be a primary.
+                let since = node.agent.primary_since.unwrap_or(local);
+                let record = node.agent.snapshot.cluster.sync.as_ref();
+                for name in record.iter().flat_map(|record| &record.newest().standbys) {
+                    let unseen = Walsender {
+                        streaming: false,
+                        flushed: ha::Lsn::ZERO,
+                        seen: since,
+                    };
+                    let walsender = seen.entry(name.clone()).or_insert(unseen);
+                    walsender.seen = walsender.seen.max(since);
+                }
                 let primary = Primary {
                     timeline: side.timeline,
                     flushed: lsn(node.disk.flushed),
@@ -122,6 +189,7 @@ impl World {
                     open: side.open,
                 };
                 self.nodes[id].agent.standbys = seen;
+                self.nodes[id].agent.primary_since = Some(since);
                 Postgres::Primary(primary)
             }
         }

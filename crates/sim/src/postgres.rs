@@ -223,6 +223,8 @@ impl World {
         let node = &mut self.nodes[id];
         node.disk.wal.truncate(kept);
         node.disk.half = false;
+        node.pg.promoting = false;
+        node.pg.promotion = None;
         node.pg.run = run;
         node.pg.life = Life::Down;
         node.pg.stopped = None;
@@ -330,14 +332,22 @@ impl World {
         predicted: Timeline,
         names: Names,
     ) {
+        // The history file comes in the midst of it: cut off before, the number is free again.
+        let early = self.rng.chance(500);
         let node = &mut self.nodes[id];
-        node.disk.histories.insert(predicted);
+        if early {
+            node.disk.histories.insert(predicted);
+        }
         node.disk.half = false;
         // Read by everybody before the promotion begins; kept aside until there is a primary to hold it.
         let mut side = PrimarySide::new(predicted, epoch, names);
         // Whom it has let in as a standby writes as soon as that can be done.
         side.open = node.standby().is_some_and(|standby| standby.open);
-        let delay = self.rng.between(ms(20), ms(150));
+        // On a busy machine it takes as long as an agent takes to come back.
+        let delay = match self.rng.chance(60) {
+            true => self.rng.between(ms(150), ms(2500)),
+            false => self.rng.between(ms(20), ms(150)),
+        };
         let target = self.pg(id);
         self.nodes[id].pg.promotion = Some(Box::new(side));
         self.after(delay, target, Event::Promoted { epoch, predicted });
@@ -353,6 +363,7 @@ impl World {
         if node.pg.life != Life::Up {
             return;
         }
+        node.disk.histories.insert(predicted);
         node.disk.wal.push(Record {
             uid,
             timeline: predicted,

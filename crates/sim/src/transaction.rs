@@ -159,6 +159,12 @@ impl World {
     /// stands in it, and none that I gave up can arrive any more.
     pub(crate) fn take_stance(&mut self, id: NodeId, serial: u64, epoch: Epoch) {
         let me = name_of(id);
+        // An agent before this one has ordered a promotion that is still under way: no other lineage is noted beside it.
+        if self.nodes[id].pg.promoting {
+            self.kill(id);
+            self.done(id);
+            return;
+        }
         if matches!(
             self.config.broken,
             Some(Break::FollowUnread | Break::WithdrawUnchecked)
