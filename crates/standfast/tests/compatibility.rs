@@ -28,6 +28,11 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
         "`ciphers`, `request_queue_size`, `server_tokens`, `https_extra_headers`",
         "no effect; no `Server` header is sent",
     ),
+    (
+        "REST",
+        "`logger_queue_size`, `logger_records_lost` in `GET /patroni`",
+        "not there: lines that the log could not keep up with are counted in the log itself",
+    ),
 ];
 
 /// A section's first word, and the feature.
