@@ -12,7 +12,7 @@ use ha::{Cluster, Epoch, NodeName, NodeState};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
-use store::layout::{Keys, Reader};
+use store::layout::{Keys, Reader, kept_from_readers};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -36,7 +36,7 @@ pub(super) async fn follow(
             match reader.read(&keys, &snapshot) {
                 Ok(reading) => {
                     look(&mut memory, &reading.cluster, &gate, &told);
-                    readers.look(&reading.cluster);
+                    readers.look(&reading.cluster, &kept_from_readers(&keys, &snapshot));
                 }
                 Err(error) => tracing::error!(
                     %error,

@@ -8,7 +8,7 @@
 use super::{At, Kind, address_of};
 use crate::gate::Gate;
 use ha::{Cluster, Epoch, Member, NodeName, NodeState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -57,7 +57,8 @@ impl Memory {
         (Self { told, nodes }, readers)
     }
 
-    pub(super) fn look(&mut self, cluster: &Cluster) {
+    /// `shunned`: nobody new goes there.
+    pub(super) fn look(&mut self, cluster: &Cluster, shunned: &BTreeSet<NodeName>) {
         for (name, known) in &mut self.nodes {
             let member = cluster.members.get(name);
             let stays = member.is_some_and(|member| {
@@ -72,7 +73,7 @@ impl Memory {
         }
         let mut readers = Vec::new();
         for (name, member) in &cluster.members {
-            if !is_open(cluster, name, member) {
+            if shunned.contains(name) || !is_open(cluster, name, member) {
                 continue;
             }
             let known = self.nodes.entry(name.clone()).or_insert_with(|| Known {

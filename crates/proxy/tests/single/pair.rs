@@ -58,12 +58,21 @@ impl Pair {
 
     /// What the store says of `b` while `a` leads: what it is, and how many bytes it lacks.
     pub(crate) async fn tell_of_standby(&self, state: &str, lag_bytes: u64) -> Result<()> {
+        self.tell_of_tagged_standby(state, lag_bytes, "{}").await
+    }
+
+    pub(crate) async fn tell_of_tagged_standby(
+        &self,
+        state: &str,
+        lag_bytes: u64,
+        tags: &str,
+    ) -> Result<()> {
         let port = self.b.port();
         let end = 0x1000_0000;
         let position = end - lag_bytes;
         let member = format!(
             r#"{{"conn_url":"postgres://127.0.0.1:{port}/postgres","api_url":"http://127.0.0.1:1/",
-                "state":"running","role":"replica","version":"4.1.5","xlog_location":{position},
+                "state":"running","role":"replica","version":"4.1.5","xlog_location":{position},"tags":{tags},
                 "standfast":{{"host":"127.0.0.1","port":{port},"state":"{state}",
                 "assigned":"standby","reason":"a test","rule":"test","identity":"b"}}}}"#
         );

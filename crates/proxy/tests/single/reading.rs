@@ -50,6 +50,22 @@ fn who_only_reads_goes_to_a_standby_that_keeps_up_and_to_the_primary_where_there
             .await?;
             let fallen_back = proxy.reader("app").await?;
             ensure!(code(fallen_back.batch_execute("create table t ()").await) == "ERROR 25006");
+            // The same by its tag.
+            let tags = r#"{"noloadbalance":true}"#;
+            pair.tell_of_standby("standby", 0).await?;
+            lab::eventually("the standby is read from again", SOON, async || {
+                ensure!(new().await? == on_b);
+                Ok(())
+            })
+            .await?;
+            pair.tell_of_tagged_standby("standby", 0, tags).await?;
+            lab::eventually("the tag keeps readers away", SOON, async || {
+                ensure!(new().await? == on_a);
+                Ok(())
+            })
+            .await?;
+            let stays = mode == PoolMode::Session;
+            ensure!(one(&staying, WHERE).await? == if stays { &*on_b } else { &*on_a });
             // It stops being a standby: who is still there is moved.
             pair.tell_of_standby("joining", 0).await?;
             let there = "select count(*) from pg_stat_activity where usename = 'app'";

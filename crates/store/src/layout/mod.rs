@@ -19,7 +19,7 @@ pub use config::ConfigRecord;
 pub use foreign::guests;
 pub use history::{EndedTimeline, with_history};
 pub use postgres::SharedPostgres;
-pub use proxies::{ProxyRecord, proxies};
+pub use proxies::{ProxyRecord, kept_from_readers, proxies};
 pub use records::{
     EpochRecord, EventRecord, FailoverRecord, LineageRecord, MemberExtra, MemberRecord, NodeEntry,
     PATRONI_CONTRACT, PromiseRecord, StatusRecord, SyncValue,

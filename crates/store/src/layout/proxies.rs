@@ -2,9 +2,10 @@
 
 use super::Keys;
 use crate::Snapshot;
-use ha::Epoch;
+use ha::{Epoch, NodeName};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `standfast/proxies/<number>`, on the proxy's lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,25 @@ pub fn proxies(keys: &Keys, snapshot: &Snapshot) -> BTreeMap<u32, ProxyRecord> {
                 serde_json::from_str(&entry.value).ok()?,
             ))
         })
+        .collect()
+}
+
+/// The members that readers are to be kept away from, by their tag `noloadbalance`.
+pub fn kept_from_readers(keys: &Keys, snapshot: &Snapshot) -> BTreeSet<NodeName> {
+    let prefix = keys.members();
+    let under = snapshot.entries.range(prefix.clone()..);
+    let under = under.map_while(|(key, entry)| Some((key.strip_prefix(&prefix)?, entry)));
+    under
+        .filter(|(_, entry)| {
+            let record = serde_json::from_str::<Value>(&entry.value).unwrap_or_default();
+            match &record["tags"]["noloadbalance"] {
+                Value::Bool(flag) => *flag,
+                Value::String(text) => matches!(text.as_str(), "true" | "on" | "yes" | "1"),
+                Value::Number(number) => number.as_f64() != Some(0.0),
+                Value::Null | Value::Array(_) | Value::Object(_) => false,
+            }
+        })
+        .filter_map(|(name, _)| NodeName::new(name).ok())
         .collect()
 }
 
