@@ -6,7 +6,7 @@
 
 use crate::errors;
 use crate::prepared::Prepared;
-use crate::sql::{Phase, Reading};
+use crate::sql::{Acts, Phase, Reading};
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -23,6 +23,11 @@ pub(super) struct StandIn {
     first: Option<Report>,
     /// Up to a Sync nothing is answered any more.
     skipping: bool,
+    /// What the request that is refused would have done: what the client has sent behind a beginning is not to run outside of
+    /// its transaction.
+    refused: Acts,
+    /// The statements that it would have prepared.
+    texts: HashMap<Box<[u8]>, Acts>,
     /// Statements prepared here: whether each ends the transaction.
     statements: HashMap<Box<[u8]>, bool>,
     portals: HashMap<Box<[u8]>, bool>,
@@ -64,6 +69,8 @@ impl StandIn {
             phase,
             first,
             skipping,
+            refused: Acts::default(),
+            texts: HashMap::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
         }
@@ -76,6 +83,9 @@ impl StandIn {
         known: &dyn Fn(&[u8]) -> Option<Arc<Prepared>>,
         out: &mut Vec<u8>,
     ) -> Next {
+        if self.phase == Phase::Outside {
+            self.note_refused(frame, known);
+        }
         match frame.tag() {
             Tag::Sync => {
                 self.skipping = false;
@@ -109,6 +119,26 @@ impl StandIn {
             self.skipping = true;
         }
         Next::Stay
+    }
+
+    fn note_refused(&mut self, frame: &Frame<'_>, known: &dyn Fn(&[u8]) -> Option<Arc<Prepared>>) {
+        let acts = |text: &[u8]| Reading::of(text, true).acts;
+        match (frame.tag(), frame.message()) {
+            (Tag::Query, _) if frame.is_whole() => {
+                self.refused = acts(frame.body().strip_suffix(b"\0").unwrap_or_default());
+            }
+            (_, Ok(Message::Parse(parse))) => {
+                let name = parse.name.to_bytes().into();
+                self.texts.insert(name, acts(parse.query.to_bytes()));
+            }
+            (_, Ok(Message::Bind(bind))) => {
+                let name = bind.statement.to_bytes();
+                let here = self.texts.get(name).copied();
+                let bound = here.or_else(|| known(name).map(|known| known.reading.acts));
+                self.refused = self.refused.and(bound.unwrap_or_default());
+            }
+            _ => {}
+        }
     }
 
     /// A part of a batch; `false`: it is refused.
@@ -177,6 +207,10 @@ impl StandIn {
     }
 
     fn ready(&mut self, out: &mut Vec<u8>) -> Next {
+        let refused = std::mem::take(&mut self.refused);
+        if self.phase == Phase::Outside && refused.leads_to(Phase::Outside) == Phase::Inside {
+            self.phase = Phase::Failed;
+        }
         let (status, next) = match self.phase {
             Phase::Failed => (TransactionStatus::Failed, Next::Stay),
             Phase::Outside | Phase::Inside => (TransactionStatus::Idle, Next::Leave),
@@ -288,6 +322,39 @@ mod tests {
         let rollback = [parse(c"ROLLBACK"), bind, execute, Message::Sync];
         let wanted = "ParseComplete BindComplete ROLLBACK I";
         assert_eq!(answers(&mut lost, &rollback), (wanted.into(), Next::Leave));
+        let mut refused = StandIn::for_request(errors::held_too_long("why"));
+        let begin = [parse(c"begin"), bind, execute, Message::Sync];
+        assert_eq!(
+            answers(&mut refused, &begin),
+            ("57P03 E".into(), Next::Stay)
+        );
+        assert_eq!(
+            answers(&mut refused, &[Message::Query(c"insert")]),
+            ("25P02 E".into(), Next::Stay)
+        );
+        let mut refused = StandIn::for_request(errors::held_too_long("why"));
+        let whole = [
+            parse(c"begin"),
+            bind,
+            execute,
+            parse(c"commit"),
+            bind,
+            execute,
+        ];
+        let whole = [&whole[..], &[Message::Sync]].concat();
+        assert_eq!(
+            answers(&mut refused, &whole),
+            ("57P03 I".into(), Next::Leave)
+        );
+        let mut refused = StandIn::for_request(errors::held_too_long("why"));
+        assert_eq!(
+            answers(&mut refused, &[Message::Query(c"begin; select 1")]),
+            ("57P03 E".into(), Next::Stay)
+        );
+        assert_eq!(
+            answers(&mut refused, &[Message::Query(c"rollback")]),
+            ("ROLLBACK I".into(), Next::Leave)
+        );
         let mut refused = StandIn::for_request(errors::held_too_long("why"));
         let batch = [parse(c"select 1"), bind, execute, Message::Sync];
         assert_eq!(
