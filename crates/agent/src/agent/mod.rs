@@ -415,6 +415,8 @@ impl Agent {
             decision.reason = stop.to_owned();
         }
         self.give_up_on_the_unkillable(&me, at);
+        // Before anything is begun in a new epoch: nobody is given this node's word for an older one any more.
+        self.tell_failsafe(&view, &me, at);
         // On an observation from before the last action ended, only what never waits is done.
         let stale = observation.at < self.memory.fresh_from;
         let urgent = matches!(me.postgres, Postgres::Primary(_))
@@ -432,7 +434,6 @@ impl Agent {
             self.housekeep(&view, &snapshot, &me, at);
         }
         self.callbacks.look(&me);
-        self.tell_failsafe(&view, &me, at);
         self.tell_keeper(&view, &me, &observation, &decision);
         self.count(&me, &observation, at);
         let scene = scene(&view, &me, &decision, self.memory.running.is_some());
