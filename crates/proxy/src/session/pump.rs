@@ -71,6 +71,13 @@ impl Conversation {
             if self.is_over(server) {
                 return Stopped::End(errors::closing());
             }
+            // A server that is not the one to ask any more gets nothing new, also before its end is seen.
+            if self.inbox.is_worth_reading()
+                && !server.stamp.is_current()
+                && self.is_settled(server)
+            {
+                return moment(server, &self.outbox);
+            }
             if let Err(stopped) = self.hear_client(server) {
                 return stopped;
             }
