@@ -74,6 +74,7 @@ clients! {
     asyncpg_through_a_failover: "asyncpg",
     sqlalchemy_through_a_failover: "sqlalchemy",
     node_postgres_through_a_failover: "node",
+    sqlx_through_a_failover: "sqlx",
     tokio_postgres_through_a_failover: "tokio-postgres",
 }
 
@@ -257,6 +258,10 @@ fn start_all(world: &mut World<'_>, front: &Front) -> Result<Vec<Program>> {
     }
     let words = [&at, password, &modules, "node", "with_node.js"];
     programs.push(Program::start(&host, "node", "", &words)?);
+    let sqlx = env!("CARGO_BIN_EXE_with_sqlx");
+    fs::copy(sqlx, host.directory().join("with_sqlx"))?;
+    let words = [&at, password, "./with_sqlx"];
+    programs.push(Program::start(&host, "sqlx", "", &words)?);
     for mode in [Mode::Session, Mode::Transaction] {
         let port = mode.port().to_string();
         let words = [&at, password, "sh", "with_psql.sh", mode.word(), &port];
