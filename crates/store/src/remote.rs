@@ -166,6 +166,14 @@ impl Shared {
         }
     }
 
+    /// Who was of no use is asked last from now on.
+    fn avoid(&self, address: &str) {
+        let mut addresses = lock(&self.addresses);
+        if let Some(at) = addresses.iter().position(|known| known == address) {
+            addresses[at..].rotate_left(1);
+        }
+    }
+
     /// Chooses where to ask next, or says that it is over.
     async fn next(&self, ask: &mut Ask, refusal: Refusal, stop: bool) -> Option<StoreError> {
         let told = match &refusal {
@@ -184,7 +192,10 @@ impl Shared {
         } else {
             !error.is_retryable()
         };
-        if stop || hopeless || ask.left().is_zero() || known.is_empty() {
+        if told.is_none() {
+            self.avoid(&ask.address);
+        }
+        if stop || hopeless || known.is_empty() {
             return Some(error);
         }
         ask.failures += 1;
@@ -195,6 +206,10 @@ impl Shared {
                 known[at.map_or(0, |at| (at + 1) % known.len())].clone()
             }
         };
+        // Whoever asks again asks elsewhere: a machine that is gone says nothing until the time is over.
+        if ask.left().is_zero() {
+            return Some(error);
+        }
         if ask.failures >= 2 {
             tokio::time::sleep(PAUSE.min(ask.left())).await;
         }
@@ -210,7 +225,7 @@ impl Shared {
         let mut after = None;
         let mut ask = self.ask();
         loop {
-            ask.deadline = Instant::now() + PATIENCE + self.request_timeout;
+            ask.deadline = Instant::now() + PATIENCE + READ_ATTEMPT;
             let request = Request::Watch {
                 prefix: prefix.clone(),
                 after,
@@ -222,6 +237,7 @@ impl Shared {
             };
             match asked {
                 Ok(Response::Watch(news)) => {
+                    ask.failures = 0;
                     if let Some(page) = news {
                         let snapshot = Snapshot::from(page);
                         after = Some(after.unwrap_or(0).max(snapshot.revision));
@@ -233,12 +249,15 @@ impl Shared {
                         .err()
                         .map_or(Refusal::NotLeader { leader: None }, refusal);
                     ask.failures = ask.failures.max(1);
+                    let asked = ask.address.clone();
                     let over = self.next(&mut ask, refusal, false);
                     let over = tokio::select! {
                         over = over => over,
                         () = view.closed() => return,
                     };
-                    if over.is_some() {
+                    let all = lock(&self.addresses).len().max(1);
+                    let is_elsewhere = ask.address != asked && !ask.failures.is_multiple_of(all);
+                    if over.is_some() && !is_elsewhere {
                         tokio::time::sleep(PATIENCE).await;
                     }
                 }

@@ -355,6 +355,26 @@ async fn a_member_that_moves_is_found_again() {
     cluster.member(2).ready(PATIENCE).await.expect("led again");
 }
 
+/// A machine that is gone answers nothing, and refuses nothing either.
+#[tokio::test]
+async fn who_is_no_member_goes_on_with_those_that_answer() {
+    let cluster = Cluster::of(&["a"]).await;
+    put(cluster.member(0), "/before").await;
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mute = mute.local_addr().map(|at| (at.to_string(), mute));
+    let (address, _open) = mute.expect("an address");
+    let addresses = vec![address, cluster.places[0].address.clone()];
+    let remote = RemoteStore::new(RemoteOptions::new(addresses, CLUSTER, secret()));
+    let mut view = remote.view("/");
+    let seen = view.wait_for(|seen| seen.entries.contains_key("/before"));
+    let seen = tokio::time::timeout(PATIENCE, seen).await;
+    seen.expect("in time").expect("it is followed");
+    // The view alone has found out who answers.
+    let txn = Txn::new().put("/after", "1");
+    let outcome = remote.commit(txn).await.expect("at the first attempt");
+    assert!(outcome.is_committed());
+}
+
 #[tokio::test]
 async fn another_secret_is_refused_with_a_sentence() {
     let mut cluster = Cluster::of(&["a"]).await;
