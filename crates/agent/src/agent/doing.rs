@@ -166,7 +166,7 @@ impl Agent {
             }
             // That it died is said elsewhere, and nothing is wrong with what was being done to it.
             ShellError::Postgres(error)
-                if !starts && instance.liveness() == postgres::Liveness::Down =>
+                if !starts && !matches!(instance.liveness(), postgres::Liveness::Up { .. }) =>
             {
                 let action = shell::name(action);
                 tracing::info!(action, error = chain(error), "Postgres ended meanwhile");
