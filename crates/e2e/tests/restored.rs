@@ -195,6 +195,7 @@ for word; do case $word in
   --bin=*) bin=${word#--bin=};;
 esac; done
 mkdir -p $data
+begins() { sed -n 's/.*(file \(.*\)).*/\1/p' $1/backup_label; }
 case $1 in
   broken) echo "no such backup" >&2; exit 1;;
   foreign) cp -a /DIR/foreign/. $data/;;
@@ -202,7 +203,10 @@ case $1 in
     cp -a /DIR/../n$((number - 10))/data/. $data/ || true;;
   nightly) if [ -d /DIR/nightly ]; then cp -a /DIR/nightly/. $data/; echo kept >> /DIR/used; else
     $bin/pg_basebackup -D $data -d "$leader" -X stream --checkpoint=fast --no-password --no-sync
-    cp -a $data /DIR/new.$$; mv -T /DIR/new.$$ /DIR/nightly || true; fi;;
+    cp -a $data /DIR/new.$$
+    # Two nodes may copy at once: the one that began later is kept, for either has all WAL since then.
+    if [ ! -d /DIR/nightly ] || [ "$(begins $data)" \> "$(begins /DIR/nightly)" ]; then
+      rm -rf /DIR/nightly; mv -T /DIR/new.$$ /DIR/nightly || true; fi; fi;;
 esac
 "#;
 
