@@ -64,6 +64,7 @@ pub(crate) struct Facts {
     /// Parameters that a restart would change, as Patroni shows them.
     pub(crate) pending_restart: Option<serde_json::Value>,
     pub(crate) replay_paused: bool,
+    pub(crate) has_archive: bool,
     pub(crate) replay_timestamp: Option<String>,
     /// The most WAL that a slot keeps, in bytes.
     pub(crate) slot_retained: Option<f64>,
@@ -522,6 +523,7 @@ fn facts(probe: &Probe) -> Facts {
         postmaster_start_time: written(probe.started_at),
         pending_restart: pending_restart(probe),
         replay_paused: probe.replay_paused,
+        has_archive: probe.has_archive,
         replay_timestamp: probe.replayed_at.and_then(written),
         slot_retained: probe.slot_retained,
         replication: probe.standbys.iter().map(row).collect(),

@@ -79,7 +79,6 @@ impl Shown {
             Postgres::Standby(standby) => Some(standby),
             _ => None,
         };
-        let replication = standby.is_some_and(|standby| standby.streaming);
         let (host, port) = (&self.host, self.port);
         MemberRecord {
             conn_url: format!("postgres://{host}:{port}/postgres"),
@@ -91,7 +90,9 @@ impl Shown {
             receive_lsn: standby.map(|standby| standby.received),
             replay_lsn: standby.map(|standby| standby.replayed),
             timeline: observation.facts.timeline,
-            replication_state: replication.then(|| "streaming".to_owned()),
+            replication_state: standby
+                .and_then(|standby| api::replication_state(standby, observation.facts.has_archive))
+                .map(str::to_owned),
             pause: cluster.settings.paused,
             tags: self.tags.clone(),
             pending_restart: observation.facts.pending_restart.is_some(),
@@ -165,6 +166,7 @@ impl Shown {
                 .replayed_timestamp
                 .clone_from(&facts.replay_timestamp);
             served.replay_paused = facts.replay_paused;
+            served.has_archive = facts.has_archive;
             served.pending_restart = facts.pending_restart.is_some();
             served
                 .pending_restart_reason

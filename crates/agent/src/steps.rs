@@ -184,15 +184,19 @@ impl Steps<'_> {
                 json(&LineageRecord::new(epoch, leader.clone(), lineage)),
             );
         let key = self.keys.config();
-        let config = self.seen.value(&key);
-        let config = config.and_then(|text| serde_json::from_str::<ConfigRecord>(text).ok());
-        match config {
+        match self.config() {
             Some(mut config) if !config.0.contains_key("synchronous_mode") => {
                 config.0.insert("synchronous_mode".to_owned(), false.into());
                 txn.when(self.seen.unchanged(&key)).put(key, json(&config))
             }
             Some(_) | None => txn,
         }
+    }
+
+    /// `None`: it is not there, or can't be read, which is said elsewhere.
+    fn config(&self) -> Option<ConfigRecord> {
+        let text = self.seen.value(&self.keys.config())?;
+        serde_json::from_str(text).ok()
     }
 
     /// With the timelines that ended, for the tools of people.
@@ -211,7 +215,8 @@ impl Steps<'_> {
             return txn;
         }
         let key = self.keys.history();
-        let history = with_history(self.seen.value(&key), ended, self.me, at);
+        let most = self.config().unwrap_or_default().timelines_max();
+        let history = with_history(self.seen.value(&key), ended, self.me, at, most);
         txn.put(key, history)
     }
 

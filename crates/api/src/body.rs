@@ -1,6 +1,7 @@
 //! Bodies in and out: bounded, with a deadline, and JSON spaced as Patroni spaces it.
 
 use crate::error::Refusal;
+use crate::options::NotTaken;
 use crate::v1::Code;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -82,10 +83,24 @@ pub(crate) fn json<T: Serialize>(status: StatusCode, document: &T) -> Response {
 }
 
 /// The configuration after a change. What was asked for in vain stands in a header, as the body is Patroni's.
-pub(crate) fn changed(now: &ConfigRecord, asked: Map<String, Value>) -> Response {
+pub(crate) fn changed(
+    now: &ConfigRecord,
+    asked: Map<String, Value>,
+    not_taken: NotTaken,
+) -> Response {
     let mut response = json(StatusCode::OK, now);
     let asked = ConfigRecord(asked);
-    let in_vain = asked.without_effect().join(", ");
+    let mut in_vain: Vec<String> = asked
+        .without_effect()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    let shared = asked.postgres().unwrap_or_default();
+    in_vain.extend(shared.parameters.iter().filter_map(|(name, value)| {
+        let why = not_taken(name, value)?;
+        Some(format!("postgresql.parameters.{name} ({why})"))
+    }));
+    let in_vain = in_vain.join(", ");
     if !in_vain.is_empty() {
         tracing::warn!(keys = in_vain, "settings that have no effect were stored");
         let text = format!("299 - \"stored, but without effect: {in_vain}\"");

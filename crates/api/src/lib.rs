@@ -8,6 +8,7 @@
 //! It deliberately doesn't decide anything: it shows decisions and writes orders.
 
 mod auth;
+mod backlog;
 mod body;
 pub mod client;
 mod clock;
@@ -28,16 +29,18 @@ mod served;
 mod server;
 mod show;
 mod tls;
+mod unique;
 pub mod v1;
 
 pub use auth::{BasicAuth, Token};
+pub use backlog::Backlog;
 pub use body::spaced;
 pub use error::Refusal;
 pub use event::{Event, record_event};
 pub use gate::{BadNetwork, Gate, Network};
-pub use options::{Membership, Options, StoreMember};
+pub use options::{Membership, NotTaken, Options, StoreMember};
 pub use order::{Due, due, register};
-pub use patroni::cluster_document;
+pub use patroni::{cluster_document, replication_state};
 pub use plain::serve_metrics;
 pub use served::{Metric, MetricKind, ReplicationRow, Sample, Served};
 pub use server::Api;

@@ -1,6 +1,7 @@
 //! What the API is made of.
 
 use crate::auth::{BasicAuth, Token};
+use crate::backlog::Backlog;
 use crate::errand::Errand;
 use crate::gate::Gate;
 use crate::holding::Holding;
@@ -34,9 +35,15 @@ pub struct Options {
     pub certificates: Vec<(&'static str, Tls)>,
     /// Gives this node's word to a leader that has lost the store; `None` on a monitor.
     pub holding: Option<Arc<dyn Holding>>,
+    /// Of this node's log; `None` where it has no queue.
+    pub log: Option<Backlog>,
     /// The embedded store's members; `None` where the store is somebody else's (etcd).
     pub membership: Option<Arc<dyn Membership>>,
+    /// Why Postgres is never given a parameter of the cluster's configuration, by its name and value.
+    pub not_taken: NotTaken,
 }
+
+pub type NotTaken = fn(&str, &str) -> Option<&'static str>;
 
 /// What the API asks of the embedded store's membership. An adapter over [`store::RaftStore`]; it may take its time:
 /// answers are shown from the last list.

@@ -13,6 +13,7 @@ use crate::order::{self, Order};
 use crate::patroni;
 use crate::served::Served;
 use crate::show;
+use crate::unique::Unique;
 use crate::v1::{Code, Index, Maintenance, NodeSettings, Perform, Register};
 use axum::Router;
 use axum::body::Body;
@@ -145,8 +146,7 @@ async fn index() -> Answer {
 }
 
 async fn state(State(context): Shared) -> Answer {
-    context.members.ready().await;
-    let members = context.members.known();
+    let members = context.members.news().await;
     shown(&context, |office| {
         show::state(context.keys(), members, office)
     })
@@ -240,9 +240,9 @@ async fn drop_node(State(context): Shared, Path(name): Path<String>, parts: Part
 
 async fn config(State(context): Shared, headers: HeaderMap, body: Body) -> Answer {
     context.authorize(&headers)?;
-    let change: Map<String, Value> = body::read_json(&headers, body).await?;
+    let Unique(change) = body::read_json(&headers, body).await?;
     let config = order::merge(&*context.options.store, context.keys(), &change).await?;
-    Ok(body::changed(&config, change))
+    Ok(body::changed(&config, change, context.options.not_taken))
 }
 
 async fn register(State(context): Shared, headers: HeaderMap, body: Body) -> Answer {

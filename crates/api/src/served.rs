@@ -41,6 +41,8 @@ pub struct Served {
     pub replayed_timestamp: Option<String>,
     /// Whether replay is paused.
     pub replay_paused: bool,
+    /// Whether WAL may come from an archive.
+    pub has_archive: bool,
     /// Patroni's tags: `noloadbalance`, `nofailover` and a user's own.
     pub tags: Map<String, Value>,
     /// Whether a changed parameter waits for a restart.
@@ -77,6 +79,7 @@ impl Served {
             replication: Vec::new(),
             replayed_timestamp: None,
             replay_paused: false,
+            has_archive: false,
             tags: Map::new(),
             pending_restart: false,
             pending_restart_reason: None,

@@ -4,12 +4,13 @@
 //!
 //! It doesn't know what is asked over a connection.
 
+use certs::{Passphrase, TlsError, pem};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use store::{TlsError, pem};
+
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -45,7 +46,7 @@ pub struct CertificateOptions {
     /// In PEM.
     pub key: PathBuf,
     /// Of the key, if it has one.
-    pub passphrase: Option<pem::Passphrase>,
+    pub passphrase: Option<Passphrase>,
     /// Those of which one must have signed a client's certificate.
     pub authority: Option<PathBuf>,
     pub verify: VerifyClient,

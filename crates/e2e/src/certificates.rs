@@ -18,9 +18,27 @@ pub(crate) fn shape(lab: &Lab) -> Shape {
             "certfile: {at}/NAME.crt, keyfile: {at}/NAME.key, cafile: {at}/ca.crt, verify_client: optional"
         ),
         authority: Some(directory(lab).join("ca.crt")),
-        parameters: format!(
-            "max_connections: 100, ssl: on, ssl_cert_file: {at}/NAME.crt, ssl_key_file: {at}/NAME.key"
+        parameters: parameters(&at),
+        ..Shape::default()
+    }
+}
+
+fn parameters(at: &str) -> String {
+    format!(
+        "max_connections: 100, ssl: on, ssl_cert_file: {at}/NAME.crt, ssl_key_file: {at}/NAME.key"
+    )
+}
+
+/// Nobody is answered without a certificate, members of the cluster neither, and no server is believed without one.
+pub(crate) fn between_agents(lab: &Lab) -> Shape {
+    let at = directory(lab).display().to_string();
+    Shape {
+        restapi: format!(
+            "certfile: {at}/NAME.crt, keyfile: {at}/NAME.key, cafile: {at}/ca.crt, verify_client: required"
         ),
+        authority: Some(directory(lab).join("ca.crt")),
+        libpq: format!("sslmode: verify-ca, sslrootcert: {at}/ca.crt"),
+        parameters: parameters(&at),
         ..Shape::default()
     }
 }

@@ -41,7 +41,9 @@ pub enum Topology {
     ThreeOnLittleWal,
     /// Three nodes whose store is an etcd cluster, on three more hosts.
     ThreeWithEtcd,
-    /// The same where each member of etcd has a file system of its own that can be frozen.
+    /// The same where members ask each other by HTTPS, and only with certificates of their own; Postgres too shows one.
+    ThreeWithEtcdByHttps,
+    /// The same as the one before, by HTTP, where each member of etcd has a file system of its own that can be frozen.
     ThreeWithEtcdOnOwnDisks,
     /// A monitor and two nodes, by `standfast create`.
     Pair,

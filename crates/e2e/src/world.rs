@@ -146,7 +146,10 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<(Cluster, Option<Et
         etcd = Some(cluster);
     }
     let cluster = Cluster::three(lab, &shape)?;
-    if topology == Topology::ThreeWithTls {
+    if matches!(
+        topology,
+        Topology::ThreeWithTls | Topology::ThreeWithEtcdByHttps
+    ) {
         certificates::renew(lab, &cluster)?;
     }
     if topology == Topology::ThreeWithProxies {
@@ -163,7 +166,7 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<(Cluster, Option<Et
 fn disk_of_etcd(topology: Topology) -> Option<Disk> {
     let wanted = std::env::var_os("STANDFAST_E2E_STORE").is_some_and(|store| store == "etcd");
     match topology {
-        Topology::ThreeWithEtcd => Some(Disk::Shared),
+        Topology::ThreeWithEtcd | Topology::ThreeWithEtcdByHttps => Some(Disk::Shared),
         Topology::ThreeWithEtcdOnOwnDisks => Some(Disk::Ext4 { megabytes: 200 }),
         Topology::ThreeWithTls | Topology::ThreeOnSmallStores | Topology::Pair => None,
         Topology::Three
@@ -190,6 +193,7 @@ fn shape(lab: &Lab, topology: Topology) -> Shape {
             ..plain
         },
         Topology::ThreeWithTls => certificates::shape(lab),
+        Topology::ThreeWithEtcdByHttps => certificates::between_agents(lab),
         Topology::ThreeWithProxies => Shape {
             proxy: format!(
                 "listen: \"ADDRESS:6432\", listen_read: \"ADDRESS:6433\", pool_mode: transaction, \

@@ -12,6 +12,8 @@ async fn survives(world: &mut World<'_>, fault: Fault) -> Result<()> {
     world.reckon(ledger).await.map(drop)
 }
 
+/// Patroni: Failover | leader race | differently: standbys promise in the store to acknowledge nothing more, and the
+///   most advanced of enough of them leads; no member is asked by REST
 #[test]
 fn the_postmaster_is_killed_with_etcd() {
     story(
@@ -104,7 +106,11 @@ fn one_member_of_etcd_is_cut_off_with_the_primary() {
     });
 }
 
-/// etcd is away for ten seconds, or for sixty with `STANDFAST_E2E_LONG=1`. Nobody can renew a lease: the primary must cease to be one.
+/// The usual `ttl`.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// etcd is away for ten seconds, or for sixty with `STANDFAST_E2E_LONG=1`. Nobody can renew a
+/// lease: the primary must cease to be one before its own ends.
 async fn etcd_is_away(
     world: &mut World<'_>,
     go: fn(&mut Etcd) -> Result<()>,
@@ -114,6 +120,7 @@ async fn etcd_is_away(
     let primary = world.cluster.primary().await?;
     let begun = tokio::time::Instant::now();
     go(world.etcd()?)?;
+    let gone = ledger.elapsed();
     let node = world.cluster.node(&primary)?;
     lab::until("the primary is fenced", settle_deadline(), || {
         node.postmaster_pid().is_err()
@@ -127,8 +134,15 @@ async fn etcd_is_away(
         primaries.is_empty(),
         "primaries without a store: {primaries:?}"
     );
+    let back = ledger.elapsed();
     come(world.etcd()?)?;
-    world.reckon(ledger).await.map(drop)
+    world.whole().await?;
+    let history = ledger.stop().await?;
+    let late = history.acknowledged_of(gone + LEASE..back);
+    ensure!(late.is_none(), "etcd went at {gone:?}: {late:?}");
+    let verdict = history.audit(&world.cluster).await?;
+    world.say(&verdict.to_string());
+    verdict.check()
 }
 
 #[test]

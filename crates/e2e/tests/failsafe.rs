@@ -82,13 +82,14 @@ fn the_leader_stays_while_etcd_is_away() {
     );
 }
 
-/// One synchronous standby of two is enough: the other alone can prove nothing.
+/// One synchronous standby of two is enough: the other alone can prove nothing. The members ask each other by HTTPS,
+/// and nobody is answered who shows no certificate.
 /// Patroni: REST | `failsafe_mode`, `GET` and `POST /failsafe` | works; with synchronous commits as many members
-///   must answer as a commit needs, not all
+///   must answer as a commit needs, not all; by HTTPS where the members' ports speak it
 #[test]
 fn the_leader_stays_without_etcd_and_a_standby() {
     let announced = Announced::FAILSAFE;
-    let topology = Topology::ThreeWithEtcd;
+    let topology = Topology::ThreeWithEtcdByHttps;
     story(
         "the_leader_stays_without_etcd_and_a_standby",
         topology,
@@ -99,6 +100,8 @@ fn the_leader_stays_without_etcd_and_a_standby() {
 
 /// Its leader key ends in etcd, and nobody takes it: first the members hold still, and when their leader dies one of
 /// them takes over.
+/// Patroni: Failover | leader key with `ttl` | works; the guard, a process of its own, ends a primary whose lease has
+///   ended, whatever became of the agent
 #[test]
 fn the_leader_alone_is_cut_off_from_etcd() {
     let name = "the_leader_alone_is_cut_off_from_etcd";

@@ -97,6 +97,8 @@ async fn scene(lab: &mut Lab) -> Result<Scene<'_>> {
 
 /// Patroni: patronictl | a cluster of Patroni becomes ours, and back | works, node by node with one switchover, or
 ///   as a whole with a pause of seconds; nothing is copied
+/// Patroni: Failover | a data directory that ran before is taken over | works; its WAL is compared with the leader's
+///   first
 #[test]
 fn a_cluster_of_patroni_becomes_ours_and_patronis_again() {
     let name = "a_cluster_of_patroni_becomes_ours_and_patronis_again";

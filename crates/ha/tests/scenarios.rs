@@ -10,6 +10,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use world::World;
 
+/// Patroni: Failover | pause | works; a leader that is lost stays lost until it is over, except by order
+/// Patroni: Failover | `maximum_lag_on_failover` | works, in asynchronous mode; with synchronous commits the proof
+///   decides, and nothing acknowledged is lost
+/// Patroni: Failover | `synchronous_mode_strict` | works
 #[test]
 fn every_story_is_told_as_it_happens() {
     let mut stories: Vec<PathBuf> = std::fs::read_dir(folder())

@@ -27,6 +27,8 @@ pub enum PostgresError {
     },
     #[error("data directory {} can't be used: {why}", data_dir.display())]
     Unusable { data_dir: PathBuf, why: String },
+    #[error("another agent looks after the data directory {}{by}, with another state directory", data_dir.display())]
+    Held { data_dir: PathBuf, by: String },
     #[error("the instance runs already (postmaster {pid})")]
     Running { pid: i32 },
     /// It leads, and is being started: what is wanted of it is asked for again.
@@ -73,6 +75,11 @@ pub enum PostgresError {
     Connect {
         to: String,
         source: tokio_postgres::Error,
+    },
+    #[error("no TLS to {to}")]
+    Tls {
+        to: String,
+        source: certs::TrustError,
     },
     #[error("{doing}")]
     Sql {

@@ -11,6 +11,7 @@ use crate::error::PostgresError;
 use crate::files;
 use crate::hba;
 use crate::health::WriteProbe;
+use crate::hold::Hold;
 use crate::identify::Identifier;
 use crate::options::{Access, Options, Shared, SyncNames, Upstream};
 use crate::probe::Slow;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) probe_link: Kept,
     pub(crate) act_link: Kept,
     pub(crate) identifier: tokio::sync::Mutex<Option<Identifier>>,
+    pub(crate) hold: Hold,
     pub(crate) write_probe: WriteProbe,
     pub(crate) slow: tokio::sync::Mutex<Option<Slow>>,
     /// Proven: commits wait for standbys, whichever. Changing the names then need not ask the checkpointer.
@@ -124,6 +126,7 @@ impl Instance {
             probe_link: Kept::new(),
             act_link: Kept::new(),
             identifier: tokio::sync::Mutex::new(None),
+            hold: Hold::default(),
             write_probe: WriteProbe::new(),
             slow: tokio::sync::Mutex::new(None),
             sync_defined: AtomicBool::new(false),
@@ -136,6 +139,14 @@ impl Instance {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// Makes the data directory this process's alone, now or as soon as there is one. Who only looks need not.
+    ///
+    /// # Errors
+    /// Another process has it.
+    pub fn hold(&self) -> Result<(), PostgresError> {
+        self.inner.hold.take(&self.options().data_dir)
     }
 
     pub fn options(&self) -> Arc<Options> {
@@ -383,6 +394,7 @@ impl Instance {
             login: options.superuser.clone(),
             database: options.database.clone(),
             quiet: true,
+            tls: None,
         })
     }
 }

@@ -29,6 +29,7 @@ mod hba_rules;
 mod shared;
 
 mod health;
+mod hold;
 mod identify;
 mod knock;
 mod probe;
@@ -55,6 +56,7 @@ mod quote;
 mod scram;
 mod socket;
 mod sql;
+mod tls;
 
 pub use binaries::Binaries;
 pub use clone::CloneProgress;
@@ -77,8 +79,10 @@ pub use probe::{PendingRestart, Probe, Receiver, Walsender};
 pub use rewind::{RewindReport, Rewound};
 pub use secret::{Login, Secret};
 pub use server::{Liveness, Started, Stop};
+pub use shared::not_the_users;
 pub use slots::SlotChanges;
 pub use standby::{Detached, EndOfWal};
 pub use sync::AppliedSync;
 pub use timeline::{History, Switch};
+pub use tls::{BadSslMode, Connector, Tls};
 pub use upstream::UpstreamInfo;

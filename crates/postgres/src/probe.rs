@@ -45,6 +45,8 @@ pub struct Probe {
     pub replayed_at: Option<SystemTime>,
     /// The most WAL that a replication slot keeps here, in bytes; `None` without slots.
     pub slot_retained: Option<f64>,
+    /// It may take WAL from an archive.
+    pub has_archive: bool,
     /// It is told to stream from somebody.
     pub has_upstream: bool,
     /// `synchronous_standby_names` as a session of now sees it.
@@ -146,6 +148,7 @@ SELECT pg_is_in_recovery() AS in_recovery,
     FROM pg_stat_replication w WHERE state IS DISTINCT FROM 'startup') r) AS standbys,
  a.startup_wait, a.sync_waiters, a.wal_waiters,
  current_setting('synchronous_standby_names') AS sync_names,
+ current_setting('restore_command') <> '' AS has_archive,
  current_setting('primary_conninfo') <> '' AS has_upstream,
  extract(epoch FROM pg_postmaster_start_time())::float8 AS started_at,
  current_setting('server_version_num')::int4 AS version
@@ -427,6 +430,7 @@ fn read(row: &Row) -> Result<Probe, PostgresError> {
         starved: None,
         replayed_at: number("replayed_at")?.map(moment),
         slot_retained: number("slot_retained")?,
+        has_archive: flag("has_archive")?,
         has_upstream: flag("has_upstream")?,
         sync_names: text("sync_names")?.unwrap_or_default(),
         read_only: false,

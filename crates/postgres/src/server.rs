@@ -281,7 +281,9 @@ impl Instance {
         })
     }
 
+    /// Nor may another agent look after the directory.
     pub(crate) fn nothing_runs(&self) -> Result<(), PostgresError> {
+        self.inner.hold.check(&self.options().data_dir)?;
         match self.liveness() {
             Liveness::Up { postmaster, .. } => Err(PostgresError::Running { pid: postmaster }),
             Liveness::Ending { left } => Err(PostgresError::Leftovers { left }),
@@ -440,6 +442,10 @@ impl Instance {
         let options = self.options();
         if self.liveness() == Liveness::Down {
             return Ok(());
+        }
+        // Ours under its guard is ended without a look at a disk that may hang.
+        if !self.is_guarded() {
+            self.inner.hold.check(&options.data_dir)?;
         }
         match (how, self.guard()) {
             (Stop::Fast, _) => match self.signal_postmaster(Signal::INT) {

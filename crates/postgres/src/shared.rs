@@ -73,7 +73,7 @@ impl Own {
 }
 
 /// Why a parameter is not the user's to set, or not to this value.
-pub(crate) fn not_the_users(name: &str, value: &str) -> Option<&'static str> {
+pub fn not_the_users(name: &str, value: &str) -> Option<&'static str> {
     let value = value.trim().to_ascii_lowercase();
     if NEVER_THE_USERS
         .iter()

@@ -4,6 +4,7 @@
 //! never used again.
 
 use crate::error::PostgresError;
+use crate::tls::Tls;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
@@ -31,6 +32,8 @@ pub(crate) struct Address {
     pub(crate) database: String,
     /// The session is the superuser's: it may keep our statements out of the log.
     pub(crate) quiet: bool,
+    /// Of a way that leaves this machine.
+    pub(crate) tls: Option<Tls>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,13 +100,35 @@ impl Link {
                 source,
             },
         };
-        let (client, connection) = Box::pin(address.config(limit).connect(NoTls))
-            .await
-            .map_err(failed)?;
-        let task = tokio::spawn(async move {
-            // How it ended is told to whoever waits for an answer.
-            let _ = connection.await;
-        });
+        let config = address.config(limit);
+        let tls = address.tls.as_ref().filter(|tls| !tls.is_disabled());
+        let connector = match tls {
+            None => None,
+            Some(tls) => match tls.connector().await {
+                Ok(connector) => Some(connector),
+                // As libpq does: what is only preferred is done without.
+                Err(error) if !tls.is_required() => {
+                    tracing::debug!(%error, "without TLS");
+                    None
+                }
+                Err(source) => {
+                    let to = address.text();
+                    return Err(PostgresError::Tls { to, source });
+                }
+            },
+        };
+        let (client, task) = match connector {
+            None => {
+                let connecting = Box::pin(config.connect(NoTls));
+                let (client, connection) = connecting.await.map_err(failed)?;
+                (client, tokio::spawn(ended(connection)))
+            }
+            Some(connector) => {
+                let connecting = Box::pin(connector.connect(&config));
+                let (client, connection) = connecting.await.map_err(failed)?;
+                (client, tokio::spawn(ended(connection)))
+            }
+        };
         let link = Self { client, task };
         link.client.batch_execute(SESSION).await.map_err(failed)?;
         if address.quiet {
@@ -141,6 +166,11 @@ impl Link {
         })?
         .map_err(|e| PostgresError::sql(doing, e))
     }
+}
+
+/// How a connection ended is told to whoever waits for an answer.
+async fn ended<E>(connection: impl Future<Output = Result<(), E>>) {
+    let _ = connection.await;
 }
 
 /// A connection that is kept open, opened again when it broke.

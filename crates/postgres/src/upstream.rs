@@ -1,10 +1,11 @@
-//! What another server says of itself, asked with the login of pg_rewind.
+//! What another server says of itself, asked with the login of pg_rewind, encrypted as pg_rewind is told to be.
 
 use crate::error::PostgresError;
 use crate::instance::Instance;
 use crate::options::Upstream;
 use crate::sql::{Address, Host, Link};
 use crate::timeline::{History, history_file};
+use crate::tls::Tls;
 use ha::{Lsn, SystemId, Timeline};
 use std::time::{Duration, Instant};
 
@@ -83,12 +84,16 @@ impl Instance {
         limit: Duration,
     ) -> Result<Link, PostgresError> {
         let options = self.options();
+        let told = &options.rewind_conninfo.0;
+        let tls = Tls::meant(|key| told.get(key).cloned());
+        let tls = tls.map_err(|bad| PostgresError::Refused(bad.to_string()))?;
         let mut address = Address {
             host: Host::Tcp(upstream.host.clone()),
             port: upstream.port,
             login: options.rewind.clone(),
             database: options.database.clone(),
             quiet: false,
+            tls: Some(tls),
         };
         match Link::open(&address, limit).await {
             Err(error)

@@ -3,12 +3,12 @@
 
 mod support;
 
-use postgres::Options;
+use postgres::{Libpq, Login, Options};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use support::{Node, run, wait};
+use support::{LONG, Node, PASSWORD, run, wait};
 
 /// A key of P-256, and the same behind the passphrase `hush 1`.
 const KEY: &str = "-----BEGIN PRIVATE KEY-----
@@ -75,8 +75,16 @@ fn encrypted(name: &str, authority: &Issuer<'_, KeyPair>, ca: &str) -> Node {
     Node::with_options(options, dir)
 }
 
+fn authority() -> (String, Issuer<'static, KeyPair>) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = named("authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&key).unwrap().pem();
+    (ca, Issuer::new(params, key))
+}
+
 /// Patroni: Configuration | `authentication`: `sslmode`, `sslcert`, `sslkey`, `sslrootcert`, `sslpassword` and the like | work
-///   for streams, base backups and rewinds; what the agent itself asks of another node goes by the rewind role, without TLS
+///   for streams, base backups, rewinds, and by the rewind role's for what the agent itself asks of another node
 /// Patroni: Configuration | `pgpass` | works for the user's own programs: all our logins stand in it; ours have pass
 ///   files of their own
 #[test]
@@ -84,11 +92,7 @@ fn streams_and_copies_are_encrypted_as_they_are_told_to_be() {
     run(
         "streams_and_copies_are_encrypted_as_they_are_told_to_be",
         async {
-            let key = KeyPair::generate().unwrap();
-            let mut params = named("authority");
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            let ca = params.self_signed(&key).unwrap().pem();
-            let authority = Issuer::new(params, key);
+            let (ca, authority) = authority();
             let primary = Node::started(encrypted("a", &authority, &ca)).await;
             let standby = encrypted("b", &authority, &ca);
             assert!(!format!("{:?}", standby.options).contains("hush"));
@@ -109,4 +113,112 @@ fn streams_and_copies_are_encrypted_as_they_are_told_to_be() {
             .await;
         },
     );
+}
+
+/// What an agent asks another server before it follows, rewinds or copies.
+/// Patroni: Configuration | `authentication`: `sslmode`, `sslcert`, `sslkey`, `sslrootcert`, `sslpassword` and the like
+#[test]
+fn another_server_is_asked_as_pg_rewind_would_ask_it() {
+    run("another_server_is_asked_as_pg_rewind_would_ask_it", async {
+        let (ca, signer) = authority();
+        let mut server = encrypted("a", &signer, &ca);
+        server.options.pg_hba = [
+            "hostssl all guest 127.0.0.1/32 scram-sha-256",
+            "hostssl all member 127.0.0.1/32 scram-sha-256 clientcert=verify-ca",
+            "hostnossl all plain 127.0.0.1/32 scram-sha-256",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let server = Node::started(server.again()).await;
+        for role in ["guest", "member", "plain"] {
+            let password = PASSWORD.replace('\'', "''");
+            let sql = format!("CREATE ROLE {role} LOGIN PASSWORD '{password}'");
+            server.sql(&sql).await;
+        }
+        let strangers = tempfile::tempdir().unwrap();
+        let stranger = place(strangers.path(), "ca.crt", &authority().0);
+        let own = server.options.rewind_conninfo.0.clone();
+        let known = own["sslrootcert"].as_str();
+        let asks = async |role: &str, host: &str, said: &[(&str, &str)]| {
+            let mut asker = Node::new("b");
+            asker.options.superuser = Login::new("postgres", "");
+            asker.options.rewind = Login::new(role, PASSWORD);
+            let said = said.iter();
+            let said = said.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            asker.options.rewind_conninfo = Libpq(said.collect());
+            let mut upstream = server.upstream();
+            upstream.host = host.to_owned();
+            let asker = asker.again();
+            let told = asker.instance.upstream_info(&upstream, LONG).await;
+            told.map(|info| info.version > 0).map_err(|error| {
+                let mut text = error.to_string();
+                let mut cause = std::error::Error::source(&error);
+                while let Some(inner) = cause {
+                    text = format!("{text}: {inner}");
+                    cause = inner.source();
+                }
+                text
+            })
+        };
+        let client = ["sslcert", "sslkey", "sslpassword"].map(|key| (key, own[key].as_str()));
+        let full = [("sslmode", "verify-full"), ("sslrootcert", known)];
+        for (role, host, said) in [
+            ("guest", "127.0.0.1", &[][..]),
+            ("guest", "127.0.0.1", &[("sslmode", "allow")]),
+            ("guest", "127.0.0.1", &[("sslmode", "require")]),
+            ("guest", "localhost", &full),
+            (
+                "guest",
+                "127.0.0.1",
+                &[("sslmode", "verify-ca"), ("sslrootcert", known)],
+            ),
+            (
+                "member",
+                "localhost",
+                &[full[0], full[1], client[0], client[1], client[2]],
+            ),
+            ("plain", "127.0.0.1", &[]),
+            (
+                "plain",
+                "127.0.0.1",
+                &[("sslcert", "/nowhere"), ("sslkey", "/nowhere")],
+            ),
+            ("plain", "127.0.0.1", &[("sslmode", "disable")]),
+        ] {
+            let told = asks(role, host, said).await;
+            assert_eq!(told, Ok(true), "{role} {host} {said:?}");
+        }
+        for (role, host, said, why) in [
+            (
+                "guest",
+                "127.0.0.1",
+                &[("sslmode", "disable")][..],
+                "no pg_hba.conf entry",
+            ),
+            ("guest", "127.0.0.1", &full, "not valid for name"),
+            ("member", "localhost", &full, "certificate"),
+            (
+                "plain",
+                "127.0.0.1",
+                &[("sslmode", "require")],
+                "no pg_hba.conf entry",
+            ),
+            (
+                "guest",
+                "localhost",
+                &[("sslmode", "verify-ca"), ("sslrootcert", stranger.as_str())],
+                "BadSignature",
+            ),
+            (
+                "guest",
+                "localhost",
+                &[("sslmode", "verify-ca"), ("sslrootcert", "/nowhere/ca.crt")],
+                "/nowhere/ca.crt",
+            ),
+        ] {
+            let told = asks(role, host, said).await;
+            let error = told.expect_err("refused");
+            assert!(error.contains(why), "{role} {host} {said:?}: {error}");
+        }
+    });
 }

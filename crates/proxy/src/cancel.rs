@@ -1,10 +1,12 @@
 //! The keys by which clients cancel, and what they cancel.
 //!
 //! **Invariant:** a cancel reaches only a server that is at work for the client who holds the key:
-//! the slot stays locked until the server has the request, and a server changes hands under the
-//! same lock.
+//! the slot's target stays what it is until the server has the request, and no server changes hands
+//! before its client's slot has another target, or none.
 //!
 //! **Invariant:** a key that is wrong and one that is right look alike from outside.
+//!
+//! **Invariant:** however many come for a client, one is on its way to the server at most, and one waits.
 //!
 //! The first half of a key carries the number of the proxy that has given it out, so that another
 //! one of the cluster can send on what came to it; only the second half is secret.
@@ -13,8 +15,8 @@ use crate::net::{Guise, dial};
 use crate::tls::ServerTls;
 use rand::TryRngCore as _;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 use subtle::ConstantTimeEq as _;
@@ -30,6 +32,8 @@ const CLIENT_BITS: u32 = 20;
 const NUMBER_MAX: u32 = (1 << 11) - 1;
 /// Numbers of clients are drawn; with so many misses there are more clients than that is for.
 const DRAWS_MAX: usize = 64;
+/// For one client.
+const REQUESTS_MAX: usize = 2;
 
 /// The number of the proxy that has given out a key.
 pub(crate) fn number_of(process_id: u32) -> u32 {
@@ -49,12 +53,30 @@ pub(crate) struct Cancels {
 pub(crate) struct Slot {
     pub(crate) process_id: u32,
     pub(crate) secret: Vec<u8>,
-    /// What is to be cancelled. Locked while a request is on its way to the server.
-    target: tokio::sync::Mutex<Option<Arc<Target>>>,
+    aim: Mutex<Aim>,
+    /// A request is no longer on its way.
+    arrived: Notify,
+    /// Requests that are being dealt with.
+    requests: AtomicUsize,
     /// The client waits for a server and wants to no more.
-    pub(crate) wanted: Notify,
+    gives_up: AtomicBool,
     /// The client's task, to have it look at what is new.
     waker: Mutex<Option<Waker>>,
+}
+
+/// What a cancel meets.
+#[derive(Debug, Default)]
+struct Aim {
+    target: Option<Arc<Target>>,
+    /// A request is on its way to the target, which stays what it is so long.
+    is_sending: bool,
+}
+
+/// The right to send one to the target.
+#[derive(Debug)]
+struct Shot<'s> {
+    slot: &'s Slot,
+    target: Arc<Target>,
 }
 
 /// A server connection at work.
@@ -122,8 +144,10 @@ impl Cancels {
             let slot = Arc::new(Slot {
                 process_id,
                 secret,
-                target: tokio::sync::Mutex::new(None),
-                wanted: Notify::new(),
+                aim: Mutex::default(),
+                arrived: Notify::new(),
+                gives_up: AtomicBool::new(false),
+                requests: AtomicUsize::new(0),
                 waker: Mutex::default(),
             });
             slots.insert(process_id, Arc::clone(&slot));
@@ -139,10 +163,7 @@ impl Cancels {
     pub(crate) fn wake_everybody(&self) {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         for slot in slots.values() {
-            let waker = slot.waker.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(waker) = &*waker {
-                waker.wake_by_ref();
-            }
+            slot.wake();
         }
     }
 
@@ -163,36 +184,106 @@ impl Slot {
 
     /// The client has got a server, or has none any more. Waits while a cancel is on its way.
     pub(crate) async fn aim(&self, target: Option<Arc<Target>>) {
-        *self.target.lock().await = target;
-    }
-
-    /// The same where nobody can be on the way.
-    pub(crate) fn try_aim(&self, target: Option<Arc<Target>>) -> Result<(), Option<Arc<Target>>> {
-        match self.target.try_lock() {
-            Ok(mut slot) => {
-                *slot = target;
-                Ok(())
+        let mut target = target;
+        loop {
+            let arrived = self.arrived.notified();
+            match self.try_aim(target) {
+                Ok(()) => return,
+                Err(again) => target = again,
             }
-            Err(_) => Err(target),
+            arrived.await;
         }
     }
 
-    pub(crate) async fn target(&self) -> tokio::sync::MutexGuard<'_, Option<Arc<Target>>> {
-        self.target.lock().await
+    /// `None`: there are enough.
+    fn turn(&self) -> Option<Turn<'_>> {
+        let within = |now: usize| (now < REQUESTS_MAX).then_some(now + 1);
+        let requests = &self.requests;
+        requests
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+            .ok()?;
+        Some(Turn(requests))
+    }
+
+    /// The same where nobody is on the way.
+    pub(crate) fn try_aim(&self, target: Option<Arc<Target>>) -> Result<(), Option<Arc<Target>>> {
+        let mut aim = self.locked();
+        if aim.is_sending {
+            return Err(target);
+        }
+        aim.target = target;
+        Ok(())
+    }
+
+    /// Until nobody else sends; `None`: there is no target, and whoever waits for one has been told.
+    async fn shot(&self) -> Option<Shot<'_>> {
+        loop {
+            let arrived = self.arrived.notified();
+            {
+                let mut aim = self.locked();
+                let Some(target) = aim.target.clone() else {
+                    self.gives_up.store(true, Ordering::Release);
+                    drop(aim);
+                    self.wake();
+                    return None;
+                };
+                if !std::mem::replace(&mut aim.is_sending, true) {
+                    return Some(Shot { slot: self, target });
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// The client waits for a server from now on: what was cancelled before is over.
+    pub(crate) fn begin_to_wait(&self) {
+        self.gives_up.store(false, Ordering::Release);
+    }
+
+    /// Whether the client, which waits for a server, wants to no more.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.gives_up.load(Ordering::Acquire)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Aim> {
+        self.aim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waker) = &*waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Drop for Shot<'_> {
+    fn drop(&mut self) {
+        self.slot.locked().is_sending = false;
+        self.slot.arrived.notify_waiters();
+    }
+}
+
+/// A request that is being dealt with.
+struct Turn<'a>(&'a AtomicUsize);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Sends a client's wish on to the server that is at work for it, or ends its wait for one.
 pub(crate) async fn pass_on(slot: &Slot, limit: Duration) {
-    let target = slot.target().await;
-    let Some(target) = target.as_ref() else {
-        slot.wanted.notify_waiters();
+    // The one that waits is sent after this one has come, and says the same.
+    let Some(_turn) = slot.turn() else { return };
+    let Some(shot) = slot.shot().await else {
         return;
     };
-    let passed = tokio::time::timeout(limit, send(target)).await;
+    let passed = tokio::time::timeout(limit, send(&shot.target)).await;
     if !matches!(passed, Ok(Ok(()))) {
         tracing::debug!(
-            address = target.address,
+            address = shot.target.address,
             "a cancel did not reach the server"
         );
     }
@@ -246,6 +337,37 @@ mod tests {
                     .is_some()
             );
         }
+    }
+
+    #[tokio::test]
+    async fn one_request_is_on_its_way_and_one_waits() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target {
+            address: server.local_addr().unwrap().to_string(),
+            tls: Arc::default(),
+            guise: Guise::Plain,
+            process_id: 7,
+            secret: vec![7; 4],
+        };
+        let cancels = Arc::new(Cancels::default());
+        let key = cancels.issue(4).unwrap();
+        key.slot.aim(Some(Arc::new(target))).await;
+        let limit = Duration::from_secs(60);
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let slot = Arc::clone(&key.slot);
+            tasks.spawn(async move { pass_on(&slot, limit).await });
+        }
+        // The server takes its time; all but two are done with meanwhile.
+        let (first, _) = server.accept().await.unwrap();
+        for _ in 0..8 {
+            tasks.join_next().await.unwrap().unwrap();
+        }
+        drop(first);
+        let (second, _) = server.accept().await.unwrap();
+        drop(second);
+        assert_eq!(tasks.join_all().await.len(), 2);
+        assert_eq!(key.slot.requests.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) const CANNOT_CONNECT_NOW: SqlState = SqlState(*b"57P03");
 pub(crate) const QUERY_CANCELED: SqlState = SqlState(*b"57014");
 pub(crate) const PROTOCOL_VIOLATION: SqlState = SqlState(*b"08P01");
 pub(crate) const TOO_MANY_CONNECTIONS: SqlState = SqlState(*b"53300");
+pub(crate) const LIMIT_EXCEEDED: SqlState = SqlState(*b"53400");
 pub(crate) const INVALID_PASSWORD: SqlState = SqlState(*b"28P01");
 pub(crate) const INVALID_AUTHORIZATION: SqlState = SqlState(*b"28000");
 pub(crate) const UNSUPPORTED: SqlState = SqlState(*b"0A000");
@@ -80,6 +81,18 @@ pub(crate) fn held_too_long(why: &str) -> Report {
         "there is no primary to take the request",
     )
     .detail(why)
+}
+
+/// A session holds more than one may.
+pub(crate) fn too_much_prepared(why: &str) -> Report {
+    Report::fatal(LIMIT_EXCEEDED, "too many prepared statements")
+        .detail(&format!("Counted by the proxy, {why}."))
+        .hint("Close statements that are not needed any more.")
+}
+
+/// Who it is was not clear in time.
+pub(crate) fn late() -> Report {
+    Report::fatal(QUERY_CANCELED, "canceling authentication due to timeout")
 }
 
 pub(crate) fn canceled() -> Report {

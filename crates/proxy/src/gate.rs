@@ -9,12 +9,16 @@
 use crate::net::Closer;
 use ha::Epoch;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// One for a proxy.
 #[derive(Debug)]
 pub(crate) struct Gate {
+    /// Changes while nobody forwards.
     current: RwLock<Epoch>,
+    /// The same for whoever only wants to know.
+    newest: AtomicU64,
     open: Mutex<Open>,
 }
 
@@ -41,6 +45,7 @@ impl Gate {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             current: RwLock::new(Epoch::NONE),
+            newest: AtomicU64::new(Epoch::NONE.0),
             open: Mutex::default(),
         })
     }
@@ -53,6 +58,7 @@ impl Gate {
                 return 0;
             }
             *current = epoch;
+            self.newest.store(epoch.0, Ordering::Release);
         }
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let older = open.sockets.values().filter(|(of, _)| *of < epoch);
@@ -85,8 +91,7 @@ impl Gate {
 
 impl Stamp {
     pub(crate) fn is_current(&self) -> bool {
-        let gate = &self.gate.current;
-        *gate.read().unwrap_or_else(PoisonError::into_inner) == self.epoch
+        self.gate.newest.load(Ordering::Acquire) == self.epoch.0
     }
 
     /// Does something that must not happen after the epoch. It must not wait.

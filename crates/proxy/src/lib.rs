@@ -31,6 +31,7 @@ mod stats;
 mod gate;
 mod topology;
 
+mod anteroom;
 mod auth;
 mod cancel;
 mod errors;

@@ -215,8 +215,16 @@ pub enum OnLossyFailover {
 pub struct Limits {
     /// Connections of clients, in all.
     pub clients_max: usize,
+    /// Of these, those that have not logged in yet.
+    pub logins_max: usize,
+    /// The same for each address; for each network of 64 bits, of version 6.
+    pub address_logins_max: usize,
     /// Connections to the server for each pair of user and database.
     pub pool_size: usize,
+    /// So many more of them for clients who have waited for [`Limits::reserve_after`].
+    pub reserve_size: usize,
+    /// Zero: nobody has waited for long enough.
+    pub reserve_after: Duration,
     /// Connections that each pool keeps open, once somebody has used it.
     pub pool_size_min: usize,
     /// Connections to servers, in all.
@@ -249,7 +257,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             clients_max: 10_000,
+            logins_max: 5_000,
+            address_logins_max: 2_500,
             pool_size: 20,
+            reserve_size: 0,
+            reserve_after: Duration::from_secs(5),
             pool_size_min: 0,
             servers_max: usize::MAX,
             user_servers_max: None,

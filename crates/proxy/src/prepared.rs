@@ -8,15 +8,21 @@
 
 use crate::sql::Reading;
 use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// What our names begin with.
 const PREFIX: &str = "standfast_";
 
+/// Texts that nobody has any more may lie about up to so many bytes.
+const SWEEP_BYTES_MIN: usize = 8 * 1024 * 1024;
+
 /// One text with its parameter types.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) id: u64,
+    /// Under which a server has it in transaction mode; `None`: no other client knows of it.
+    name: Option<CString>,
     /// A Parse message's body behind the name.
     body: Box<[u8]>,
     pub(crate) reading: Reading,
@@ -38,8 +44,11 @@ struct Known {
 #[derive(Debug, Default)]
 struct Texts {
     prepared: HashMap<Arc<[u8]>, Weak<Prepared>>,
-    /// When there are so many, those that no client and no server has any more are taken out.
+    /// Of all texts that are keys here.
+    bytes: usize,
+    /// When there are so many, or so many bytes, those that no client and no server has any more are taken out.
     sweep_at: usize,
+    sweep_at_bytes: usize,
 }
 
 impl Registry {
@@ -51,18 +60,24 @@ impl Registry {
         if let Some(prepared) = texts.prepared.get(body).and_then(Weak::upgrade) {
             return prepared;
         }
-        if texts.prepared.len() >= texts.sweep_at.max(1024) {
+        let are_many = texts.prepared.len() >= texts.sweep_at.max(1024);
+        if are_many || texts.bytes >= texts.sweep_at_bytes.max(SWEEP_BYTES_MIN) {
             let is_used = |_: &_, prepared: &mut Weak<_>| prepared.strong_count() > 0;
             texts.prepared.retain(is_used);
+            texts.bytes = texts.prepared.keys().map(|text| text.len()).sum();
             texts.sweep_at = texts.prepared.len() * 2;
+            texts.sweep_at_bytes = texts.bytes * 2;
         }
         *next += 1;
         let prepared = Arc::new(Prepared {
             id: *next,
+            name: Some(name(*next)),
             ..Prepared::alone(body, standard)
         });
         let weak = Arc::downgrade(&prepared);
-        texts.prepared.insert(body.into(), weak);
+        if texts.prepared.insert(body.into(), weak).is_none() {
+            texts.bytes += body.len();
+        }
         prepared
     }
 }
@@ -73,13 +88,14 @@ impl Prepared {
         let query = body.split(|byte| *byte == 0).next().unwrap_or_default();
         Self {
             id: 0,
+            name: None,
             body: body.into(),
             reading: Reading::of(query, standard),
         }
     }
 
     /// Another text that stands for this one on the server. `types`: of the parameters, as they came.
-    pub(crate) fn with_text(self, text: &std::ffi::CStr, types: &[u8]) -> Self {
+    pub(crate) fn with_text(self, text: &CStr, types: &[u8]) -> Self {
         let body = [text.to_bytes_with_nul(), types].concat().into();
         Self { body, ..self }
     }
@@ -88,9 +104,13 @@ impl Prepared {
         *self.body == *body
     }
 
+    pub(crate) fn text_bytes(&self) -> usize {
+        self.body.len()
+    }
+
     /// Under which a server has it in transaction mode.
-    pub(crate) fn name(&self) -> String {
-        name(self.id)
+    pub(crate) fn name(&self) -> &CStr {
+        self.name.as_deref().unwrap_or_default()
     }
 
     /// Writes the Parse message that makes it.
@@ -105,13 +125,29 @@ impl Prepared {
     }
 }
 
-pub(crate) fn name(id: u64) -> String {
-    format!("{PREFIX}{id}")
+pub(crate) fn name(id: u64) -> CString {
+    CString::new(format!("{PREFIX}{id}")).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_that_nobody_has_go() {
+        let registry = Registry::default();
+        let kept = registry.prepared(&[b'k'; 100_000], true);
+        for n in 0..1_000_u32 {
+            let text = [&n.to_be_bytes()[..], &[b'x'; 100_000]].concat();
+            registry.prepared(&text, true);
+            let known = registry.known.lock().unwrap();
+            let bytes: usize = known.texts[1].prepared.keys().map(|text| text.len()).sum();
+            assert_eq!(bytes, known.texts[1].bytes);
+            assert!(bytes <= SWEEP_BYTES_MIN + 200_000, "{bytes}");
+        }
+        let again = registry.prepared(&[b'k'; 100_000], true);
+        assert_eq!(kept.id, again.id);
+    }
 
     #[test]
     fn one_text_has_one_name() {

@@ -21,6 +21,7 @@ mod proxy;
 mod replay;
 mod run;
 mod secret;
+mod systemd;
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -55,8 +56,10 @@ fn main() -> std::process::ExitCode {
 }
 
 fn standfast() -> anyhow::Result<ExitCode> {
-    // clap says itself what is wrong with a command line, and exits with 2.
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => not_understood(&error),
+    };
     let user = arguments.common.user.clone();
     let level = meant::log_level(&arguments.common);
     let command = meant::mean(arguments)?;
@@ -102,6 +105,21 @@ fn standfast() -> anyhow::Result<ExitCode> {
     }
 }
 
+/// clap says itself what is wrong with a command line, and exits with 2, or with 0 where help was asked for.
+fn not_understood(error: &clap::Error) -> ! {
+    let word = error.get(clap::error::ContextKind::InvalidSubcommand);
+    if let Some(clap::error::ContextValue::String(word)) = word
+        && ctl::knows(word)
+    {
+        let _ = error.print();
+        output::note(&format!(
+            "\nhint: `{word}` is a word of patronictl, which is this program by another name: ln -s standfast patronictl"
+        ));
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
 fn file(which: Which, homes: &Homes) -> anyhow::Result<PathBuf> {
     match which {
         Which::File(file) => Ok(file),
@@ -131,13 +149,14 @@ fn run_if_asked(
 
 fn run(file: &std::path::Path, level: Option<LogLevel>, homes: &Homes) -> anyhow::Result<ExitCode> {
     let (config, warnings) = Config::load(file, homes)?;
-    let _ending = logging::start(&meant::log(config.log.clone(), level));
+    let ending = logging::start(&meant::log(config.log.clone(), level));
     for warning in warnings {
         tracing::warn!("{}: {warning}", file.display());
     }
     let pid_file =
         PidFile::acquire(&config.state_dir).map_err(|error| with_hint(error, &config, homes))?;
-    run::run(config, pid_file)
+    let backlog = ending.as_ref().map(logging::Ending::backlog);
+    run::run(config, pid_file, backlog)
 }
 
 /// How to stop the agent that is in the way.

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here has a printable form; what is derived does not lead back to the secret.
 
 use crate::config::{Config, Password, StoreChoice};
+use crate::exit::Failure;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt::{self, Write as _};
@@ -110,6 +111,29 @@ impl ClusterSecret {
 impl fmt::Debug for ClusterSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClusterSecret(..)")
+    }
+}
+
+/// What keeps a node from its secret, with what to do about rights: root's file is not the file of who runs the node.
+pub(crate) fn withheld(error: store::SecretError) -> anyhow::Error {
+    match &error {
+        store::SecretError::Read { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            let user = std::env::var("USER").unwrap_or_default();
+            let whose = if user.is_empty() {
+                String::new()
+            } else {
+                format!(", {user}")
+            };
+            let failure = Failure::error(format!("{error}: {source}"));
+            failure
+                .hint(format!(
+                    "it must belong to the user who runs Standfast{whose}, with mode 0600"
+                ))
+                .into()
+        }
+        _ => anyhow::Error::new(error).context("cluster secret"),
     }
 }
 

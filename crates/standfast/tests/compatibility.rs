@@ -24,14 +24,35 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
     ),
     ("Configuration", "`citus`, `kubernetes`", "not there"),
     (
-        "REST",
-        "`ciphers`, `request_queue_size`, `server_tokens`, `https_extra_headers`",
-        "no effect; no `Server` header is sent",
+        "Configuration",
+        "Consul, ZooKeeper, Exhibitor, Patroni's own Raft",
+        "not there: etcd, or the store that comes with Standfast",
+    ),
+    (
+        "Configuration",
+        "`patroni_barman`, `patroni_wale_restore`, `patroni_aws`",
+        "not there: they are Patroni's programs, and go on as such in `create_replica_methods`, `bootstrap.method` and `callbacks`",
+    ),
+    ("Failover", "`pre_promote`, `before_stop`", "not there yet"),
+    (
+        "Failover",
+        "`maximum_lag_on_syncnode`",
+        "no effect: a standby that is lost is no longer waited for after `synchronous_relax_after`; one that streams slowly is, unless there are others (`quorum`)",
+    ),
+    (
+        "Failover",
+        "`primary_stop_timeout`",
+        "no effect: `pg_ctl_timeout` bounds a stop, and the lease ends a primary that must be gone",
+    ),
+    (
+        "Failover",
+        "`primary_race_backoff`",
+        "not there: in no release of Patroni either",
     ),
     (
         "REST",
-        "`logger_queue_size`, `logger_records_lost` in `GET /patroni`",
-        "not there: lines that the log could not keep up with are counted in the log itself",
+        "`ciphers`, `request_queue_size`, `server_tokens`, `https_extra_headers`",
+        "no effect; no `Server` header is sent",
     ),
 ];
 

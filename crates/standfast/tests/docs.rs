@@ -133,26 +133,32 @@ fn every_test_that_the_architecture_names_exists() {
         .iter()
         .map(|source| fs::read_to_string(source).expect("UTF-8"))
         .collect();
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the document");
     let sentence = |word: &&String| {
         word.matches('_').count() >= 3
             && word
                 .chars()
                 .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let words = quoted(&text);
-    let tests: Vec<&String> = words.iter().filter(sentence).collect();
-    assert!(!tests.is_empty(), "the document names no test any more");
     let absent = |test: &&&String| {
         let (function, literal) = (format!("fn {test}("), format!("\"{test}\""));
         !all.contains(&function) && !all.contains(&literal)
     };
-    let missing: Vec<String> = tests
-        .iter()
-        .filter(absent)
-        .map(|test| (*test).clone())
-        .collect();
-    assert_none(&missing);
+    for document in [
+        "ARCHITECTURE.md",
+        "docs/hostile-peers.md",
+        "docs/bad-input.md",
+    ] {
+        let text = fs::read_to_string(root().join(document)).expect("the document");
+        let words = quoted(&text);
+        let tests: Vec<&String> = words.iter().filter(sentence).collect();
+        assert!(!tests.is_empty(), "{document} names no test any more");
+        let missing: Vec<String> = tests
+            .iter()
+            .filter(absent)
+            .map(|test| format!("{document}: {test}"))
+            .collect();
+        assert_none(&missing);
+    }
 }
 
 #[test]

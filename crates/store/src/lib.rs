@@ -23,12 +23,7 @@ pub use kv::{
 };
 pub use memory::{Fault, MemoryStore};
 pub use peer::strangers::{Stranger, Strangers};
-pub use peer::tls::{Tls, TlsError, TlsOptions};
-/// Certificates and keys from files.
-pub mod pem {
-    pub use crate::peer::tls::credentials::{authority, certificates, certified, expires};
-    pub use crate::peer::tls::passphrase::Passphrase;
-}
+pub use peer::tls::{Tls, TlsOptions};
 pub use raft::{MemberInfo, Options, RaftStore, Role, Start, Timing};
 pub use remote::{RemoteOptions, RemoteStore};
 pub use secret::{Secret, SecretError};

@@ -138,10 +138,7 @@ impl Shell {
         tracing::warn!(detail, "WAL that the remote does not have was discarded");
         let info = self.instance.upstream_info(&upstream, QUICK).await?;
         let lineage = traced(old.as_ref(), report.fork, &info, epoch.next());
-        let epoch = self.lead_on(epoch, &lineage, basis).await?;
-        self.note.write(&lineage)?;
-        self.start_following(upstream).await?;
-        self.serve_members(epoch, basis).await?;
+        self.set_out(epoch, &lineage, upstream, basis).await?;
         Ok(Report {
             detail: Some(detail),
             ..Report::default()
@@ -167,10 +164,7 @@ impl Shell {
             .await?;
         self.rewound.end()?;
         let lineage = Lineage::founded(timeline, epoch.next());
-        let epoch = self.lead_on(epoch, &lineage, basis).await?;
-        self.note.write(&lineage)?;
-        self.start_following(upstream).await?;
-        self.serve_members(epoch, basis).await?;
+        self.set_out(epoch, &lineage, upstream, basis).await?;
         Ok(Report::default())
     }
 
@@ -291,6 +285,20 @@ impl Shell {
         // The members note the new timeline before its first byte reaches them.
         self.instance.end_streams(QUICK).await?;
         Ok(epoch.next())
+    }
+
+    /// Whose WAL a directory holds that was made anew is told before anything of it is followed or handed on.
+    async fn set_out(
+        &self,
+        epoch: Epoch,
+        lineage: &Lineage,
+        upstream: Upstream,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        let epoch = self.lead_on(epoch, lineage, basis).await?;
+        self.note.write(lineage)?;
+        self.start_following(upstream).await?;
+        self.serve_members(epoch, basis).await
     }
 
     /// Lets the members stream, by the slots of this epoch.

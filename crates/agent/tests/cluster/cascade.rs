@@ -4,8 +4,8 @@ use crate::node::{Node, Wishes, free_ports, until, wishing};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
-use store::MemoryStore;
 use store::layout::Keys;
+use store::{MemoryStore, Store as _};
 
 /// Patroni: Configuration | tag `replicatefrom` | works: by way of that standby while it streams from the leader itself,
 ///   else from the leader; no commit waits for a standby behind another; tags in a circle count for nothing
@@ -187,6 +187,13 @@ pub(crate) async fn a_standby_of_the_archive(root: &Path, limit: Duration) {
     };
     until("b takes WAL from the archive alone", limit, || {
         rule(&b, "archive") && b.psql("SHOW primary_conninfo").as_deref() == Some("")
+    })
+    .await;
+    let view = store.view(keys.prefix());
+    until("everybody is told", limit, || {
+        let snapshot = view.borrow();
+        let record = snapshot.value(&keys.member(&b.name)).unwrap_or_default();
+        record.contains(r#""replication_state":"in archive recovery""#)
     })
     .await;
     a.psql("INSERT INTO t VALUES (2)").expect("a row");

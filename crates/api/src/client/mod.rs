@@ -4,10 +4,8 @@
 //!
 //! It doesn't know what is asked, nor whom else one could ask.
 
-mod trust;
-
+pub use certs::{Trust, TrustError, TrustOptions};
 pub use hyper::Method;
-pub use trust::{Trust, TrustError, TrustOptions};
 
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;

@@ -7,6 +7,7 @@ use crate::error::Refusal;
 use crate::holding;
 use crate::order::{self, Order};
 use crate::router::Context;
+use crate::unique::Unique;
 use crate::v1::{Action, Code, Outcome, OutcomeKind};
 use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -54,11 +55,11 @@ pub(super) async fn act(context: &Context, segment: &str, parts: &Parts, body: B
     let method = &parts.method;
     match (method, segment) {
         (&Method::PATCH, "config") => match object(&body) {
-            Ok(change) => answer(order::merge(store, keys, &change).await, change),
+            Ok(change) => answer(context, order::merge(store, keys, &change).await, change),
             Err(refusal) => plain(refusal),
         },
         (&Method::PUT, "config") => match object(&body) {
-            Ok(next) => answer(order::replace(store, keys, &next).await, next),
+            Ok(next) => answer(context, order::replace(store, keys, &next).await, next),
             Err(refusal) => plain(refusal),
         },
         (&Method::POST, "switchover" | "failover") => {
@@ -99,7 +100,7 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     if bytes.trim_ascii().is_empty() {
         return Err(Refusal::bad_request("the body is missing"));
     }
-    body::parse(bytes)
+    body::parse::<Unique>(bytes).map(|it| it.0)
 }
 
 /// A JSON object, or none.
@@ -107,12 +108,16 @@ fn optional(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
     if bytes.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    body::parse(bytes)
+    body::parse::<Unique>(bytes).map(|it| it.0)
 }
 
-fn answer(done: Result<ConfigRecord, Refusal>, asked: Map<String, Value>) -> Response {
+fn answer(
+    context: &Context,
+    done: Result<ConfigRecord, Refusal>,
+    asked: Map<String, Value>,
+) -> Response {
     match done {
-        Ok(config) => body::changed(&config, asked),
+        Ok(config) => body::changed(&config, asked, context.options.not_taken),
         Err(refusal) => plain(refusal),
     }
 }

@@ -3,6 +3,7 @@
 use super::query::Query;
 use crate::office::{Office, SyncRole};
 use axum::http::StatusCode;
+use ha::Standby;
 use serde_json::Value;
 
 pub(super) fn code(passes: bool) -> StatusCode {
@@ -47,17 +48,22 @@ fn is_replica(office: &Office<'_>, query: &Query) -> bool {
         .lag()
         .is_none_or(|limit| office.replay_lag().is_some_and(|lag| lag <= limit));
     let state = query.value("replication_state");
-    let wanted = state.is_none_or(|wanted| wanted == replication_state(office));
+    let wanted = state.is_none_or(|wanted| standby_state(office) == Some(wanted));
     near && wanted && tags_fit(office, query)
 }
 
-/// How the standby gets its WAL, in Patroni's words.
-pub(super) fn replication_state(office: &Office<'_>) -> &'static str {
-    match office.standby() {
-        Some(standby) if standby.streaming => "streaming",
-        Some(_) => "in archive recovery",
-        None => "",
+/// How a standby gets its WAL, in Patroni's words; `None`: not at all at present.
+pub fn replication_state(standby: &Standby, has_archive: bool) -> Option<&'static str> {
+    match (standby.streaming, has_archive) {
+        (true, _) => Some("streaming"),
+        (false, true) => Some("in archive recovery"),
+        (false, false) => None,
     }
+}
+
+/// The same of this node.
+pub(super) fn standby_state(office: &Office<'_>) -> Option<&'static str> {
+    replication_state(office.standby()?, office.served.has_archive)
 }
 
 fn tags_fit(office: &Office<'_>, query: &Query) -> bool {

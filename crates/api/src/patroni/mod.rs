@@ -23,6 +23,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+pub use health::replication_state;
 pub use offline::cluster_document;
 pub(crate) use status::{role_of, state, timeline};
 
@@ -52,7 +53,10 @@ fn read(context: &Context, segment: &str, parts: &Parts) -> Response {
     let office = Office::new(&served, clock::now());
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     match segment {
-        "patroni" => body::json(StatusCode::OK, &status::document(&office)),
+        "patroni" => body::json(
+            StatusCode::OK,
+            &status::document(&office, context.options.log.as_ref()),
+        ),
         "cluster" => match cluster::document(context.keys(), &office) {
             Some(document) => body::json(StatusCode::OK, &document),
             None => unknown_yet(),
@@ -72,7 +76,10 @@ fn read(context: &Context, segment: &str, parts: &Parts) -> Response {
         "readiness" => body::empty(health::code(health::is_ready(&office, &query))),
         check => {
             let code = health::code(health::passes(&office, check, &query));
-            body::json(code, &status::document(&office))
+            body::json(
+                code,
+                &status::document(&office, context.options.log.as_ref()),
+            )
         }
     }
 }

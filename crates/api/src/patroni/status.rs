@@ -1,12 +1,16 @@
 //! The status document.
 
+use crate::backlog::Backlog;
 use crate::clock;
 use crate::office::{Office, SyncRole};
-use crate::patroni::health::replication_state;
+use crate::patroni::health::standby_state;
 use crate::served::{ReplicationRow, Served};
 use ha::{Epoch, Job, NodeName, NodeState, Postgres};
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+/// So few lines wait wherever somebody writes a log, and are not worth a word, as Patroni has it.
+const QUEUE_USUAL: u64 = 2;
 
 /// `GET /patroni`, and the body of the health checks. The order of the fields is Patroni's.
 #[derive(Debug, Serialize)]
@@ -48,6 +52,10 @@ pub(crate) struct Status<'a> {
     scheduled_restart: Option<&'a Value>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     watchdog_failed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logger_queue_size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logger_records_lost: Option<u64>,
     patroni: Program<'a>,
     /// Where the primary is, by the leader key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,7 +122,7 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-pub(super) fn document<'a>(office: &Office<'a>) -> Status<'a> {
+pub(super) fn document<'a>(office: &Office<'a>, log: Option<&Backlog>) -> Status<'a> {
     let served = office.served;
     let cluster = office.cluster();
     let running = office.is_running();
@@ -128,7 +136,7 @@ pub(super) fn document<'a>(office: &Office<'a>) -> Status<'a> {
         sync_standby: sync == Some(SyncRole::Sync),
         quorum_standby: sync == Some(SyncRole::Quorum),
         timeline: timeline(office),
-        replication_state: office.standby().map(|_| replication_state(office)),
+        replication_state: standby_state(office),
         replication: if office.primary().is_some() {
             &served.replication
         } else {
@@ -144,6 +152,8 @@ pub(super) fn document<'a>(office: &Office<'a>) -> Status<'a> {
         pending_restart_reason: served.pending_restart_reason.as_ref(),
         scheduled_restart: served.scheduled_restart.as_ref(),
         watchdog_failed: served.watchdog_failed,
+        logger_queue_size: log.map(Backlog::waiting).filter(|it| *it > QUEUE_USUAL),
+        logger_records_lost: log.map(Backlog::lost).filter(|it| *it > 0),
         patroni: Program {
             version: &served.version,
             scope: &served.scope,

@@ -108,6 +108,13 @@ async fn a_setting_without_effect_is_stored_and_said_to_be_one() {
         assert_eq!(plain, None);
         let shared = r#"{"postgresql": {"parameters": {"work_mem": "8MB"}}}"#;
         assert_eq!(change(Method::PATCH, path, shared).await, None);
+        let ours = r#"{"postgresql": {"parameters": {"work_mem": "8MB", "fsync": "off"}}}"#;
+        assert_eq!(
+            change(Method::PATCH, path, ours).await.as_deref(),
+            Some(
+                r#"299 - "stored, but without effect: postgresql.parameters.fsync (it is not yours)""#
+            )
+        );
     }
 }
 

@@ -1,16 +1,16 @@
 //! The documents: Patroni's by field and order, ours by type.
 
-use crate::world::{World, name, text};
+use crate::world::{Server, World, name, text};
 use api::v1;
 use expect_test::{Expect, expect};
 use ha::quorum::{Setting, SyncRecord};
-use ha::{Epoch, Lsn, NodeState, Promise, Timeline};
+use ha::{Epoch, Lsn, NodeState, Postgres, Promise, Timeline};
 use serde_json::Value;
 use store::Txn;
 use store::layout::{PromiseRecord, SyncValue};
 
 /// The body, with the times of this moment taken out.
-async fn check(server: &crate::world::Server, path: &str, expected: Expect) {
+async fn check(server: &Server, path: &str, expected: Expect) {
     let body = server.get(path).await.text().await.expect("a body");
     let mut body = body.replace(", ", ",\n ").replace("}, {", "},\n {");
     for field in ["\"dcs_last_seen\": ", "\"lease_left_ms\": ", "\"age_ms\": "] {
@@ -566,4 +566,52 @@ async fn the_index_lists_what_there_is() {
             line.method
         );
     }
+}
+
+/// Patroni: REST | `replication_state`: `streaming`, `in archive recovery` | works, in the status, the member record and
+///   the checks' parameter
+#[tokio::test]
+async fn a_standby_of_an_archive_says_so_while_it_does_not_stream() {
+    let world = World::three().await;
+    let server = Server::start(&world, world.picture("b").await).await;
+    let shown = async || {
+        let status: Value = server.get("/patroni").await.json().await.expect("JSON");
+        status.get("replication_state").cloned()
+    };
+    assert_eq!(shown().await, Some("streaming".into()));
+    for (has_archive, expected) in [(true, Some("in archive recovery".into())), (false, None)] {
+        server.publish(|served| {
+            served.has_archive = has_archive;
+            let me = served.me.as_mut().expect("an agent");
+            let Postgres::Standby(standby) = &mut me.postgres else {
+                panic!("no standby");
+            };
+            standby.streaming = false;
+        });
+        assert_eq!(shown().await, expected);
+        let path = "/replica?replication_state=in%20archive%20recovery";
+        let code = if has_archive { 200 } else { 503 };
+        assert_eq!(server.code(path).await, code);
+    }
+}
+
+/// Patroni: REST | `logger_queue_size`, `logger_records_lost` in `GET /patroni` | work, for a log in a file (`log.dir`)
+#[tokio::test]
+async fn a_log_that_is_behind_is_seen() {
+    let world = World::three().await;
+    let picture = world.picture("a").await;
+    let server = Server::start(&world, picture).await;
+    let shown = async || {
+        let status: Value = server.get("/patroni").await.json().await.expect("JSON");
+        let shown = |key: &str| status.get(key).and_then(Value::as_u64);
+        [shown("logger_queue_size"), shown("logger_records_lost")]
+    };
+    server.log.comes();
+    server.log.comes();
+    assert_eq!(shown().await, [None, None]);
+    server.log.comes();
+    server.log.loses();
+    assert_eq!(shown().await, [Some(3), Some(1)]);
+    server.log.goes();
+    assert_eq!(shown().await, [None, Some(1)]);
 }

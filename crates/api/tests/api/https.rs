@@ -70,7 +70,7 @@ async fn server(world: &World, dir: &Path, verify: VerifyClient) -> (Server, Cer
 async fn request(server: &Server, dir: &Path, certified: bool, line: &str) -> Option<u16> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let mut roots = RootCertStore::empty();
-    for authority in store::pem::certificates(&dir.join("ca.crt")).expect("an authority") {
+    for authority in certs::pem::certificates(&dir.join("ca.crt")).expect("an authority") {
         roots.add(authority).expect("a certificate");
     }
     let builder = builder
@@ -78,7 +78,7 @@ async fn request(server: &Server, dir: &Path, certified: bool, line: &str) -> Op
         .expect("versions")
         .with_root_certificates(roots);
     let config = if certified {
-        let chain = store::pem::certificates(&dir.join("client.crt")).expect("a chain");
+        let chain = certs::pem::certificates(&dir.join("client.crt")).expect("a chain");
         let key = PrivateKeyDer::from_pem_file(dir.join("client.key")).expect("a key");
         builder.with_client_auth_cert(chain, key).expect("a pair")
     } else {
@@ -139,7 +139,7 @@ async fn a_key_may_have_a_passphrase() {
         place(dir.path(), "server.key", locked);
         let with = |passphrase: Option<&str>| {
             Certificate::load(CertificateOptions {
-                passphrase: passphrase.map(store::pem::Passphrase::new),
+                passphrase: passphrase.map(certs::Passphrase::new),
                 ..options(dir.path(), VerifyClient::None)
             })
         };
@@ -169,7 +169,7 @@ async fn who_knows_no_newer_tls_than_1_2_is_answered() {
     certificates(dir.path());
     let (server, _) = server(&world, dir.path(), VerifyClient::None).await;
     let mut roots = RootCertStore::empty();
-    for authority in store::pem::certificates(&dir.path().join("ca.crt")).expect("an authority") {
+    for authority in certs::pem::certificates(&dir.path().join("ca.crt")).expect("an authority") {
         roots.add(authority).expect("a certificate");
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -396,11 +396,31 @@ async fn the_configuration_is_merged_checked_and_never_half_stored() {
             json!({"beat": 2}),
             json!({"synchronous_mode": "sometimes"}),
             json!({"pause": 7}),
+            json!({"hang_timeout": 0}),
         ] {
             let (status, answer) = server.order(Method::PATCH, path, bad.clone()).await;
             assert_eq!(status, 422, "{bad}: {answer}");
             assert_eq!(world.value(&world.keys.config()).await, before);
         }
+    }
+    // Not a `Value`, which has no key twice.
+    for (path, body) in [
+        ("/config", r#"{"ttl": 3, "ttl": 4}"#),
+        ("/api/v1/config", r#"{"ttl": 3, "ttl": 4}"#),
+        (
+            "/config",
+            r#"{"postgresql": {"parameters": {"work_mem": 1, "work_mem": 2}}}"#,
+        ),
+        ("/switchover", r#"{"leader": "a", "leader": "b"}"#),
+    ] {
+        let method = if path == "/switchover" {
+            Method::POST
+        } else {
+            Method::PATCH
+        };
+        let (status, answer) = server.order_text(method, path, body).await;
+        assert_eq!(status, 400, "{body}: {answer}");
+        assert!(answer.contains("duplicate"), "{body}: {answer}");
     }
     let (status, answer) = server
         .order(Method::PUT, "/config", json!({"ttl": 5}))

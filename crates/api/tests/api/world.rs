@@ -1,7 +1,7 @@
 //! A cluster of three nodes and a monitor in a store, and a server for any of them.
 
 use api::errand::Errand;
-use api::{Api, BasicAuth, Membership, Options, Served, StoreMember, Token, v1};
+use api::{Api, Backlog, BasicAuth, Membership, Options, Served, StoreMember, Token, v1};
 use async_trait::async_trait;
 use ha::quorum::{Setting, SyncRecord};
 use ha::{
@@ -317,6 +317,7 @@ pub(crate) struct Server {
     /// Plays the agent for what is asked of it.
     pub(crate) errands: tokio::sync::Mutex<mpsc::Receiver<Errand>>,
     pub(crate) reload: Arc<Notify>,
+    pub(crate) log: Backlog,
     publish: watch::Sender<Arc<Served>>,
     _stop: oneshot::Sender<()>,
 }
@@ -338,6 +339,7 @@ impl Server {
         let members = Arc::new(ThreeVoters::default());
         let (errands, asked) = mpsc::channel(8);
         let reload = Arc::new(Notify::new());
+        let log = Backlog::default();
         let options = Options {
             errands: (!witness).then_some(errands),
             reload: Arc::clone(&reload),
@@ -350,7 +352,9 @@ impl Server {
             basic_auth: Some(BasicAuth::new("admin", "secret")),
             served: receiver,
             holding: None,
+            log: Some(log.clone()),
             membership: Some(members.clone()),
+            not_taken: |name, _| (name == "fsync").then_some("it is not yours"),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -364,6 +368,7 @@ impl Server {
             members,
             errands: tokio::sync::Mutex::new(asked),
             reload,
+            log,
             publish,
             _stop: stop,
         }
@@ -402,21 +407,30 @@ impl Server {
 
     /// With the token.
     pub(crate) async fn order(&self, method: Method, path: &str, body: Value) -> (u16, Value) {
+        let body = match body {
+            Value::Null => String::new(),
+            body => body.to_string(),
+        };
+        let (status, text) = self.order_text(method, path, &body).await;
+        let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        (status, value)
+    }
+
+    /// With a body that need not be JSON; none if it is empty.
+    pub(crate) async fn order_text(&self, method: Method, path: &str, body: &str) -> (u16, String) {
         let token = Token::derive(SECRET).header();
         let mut request = self
             .client
             .request(method, self.url(path))
             .header("authorization", token);
-        if !body.is_null() {
+        if !body.is_empty() {
             request = request
                 .header("content-type", "application/json")
-                .body(body.to_string());
+                .body(body.to_owned());
         }
         let response = request.send().await.expect("an answer");
         let status = response.status().as_u16();
-        let text = response.text().await.expect("a body");
-        let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        (status, value)
+        (status, response.text().await.expect("a body"))
     }
 
     pub(crate) async fn refused(

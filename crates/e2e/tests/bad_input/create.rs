@@ -96,6 +96,7 @@ fn the_secret_differs_or_is_open_to_all() {
     );
 }
 
+/// Patroni: Failover | two nodes of one name | the second is refused, also if only upper and lower case differ
 #[test]
 fn a_node_name_is_taken() {
     in_a_lab("a_node_name_is_taken", Place::Loopback, async |lab| {

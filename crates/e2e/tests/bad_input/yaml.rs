@@ -69,7 +69,7 @@ impl Node {
     fn describe(lab: &mut Lab) -> Result<Self> {
         let host = lab.add_host("machine", 11)?;
         let base = host.directory().to_owned();
-        let postgres = free_ports(3)?;
+        let postgres = free_ports(5)?;
         let (rest, store) = (postgres + 1, postgres + 2);
         let secret = base.join("secret");
         write_private(
@@ -320,6 +320,23 @@ async fn what_works_nevertheless(node: &Node) -> Result<()> {
     // A second agent of the same state directory.
     let second = refused(&node.terminal, &node.file(&odd)?, 1, &["runs already"])?;
     ensure!(second.stderr.contains("pid "), "{second:?}");
+    // And one with a state directory and ports of its own, on the same data.
+    let other = node.base.join("other.yml");
+    let ports = [node.rest, node.store].map(|port| format!(":{port}"));
+    let text = odd
+        .replace("/state", "/other-state")
+        .replace("/store", "/other-store")
+        .replace(&ports[0], &format!(":{}", node.postgres + 3))
+        .replace(&ports[1], &format!(":{}", node.postgres + 4));
+    write_private(&node.terminal.host, &other, &text)?;
+    let line = format!("standfast run {}", other.display());
+    refused(
+        &node.terminal,
+        &line,
+        1,
+        &["another agent", "pid ", "hint: "],
+    )?;
+    node.leads().await?;
     let log = running.log();
     ensure!(!log.contains("planted-"), "{log}");
     ensure!(

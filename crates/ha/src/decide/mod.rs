@@ -4,11 +4,14 @@
 //! without one is fenced first.
 //! **Invariant:** a list of actions may be cut off anywhere, and a decision may be made twice.
 
+mod down;
 mod follow;
 mod foreign;
 mod found;
+mod handover;
 mod lead;
 mod race;
+mod setting;
 mod source;
 mod standby;
 
@@ -19,8 +22,9 @@ use crate::types::{Instant, NodeName};
 use crate::view::{Cluster, ClusterView, DataDir, Initialize, Job, NodeView, Postgres};
 use std::collections::BTreeSet;
 
-pub use lead::{Unfit, handover_candidate, wanted_setting};
+pub use handover::{Unfit, handover_candidate};
 pub use race::{Verdict, verdict};
+pub use setting::wanted_setting;
 
 /// What `me` should do now.
 pub fn decide(view: &ClusterView, me: &NodeView, now: Instant) -> Decision {
@@ -149,10 +153,12 @@ fn silent(me: &NodeView, since: Instant, now: Instant) -> Decision {
             ),
         };
     }
-    Decision::wait(
-        "store silent",
-        format!("the store has been silent for {silence} ms"),
-    )
+    // Every start begins so: it has not been asked before.
+    let reason = match silence {
+        ..1000 => "waiting for the store's answer".to_owned(),
+        _ => format!("the store has been silent for {silence} ms"),
+    };
+    Decision::wait("store silent", reason)
 }
 
 /// Whether there is no other node.
@@ -455,10 +461,10 @@ fn first_setting<'a>(
     me: &NodeName,
     promised: impl IntoIterator<Item = &'a NodeName>,
 ) -> Setting {
-    let counts = |name: &&NodeName| *name != me && lead::counts(&cluster.node(name));
+    let counts = |name: &&NodeName| *name != me && setting::counts(&cluster.node(name));
     let mut standbys: BTreeSet<NodeName> = promised.into_iter().filter(counts).cloned().collect();
     if cluster.settings.sync_strict && standbys.is_empty() {
-        standbys = lead::absent(cluster, me);
+        standbys = setting::absent(cluster, me);
     }
-    lead::sized(cluster, me, standbys)
+    setting::sized(cluster, me, standbys)
 }

@@ -63,7 +63,7 @@ mod tests {
     use crate::quorum::{Setting, SyncRecord};
     use crate::types::{Epoch, Lsn, Timeline};
     use crate::view::{Leadership, Member, Ties};
-    use crate::{NodeState, decide::lead};
+    use crate::{NodeState, decide::setting};
 
     fn name(text: &str) -> NodeName {
         NodeName::new(text).expect("a plain name")
@@ -173,7 +173,7 @@ mod tests {
         let standbys: BTreeSet<NodeName> = [name("b"), name("c"), name("d")].into();
         cluster.settings.sync_node_count = 1;
         let chosen =
-            |cluster: &Cluster| lead::sized(cluster, &name("a"), standbys.clone()).standbys;
+            |cluster: &Cluster| setting::sized(cluster, &name("a"), standbys.clone()).standbys;
         cluster.settings.sync_mode = crate::SyncMode::On;
         assert_eq!(chosen(&cluster), [name("b")].into());
         let ties = |cluster: &mut Cluster, who: &str, priority| {

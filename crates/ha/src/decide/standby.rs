@@ -9,8 +9,9 @@
 //! **Invariant:** an epoch in which there was a primary is never a standby leader's, nor the other way round: between the
 //! two lies a claim.
 
-use super::lead::{self, Unfit};
+use super::handover::{self, Unfit};
 use super::race::race;
+use super::{down, lead};
 use crate::decision::{Action, Decision};
 use crate::settings::Remote;
 use crate::state::NodeState;
@@ -47,7 +48,7 @@ fn accompany(
 ) -> Decision {
     let epoch = lease.epoch;
     if is_used_up(cluster, me, epoch) {
-        if let Err(missing) = lead::enough_alone(cluster, me) {
+        if let Err(missing) = down::enough_alone(cluster, me) {
             return Decision::act("others needed", Action::Stop, missing);
         }
         return race(cluster, me, "this is a standby cluster", now);
@@ -167,7 +168,7 @@ fn step_aside(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
     if let Some(order) = &cluster.switchover {
         let mine = order.from.as_ref().is_none_or(|from| *from == me.name);
         if !mine || order.to.as_ref() == Some(&me.name) {
-            return Some(lead::clear(
+            return Some(handover::clear(
                 "switchover done",
                 format!("done: {} leads", me.name),
             ));
@@ -176,7 +177,7 @@ fn step_aside(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
             // Perhaps under this very order: nobody else had its WAL.
             let epoch = cluster.current_epoch();
             let why = format!("refused: {} has only just begun epoch {epoch}", me.name);
-            return Some(lead::clear("switchover refused", why));
+            return Some(handover::clear("switchover refused", why));
         }
         return Some(match candidate(cluster, &me.name, order.to.as_ref()) {
             Ok(to) => Decision::act(
@@ -184,7 +185,7 @@ fn step_aside(cluster: &Cluster, me: &NodeView) -> Option<Decision> {
                 Action::Stop,
                 format!("{} hands the standby cluster over to {to}", me.name),
             ),
-            Err(unfit) => lead::clear("switchover refused", format!("refused: {unfit}")),
+            Err(unfit) => handover::clear("switchover refused", format!("refused: {unfit}")),
         });
     }
     let record = cluster.node(&me.name);
@@ -297,7 +298,7 @@ pub(super) fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instan
         };
         Decision::act(rule, release, why)
     };
-    if let Err(missing) = lead::enough_alone(cluster, me) {
+    if let Err(missing) = down::enough_alone(cluster, me) {
         return release("others needed", missing);
     }
     let others = others(cluster, &me.name);
@@ -321,7 +322,7 @@ pub(super) fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instan
         let why = format!("the data directory of {} is not usable", me.name);
         return release("data lost", why);
     }
-    if let Some(decision) = lead::too_long(cluster, me, lease, now) {
+    if let Some(decision) = down::too_long(cluster, me, lease, now) {
         return decision;
     }
     if let Some(wrong) = super::wrong_directory(cluster, me) {

@@ -32,6 +32,8 @@ fn no_change_between_settings_of_up_to_three_standbys_loses_a_commit() {
         .assert_eq(&format!("{} changes, {} states", sum.worlds, sum.states));
 }
 
+/// Patroni: Failover | `synchronous_mode: on`, `quorum`, `synchronous_node_count` | work; every change of the setting
+///   is proven against every way in which walsenders can read it
 #[test]
 fn no_change_between_settings_of_up_to_four_standbys_loses_a_commit() {
     let sum = every_change(Rules::OURS, 4);

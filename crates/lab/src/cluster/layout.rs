@@ -28,8 +28,11 @@ pub struct Shape {
     pub raft: String,
     /// More of `restapi`, likewise.
     pub restapi: String,
-    /// The authority of the certificates that `restapi` names, if it does.
+    /// The authority of the certificates that `restapi` names, if it does. Beside it lie `NAME.crt` and `NAME.key`
+    /// for every node; who asks a node shows its own.
     pub authority: Option<PathBuf>,
+    /// More of how nodes come to each other's Postgres, in libpq's words, likewise.
+    pub libpq: String,
     /// More of `postgresql.parameters`, likewise.
     pub parameters: String,
     /// The section `proxy`, likewise; `ADDRESS` stands for the node's. Who may connect is the
@@ -47,6 +50,7 @@ impl Default for Shape {
             raft: String::new(),
             restapi: String::new(),
             authority: None,
+            libpq: String::new(),
             parameters: "max_connections: 100".to_owned(),
             proxy: String::new(),
         }
@@ -199,6 +203,7 @@ fn configured(
         ),
     };
     let restapi = more(&shape.restapi, name);
+    let libpq = more(&shape.libpq, name);
     let proxy = match shape.proxy.as_str() {
         "" => String::new(),
         proxy => format!("proxy: {{{}}}\n", proxy.replace("ADDRESS", address)),
@@ -216,7 +221,7 @@ postgresql:
   data_dir: {data}
   bin_dir: {bin}
   pg_hba: [\"local all all trust\", \"host all all 0.0.0.0/0 scram-sha-256\"]
-  authentication: {{superuser: {{username: postgres, password: {superuser}}}, replication: {{username: replicator, password: {replication}}}, rewind: {{username: rewind, password: {rewind}}}}}
+  authentication: {{superuser: {{username: postgres, password: {superuser}}}, replication: {{username: replicator, password: {replication}{libpq}}}, rewind: {{username: rewind, password: {rewind}{libpq}}}}}
   parameters: {{unix_socket_directories: {base}/run, {parameters}}}
 {proxy}",
         base = base.display(),
@@ -231,7 +236,9 @@ postgresql:
     );
     write_private(lab, &file, &text)?;
     let https = shape.authority.clone().map(|authority| {
+        let beside = |ending| authority.with_file_name(format!("{name}.{ending}"));
         Client::new(Trust::new(TrustOptions {
+            own: Some((beside("crt"), beside("key"))),
             authority: Some(authority),
             ..TrustOptions::default()
         }))

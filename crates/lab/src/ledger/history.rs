@@ -1,6 +1,7 @@
 //! What the writers did and were told, and what can be said from that alone. Plain values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 /// What became of an insert, as far as its writer knows.
@@ -63,6 +64,12 @@ impl History {
         self.operations
             .iter()
             .filter(|operation| operation.outcome == Outcome::Acknowledged)
+    }
+
+    /// A row that was sent within `span`, and so committed after its begin, and acknowledged.
+    pub fn acknowledged_of(&self, span: Range<Duration>) -> Option<&Operation> {
+        self.acknowledged_operations()
+            .find(|operation| span.contains(&operation.invoked))
     }
 
     /// The rows that must be there.

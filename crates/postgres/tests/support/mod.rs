@@ -96,6 +96,12 @@ impl Node {
         }
     }
 
+    /// With the options as they are now; nothing has been started yet.
+    pub(crate) fn again(mut self) -> Self {
+        self.instance = Instance::open(self.options.clone()).unwrap();
+        self
+    }
+
     pub(crate) fn options(name: &str, dir: &TempDir) -> Options {
         let guard = PathBuf::from(env!("CARGO_BIN_EXE_postgres-guard-test"));
         let node = NodeName::new(name).unwrap();

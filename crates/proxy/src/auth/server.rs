@@ -13,6 +13,8 @@ use wire::scram::{self, Binding, Client, Keys, SCRAM_SHA_256, SCRAM_SHA_256_PLUS
 
 /// A server that wants more is not obeyed.
 const ITERATIONS_MAX: u32 = 100_000;
+/// What a server may say of SASL at a time, in bytes, as for libpq.
+const CHALLENGE_BYTES_MAX: usize = 2_000;
 
 /// Why we can't log in.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,8 @@ pub(crate) enum LoginError {
     Unsupported(&'static str),
     #[error("the server's side of SCRAM is wrong")]
     Scram(#[from] scram::ScramError),
+    #[error("the server's side of SCRAM is {0} bytes long")]
+    TooLong(usize),
     #[error("the server asks for what it cannot ask for now")]
     OutOfTurn,
     #[error(transparent)]
@@ -130,6 +134,9 @@ pub(crate) async fn login(
             let Answers::Begun(client) = std::mem::take(state) else {
                 return Err(LoginError::OutOfTurn);
             };
+            if challenge.len() > CHALLENGE_BYTES_MAX {
+                return Err(LoginError::TooLong(challenge.len()));
+            }
             let challenge = client.challenged(challenge, ITERATIONS_MAX)?;
             let keys = keys(credential, cache, challenge.salt(), challenge.iterations()).await?;
             let answer = challenge.answer(&keys);

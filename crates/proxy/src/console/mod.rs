@@ -21,6 +21,8 @@ pub(crate) const DATABASES: [&str; 2] = ["pgbouncer", "standfast"];
 
 /// Longer statements are none of the console's.
 const QUERY_BYTES_MAX: usize = 8 * 1024;
+/// For the last words to a client.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How often PAUSE looks whether all are done.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -50,11 +52,16 @@ pub(crate) async fn serve(
     let mut framer = Framer::new(Stage::Conversation, limits);
     let mut outbox = Outbox::default();
     greet(&mut outbox);
+    // The rest of a batch that was refused, up to its Sync.
+    let mut skipping = false;
     loop {
         if outbox.flush(&mut stream).await.is_err() {
             return;
         }
         let Ok(step) = framer.next(inbox.unread()) else {
+            tell(&errors::protocol("invalid message"), &mut outbox);
+            // Who does not listen has not heard it.
+            let _ = tokio::time::timeout(FAREWELL, outbox.flush(&mut stream)).await;
             return;
         };
         let taken = step.taken();
@@ -71,17 +78,25 @@ pub(crate) async fn serve(
         };
         inbox.drop_unread(taken);
         match asked {
-            None | Some((Tag::Sync | Tag::Flush, _)) => {}
+            None | Some((Tag::Flush, _)) => {}
             Some((Tag::Terminate, _)) => return,
+            Some((Tag::Sync, _)) => {
+                skipping = false;
+                ready(&mut outbox);
+            }
+            Some(_) if skipping => {}
             Some((Tag::Query, body)) => {
                 let text = body.split_last().map_or(&[][..], |(_, text)| text);
                 let text = String::from_utf8_lossy(text).into_owned();
                 answer(shared, &text, right, &mut outbox).await;
             }
-            Some(_) => {
+            Some((tag, _)) => {
                 let what = "the console takes simple queries only";
                 tell(&Report::error(errors::UNSUPPORTED, what), &mut outbox);
-                ready(&mut outbox);
+                skipping = tag != Tag::FunctionCall;
+                if !skipping {
+                    ready(&mut outbox);
+                }
             }
         }
     }

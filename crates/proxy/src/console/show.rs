@@ -186,14 +186,34 @@ fn pools(shared: &Shared) -> Table {
 }
 
 fn databases(shared: &Shared) -> Table {
-    let mut table = Table::new(&["name", "current_connections", "paused"]);
+    let mut table = Table::new(&[
+        "name",
+        "pool_size",
+        "min_pool_size",
+        "reserve_pool_size",
+        "pool_mode",
+        "max_connections",
+        "current_connections",
+        "paused",
+    ]);
+    let limits = shared.limits.load();
+    let mode = mode(*shared.mode.load());
     let mut all: BTreeMap<String, usize> = BTreeMap::new();
     for pool in shared.pools.all() {
         *all.entry(pool.database.to_string()).or_default() += pool.connections();
     }
     let paused = u8::from(shared.pause.is_on()).to_string();
     for (name, connections) in all {
-        table.row([name, connections.to_string(), paused.clone()]);
+        table.row([
+            name,
+            limits.pool_size.to_string(),
+            limits.pool_size_min.to_string(),
+            limits.reserve_size.to_string(),
+            mode.to_owned(),
+            limits.database_servers_max.unwrap_or(0).to_string(),
+            connections.to_string(),
+            paused.clone(),
+        ]);
     }
     table
 }
@@ -236,13 +256,7 @@ fn lists(shared: &Shared) -> Table {
     for (name, count) in [
         ("pools", pools.len()),
         ("used_clients", shared.roster.all().len()),
-        (
-            "login_clients",
-            shared
-                .closing
-                .clients()
-                .saturating_sub(shared.roster.all().len()),
-        ),
+        ("login_clients", shared.anteroom.count()),
         ("free_servers", idle),
         ("used_servers", all.saturating_sub(idle)),
     ] {
@@ -265,7 +279,18 @@ fn config(shared: &Shared) -> Table {
     for (key, value) in [
         ("pool_mode", mode(*shared.mode.load()).to_owned()),
         ("default_pool_size", limits.pool_size.to_string()),
+        ("min_pool_size", limits.pool_size_min.to_string()),
+        ("reserve_pool_size", limits.reserve_size.to_string()),
+        (
+            "reserve_pool_timeout",
+            limits.reserve_after.as_secs().to_string(),
+        ),
         ("max_client_conn", limits.clients_max.to_string()),
+        ("max_login_conn", limits.logins_max.to_string()),
+        (
+            "max_login_conn_per_address",
+            limits.address_logins_max.to_string(),
+        ),
         ("max_prepared_statements", limits.prepared_max.to_string()),
         ("hold_time", limits.hold_time.as_secs().to_string()),
         ("hold_clients", limits.hold_clients.to_string()),

@@ -2,6 +2,8 @@
 //!
 //! **Invariant:** a change counts when the server has confirmed it, and goes with the transaction or
 //! the savepoint that it was made in.
+//!
+//! **Invariant:** it has not much more than [`BYTES_MAX`]; a session that changes more about itself stays with its server.
 
 mod settings;
 
@@ -21,7 +23,15 @@ pub(crate) struct Journal {
     /// Statements prepared by SQL: name, and what prepares it again. No transaction takes it back.
     prepared: BTreeMap<Box<str>, Box<[u8]>>,
     pins: Pins,
+    /// At most so many bytes are here.
+    bytes: usize,
+    /// There was more, and nothing is noted any more.
+    is_full: bool,
 }
+
+/// Of settings and statements, with what it takes to find them.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+const ENTRY_BYTES: usize = 128;
 
 /// What a server shows of a session.
 #[derive(Debug, Default)]
@@ -44,6 +54,17 @@ enum Change {
     Set(Box<str>, Box<[u8]>),
     Reset(Box<str>),
     ResetAll,
+}
+
+impl Change {
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES
+            + match self {
+                Self::Set(name, sql) => name.len() + sql.len(),
+                Self::Reset(name) => name.len(),
+                Self::ResetAll => 0,
+            }
+    }
 }
 
 impl Journal {
@@ -76,6 +97,9 @@ impl Journal {
 
     /// A statement has succeeded. `parameters`: what it was bound with, if that could be read.
     pub(crate) fn done(&mut self, deed: &Deed, parameters: &[Option<Box<[u8]>>]) {
+        if !self.has_room() {
+            return;
+        }
         match deed {
             Deed::Set { name, sql } => self.change(Change::Set(name.clone(), sql.clone())),
             Deed::Reset(name) => self.change(Change::Reset(name.clone())),
@@ -87,6 +111,7 @@ impl Journal {
             }
             Deed::Savepoint(name) => {
                 self.ensure_frame();
+                self.bytes += ENTRY_BYTES + name.len();
                 self.frames.push(Frame {
                     savepoint: Some(name.clone()),
                     changes: Vec::new(),
@@ -104,6 +129,7 @@ impl Journal {
                 }
             }
             Deed::Prepare { name, sql } => {
+                self.bytes += ENTRY_BYTES + name.len() + sql.len();
                 self.prepared.insert(name.clone(), sql.clone());
             }
             Deed::Deallocate(name) => {
@@ -209,9 +235,29 @@ impl Journal {
 
     fn change(&mut self, change: Change) {
         self.ensure_frame();
+        self.bytes += change.bytes();
         if let Some(frame) = self.frames.last_mut() {
             frame.changes.push(change);
         }
+    }
+
+    /// Whether anything more may be noted. If not, the session stays where it is.
+    fn has_room(&mut self) -> bool {
+        if self.bytes > BYTES_MAX && !self.is_full {
+            // What was taken back since then, or said twice, counts no more.
+            let changes = self.frames.iter().flat_map(|frame| &frame.changes);
+            let changes: usize = changes.map(Change::bytes).sum();
+            let kept = self.settings.iter().chain(&self.prepared);
+            let kept: usize = kept
+                .map(|(name, sql)| ENTRY_BYTES + name.len() + sql.len())
+                .sum();
+            self.bytes = changes + kept + self.frames.len() * ENTRY_BYTES;
+            self.is_full = self.bytes > BYTES_MAX;
+        }
+        if self.is_full {
+            self.pins = self.pins.with(crate::sql::Pin::Settings);
+        }
+        !self.is_full
     }
 
     fn ensure_frame(&mut self) {

@@ -169,3 +169,38 @@ fn what_the_server_reports_is_believed() {
     journal.reported("DateStyle", b"ISO, MDY", true);
     assert!(journal.settings().is_empty());
 }
+
+/// What a session has set without an end is not remembered without one.
+#[test]
+fn a_session_with_too_many_settings_stays_with_its_server() {
+    let set = |name: String, bytes: usize| Deed::Set {
+        sql: format!("set {name} = '{}'", "x".repeat(bytes))
+            .into_bytes()
+            .into(),
+        name: name.into(),
+    };
+    // One that is set again and again is one.
+    let mut journal = Journal::default();
+    for _ in 0..1_000 {
+        journal.done(&set("app.a".to_owned(), 100_000), &[]);
+        journal.ready(TransactionStatus::Idle, false);
+    }
+    assert!(journal.pins().is_empty());
+    // Many are too many, each by itself or within a transaction.
+    for status in [TransactionStatus::Idle, TransactionStatus::InTransaction] {
+        let mut journal = Journal::default();
+        for n in 0..100_000 {
+            journal.done(&set(format!("app.a{n}"), 100), &[]);
+            journal.ready(status, false);
+        }
+        assert!(!journal.pins().is_empty());
+        assert!(journal.bytes <= 2 * BYTES_MAX, "{}", journal.bytes);
+        journal.tag(b"DISCARD ALL");
+        assert!(journal.pins().is_empty());
+    }
+    let mut journal = Journal::default();
+    for n in 0..100_000 {
+        journal.done(&Deed::Savepoint(format!("s{n}").into()), &[]);
+    }
+    assert!(!journal.pins().is_empty() && journal.frames.len() < 50_000);
+}

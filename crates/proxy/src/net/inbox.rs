@@ -91,6 +91,15 @@ impl Inbox {
         self.cleared == self.unread && !self.is_worth_reading()
     }
 
+    /// These come before everything that was not looked at, as if they had just been read. Nothing may be cleared.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        debug_assert!(self.cleared().is_empty(), "the order would be lost");
+        let room = [bytes, self.unread()].concat();
+        self.forget();
+        self.end = room.len();
+        self.room = room;
+    }
+
     /// Everything goes.
     pub(crate) fn forget(&mut self) {
         self.cleared = self.end;
@@ -105,6 +114,9 @@ impl Inbox {
         cx: &mut Context<'_>,
         stream: &mut Stream,
     ) -> Poll<io::Result<usize>> {
+        if self.room.is_empty() && self.wanted <= CHUNK_BYTES {
+            return self.poll_begin(cx, stream);
+        }
         self.make_room();
         let read = stream.poll_read(cx, &mut self.room[self.end..]);
         if let Poll::Ready(Ok(count)) = &read {
@@ -114,6 +126,22 @@ impl Inbox {
             self.give_back();
         }
         read
+    }
+
+    /// Reads once into a room of the stock, and keeps it only if something came.
+    fn poll_begin(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
+        ROOMS.with_borrow_mut(|rooms| {
+            let mut room = rooms.pop().unwrap_or_else(|| vec![0; CHUNK_BYTES]);
+            let read = stream.poll_read(cx, &mut room);
+            match read {
+                Poll::Ready(Ok(count @ 1..)) => {
+                    self.room = room;
+                    (self.cleared, self.unread, self.end) = (0, 0, count);
+                }
+                _ => rooms.push(room),
+            }
+            read
+        })
     }
 
     /// Reads once.
@@ -198,6 +226,19 @@ mod tests {
         inbox.clear(3);
         inbox.passed(3);
         assert_eq!(inbox.room.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_comes_first() {
+        let mut inbox = Inbox::default();
+        filled(&mut inbox, b"cdef").await;
+        inbox.put_back(b"ab");
+        filled(&mut inbox, b"gh").await;
+        assert_eq!(inbox.unread(), b"abcdefgh");
+        inbox.clear(8);
+        inbox.passed(8);
+        inbox.put_back(b"x");
+        assert_eq!(inbox.unread(), b"x");
     }
 
     #[tokio::test]

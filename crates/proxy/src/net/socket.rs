@@ -10,7 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsAcceptor, TlsStream};
@@ -162,6 +162,21 @@ impl Stream {
             Self::Gone => Poll::Ready(Ok(())),
         })?;
         Poll::Ready(Ok(room.filled().len()))
+    }
+
+    /// Whether nothing has come, the end included, as far as the runtime has heard. What it finds otherwise
+    /// is lost.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        let mut room = [0; 1];
+        let read = match self {
+            Self::Tcp(tcp) => tcp.try_read(&mut room),
+            Self::Unix(unix) => unix.try_read(&mut room),
+            Self::Tls(_) | Self::Gone => {
+                let mut cx = Context::from_waker(Waker::noop());
+                return self.poll_read(&mut cx, &mut room).is_pending();
+            }
+        };
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// What is taken is not yet on its way; see [`Stream::poll_flush`].

@@ -58,9 +58,11 @@ impl ConnectError {
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
             Self::Dial(error) => error.is_retryable(),
+            Self::Broken(Broken::Frame(_)) | Self::Nonsense | Self::Socket(_) | Self::Login(_) => {
+                false
+            }
             Self::Late(_) | Self::Broken(_) | Self::Standby | Self::Over(_) | Self::Full(_) => true,
             Self::Refused { for_now, .. } => *for_now,
-            Self::Nonsense | Self::Socket(_) | Self::Login(_) => false,
         }
     }
 }

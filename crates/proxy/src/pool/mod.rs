@@ -1,17 +1,21 @@
 //! Connections to servers, and who gets one.
 //!
 //! **Invariant:** for a user and a database there are never more than `pool_size` connections, idle
-//! ones included; who waits longest is served first.
+//! ones included, and `reserve_size` more for who has waited for `reserve_after`; who waits longest is
+//! served first.
 //!
 //! **Invariant:** what lies here is between two transactions, belongs to the current epoch when it is
 //! taken out, and carries nothing of its last client but what it says in `applied`.
 
 mod connect;
+mod places;
 mod quota;
 mod rows;
 mod server;
 
 pub(crate) use connect::{ConnectError, connect};
+pub(crate) use places::Permit;
+use places::Places;
 use quota::{Counted, Full, Quota};
 pub(crate) use server::{Mirror, Parameters, Refusal, Server};
 
@@ -23,10 +27,10 @@ use crate::tls::ServerTls;
 use crate::topology::At;
 use ha::Epoch;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The settings of a client's startup packet, sorted: its server connections start with the same.
 pub(crate) type Startup = Vec<(Box<[u8]>, Box<[u8]>)>;
@@ -59,9 +63,9 @@ pub(crate) struct Pool {
     tls: Arc<Swap<ServerTls>>,
     limits: Arc<Swap<Limits>>,
     quota: Arc<Quota>,
-    permits: Arc<Semaphore>,
-    /// How many permits there are, those that are out included.
-    size: AtomicUsize,
+    places: Places,
+    /// For who has waited for long.
+    reserve: Places,
     /// The last one used is the last in the list.
     idle: Mutex<VecDeque<Idle>>,
     /// With what the last login went: connections that are kept open for those who may come log in
@@ -81,12 +85,6 @@ struct Idle {
     since: Instant,
 }
 
-/// The right to one of a pool's connections.
-#[derive(Debug)]
-pub(crate) struct Permit(
-    #[allow(dead_code, reason = "given back when dropped")] OwnedSemaphorePermit,
-);
-
 impl Pools {
     pub(crate) fn new(tls: ServerTls, limits: Arc<Swap<Limits>>) -> Arc<Self> {
         Arc::new(Self {
@@ -103,7 +101,7 @@ impl Pools {
         let pool = pools
             .entry((user.into(), database.into(), route))
             .or_insert_with(|| {
-                let size = self.limits.load().pool_size;
+                let limits = self.limits.load();
                 Arc::new(Pool {
                     user: user.into(),
                     database: database.into(),
@@ -113,8 +111,8 @@ impl Pools {
                     last: Mutex::default(),
                     tls: Arc::clone(&self.tls),
                     limits: Arc::clone(&self.limits),
-                    permits: Arc::new(Semaphore::new(size)),
-                    size: AtomicUsize::new(size),
+                    places: Places::new(limits.pool_size),
+                    reserve: Places::new(limits.reserve_size),
                     idle: Mutex::default(),
                     welcomes: Mutex::default(),
                     keys: crate::auth::KeyCache::default(),
@@ -134,7 +132,14 @@ impl Pools {
             .iter()
             .map(|pool| pool.sweep(&limits))
             .sum::<usize>();
+        self.forget_unused();
         lost > 0
+    }
+
+    /// Anybody may name a database that there is not: a pool that nobody has, and that no server has let in, goes.
+    fn forget_unused(&self) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.was_let_in());
     }
 
     /// Opens what is to be kept open for those who may come, one after the other.
@@ -165,9 +170,10 @@ impl Pools {
     /// Other ways to reach servers from now on, and other sizes.
     pub(crate) fn reload(&self, tls: ServerTls) {
         self.tls.store(tls);
-        let size = self.limits.load().pool_size;
+        let limits = self.limits.load();
         for pool in self.all() {
-            pool.resize(size);
+            pool.places.resize(limits.pool_size);
+            pool.reserve.resize(limits.reserve_size);
         }
     }
 
@@ -188,14 +194,27 @@ impl Pools {
 impl Pool {
     /// Waits for its turn.
     pub(crate) async fn permit(&self) -> Option<Permit> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        permit.ok().map(Permit)
+        let after = self.limits.load().reserve_after;
+        let turn = self.places.enter();
+        // As PgBouncer has it: at once, it would be a larger pool and no reserve.
+        if self.reserve.size() == 0 || after.is_zero() {
+            return turn.await;
+        }
+        let mut turn = pin!(turn);
+        let in_reserve = async {
+            tokio::time::sleep(after).await;
+            self.reserve.enter().await
+        };
+        tokio::select! {
+            biased;
+            permit = &mut turn => permit,
+            permit = in_reserve => permit,
+        }
     }
 
     /// The same if nobody waits.
     pub(crate) fn try_permit(&self) -> Option<Permit> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        permit.ok().map(Permit)
+        self.places.try_enter()
     }
 
     /// What a server would say at a login with these settings, if one has.
@@ -319,11 +338,18 @@ impl Pool {
         }
     }
 
+    fn was_let_in(&self) -> bool {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some()
+    }
+
     /// Idle and at work.
     pub(crate) fn connections(&self) -> usize {
-        let size = self.size.load(Ordering::Relaxed);
-        let at_work = size - self.permits.available_permits().min(size);
-        self.idle().len() + at_work
+        self.idle().len() + self.at_work()
+    }
+
+    fn at_work(&self) -> usize {
+        self.places.taken() + self.reserve.taken()
     }
 
     pub(crate) fn keys(&self) -> &crate::auth::KeyCache {
@@ -373,32 +399,17 @@ impl Pool {
     /// be too many.
     fn make_room(&self) {
         let mut idle = self.idle();
-        let size = self.size.load(Ordering::Relaxed);
-        let at_work = size - self.permits.available_permits().min(size);
-        while !idle.is_empty() && idle.len() + at_work > size {
+        let most = self.places.size() + self.reserve.taken();
+        while !idle.is_empty() && idle.len() + self.at_work() > most {
             idle.pop_front();
         }
-    }
-
-    fn resize(&self, size: usize) {
-        let before = self.size.swap(size, Ordering::Relaxed);
-        self.permits.add_permits(size.saturating_sub(before));
-        let fewer = before.saturating_sub(size);
-        let Ok(fewer @ 1..) = u32::try_from(fewer) else {
-            return;
-        };
-        // Those that are out are taken away when they come back.
-        let permits = Arc::clone(&self.permits);
-        tokio::spawn(async move {
-            if let Ok(taken) = permits.acquire_many_owned(fewer).await {
-                taken.forget();
-            }
-        });
     }
 
     /// Gives how many were lost by their servers.
     fn sweep(&self, limits: &Limits) -> usize {
         let surplus = self.connections().saturating_sub(limits.pool_size_min);
+        // What the reserve has left is not kept.
+        self.make_room();
         let mut idle = self.idle();
         let mut kept: VecDeque<_> = idle.drain(..).collect();
         let mut lost = 0;

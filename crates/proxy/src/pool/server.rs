@@ -11,13 +11,14 @@ use ha::Epoch;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use wire::backend::{Fields, Frame, Framer, Message, Tag};
 use wire::frontend;
 use wire::{Limits, Origin, Session, Step};
 
 /// What a server has reported of itself and of the session's settings.
 pub(crate) type Parameters = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+const STANDARD_STRINGS: &[u8] = b"standard_conforming_strings";
 
 /// See the module.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub(crate) struct Mirror {
     pub(crate) parameters: Arc<Parameters>,
     /// What it reported at its login.
     pub(crate) own: Arc<Parameters>,
+    /// Whether backslashes in plain strings are plain, as it has reported.
+    standard_strings: bool,
     /// Statements with names of ours, by number.
     pub(crate) known: HashMap<u64, Kept>,
     pub(crate) clock: u64,
@@ -106,10 +109,9 @@ impl Server {
         {
             return false;
         }
-        let mut cx = Context::from_waker(Waker::noop());
         // What it says now might be a notice or a parameter and could be read. It is rare, and a
         // new connection is safe.
-        self.inbox.poll_fill(&mut cx, &mut self.stream).is_pending()
+        self.inbox.is_empty() && self.stream.is_silent()
     }
 
     /// Writes a query of ours; its answer is not for the client.
@@ -236,6 +238,7 @@ impl Mirror {
         Self {
             session,
             own: Arc::clone(&parameters),
+            standard_strings: parameters.get(STANDARD_STRINGS).is_none_or(is_on),
             parameters,
             known: HashMap::new(),
             clock: 0,
@@ -257,6 +260,9 @@ impl Mirror {
         if known.is_some_and(|known| **known == *value) {
             return;
         }
+        if name == STANDARD_STRINGS {
+            self.standard_strings = is_on(value);
+        }
         Arc::make_mut(&mut self.parameters).insert(name.into(), value.into());
         // Back to what everybody begins with: one copy for all again.
         if *self.parameters == *self.own {
@@ -272,7 +278,10 @@ impl Mirror {
 
     /// Whether backslashes in plain strings are plain.
     pub(crate) fn has_standard_strings(&self) -> bool {
-        let said = self.parameters.get(&b"standard_conforming_strings"[..]);
-        said.is_none_or(|value| **value == *b"on")
+        self.standard_strings
     }
+}
+
+fn is_on(value: impl AsRef<[u8]>) -> bool {
+    value.as_ref() == b"on"
 }

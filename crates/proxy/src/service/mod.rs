@@ -10,6 +10,7 @@ mod takeover;
 pub use handle::Handle;
 pub use listen::{Place, UnixSocket};
 
+use crate::anteroom::{Anteroom, Full};
 use crate::auth::{Gatekeeper, NoRandom};
 use crate::errors;
 use crate::gate::Gate;
@@ -129,6 +130,7 @@ impl Proxy {
             registry: Arc::default(),
             on_lossy_failover: Swap::new(options.on_lossy_failover),
             closing: Closing::default(),
+            anteroom: Anteroom::default(),
             predecessor: tokio::sync::Mutex::default(),
             stats: Arc::default(),
             roster: Arc::default(),
@@ -275,14 +277,25 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Rece
                 continue;
             }
         };
-        let Some(place) = shared.closing.enter(shared.limits.load().clients_max) else {
-            sessions.spawn(turn_away(stream));
+        let limits = shared.limits.load();
+        let Some(place) = shared.closing.enter(limits.clients_max) else {
+            sessions.spawn(turn_away(stream, None));
             continue;
         };
-        shared.limits.load().keepalive.watch(&stream);
+        let seat = match shared.anteroom.enter(stream.peer_address(), &limits) {
+            Ok(seat) => seat,
+            Err(full) => {
+                sessions.spawn(async move {
+                    turn_away(stream, Some(full)).await;
+                    drop(place);
+                });
+                continue;
+            }
+        };
+        limits.keepalive.watch(&stream);
         let shared = Arc::clone(&shared);
         sessions.spawn(async move {
-            serve(Arc::clone(&shared), stream, route).await;
+            serve(Arc::clone(&shared), stream, route, seat).await;
             drop(place);
         });
     }
@@ -293,11 +306,14 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Rece
     }
 }
 
-async fn turn_away(mut stream: Stream) {
-    let report = wire::backend::Report::fatal(
+async fn turn_away(mut stream: Stream, why: Option<Full>) {
+    let mut report = wire::backend::Report::fatal(
         errors::TOO_MANY_CONNECTIONS,
         "sorry, too many clients already",
     );
+    if let Some(why) = why {
+        report = report.detail(&format!("{why}."));
+    }
     let mut bytes = Vec::new();
     if report.encode(&mut bytes).is_ok() {
         // Who does not listen has not heard it.

@@ -12,10 +12,11 @@ use crate::options::{OnLossyFailover, Route};
 use crate::pool::{ConnectError, Permit, Refusal, Server};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use wire::Origin;
 use wire::backend::{Message, Report};
 use wire::frontend;
@@ -25,6 +26,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// So much is read ahead of a client that waits; then it is only looked at again when it is served.
 const AHEAD_MAX: usize = 64 * 1024;
+const IN_USE: &str = "all connections to the server are in use";
 
 /// A server, and the right to have it.
 #[derive(Debug)]
@@ -55,60 +57,99 @@ enum Interrupted {
 }
 
 impl Conversation {
-    /// What most transactions meet: a server lies idle that is as the session wants it.
-    pub(super) fn attach_at_once(&mut self) -> Option<Attached> {
+    /// The next server, by the shortest way that leads to one.
+    pub(super) async fn attached(&mut self) -> Result<Attached, Unattached> {
         if self.route == Route::Read || self.shared.pause.is_on() {
-            return None;
+            return Box::pin(self.attach_or_wait(None)).await;
         }
-        let permit = self.pool.try_permit()?;
+        let permit = match self.pool.try_permit() {
+            Some(permit) => permit,
+            None => self.stand_in_line().await?,
+        };
+        match self.attach_at_once(permit) {
+            Ok(attached) => Ok(attached),
+            Err(permit) => Box::pin(self.attach_or_wait(Some(permit))).await,
+        }
+    }
+
+    /// What most transactions meet: a server lies idle that is as the session wants it.
+    fn attach_at_once(&mut self, permit: Permit) -> Result<Attached, Permit> {
         let epoch = {
             let topology = self.shared.seen.borrow();
             if topology.losses != self.losses || topology.primary.is_err() {
-                return None;
+                return Err(permit);
             }
             topology.epoch
         };
-        let server = self.pool.take(&self.startup, epoch, None)?;
+        let Some(server) = self.pool.take(&self.startup, epoch, None) else {
+            return Err(permit);
+        };
         if !server.has(self.mind.journal.settings())
             || self.is_to_be_prepared()
             || self.mind.begun.is_some()
         {
             self.pool.put(server);
-            return None;
+            return Err(permit);
         }
         self.tell_differences(&server);
-        Some(Attached { server, permit })
+        Ok(Attached { server, permit })
     }
 
-    /// The same, and it can be seen from outside that it waits.
-    pub(super) async fn attach_or_wait(&mut self) -> Result<Attached, Unattached> {
+    /// Waits for a connection while all are in use, behind those who came before.
+    async fn stand_in_line(&mut self) -> Result<Permit, Unattached> {
         let begun = Instant::now();
-        self.entry.wait();
-        let attached = self.attach().await;
+        self.entry.wait(begun.into_std());
+        self.key.slot.begin_to_wait();
+        let deadline = begun + self.shared.limits.load().hold_time;
+        let pool = Arc::clone(&self.pool);
+        let waited = self.until(deadline, pool.permit()).await;
         self.entry.rest();
-        let waited = begun.elapsed();
+        self.has_waited(begun);
+        waited
+            .and_then(|permit| permit.ok_or(Interrupted::Closing))
+            .map_err(|interrupted| self.broken_off(interrupted, IN_USE))
+    }
+
+    fn has_waited(&self, since: Instant) {
+        let waited = since.elapsed();
         let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
         self.pool.work.waited.add(micros);
         self.shared.stats.waited(waited);
+    }
+
+    /// The long way, on which it can be seen from outside that the session waits. `permit`: if it has one already.
+    pub(super) async fn attach_or_wait(
+        &mut self,
+        permit: Option<Permit>,
+    ) -> Result<Attached, Unattached> {
+        let begun = Instant::now();
+        self.entry.wait(begun.into_std());
+        self.key.slot.begin_to_wait();
+        let attached = self.attach(begun, permit).await;
+        self.entry.rest();
+        self.has_waited(begun);
         attached
     }
 
     /// Waits for a server and makes it the session's own.
-    pub(super) async fn attach(&mut self) -> Result<Attached, Unattached> {
-        let begun = Instant::now();
+    async fn attach(
+        &mut self,
+        begun: Instant,
+        permit: Option<Permit>,
+    ) -> Result<Attached, Unattached> {
         let deadline = begun + self.shared.limits.load().hold_time;
         let mut wait = Wait {
             deadline,
             held: None,
-            why: Cow::Borrowed("all connections to the server are in use"),
+            why: Cow::Borrowed(IN_USE),
         };
         if self.shared.pause.is_on() {
             wait.why = Cow::Borrowed("an administrator has paused the proxy");
             self.hold(&mut wait)?;
-            let over = self.shared.pause.over();
-            self.wait(&mut wait, over).await?;
+            let shared = Arc::clone(&self.shared);
+            self.wait(&mut wait, shared.pause.over()).await?;
         }
-        let permit = match self.pool.try_permit() {
+        let permit = match permit.or_else(|| self.pool.try_permit()) {
             Some(permit) => permit,
             None => {
                 let pool = Arc::clone(&self.pool);
@@ -288,44 +329,59 @@ impl Conversation {
         wait: &mut Wait,
         something: impl Future<Output = T>,
     ) -> Result<T, Unattached> {
-        let slot = Arc::clone(&self.key.slot);
-        let shared = Arc::clone(&self.shared);
-        // Whoever begins it wakes all sessions.
-        let closing = std::future::poll_fn(|_| match shared.closing.has_begun() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        });
-        let interrupted = tokio::select! {
-            biased;
-            done = something => return Ok(done),
-            () = self.gone() => Interrupted::Gone,
-            () = slot.wanted.notified() => Interrupted::Canceled,
-            () = sleep_until(wait.deadline) => Interrupted::Late,
-            () = closing => Interrupted::Closing,
-        };
-        Err(match interrupted {
+        let done = self.until(wait.deadline, something).await;
+        done.map_err(|interrupted| self.broken_off(interrupted, &wait.why))
+    }
+
+    /// The same; gives what it is broken off for.
+    async fn until<T>(
+        &mut self,
+        deadline: Instant,
+        something: impl Future<Output = T>,
+    ) -> Result<T, Interrupted> {
+        let mut something = pin!(something);
+        std::future::poll_fn(|cx| match something.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => self.poll_interrupted(deadline, cx).map(Err),
+        })
+        .await
+    }
+
+    /// What ends any wait. Whoever gives up or closes wakes the task.
+    fn poll_interrupted(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Interrupted> {
+        if self.poll_gone(cx).is_ready() {
+            return Poll::Ready(Interrupted::Gone);
+        }
+        if self.key.slot.has_given_up() {
+            return Poll::Ready(Interrupted::Canceled);
+        }
+        if self.shared.closing.has_begun() {
+            return Poll::Ready(Interrupted::Closing);
+        }
+        self.alarm.poll(deadline, cx).map(|()| Interrupted::Late)
+    }
+
+    fn broken_off(&self, interrupted: Interrupted, why: &str) -> Unattached {
+        match interrupted {
             Interrupted::Gone => Unattached::Gone,
             Interrupted::Canceled => Unattached::Refused(errors::canceled()),
             Interrupted::Closing => Unattached::End(errors::closing()),
             Interrupted::Late => {
                 self.shared.stats.refused.count();
-                Unattached::Refused(errors::held_too_long(&wait.why))
+                Unattached::Refused(errors::held_too_long(why))
             }
-        })
+        }
     }
 
     /// Until the client leaves.
-    async fn gone(&mut self) {
-        let (inbox, stream) = (&mut self.inbox, &mut self.stream);
-        loop {
-            if inbox.unread().len() >= AHEAD_MAX {
-                std::future::pending::<()>().await;
-            }
-            match inbox.fill(stream).await {
-                Ok(0) | Err(_) => return,
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.inbox.unread().len() < AHEAD_MAX {
+            match ready!(self.inbox.poll_fill(cx, &mut self.stream)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
             }
         }
+        Poll::Pending
     }
 }
 
@@ -347,7 +403,7 @@ async fn prepare_again(mind: &mut super::mind::Mind, server: &mut Server) -> boo
         let mut sync = Vec::new();
         let encoded = frontend::Message::Sync.encode(&mut sync);
         debug_assert!(encoded.is_ok(), "a Sync has no parts");
-        for (name, prepared) in &mind.statements {
+        for (name, prepared) in mind.statements.iter() {
             let mut bytes = Vec::new();
             prepared.parse(name, &mut bytes);
             // Each for itself: one whose table is gone must not take the others with it.

@@ -2,8 +2,10 @@
 //!
 //! **Invariant:** who has not proved who they are costs a bounded time and a bounded number of bytes.
 
+use super::alarm::Alarm;
 use super::{Closing, Conversation, Ending};
-use crate::auth::{Applicant, Gatekeeper, NotLetIn, Peer};
+use crate::anteroom::{Anteroom, Seat};
+use crate::auth::{Applicant, Broken, Gatekeeper, NotLetIn, Peer};
 use crate::cancel::{Cancels, NOBODYS};
 use crate::console;
 use crate::errors;
@@ -51,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) on_lossy_failover: Swap<OnLossyFailover>,
     pub(crate) closing: Closing,
+    pub(crate) anteroom: Anteroom,
     /// The proxy in whose place this one is: sessions that it still has are cancelled by it.
     pub(crate) predecessor: tokio::sync::Mutex<Option<UnixStream>>,
     pub(crate) stats: Arc<Stats>,
@@ -173,16 +176,19 @@ impl From<Report> for Refused {
 }
 
 /// Serves one connection from its first byte to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route) {
+pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route, seat: Seat) {
     let mut inbox = Inbox::default();
     let limit = shared.limits.load().login_time;
-    let greeting = Box::pin(greet(&shared, &mut stream, &mut inbox));
+    let mut speaks = false;
+    let greeting = Box::pin(greet(&shared, &mut stream, &mut inbox, &mut speaks));
     let greeted = tokio::time::timeout(limit, greeting).await;
     let known = match greeted {
         Ok(Ok(known)) => known,
-        Ok(Err(Refused::Silent)) | Err(_) => return,
         Ok(Err(Refused::Told(report))) => return refuse(stream, &report).await,
+        Err(_) if speaks => return refuse(stream, &errors::late()).await,
+        Ok(Err(Refused::Silent)) | Err(_) => return,
     };
+    drop(seat);
     let (wanted, credential) = known;
     if console::DATABASES.contains(&wanted.database.as_str())
         && let Some(right) = shared.admins.load().right_of(&wanted.user)
@@ -210,6 +216,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route)
         framer: Framer::new(Stage::Conversation, limits),
         pool,
         entry,
+        alarm: Alarm::default(),
         startup: Arc::new(wanted.startup),
         route,
         credential,
@@ -246,12 +253,15 @@ async fn refuse(mut stream: Stream, report: &Report) {
     let _ = tokio::time::timeout(limit, stream.write_all(&bytes)).await;
 }
 
+/// `speaks` becomes true when it is clear that there is a client of PostgreSQL's, who will understand an error.
 async fn greet(
     shared: &Arc<Shared>,
     stream: &mut Stream,
     inbox: &mut Inbox,
+    speaks: &mut bool,
 ) -> Result<(Wanted, crate::auth::Credential), Refused> {
     let wanted = open(shared, stream, inbox).await?;
+    *speaks = true;
     let sent = stream.write_all(&wanted.negotiation).await;
     sent.map_err(|_| Refused::Silent)?;
     let found = match shared.gatekeeper.lookup(&wanted.user) {
@@ -274,6 +284,10 @@ async fn greet(
     let verified = shared.gatekeeper.verify(&applicant, stream, inbox).await;
     let error = match verified {
         Ok(credential) => return Ok((wanted, credential)),
+        Err(NotLetIn::Broken(Broken::Frame(error))) => {
+            tracing::debug!(%error, "a login that is none of PostgreSQL's");
+            return Err(errors::protocol("invalid message during authentication").into());
+        }
         Err(NotLetIn::Broken(_)) => return Err(Refused::Silent),
         Err(error @ NotLetIn::NoRandom(_)) => {
             tracing::error!(%error, "nobody can be let in");
@@ -421,7 +435,7 @@ impl Conversation {
             self.told = parameters;
         } else {
             // Nobody was let in with these settings yet: a server must say whether we are.
-            match self.attach_or_wait().await {
+            match self.attach_or_wait(None).await {
                 Ok(Attached { server, permit }) => {
                     self.told = Arc::clone(&server.mirror.parameters);
                     self.outbox.forget();
@@ -474,7 +488,7 @@ impl Conversation {
 mod tests {
     use super::*;
 
-    fn size_of_future<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+    fn size_of_future<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -174,6 +174,11 @@ impl Asked {
         self.completed > 0
     }
 
+    /// Whether a statement of it is on its way, and not only what prepares some.
+    pub(super) fn has_statements(&self) -> bool {
+        self.statements > 0
+    }
+
     /// The rest will not be done; gives what will not come.
     pub(super) fn fail(&mut self) -> VecDeque<Expect> {
         self.failed = true;

@@ -1,6 +1,7 @@
 //! The moment when a server is lost: what its client is told.
 //!
-//! **Invariant:** nothing that may have run is sent again. What is certainly not committed is told as
+//! **Invariant:** nothing that may have run is sent again, but what only prepares or describes statements and was not
+//! answered: it leaves nothing behind but in the session that is lost. What is certainly not committed is told as
 //! 40001 and the session goes on; what may be committed is told as 08007 and the session ends.
 //!
 //! **Invariant:** where a transaction is lost with its beginning, what its client has sent behind that is not run
@@ -40,6 +41,8 @@ impl Moment {
 pub(super) enum Outcome {
     /// Nobody has noticed anything.
     Unnoticed,
+    /// Neither has its client, of whom these bytes are: they are for another server now.
+    AskAgain(Vec<u8>),
     /// The client was told of a request that is lost; the next one is for a server.
     Told,
     StandIn(StandIn),
@@ -61,6 +64,7 @@ impl Mind {
         let unknown = self.ledger.may_have_committed(phase, read_only);
         let (mut asked, is_open) = self.ledger.take();
         self.journal.lost();
+        let again = self.again.take();
         if moment.cut {
             return Outcome::Silent;
         }
@@ -78,7 +82,10 @@ impl Mind {
         if let Some(outcome) = self.begin_again(phase, &mut asked, is_open, out) {
             return outcome;
         }
-        answer_all(phase, asked, is_open, moment.copying, out)
+        match again {
+            Some(bytes) if phase == Phase::Outside => Outcome::AskAgain(bytes),
+            _ => answer_all(phase, asked, is_open, moment.copying, out),
+        }
     }
 
     /// A transaction that has done nothing but begin is begun anew on the next server, before the next request goes there:
@@ -144,7 +151,7 @@ fn answer_all(
             is_begun = true;
         }
         if unfinished || (swallowed && number == last) {
-            return Outcome::StandIn(rest_of_batch(phase));
+            return Outcome::StandIn(rest_of_batch(phase, one.has_statements()));
         }
         if std::mem::take(&mut swallowed) {
             continue;
@@ -167,9 +174,9 @@ fn answer_all(
     }
 }
 
-fn rest_of_batch(phase: Phase) -> StandIn {
+fn rest_of_batch(phase: Phase, begun: bool) -> StandIn {
     match phase {
-        Phase::Outside => StandIn::for_rest_of_batch(),
+        Phase::Outside => StandIn::for_rest_of_batch(begun),
         Phase::Inside | Phase::Failed => StandIn::for_transaction(true, true),
     }
 }

@@ -5,13 +5,15 @@
 //!
 //! It does not know sockets or waiting.
 
+use super::again::Again;
 use super::ledger::{Expect, Ledger, Values};
+use super::portals::{Bound, Portals};
+use super::statements::{BYTES_MAX, Statements};
 use crate::journal::Journal;
 use crate::options::{PoolMode, Route};
 use crate::pool::Mirror;
 use crate::prepared::{self, Prepared, Registry};
 use crate::sql::{Deed, Pin, Pins, Reading, may_lift};
-use std::collections::HashMap;
 use std::ffi::CStr;
 use std::sync::Arc;
 use wire::backend::TransactionStatus;
@@ -31,11 +33,11 @@ pub(super) struct Mind {
     pub(super) prepared_max: usize,
     pub(super) ledger: Ledger,
     pub(super) journal: Journal,
-    pub(super) statements: HashMap<Box<[u8]>, Arc<Prepared>>,
+    pub(super) statements: Statements,
     /// The statement without a name, and whether the server has it.
     pub(super) unnamed: Option<Arc<Prepared>>,
     pub(super) unnamed_here: bool,
-    portals: HashMap<Box<[u8]>, Bound>,
+    portals: Portals,
     /// The transaction that is open, as far as the client knows, has done nothing but begin with this.
     pub(super) begun: Option<Box<[u8]>>,
     /// It came to read, and has said nothing that could make a transaction writable which begins read-only.
@@ -43,16 +45,10 @@ pub(super) struct Mind {
     /// Something was asked for that may have done more to the session than its text says, and the
     /// server was not asked what that was.
     pub(super) opaque: bool,
+    /// What could be asked of another server as well.
+    pub(super) again: Again,
     /// Parameters that were reported since the server was last ready.
     reported: Vec<Box<[u8]>>,
-}
-
-/// What a portal was made of.
-#[derive(Debug)]
-struct Bound {
-    /// `None`: nobody knows.
-    prepared: Option<Arc<Prepared>>,
-    values: Option<Values>,
 }
 
 /// What goes to the server for a message of the client.
@@ -81,6 +77,8 @@ pub(super) enum Wrong {
     Malformed(#[from] Malformed),
     #[error("the message can't be written anew")]
     Unwritable(#[from] wire::Unwritable),
+    #[error("the statements of the session have more than {BYTES_MAX} bytes")]
+    TooMuchPrepared,
 }
 
 impl Mind {
@@ -96,13 +94,14 @@ impl Mind {
             prepared_max,
             ledger: Ledger::default(),
             journal: Journal::default(),
-            statements: HashMap::new(),
+            statements: Statements::default(),
             unnamed: None,
             unnamed_here: false,
-            portals: HashMap::new(),
+            portals: Portals::default(),
             begun: None,
             only_reads: route == Route::Read,
             opaque: false,
+            again: Again::default(),
             reported: Vec::new(),
         }
     }
@@ -133,6 +132,7 @@ impl Mind {
     ) -> Result<Plan, Wrong> {
         use frontend::Tag;
         self.begun = None;
+        self.again.note(frame);
         match frame.tag() {
             Tag::Query => {
                 mirror.session.sent(frame, Origin::Client)?;
@@ -236,6 +236,9 @@ impl Mind {
             return Ok(Plan::default());
         };
         let name = parse.name.to_bytes();
+        if !name.is_empty() && self.statements.is_full() {
+            return Err(Wrong::TooMuchPrepared);
+        }
         let body = &frame.body()[name.len() + 1..];
         let standard = mirror.has_standard_strings();
         if name.is_empty() {
@@ -262,7 +265,7 @@ impl Mind {
             // The server says that there is one already, and has one to say it of.
             let mut plan = self.supply(&taken, mirror)?;
             let mut again = Vec::new();
-            taken.parse(taken.name().as_bytes(), &mut again);
+            taken.parse(taken.name().to_bytes(), &mut again);
             tell(mirror, &again, Origin::Client)?;
             self.ledger.ask().expect(Expect::Passed);
             plan.instead = Some(again);
@@ -277,7 +280,7 @@ impl Mind {
             self.ledger.ask().expect(expect);
         } else {
             self.evict(mirror, &mut plan.before)?;
-            prepared.parse(prepared.name().as_bytes(), &mut instead);
+            prepared.parse(prepared.name().to_bytes(), &mut instead);
             mirror.keep(&prepared);
             let expect = Expect::Parsed(name.into(), prepared);
             self.ledger.ask().expect(expect);
@@ -311,15 +314,14 @@ impl Mind {
             Some(prepared) if self.renames() => {
                 let mut plan = self.supply(prepared, mirror)?;
                 let mut instead = Vec::with_capacity(frame.bytes().len() + 16);
-                let new = prepared.name();
-                let length = frame.body_len() + 4 + new.len() - name.to_bytes().len();
+                let new = prepared.name().to_bytes_with_nul();
+                let length = frame.body_len() + 4 + new.len() - name.to_bytes_with_nul().len();
                 instead.push(b'B');
                 let length =
                     u32::try_from(length).map_err(|_| wire::Unwritable::TooLong(length))?;
                 instead.extend_from_slice(&length.to_be_bytes());
                 instead.extend_from_slice(portal.to_bytes_with_nul());
-                instead.extend_from_slice(new.as_bytes());
-                instead.push(0);
+                instead.extend_from_slice(new);
                 instead.extend_from_slice(behind);
                 plan.instead = Some(instead);
                 plan
@@ -336,7 +338,7 @@ impl Mind {
                 _ => None,
             });
         let bound = Bound { prepared, values };
-        self.portals.insert(portal.to_bytes().into(), bound);
+        self.portals.insert(portal.to_bytes(), bound);
         Ok(plan)
     }
 
@@ -353,9 +355,8 @@ impl Mind {
                     Some(prepared) if self.renames() => {
                         plan = self.supply(&prepared, mirror)?;
                         let mut instead = Vec::new();
-                        let new = prepared.name() + "\0";
-                        let new = CStr::from_bytes_with_nul(new.as_bytes()).unwrap_or(NOTHING);
-                        Message::Describe(Target::Statement(new)).encode(&mut instead)?;
+                        let named = Target::Statement(prepared.name());
+                        Message::Describe(named).encode(&mut instead)?;
                         plan.instead = Some(instead);
                     }
                     _ => {}
@@ -376,7 +377,10 @@ impl Mind {
                 let closed = Expect::Closed(name.to_bytes().into());
                 self.ledger.ask().expect(closed);
             }
-            Message::Close(Target::Portal(_)) => self.ledger.ask().expect(Expect::Passed),
+            Message::Close(Target::Portal(name)) => {
+                self.portals.remove(name.to_bytes());
+                self.ledger.ask().expect(Expect::Passed);
+            }
             _ => drop(self.ledger.ask()),
         }
         mirror.session.sent(frame, Origin::Client)?;
@@ -407,7 +411,7 @@ impl Mind {
         if !self.is_there(prepared, mirror) {
             self.evict(mirror, &mut plan.before)?;
             let from = plan.before.len();
-            prepared.parse(prepared.name().as_bytes(), &mut plan.before);
+            prepared.parse(prepared.name().to_bytes(), &mut plan.before);
             tell(mirror, &plan.before[from..], Origin::Proxy)?;
             mirror.keep(prepared);
             let expect = Expect::Supplied(prepared.id);
@@ -436,10 +440,9 @@ impl Mind {
             return Ok(());
         };
         mirror.known.remove(&id);
-        let name = prepared::name(id) + "\0";
-        let name = CStr::from_bytes_with_nul(name.as_bytes()).unwrap_or(NOTHING);
+        let name = prepared::name(id);
         let from = before.len();
-        Message::Close(Target::Statement(name)).encode(before)?;
+        Message::Close(Target::Statement(&name)).encode(before)?;
         tell(mirror, &before[from..], Origin::Proxy)?;
         self.ledger.ask().expect(Expect::Evicted);
         Ok(())
@@ -454,6 +457,7 @@ impl Mind {
     ) -> Fate {
         use backend::Tag;
         let (tag, body) = (frame.tag(), frame.body());
+        self.again.spoil();
         match tag {
             Tag::ParseComplete | Tag::CloseComplete => return self.met(),
             Tag::CommandComplete => return self.completed(body, mirror),
@@ -483,6 +487,9 @@ impl Mind {
                 let failed = answered.as_ref().is_some_and(|asked| asked.failed);
                 self.ledger.owed(mirror.session.readies_owed());
                 self.ready(failed, mirror);
+                if self.ledger.is_empty() {
+                    self.again.clear();
+                }
                 if self.ledger.is_empty()
                     && mirror.session.transaction_status() == TransactionStatus::InTransaction
                 {
@@ -544,6 +551,10 @@ impl Mind {
         self.journal.ready(status, failed);
         if status != TransactionStatus::Idle {
             return;
+        }
+        // None outlives its transaction; those that a pipeline has bound behind it are to be.
+        if self.ledger.is_empty() {
+            self.portals.clear();
         }
         for name in std::mem::take(&mut self.reported) {
             let value = mirror.parameters.get(&name);

@@ -3,6 +3,8 @@
 //! **Invariant:** a session is lost only for a reason that its client is told, unless the client
 //! itself is gone or a message was cut in two.
 
+mod again;
+mod alarm;
 mod attach;
 mod closing;
 mod greet;
@@ -10,9 +12,11 @@ mod ledger;
 mod lookup;
 mod lost;
 mod mind;
+mod portals;
 mod probe;
 mod pump;
 mod standin;
+mod statements;
 
 pub(crate) use closing::Closing;
 pub(crate) use greet::{Shared, Wishes, serve};
@@ -24,6 +28,7 @@ use crate::net::{Inbox, Outbox, Stream};
 use crate::options::{PoolMode, Route};
 use crate::pool::{Parameters, Permit, Pool, Refusal, Server, Startup};
 use crate::stats::Entry;
+use alarm::Alarm;
 use attach::{Attached, Unattached};
 use lost::{Moment, Outcome};
 use mind::Mind;
@@ -50,6 +55,7 @@ pub(crate) struct Conversation {
     key: Key,
     mind: Mind,
     entry: Entry,
+    alarm: Alarm,
     /// The parameters that the client was told last.
     told: Arc<Parameters>,
     is_greeted: bool,
@@ -80,11 +86,7 @@ impl Conversation {
                 if let Err(ending) = self.rest().await {
                     return self.say_goodbye(ending).await;
                 }
-                let attaching = match self.attach_at_once() {
-                    Some(new) => Ok(new),
-                    None => Box::pin(self.attach_or_wait()).await,
-                };
-                match attaching {
+                match self.attached().await {
                     Ok(new) => {
                         self.is_with(&new.server);
                         attached = Some(new);
@@ -103,7 +105,7 @@ impl Conversation {
             self.aim(None).await;
             self.entry.rest();
             self.entry.pin(self.mind.journal.pins());
-            self.told = Arc::clone(&server.mirror.parameters);
+            be_the_same(&mut self.told, &server.mirror.parameters);
             match stopped {
                 Stopped::Opaque => match self.look_behind(server, permit).await {
                     Ok(kept) => {
@@ -175,6 +177,11 @@ impl Conversation {
         let stats = Arc::clone(&self.shared.stats);
         match self.mind.lose(moment, self.outbox.room()) {
             Outcome::Unnoticed => None,
+            Outcome::AskAgain(bytes) => {
+                self.inbox.pass_cleared();
+                self.inbox.put_back(&bytes);
+                None
+            }
             Outcome::Told => {
                 stats.lost.count();
                 None
@@ -313,7 +320,7 @@ impl Conversation {
 
     fn give_back(&mut self, mut server: Box<Server>, permit: Permit) {
         self.mind.detached();
-        server.applied = Arc::clone(self.mind.journal.settings());
+        be_the_same(&mut server.applied, self.mind.journal.settings());
         self.pool.put(server);
         drop(permit);
     }
@@ -338,5 +345,12 @@ impl Conversation {
         // A client that does not listen has not heard it.
         let _ = pump::say_goodbye(self).await;
         ending
+    }
+}
+
+/// Mostly they are already, and that is cheaper to see than to do.
+fn be_the_same<T>(one: &mut Arc<T>, other: &Arc<T>) {
+    if !Arc::ptr_eq(one, other) {
+        *one = Arc::clone(other);
     }
 }

@@ -202,7 +202,11 @@ impl Conversation {
         let _ = self.stream.poll_flush(cx);
         let _ = server.stream.poll_flush(cx);
         if passed && self.is_written(server) {
-            return Poll::Ready(Event::Passed);
+            if self.mind.ledger.is_empty() || self.leaving || server.has_ended {
+                return Poll::Ready(Event::Passed);
+            }
+            // With an answer to come there is nothing to be done before it does.
+            passed = false;
         }
         if !server.has_ended && server.inbox.has_room() && self.outbox.len() < WAITING_MAX {
             match server.inbox.poll_fill(cx, &mut server.stream) {
@@ -313,9 +317,7 @@ impl Conversation {
                     return Err(Stopped::EndSaid);
                 }
             }
-            if frame.tag() == Tag::NoticeResponse
-                && Fields::beginning(frame.body()).sqlstate() == Some(errors::CRASH_SHUTDOWN)
-            {
+            if frame.tag() == Tag::NoticeResponse && is_farewell(frame.body()) {
                 self.end_of_server(server);
                 return Ok(());
             }
@@ -381,8 +383,22 @@ fn is_about_the_server(sqlstate: Option<SqlState>) -> bool {
     sqlstate.is_none_or(|sqlstate| of_server.contains(&sqlstate))
 }
 
+/// The last word of a backend that must not do anything any more: it is a warning. Statements can warn with the same
+/// codes, but not from there.
+fn is_farewell(notice: &[u8]) -> bool {
+    let fields = Fields::beginning(notice);
+    match fields.sqlstate() {
+        Some(errors::CRASH_SHUTDOWN) => true,
+        Some(errors::ADMIN_SHUTDOWN) => fields.find(b'R') == Some(c"quickdie"),
+        _ => false,
+    }
+}
+
 fn wrong(wrong: Wrong) -> Stopped {
-    Stopped::End(errors::protocol(&wrong.to_string()))
+    Stopped::End(match wrong {
+        Wrong::TooMuchPrepared => errors::too_much_prepared(&wrong.to_string()),
+        wrong => errors::protocol(&wrong.to_string()),
+    })
 }
 
 /// Writes what is left, as far as the client takes it at once or in a moment.

@@ -23,9 +23,10 @@ pub(super) struct StandIn {
     first: Option<Report>,
     /// Up to a Sync nothing is answered any more.
     skipping: bool,
-    /// What the request that is refused would have done: what the client has sent behind a beginning is not to run outside of
-    /// its transaction.
-    refused: Acts,
+    /// What the request that is refused would have done, if it would have begun with a beginning: what the client has sent
+    /// behind that is not to run outside of its transaction. Behind another statement that has failed, no server would have
+    /// begun it.
+    refused: Option<Acts>,
     /// The statements that it would have prepared.
     texts: HashMap<Box<[u8]>, Acts>,
     /// Statements prepared here: whether each ends the transaction.
@@ -59,9 +60,11 @@ impl StandIn {
         Self::new(Phase::Outside, Some(answer), false)
     }
 
-    /// For the rest of a batch that has failed outside of a transaction.
-    pub(super) fn for_rest_of_batch() -> Self {
-        Self::new(Phase::Outside, None, true)
+    /// For the rest of a batch that has failed outside of a transaction. `begun`: some of its statements were sent.
+    pub(super) fn for_rest_of_batch(begun: bool) -> Self {
+        let mut rest = Self::new(Phase::Outside, None, true);
+        rest.refused = begun.then(Acts::default);
+        rest
     }
 
     fn new(phase: Phase, first: Option<Report>, skipping: bool) -> Self {
@@ -69,7 +72,7 @@ impl StandIn {
             phase,
             first,
             skipping,
-            refused: Acts::default(),
+            refused: None,
             texts: HashMap::new(),
             statements: HashMap::new(),
             portals: HashMap::new(),
@@ -125,7 +128,7 @@ impl StandIn {
         let acts = |text: &[u8]| Reading::of(text, true).acts;
         match (frame.tag(), frame.message()) {
             (Tag::Query, _) if frame.is_whole() => {
-                self.refused = acts(frame.body().strip_suffix(b"\0").unwrap_or_default());
+                self.refuse_acts(acts(frame.body().strip_suffix(b"\0").unwrap_or_default()));
             }
             (_, Ok(Message::Parse(parse))) => {
                 let name = parse.name.to_bytes().into();
@@ -135,10 +138,18 @@ impl StandIn {
                 let name = bind.statement.to_bytes();
                 let here = self.texts.get(name).copied();
                 let bound = here.or_else(|| known(name).map(|known| known.reading.acts));
-                self.refused = self.refused.and(bound.unwrap_or_default());
+                self.refuse_acts(bound.unwrap_or_default());
             }
             _ => {}
         }
+    }
+
+    fn refuse_acts(&mut self, acts: Acts) {
+        self.refused = Some(match self.refused {
+            None => acts,
+            Some(before) if before.leads_to(Phase::Outside) == Phase::Inside => before.and(acts),
+            Some(before) => before,
+        });
     }
 
     /// A part of a batch; `false`: it is refused.
@@ -207,7 +218,7 @@ impl StandIn {
     }
 
     fn ready(&mut self, out: &mut Vec<u8>) -> Next {
-        let refused = std::mem::take(&mut self.refused);
+        let refused = self.refused.take().unwrap_or_default();
         if self.phase == Phase::Outside && refused.leads_to(Phase::Outside) == Phase::Inside {
             self.phase = Phase::Failed;
         }
@@ -346,6 +357,26 @@ mod tests {
             answers(&mut refused, &whole),
             ("57P03 I".into(), Next::Leave)
         );
+        // Behind a statement that has failed, a beginning is skipped like everything else.
+        let behind = [
+            parse(c"select 1"),
+            bind,
+            execute,
+            parse(c"begin"),
+            bind,
+            execute,
+            Message::Sync,
+        ];
+        let mut refused = StandIn::for_request(errors::held_too_long("why"));
+        assert_eq!(
+            answers(&mut refused, &behind),
+            ("57P03 I".into(), Next::Leave)
+        );
+        let mut rest = StandIn::for_rest_of_batch(true);
+        assert_eq!(answers(&mut rest, &behind[3..]), ("I".into(), Next::Leave));
+        // Unless nothing of the batch was sent but what prepares it.
+        let mut rest = StandIn::for_rest_of_batch(false);
+        assert_eq!(answers(&mut rest, &behind[3..]), ("E".into(), Next::Stay));
         let mut refused = StandIn::for_request(errors::held_too_long("why"));
         assert_eq!(
             answers(&mut refused, &[Message::Query(c"begin; select 1")]),

@@ -5,7 +5,7 @@
 //!
 //! It does not know views, triggers and defaults, which call functions that no statement names.
 
-use super::token::{Kind, Token};
+use super::token::{Kind, NAME_MAX, Token};
 
 /// Statements whose effects depend on what is not in them, and those that take away what ties a
 /// session to its server.
@@ -224,33 +224,33 @@ const HARMLESS: [&str; 140] = [
     "to_jsonb",
 ];
 
-/// Whether the session must be looked at behind it.
-pub(super) fn is_opaque(tokens: &[Token<'_>]) -> bool {
+/// Whether the session must be looked at behind it. `is_plain`: it calls nothing, and nothing goes INTO anything.
+pub(super) fn is_opaque(tokens: &[Token<'_>], is_plain: bool) -> bool {
     let Some(first) = tokens.first() else {
         return false;
     };
     if OPAQUE.iter().any(|word| first.is(word)) {
         return true;
     }
+    if is_plain {
+        return false;
+    }
     let selects = first.is("select") || first.is("with");
     tokens.iter().enumerate().any(|(at, token)| {
         let called = tokens.get(at + 1).is_some_and(|next| next.is_sign(b'('));
         // `SELECT … INTO` makes a table, in whatever schema comes first.
         (selects && token.is("into") && !is_target(tokens, at))
-            || (called && is_name(token) && !is_listed(token) && !is_table(tokens, at))
+            || (called && token.is_name() && !is_listed(token) && !is_table(tokens, at))
     })
 }
 
-fn is_name(token: &Token<'_>) -> bool {
-    matches!(token.kind, Kind::Word | Kind::Quoted)
-}
-
 fn is_listed(token: &Token<'_>) -> bool {
-    let Some(name) = token.name() else {
+    let mut room = [0; NAME_MAX];
+    let Some(name) = token.folded(&mut room) else {
         return false;
     };
-    let keyword = token.kind == Kind::Word && KEYWORDS.binary_search(&name.as_str()).is_ok();
-    keyword || HARMLESS.binary_search(&name.as_str()).is_ok() || is_family(&name)
+    let keyword = token.kind == Kind::Word && KEYWORDS.binary_search(&name).is_ok();
+    keyword || HARMLESS.binary_search(&name).is_ok() || is_family(name)
 }
 
 /// `to_date`, `pg_get_viewdef`, `has_table_privilege` and their like.

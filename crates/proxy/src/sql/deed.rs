@@ -2,7 +2,7 @@
 
 use super::Act;
 use super::set;
-use super::token::{Kind, Token};
+use super::token::{Kind, NAME_MAX, Token};
 
 /// A change of the session that a later server must be told of, once the statement has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,21 +170,19 @@ impl Found {
 
 /// Reads one statement; there is at least one token.
 pub(super) fn of(whole: &[u8], tokens: &[Token<'_>]) -> Found {
-    let mut found = by_first_word(whole, tokens);
-    found.pins = found.pins.union(by_any_word(tokens, &found.deeds));
-    found
-}
-
-fn by_first_word(whole: &[u8], tokens: &[Token<'_>]) -> Found {
     let is = |at: usize, word: &str| tokens.get(at).is_some_and(|token| token.is(word));
     let any = |word: &str| tokens.iter().any(|token| token.is(word));
     let first = tokens[0];
+    let mut room = [0; NAME_MAX];
     let word = match first.kind {
-        Kind::Word => String::from_utf8_lossy(first.text).to_ascii_lowercase(),
-        // `(SELECT 1)`
-        _ => return Found::act(Act::Work),
+        Kind::Word => first.folded(&mut room),
+        _ => None,
     };
-    match word.as_str() {
+    // `(SELECT 1)` begins with none.
+    let Some(word) = word else {
+        return Found::act(Act::Work);
+    };
+    match word {
         "begin" => Found::act(Act::Begin),
         "start" => Found::act(Act::Begin),
         "commit" | "rollback" | "prepare" if is(1, "prepared") => Found::act(Act::Work),
@@ -257,15 +255,17 @@ fn select(tokens: &[Token<'_>]) -> Act {
 fn is_temporary(tokens: &[Token<'_>]) -> bool {
     let head = &tokens[1..tokens.len().min(5)];
     let temp = |token: &Token<'_>| token.is("temp") || token.is("temporary");
+    let mut room = [0; NAME_MAX];
     head.iter().any(temp)
         || tokens
             .iter()
-            .any(|token| token.name().is_some_and(|name| name == "pg_temp"))
+            .any(|token| token.folded(&mut room) == Some("pg_temp"))
 }
 
-/// Words that matter wherever they stand.
-fn by_any_word(tokens: &[Token<'_>], deeds: &[Deed]) -> Pins {
+/// Words that matter wherever they stand: calls, and INTO.
+pub(super) fn by_any_word(tokens: &[Token<'_>], deeds: &[Deed]) -> Pins {
     let mut pins = Pins::default();
+    let mut room = [0; NAME_MAX];
     let understood = matches!(deeds, [Deed::Config(_)]);
     for (at, token) in tokens.iter().enumerate() {
         if !matches!(token.kind, Kind::Word | Kind::Quoted) || token.text.len() < 4 {
@@ -278,8 +278,10 @@ fn by_any_word(tokens: &[Token<'_>], deeds: &[Deed]) -> Pins {
         if !called {
             continue;
         }
-        let Some(name) = token.name() else { continue };
-        match name.as_str() {
+        let Some(name) = token.folded(&mut room) else {
+            continue;
+        };
+        match name {
             "set_config" if !understood => pins = pins.with(Pin::Settings),
             "pg_advisory_lock"
             | "pg_advisory_lock_shared"

@@ -10,6 +10,7 @@
 mod acts;
 mod calls;
 mod deed;
+mod plain;
 mod read_only;
 mod set;
 mod token;
@@ -58,24 +59,34 @@ impl Reading {
 
     /// `standard`: whether backslashes in plain strings are plain.
     pub(crate) fn of(text: &[u8], standard: bool) -> Self {
+        plain::read(text).unwrap_or_else(|| Self::of_tokens(text, standard))
+    }
+
+    fn of_tokens(text: &[u8], standard: bool) -> Self {
         let mut reading = Self::default();
         let mut tokens = Tokens::new(text, standard);
         let mut statement = Vec::with_capacity(32);
         let mut depth = 0_usize;
+        let mut is_plain = true;
         loop {
             let token = tokens.next();
             match token {
                 Some(token) if token.kind != Kind::Sign(b';') || depth > 0 => {
                     match token.kind {
-                        Kind::Sign(b'(') => depth += 1,
+                        Kind::Sign(b'(') => {
+                            depth += 1;
+                            is_plain &= !statement.last().is_some_and(Token::is_name);
+                        }
                         Kind::Sign(b')') => depth = depth.saturating_sub(1),
+                        Kind::Word if token.is("into") => is_plain = false,
                         _ => {}
                     }
                     statement.push(token);
                 }
                 _ => {
-                    reading.statement(text, &statement);
+                    reading.statement(text, &statement, is_plain);
                     statement.clear();
+                    is_plain = true;
                     if token.is_none() {
                         break;
                     }
@@ -90,7 +101,8 @@ impl Reading {
         reading
     }
 
-    fn statement(&mut self, text: &[u8], tokens: &[Token<'_>]) {
+    /// `is_plain`: no name is followed by a parenthesis, and nothing goes INTO anything.
+    fn statement(&mut self, text: &[u8], tokens: &[Token<'_>], is_plain: bool) {
         let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else {
             return;
         };
@@ -100,7 +112,10 @@ impl Reading {
         let found = deed::of(whole, tokens);
         self.acts = self.acts.then(found.act);
         self.pins = self.pins.union(found.pins);
-        self.opaque |= calls::is_opaque(tokens);
+        if !is_plain {
+            self.pins = self.pins.union(deed::by_any_word(tokens, &found.deeds));
+        }
+        self.opaque |= calls::is_opaque(tokens, is_plain);
         self.deeds
             .extend(found.deeds.into_iter().map(|deed| (number, deed)));
     }

@@ -20,6 +20,9 @@ pub(super) enum Kind {
     Sign(u8),
 }
 
+/// No name that PostgreSQL knows is longer.
+pub(super) const NAME_MAX: usize = 64;
+
 /// A token and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token<'t> {
@@ -32,6 +35,10 @@ impl Token<'_> {
     /// Whether it is this keyword, in any case.
     pub(super) fn is(&self, word: &str) -> bool {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(word.as_bytes())
+    }
+
+    pub(super) fn is_name(&self) -> bool {
+        matches!(self.kind, Kind::Word | Kind::Quoted)
     }
 
     pub(super) fn is_sign(&self, sign: u8) -> bool {
@@ -48,6 +55,22 @@ impl Token<'_> {
             }
             _ => None,
         }
+    }
+
+    /// The same without an allocation, to be compared with names of ASCII letters: what is longer than
+    /// `room`, or of other letters, is none of them.
+    pub(super) fn folded<'r>(&self, room: &'r mut [u8; NAME_MAX]) -> Option<&'r str> {
+        let inner = match self.kind {
+            Kind::Word => self.text,
+            Kind::Quoted => &self.text[1..self.text.len() - 1],
+            _ => return None,
+        };
+        let room = room.get_mut(..inner.len())?;
+        room.copy_from_slice(inner);
+        if self.kind == Kind::Word {
+            room.make_ascii_lowercase();
+        }
+        str::from_utf8(room).ok()
     }
 
     /// The text that it is, if it is a string without escapes.
@@ -97,15 +120,15 @@ impl<'t> Tokens<'t> {
     }
 
     fn skip_blanks(&mut self) {
-        while self.at < self.text.len() {
-            match (self.peek(0), self.peek(1)) {
-                (b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, _) => self.at += 1,
-                (b'-', b'-') => {
+        while let Some(byte) = self.text.get(self.at) {
+            match byte {
+                b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => self.at += 1,
+                b'-' if self.peek(1) == b'-' => {
                     let line = self.text[self.at..].iter();
                     let end = line.take_while(|byte| !matches!(byte, b'\n' | b'\r'));
                     self.at += end.count();
                 }
-                (b'/', b'*') => self.comment(),
+                b'/' if self.peek(1) == b'*' => self.comment(),
                 _ => return,
             }
         }
@@ -183,33 +206,50 @@ impl<'t> Tokens<'t> {
     }
 
     fn word(&mut self) -> Kind {
-        let first = self.peek(0).to_ascii_lowercase();
-        let next = self.peek(1);
-        if matches!(first, b'e' | b'b' | b'x' | b'n') && next == b'\'' {
-            self.at += 1;
-            self.quoted(b'\'', first == b'e' || (first == b'n' && !self.standard));
-            return Kind::Fancy;
+        let rest = &self.text[self.at..];
+        let length = rest.iter().take_while(|byte| is_name(**byte)).count();
+        // A letter alone may be the first of a string, and only of one.
+        if length == 1 && matches!(rest.get(1), Some(b'\'' | b'&')) {
+            let first = rest[0].to_ascii_lowercase();
+            let next = self.peek(1);
+            if matches!(first, b'e' | b'b' | b'x' | b'n') && next == b'\'' {
+                self.at += 1;
+                self.quoted(b'\'', first == b'e' || (first == b'n' && !self.standard));
+                return Kind::Fancy;
+            }
+            if first == b'u' && next == b'&' && matches!(self.peek(2), b'\'' | b'"') {
+                let quote = self.peek(2);
+                self.at += 2;
+                self.quoted(quote, false);
+                return Kind::Fancy;
+            }
         }
-        if first == b'u' && next == b'&' && matches!(self.peek(2), b'\'' | b'"') {
-            let quote = self.peek(2);
-            self.at += 2;
-            self.quoted(quote, false);
-            return Kind::Fancy;
-        }
-        let length = self.text[self.at..].iter();
-        self.at += length.take_while(|byte| is_name(**byte)).count();
+        self.at += length;
         Kind::Word
     }
 }
 
 /// What a name without quotes goes on with. Bytes of any encoding beyond ASCII are letters.
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80
+pub(super) fn is_name(byte: u8) -> bool {
+    const IS_NAME: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0_u8;
+        loop {
+            table[byte as usize] =
+                byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80;
+            if byte == u8::MAX {
+                break table;
+            }
+            byte += 1;
+        }
+    };
+    IS_NAME[usize::from(byte)]
 }
 
 impl<'t> Iterator for Tokens<'t> {
     type Item = Token<'t>;
 
+    #[inline]
     fn next(&mut self) -> Option<Token<'t>> {
         self.skip_blanks();
         if self.at >= self.text.len() {

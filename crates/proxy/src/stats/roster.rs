@@ -121,9 +121,9 @@ impl Card {
     }
 
     /// The session waits for a server from now on.
-    pub(crate) fn wait(&self) {
+    pub(crate) fn wait(&self, now: Instant) {
         let since = self.waits_since.lock();
-        *since.unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *since.unwrap_or_else(PoisonError::into_inner) = Some(now);
         self.state.store(State::Waiting as u8, Ordering::Relaxed);
     }
 

@@ -9,9 +9,10 @@ mod trust;
 
 pub(crate) use certificate::{EndPoint, common_name, end_point};
 
+use certs::{TlsError, pem};
 use std::path::PathBuf;
 use std::sync::Arc;
-use store::{TlsError, pem};
+
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};

@@ -1,13 +1,18 @@
 //! A proxy in a process of its own, so that what it takes can be measured.
 
 use anyhow::{Context as _, Result, ensure};
-use proxy::{AuthMethod, Limits, Options, PoolMode, Proxy, Source, Users};
+use proxy::{
+    AuthMethod, ClientTls, Limits, Options, PoolMode, Proxy, Source, SslMode, TlsFiles, Users,
+};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const SERVER: &str = "STANDFAST_TEST_PROXY_OF";
+/// Where its certificate and its key are, without their endings.
+const CERTIFICATE: &str = "STANDFAST_TEST_PROXY_CERTIFICATE";
 const SAYS: &str = "the proxy listens on ";
 
 /// Ended when it is dropped.
@@ -26,7 +31,16 @@ impl Drop for Alone {
 impl Alone {
     /// In transaction mode, in front of the server at a port of this machine.
     pub(crate) fn start(port: u16) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
+        Self::start_with(port, None)
+    }
+
+    /// The same for clients that want TLS; the certificate and its key lie at this path, with their endings.
+    pub(crate) fn start_with(port: u16, certificate: Option<&Path>) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        if let Some(certificate) = certificate {
+            command.env(CERTIFICATE, certificate);
+        }
+        let mut process = command
             .args([
                 "--exact",
                 "alone::a_process_that_is_only_a_proxy",
@@ -67,10 +81,20 @@ fn a_process_that_is_only_a_proxy() -> Result<()> {
         .build()?;
     runtime.block_on(async {
         let users = Users::parse("\"app\" \"pencil\"\n\"other\" \"pencil\"\n")?;
+        let client_tls = match std::env::var_os(CERTIFICATE).map(PathBuf::from) {
+            None => ClientTls::default(),
+            Some(path) => ClientTls::load(&TlsFiles {
+                mode: SslMode::Require,
+                certificate: Some(path.with_extension("crt")),
+                key: Some(path.with_extension("key")),
+                ..TlsFiles::default()
+            })?,
+        };
         let options = Options {
             listen: vec!["127.0.0.1:0".parse()?],
             pool_mode: PoolMode::Transaction,
             auth: AuthMethod::Trust,
+            client_tls,
             limits: Limits {
                 clients_max: 12_000,
                 login_time: Duration::from_secs(60),

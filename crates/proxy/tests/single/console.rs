@@ -162,3 +162,93 @@ fn servers_are_left_when_the_console_says_so() {
         Ok(())
     });
 }
+
+/// Who is not listed is no guest of the console's, and who may look changes nothing, however it is said.
+#[test]
+fn the_console_does_only_what_its_user_may() {
+    const ORDERS: [&str; 5] = ["PAUSE", "RESUME", "RECONNECT", "RELOAD", "SHUTDOWN"];
+    story(async |server| {
+        let proxy = server
+            .proxy_with(|options| {
+                options.admins.look = vec!["other".to_owned()];
+            })
+            .await?;
+        for database in ["pgbouncer", "standfast"] {
+            // To him it is a database like any other, which the server does not have.
+            let mut config = proxy.config("app");
+            let refused = config
+                .dbname(database)
+                .connect(tokio_postgres::NoTls)
+                .await
+                .map(drop);
+            ensure!(code(refused) == "FATAL 3D000", "{database}");
+        }
+        let look = console(&proxy, "other").await?;
+        for order in ORDERS {
+            for said in [
+                order.to_owned(),
+                order.to_lowercase(),
+                format!("  {order} ; "),
+            ] {
+                let refused = look.simple_query(&said).await;
+                ensure!(code(refused) == "ERROR 42501", "{said}");
+            }
+            // Nothing is hidden behind what he may say.
+            for said in [
+                format!("SHOW POOLS; {order}"),
+                format!("/* */ {order}"),
+                format!("SHOW\0{order}"),
+            ] {
+                let refused = look.simple_query(&said).await;
+                ensure!(refused.is_err(), "{said}");
+            }
+        }
+        let app = proxy.client("app").await?;
+        ensure!(one(&app, "select 7").await? == "7");
+        Ok(())
+    });
+}
+
+/// Drivers that ask by the extended protocol hear that they can't, once for each batch, and go on.
+#[test]
+fn the_console_refuses_what_it_does_not_speak_and_goes_on() {
+    use crate::raw::{Raw, claims, message, query, startup, told};
+    story(async |server| {
+        let proxy = server
+            .proxy_with(|options| {
+                options.admins.look = vec!["app".to_owned()];
+                options.auth = proxy::AuthMethod::Trust;
+            })
+            .await?;
+        let mut raw = Raw::connect(proxy.address).await?;
+        raw.send(&startup(&[("user", "app"), ("database", "pgbouncer")]))
+            .await?;
+        raw.until(b'Z').await?;
+        let parse = message(b'P', b"\0SHOW POOLS\0\0\0");
+        let bind = message(b'B', b"\0\0\0\0\0\0\0\0");
+        let execute = message(b'E', b"\0\0\0\0\0");
+        let sync = message(b'S', b"");
+        raw.send(
+            &[
+                parse,
+                bind,
+                execute,
+                sync.clone(),
+                sync,
+                query("SHOW VERSION"),
+            ]
+            .concat(),
+        )
+        .await?;
+        let tags = |heard: &[crate::raw::Heard]| -> String {
+            heard.iter().map(|(tag, _)| char::from(*tag)).collect()
+        };
+        let refused = raw.until(b'Z').await?;
+        ensure!(told(&refused) == "ERROR 0A000" && tags(&refused) == "EZ");
+        ensure!(tags(&raw.until(b'Z').await?) == "Z");
+        ensure!(tags(&raw.until(b'Z').await?) == "TDCZ");
+        raw.send(&claims(b'Q', i32::MAX)).await?;
+        ensure!(raw.end().await? == "FATAL 08P01");
+        Ok(())
+    });
+}

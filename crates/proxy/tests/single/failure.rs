@@ -1,7 +1,7 @@
 //! The server goes and comes back, and what clients see of it.
 
 use crate::server::{Server, code, one, story};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::{SinkExt as _, pin_mut};
 use proxy::{Limits, PoolMode};
 use std::time::Duration;
@@ -272,6 +272,49 @@ fn a_copy_that_is_cut_off_leaves_a_session_that_works() {
             );
             client.batch_execute("rollback").await?;
             ensure!(one(&client, "select count(*) from t").await? == "0");
+        }
+        Ok(())
+    });
+}
+
+/// The key that a client was given at its login is good for whatever server it has by now, and for nobody else's.
+#[test]
+fn a_cancel_finds_a_session_that_has_moved() {
+    use crate::raw::{Raw, packet, query, startup, told};
+    const CANCEL_REQUEST: u32 = 80_877_102;
+    const SLEEPERS: &str = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.trusting(mode, Limits::default()).await?;
+            let mut raw = Raw::connect(proxy.address).await?;
+            raw.send(&startup(&[("user", "app")])).await?;
+            let greeted = raw.until(b'Z').await?;
+            let key = greeted.iter().find(|(tag, _)| *tag == b'K');
+            let key = key.context("a key")?.1.clone();
+            raw.send(&query("select 7")).await?;
+            raw.until(b'Z').await?;
+            restart(server)?;
+            let other = proxy.client("app").await?;
+            let token = other.cancel_token();
+            let sleeping = async move { other.batch_execute("select pg_sleep(600)").await };
+            let undisturbed = tokio::spawn(sleeping);
+            raw.send(&query("select pg_sleep(600)")).await?;
+            let sleepers = async |count: &str| {
+                lab::eventually(count, Duration::from_secs(60), async || {
+                    let now = tokio::task::block_in_place(|| server.psql(SLEEPERS))?;
+                    ensure!(now == count, "{now} sleep");
+                    Ok(())
+                })
+                .await
+            };
+            sleepers("2").await?;
+            let mut cancel = Raw::connect(proxy.address).await?;
+            cancel.send(&packet(CANCEL_REQUEST, &key)).await?;
+            ensure!(cancel.end().await? == "nothing");
+            ensure!(told(&raw.until(b'Z').await?) == "ERROR 57014", "{mode:?}");
+            sleepers("1").await?;
+            token.cancel_query(tokio_postgres::NoTls).await?;
+            ensure!(code(undisturbed.await?) == "ERROR 57014", "{mode:?}");
         }
         Ok(())
     });

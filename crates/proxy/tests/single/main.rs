@@ -7,9 +7,12 @@ mod server;
 
 mod console;
 mod failure;
+mod floods;
 mod hostile;
 mod leaks;
+mod logins;
 mod matrix;
+mod odd_login;
 mod odd_server;
 mod peers;
 mod pipelines;

@@ -1,6 +1,6 @@
 //! Pipelines that are cut in the middle: of each part the client knows what became of it, and the table agrees.
 
-use crate::raw::{Heard, Raw, message, told};
+use crate::raw::{Heard, Raw, message, query, told};
 use crate::server::{Server, story};
 use anyhow::{Result, ensure};
 use proxy::{Limits, PoolMode};
@@ -118,6 +118,115 @@ fn a_pipeline_that_is_cut_in_the_middle_says_what_became_of_each_part() {
                 "{mode:?}: {told}"
             );
             ensure!(server.sql("app", THERE)? == "9", "{mode:?}");
+        }
+        Ok(())
+    });
+}
+
+/// Sends it to a backend that does not read, and has that end before it does.
+async fn cut_unread(server: &Server, raw: &mut Raw, bytes: &[u8]) -> Result<()> {
+    const ESTABLISHED: &str = "01";
+    let of_app = "select pid from pg_stat_activity where backend_type = 'client backend' and usename = 'app'";
+    let pid = tokio::task::block_in_place(|| server.psql(of_app))?;
+    let signal = |name: &str| {
+        let words = format!("kill -s {name} {pid}");
+        server.run("sh", &["-c", &words]).map(drop)
+    };
+    signal("STOP")?;
+    raw.send(bytes).await?;
+    let end = format!(":{:04X}", server.port());
+    lab::eventually("it is there", Duration::from_secs(60), async || {
+        let table = std::fs::read_to_string("/proc/net/tcp")?;
+        let unread = table.lines().skip(1).any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is_server = words[1].ends_with(&end) && words[3] == ESTABLISHED;
+            is_server && !words[4].ends_with(":00000000")
+        });
+        ensure!(unread, "nothing waits to be read");
+        Ok(())
+    })
+    .await?;
+    signal("TERM")?;
+    signal("CONT")
+}
+
+fn tags(heard: &[Heard]) -> String {
+    heard.iter().map(|(tag, _)| char::from(*tag)).collect()
+}
+
+/// What only prepares statements leaves nothing behind: its client does not notice that its server was lost.
+#[test]
+fn what_is_only_prepared_is_prepared_elsewhere() {
+    story(async |server| {
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            for name in ["", "named"] {
+                let parse = message(b'P', [name, "\0select 7\0\0\0"].concat().as_bytes());
+                let describe = message(b'D', format!("S{name}\0").as_bytes());
+                let bind = message(b'B', format!("\0{name}\0\0\0\0\0\0\0").as_bytes());
+                let execute = message(b'E', b"\0\0\0\0\0");
+                let (sync, flush) = (message(b'S', b""), message(b'H', b""));
+                let run = [bind, execute, sync.clone()].concat();
+                let other = message(b'P', b"other\0select 1\0\0\0");
+                let other = [other, flush.clone()].concat();
+                let prepare = |end: &[u8]| [&parse[..], &describe, end].concat();
+                for (what, before, asked, wanted) in [
+                    ("with its end", query(""), prepare(&sync), "1tTZ"),
+                    ("without it", query(""), prepare(&flush), "1tT"),
+                    (
+                        "another is prepared",
+                        other,
+                        prepare(&sync),
+                        "EZ ERROR 40001",
+                    ),
+                    (
+                        "in a transaction",
+                        query("begin; select 1"),
+                        prepare(&sync),
+                        "EZ ERROR 40001",
+                    ),
+                    (
+                        "it is run, too",
+                        query(""),
+                        [&parse[..], &run].concat(),
+                        "EZ ERROR 40001",
+                    ),
+                ] {
+                    let what = format!("{mode:?} {name:?} {what}");
+                    let proxy = server.trusting(mode, Limits::default()).await?;
+                    let mut raw = Raw::logged_in(proxy.address).await?;
+                    raw.send(&before).await?;
+                    let answered = if before[0] == b'Q' { b'Z' } else { b'1' };
+                    raw.until(answered).await?;
+                    cut_unread(server, &mut raw, &asked).await?;
+                    let mut heard = Vec::new();
+                    while tags(&heard) != wanted {
+                        let Some(one) = raw.hear().await? else { break };
+                        let is_last = one.0 == b'Z';
+                        heard.push(one);
+                        if is_last {
+                            break;
+                        }
+                    }
+                    let mut said = tags(&heard);
+                    if said.contains('E') {
+                        said = format!("{said} {}", told(&heard));
+                    }
+                    ensure!(said == wanted, "{what}: {said}");
+                    if wanted.starts_with('1') {
+                        raw.send(&run).await?;
+                        let heard = raw.until(b'Z').await?;
+                        ensure!(tags(&heard) == "2DCZ", "{what}: {}", tags(&heard));
+                    }
+                    drop((raw, proxy));
+                    lab::eventually("nobody is left", Duration::from_secs(60), async || {
+                        let left = "select count(*) from pg_stat_activity where usename = 'app'";
+                        let left = tokio::task::block_in_place(|| server.psql(left))?;
+                        ensure!(left == "0", "{left}");
+                        Ok(())
+                    })
+                    .await?;
+                }
+            }
         }
         Ok(())
     });

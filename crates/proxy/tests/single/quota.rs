@@ -5,7 +5,7 @@ use anyhow::ensure;
 use proxy::{Limits, PoolMode};
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const COUNT: &str =
     "select count(*) from pg_stat_activity where datname = 'app' and usename <> 'postgres'";
 
@@ -88,6 +88,74 @@ fn a_pool_that_was_used_keeps_its_least() {
             .await?;
             server.psql(&COUNT.replace("count(*)", "count(pg_terminate_backend(pid))"))?;
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn who_has_waited_for_long_gets_a_connection_of_the_reserve() {
+    story(async |server| {
+        let limits = |after: Duration| Limits {
+            pool_size: 1,
+            reserve_size: 1,
+            reserve_after: after,
+            hold_time: Duration::from_secs(3),
+            ..Limits::default()
+        };
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            let with = |options: &mut proxy::Options| {
+                options.pool_mode = mode;
+                options.limits = limits(Duration::from_millis(300));
+                options.admins.look = vec!["other".to_owned()];
+            };
+            let proxy = server.proxy_with(with).await?;
+            let mut clients = Vec::new();
+            for _ in 0..3 {
+                clients.push(proxy.client("app").await?);
+            }
+            let [a, b, c] = &clients[..] else {
+                anyhow::bail!("three");
+            };
+            a.batch_execute("begin").await?;
+            // The pool is empty and stays so; the reserve has one, and no more.
+            b.batch_execute("begin").await?;
+            ensure!(server.psql(COUNT)? == "2");
+            ensure!(code(c.batch_execute("select 1").await) == "ERROR 57P03");
+            a.batch_execute("commit").await?;
+            b.batch_execute("commit").await?;
+            if mode == PoolMode::Transaction {
+                c.batch_execute("select 1").await?;
+            }
+            drop(clients);
+            // What it has lent is closed again.
+            lab::eventually("one is left", SOON, async || {
+                ensure!(server.psql(COUNT)? == "1");
+                Ok(())
+            })
+            .await?;
+            let mut config = proxy.config("other");
+            let (console, connection) = config
+                .dbname("pgbouncer")
+                .connect(tokio_postgres::NoTls)
+                .await?;
+            tokio::spawn(connection);
+            let rows = console.simple_query("SHOW DATABASES").await?;
+            let row = rows.iter().find_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            });
+            let shown = row.and_then(|row| row.get("reserve_pool_size"));
+            ensure!(shown == Some("1"), "{shown:?}");
+            drop(proxy);
+            server.psql(&COUNT.replace("count(*)", "count(pg_terminate_backend(pid))"))?;
+        }
+        // Without a time there is none.
+        let proxy = server
+            .proxy(PoolMode::Transaction, limits(Duration::ZERO))
+            .await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        a.batch_execute("begin").await?;
+        ensure!(code(b.batch_execute("select 1").await) == "ERROR 57P03");
         Ok(())
     });
 }

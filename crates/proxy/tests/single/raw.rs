@@ -24,6 +24,14 @@ impl Raw {
         Ok(Self { stream })
     }
 
+    /// The same from a certain address of this machine.
+    pub(crate) async fn connect_from(source: [u8; 4], address: SocketAddr) -> Result<Self> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        let stream = timeout(PATIENCE, socket.connect(address)).await??;
+        Ok(Self { stream })
+    }
+
     /// Let in as `app`, without being asked for a password.
     pub(crate) async fn logged_in(address: SocketAddr) -> Result<Self> {
         let mut raw = Self::connect(address).await?;

@@ -7,19 +7,24 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+const SOON: Duration = Duration::from_secs(60);
+
 /// An authority and what it has signed, as files beside a server's.
-struct Authority {
+pub(crate) struct Authority {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(server: &Server, name: &str) -> Result<Self> {
+    pub(crate) fn new(server: &Server, name: &str) -> Result<Self> {
         let directory = server.directory().join(name);
         std::fs::create_dir(&directory)?;
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755))?;
@@ -33,7 +38,7 @@ impl Authority {
     }
 
     /// A certificate for a host, whose common name is `name`. What was there is replaced.
-    fn sign(&self, server: &Server, name: &str, host: &str) -> Result<()> {
+    pub(crate) fn sign(&self, server: &Server, name: &str, host: &str) -> Result<()> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new([host.to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, name);
@@ -47,11 +52,11 @@ impl Authority {
         Ok(())
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)
     }
 
-    fn files(&self, mode: SslMode, name: &str) -> TlsFiles {
+    pub(crate) fn files(&self, mode: SslMode, name: &str) -> TlsFiles {
         TlsFiles {
             mode,
             certificate: Some(self.path(&format!("{name}.crt"))),
@@ -154,12 +159,12 @@ fn clients_speak_tls_as_the_mode_says() {
     });
 }
 
-/// One statement by TLS that begins at once; `protocol` is what the client names by ALPN.
-async fn directly(
-    proxy: &Running,
+/// A connection by TLS; `protocol` is what the client names by ALPN. What is to come before it has been said.
+pub(crate) async fn secured(
+    tcp: TcpStream,
     authority: &Authority,
     protocol: Option<&str>,
-) -> Result<Vec<u8>> {
+) -> Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(authority.path("ca.crt"))?)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -171,13 +176,24 @@ async fn directly(
         .iter()
         .map(|name| name.as_bytes().to_vec())
         .collect();
-    let tcp = TcpStream::connect(proxy.address).await?;
     let name = ServerName::try_from("127.0.0.1")?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let mut tls = connector.connect(name, tcp).await?;
+    Ok(connector.connect(name, tcp).await?)
+}
+
+/// The first answer by TLS that begins at once.
+async fn directly(
+    proxy: &Running,
+    authority: &Authority,
+    protocol: Option<&str>,
+) -> Result<Vec<u8>> {
+    let tcp = TcpStream::connect(proxy.address).await?;
+    let mut tls = secured(tcp, authority, protocol).await?;
     let body = b"\0\x03\0\0user\0app\0database\0app\0\0";
     tls.write_u32(u32::try_from(body.len() + 4)?).await?;
     tls.write_all(body).await?;
+    // What the socket does not take at once waits for this, and the runtime lets nobody write for long at a time.
+    tls.flush().await?;
     let mut room = vec![0; 64];
     let count = tls.read(&mut room).await?;
     room.truncate(count);
@@ -225,6 +241,74 @@ fn tls_may_begin_at_once_by_its_name_and_nothing_slips_in_before_it() {
 }
 
 #[test]
+fn a_hundred_begin_tls_at_once_and_at_the_same_time() {
+    story(async |server| {
+        let authority = Authority::new(server, "ours")?;
+        authority.sign(server, "proxy", "127.0.0.1")?;
+        let tls = ClientTls::load(&authority.files(SslMode::Require, "proxy"))?;
+        let proxy = server
+            .proxy_with(|options| {
+                options.client_tls = tls;
+                options.limits.login_time = SOON;
+            })
+            .await?;
+        let logins = (0..100).map(|_| directly(&proxy, &authority, Some("postgresql")));
+        let said = timeout(SOON, futures_util::future::try_join_all(logins)).await??;
+        for answer in said {
+            ensure!(answer.first() == Some(&b'R'), "{answer:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn encryption_is_asked_for_once_and_begun_in_time() {
+    const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+    const GSS_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x30";
+    story(async |server| {
+        let authority = Authority::new(server, "ours")?;
+        authority.sign(server, "proxy", "127.0.0.1")?;
+        let tls = ClientTls::load(&authority.files(SslMode::Prefer, "proxy"))?;
+        let proxy = server
+            .proxy_with(|options| {
+                options.client_tls = tls;
+                options.limits.login_time = Duration::from_secs(2);
+            })
+            .await?;
+        let agreed = async || {
+            let mut tcp = TcpStream::connect(proxy.address).await?;
+            tcp.write_all(SSL_REQUEST).await?;
+            ensure!(tcp.read_u8().await? == b'S');
+            Ok(tcp)
+        };
+        let client_hello = b"\x16\x03\x01\0\x05\x01\0\0\x01\0";
+        for again in [SSL_REQUEST, GSS_REQUEST, client_hello] {
+            let mut tls = secured(agreed().await?, &authority, None).await?;
+            tls.write_all(again).await?;
+            tls.flush().await?;
+            let mut said = Vec::new();
+            // That the other side ends without a farewell of TLS's is no matter here.
+            let _ = timeout(SOON, tls.read_to_end(&mut said)).await?;
+            let said = String::from_utf8_lossy(&said);
+            ensure!(said.contains("C08P01"), "{again:?}: {said}");
+        }
+        // Agreed on, and not begun; begun, and not gone on with; answered in clear.
+        for said in [&b""[..], &client_hello[..7], b"Q\0\0\0\x04"] {
+            let mut tcp = agreed().await?;
+            tcp.write_all(said).await?;
+            let mut heard = Vec::new();
+            let _ = timeout(SOON, tcp.read_to_end(&mut heard)).await?;
+            // An alert of TLS's is all that there may be.
+            ensure!(matches!(heard.first(), None | Some(0x15)), "{heard:?}");
+        }
+        // Others are let in as before.
+        let said = directly(&proxy, &authority, Some("postgresql")).await?;
+        ensure!(said.first() == Some(&b'R'), "{said:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn the_server_is_spoken_to_as_the_mode_says_and_keys_pass_through() {
     story(async |server| {
         let (ours, theirs) = (
@@ -241,7 +325,7 @@ fn the_server_is_spoken_to_as_the_mode_says_and_keys_pass_through() {
             let with = |options: &mut proxy::Options| {
                 options.server_tls = tls;
                 options.users = users;
-                options.limits.hold_time = std::time::Duration::from_secs(1);
+                options.limits.hold_time = Duration::from_secs(1);
             };
             let proxy = server.proxy_with(with).await?;
             server.psql_by(&conninfo(&proxy, "sslmode=disable"), WHO)
@@ -274,15 +358,11 @@ fn the_server_is_spoken_to_as_the_mode_says_and_keys_pass_through() {
             authority: Some(elsewhere.path("ca.crt")),
             ..TlsFiles::default()
         };
-        lab::eventually(
-            "the new certificate",
-            std::time::Duration::from_secs(10),
-            async || {
-                let said = ask(authority(SslMode::VerifyFull)).await?;
-                ensure!(said.contains("can't log in"), "{said}");
-                Ok(())
-            },
-        )
+        lab::eventually("the new certificate", Duration::from_secs(10), async || {
+            let said = ask(authority(SslMode::VerifyFull)).await?;
+            ensure!(said.contains("can't log in"), "{said}");
+            Ok(())
+        })
         .await?;
         ensure!(ask(authority(SslMode::VerifyCa)).await? == "app|t");
         // By rule only with TLS: `allow` comes again.

@@ -3,10 +3,14 @@
 use crate::alone::Alone;
 use crate::raw::{Raw, packet, query, startup, told};
 use crate::server::{Server, code, one, story};
+use crate::tls::{Authority, secured};
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::{join_all, try_join_all};
 use proxy::{Limits, PoolMode};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 const BOTH: [PoolMode; 2] = [PoolMode::Session, PoolMode::Transaction];
 const CANCEL_REQUEST: u32 = 80_877_102;
@@ -16,6 +20,7 @@ async fn off_the_runtime<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a figure to be published")]
 fn ten_thousand_idle_sessions_take_little() {
     story(async |server| {
         let proxy = Alone::start(server.port())?;
@@ -31,11 +36,66 @@ fn ten_thousand_idle_sessions_take_little() {
         }
         let kilobytes = proxy.memory("VmRSS")?;
         ensure!(idle.len() == 10_000);
+        println!("10,000 sessions without TLS: {kilobytes} kB");
         ensure!(kilobytes <= 64 * 1024, "{kilobytes} kB");
         // They are still there.
         for raw in idle.iter_mut().rev().step_by(100) {
             raw.send(&query("select 8")).await?;
             raw.until(b'Z').await?;
+        }
+        Ok(())
+    });
+}
+
+/// Logged in by TLS, which begins at once.
+async fn logged_in_by_tls(proxy: &Alone, authority: &Authority) -> Result<TlsStream<TcpStream>> {
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    let tcp = TcpStream::connect(proxy.address).await?;
+    let mut tls = secured(tcp, authority, Some("postgresql")).await?;
+    tls.write_all(&startup(&[("user", "app")])).await?;
+    tls.flush().await?;
+    let mut said = Vec::new();
+    while !said.ends_with(READY) {
+        let count = tls.read_buf(&mut said).await?;
+        ensure!(count > 0, "it ended: {}", String::from_utf8_lossy(&said));
+    }
+    Ok(tls)
+}
+
+/// From a few hundred on. As many as `STANDFAST_TEST_TLS_SESSIONS` says, for a figure to be published.
+#[test]
+#[expect(clippy::print_stdout, reason = "a figure to be published")]
+fn an_idle_session_by_tls_takes_16_kilobytes_at_most() {
+    const FIRST: usize = 200;
+    story(async |server| {
+        let authority = Authority::new(server, "ours")?;
+        authority.sign(server, "proxy", "127.0.0.1")?;
+        let proxy = Alone::start_with(server.port(), Some(&authority.path("proxy")))?;
+        let most = match std::env::var("STANDFAST_TEST_TLS_SESSIONS") {
+            Ok(most) => most.parse()?,
+            Err(_) => 800,
+        };
+        let mut idle = Vec::new();
+        let mut before = 0;
+        while idle.len() < most {
+            let some = (0..50).map(|_| logged_in_by_tls(&proxy, &authority));
+            idle.extend(try_join_all(some).await?);
+            if idle.len() == FIRST {
+                before = proxy.memory("VmRSS")?;
+            }
+        }
+        let after = proxy.memory("VmRSS")?;
+        let each = (after - before) as f64 / (idle.len() - FIRST) as f64;
+        println!(
+            "{} sessions by TLS: {after} kB, {each:.1} kB each",
+            idle.len()
+        );
+        ensure!(each <= 16.0, "{each:.1} kB each");
+        // They are still there.
+        for tls in idle.iter_mut().rev().step_by(50) {
+            tls.write_all(&query("select 8")).await?;
+            tls.flush().await?;
+            ensure!(tls.read_u8().await? == b'T');
         }
         Ok(())
     });

@@ -66,7 +66,7 @@ impl Command {
             | Self::Reload { .. }
             | Self::RecoverStore { .. }
             | Self::CheckConfig(Which::Pgdata(_)) => true,
-            Self::Ask(named, _) => named.pgdata.is_some(),
+            Self::Ask(named, _) => named.pgdata.is_some() || named.file.is_some(),
             // What is left writes nothing of a node's, or sees to its users itself.
             _ => false,
         }
@@ -420,21 +420,15 @@ fn ask(target: typed::Target, ask: Ask) -> Result<Command, Failure> {
     one_group(target.scope.group)?;
     let monitor = target.monitor.as_deref().map(monitor_address);
     let monitor = monitor.transpose()?.unwrap_or_default();
+    let made = |path: Option<PathBuf>| path.map(|path| made_absolute(&path)).transpose();
     let named = Named {
-        pgdata: target
-            .local
-            .pgdata
-            .map(|dir| made_absolute(&dir))
-            .transpose()?,
+        file: made(target.scope.config)?,
+        pgdata: made(target.local.pgdata)?,
         monitor: monitor.endpoints,
         https: monitor.https,
         trust: trust(target.scope.trust)?,
         formation: target.scope.formation,
-        secret_file: target
-            .scope
-            .secret_file
-            .map(|file| made_absolute(&file))
-            .transpose()?,
+        secret_file: made(target.scope.secret_file)?,
     };
     Ok(Command::Ask(named, ask))
 }

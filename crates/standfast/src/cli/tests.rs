@@ -59,6 +59,15 @@ fn name(text: &str) -> NodeName {
 }
 
 #[test]
+fn a_node_with_a_file_of_its_users_is_named_by_that() {
+    let (named, _) = asked("status --config /etc/standfast/n1.yml");
+    assert_eq!(named.file, Some(PathBuf::from("/etc/standfast/n1.yml")));
+    assert_eq!(named.pgdata, std::env::var_os("PGDATA").map(PathBuf::from));
+    let command = meaning("show uri --config /etc/standfast/n1.yml");
+    assert!(command.becomes_another_user(), "its files are its user's");
+}
+
+#[test]
 fn the_definition_of_the_flags_is_sound() {
     use clap::CommandFactory as _;
     Arguments::command().debug_assert();
@@ -174,6 +183,8 @@ fn certificates_for_the_store_are_three_files() {
         monitor("create monitor --pgdata /m --server-cert /x").certificates,
         None
     );
+    assert!(monitor(&format!("create monitor --pgdata /m {files} --rest-tls")).rest_tls);
+    assert!(!request.rest_tls);
     for some in [
         "--store-cert-file /x/a.crt",
         "--store-key-file /x/a.key",

@@ -154,6 +154,9 @@ pub(crate) struct Target {
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Scope {
+    /// The configuration file of a node of this machine, when `create` did not write it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The formation; there is one per cluster
     #[arg(long, value_name = "NAME")]
     pub(crate) formation: Option<String>,

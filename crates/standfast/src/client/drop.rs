@@ -50,7 +50,7 @@ pub(super) async fn node(
         let failure =
             Failure::usage("--destroy removes files, and the node is not one of this machine");
         return Err(failure
-            .hint("say it where the node runs, with its --pgdata")
+            .hint("say it where the node runs, with its --pgdata or --config")
             .into());
     }
     let data_dir = own
@@ -197,6 +197,14 @@ fn clean_up(config: &Config, destroy: Option<&Path>, homes: &Homes) -> anyhow::R
     match may_remove_state(&config.state_dir, homes) {
         Ok(()) => remove_tree(&config.state_dir)?,
         Err(why) => note(&format!("kept {}: {why}", config.state_dir.display())),
+    }
+    // A file of the user's is not ours to remove.
+    if !config.file.starts_with(&homes.config) {
+        note(&format!(
+            "kept {}: `create` did not write it",
+            config.file.display()
+        ));
+        return Ok(());
     }
     remove_file(&config.file)?;
     // Directories that only led to this file.

@@ -30,6 +30,8 @@ pub(crate) struct Target {
 /// What a target is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Named {
+    /// A node's configuration file, in the place of the one that `create` wrote for `pgdata`.
+    pub(crate) file: Option<PathBuf>,
     pub(crate) pgdata: Option<PathBuf>,
     pub(crate) monitor: Vec<Endpoint>,
     /// How those are spoken to, if that was said.
@@ -86,14 +88,16 @@ impl Named {
 
 impl Target {
     pub(crate) fn find(named: &Named, homes: &Homes) -> anyhow::Result<Self> {
-        let config = match (&named.pgdata, named.monitor.is_empty()) {
-            (Some(pgdata), true) => Some(load(pgdata, homes)?),
+        let config = match (&named.file, &named.pgdata, named.monitor.is_empty()) {
+            (Some(file), _, _) => Some(Config::load(file, homes)?.0),
+            (None, Some(pgdata), true) => Some(load(pgdata, homes)?),
             // An address was named: the directory, often from the environment, need not be one of ours.
-            (Some(pgdata), false) => load(pgdata, homes).ok(),
-            (None, false) => None,
-            (None, true) => {
+            (None, Some(pgdata), false) => load(pgdata, homes).ok(),
+            (None, None, false) => None,
+            (None, None, true) => {
                 let failure = Failure::usage("which cluster is meant?");
-                let hint = "name a node's directory with --pgdata (or PGDATA), or any member with --monitor HOST:PORT";
+                let hint = "name a node's directory with --pgdata (or PGDATA), its file with --config, or any member \
+                            with --monitor HOST:PORT";
                 return Err(failure.hint(hint).into());
             }
         };
@@ -142,7 +146,7 @@ impl Target {
             .cloned()
             .ok_or_else(|| {
                 Failure::usage("which node is meant?")
-                    .hint("name it with --name, or by its --pgdata")
+                    .hint("name it with --name, or by its --pgdata or --config")
             })
     }
 
@@ -175,7 +179,9 @@ pub(crate) fn load(pgdata: &Path, homes: &Homes) -> anyhow::Result<Config> {
             file.display()
         );
         return Err(Failure::unknown(what)
-            .hint("standfast create makes one")
+            .hint(
+                "standfast create makes one; a node with a file of yours is named by --config FILE",
+            )
             .into());
     }
     Ok(Config::load(&file, homes)?.0)

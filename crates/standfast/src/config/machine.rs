@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     }
     add("restapi.listen", address(&config.restapi));
     if let Some(pg) = &config.postgresql {
+        add("postgresql.listen", one_address(&pg.listen));
         add("postgresql.data_dir", data_dir(&pg.data_dir));
         let programs = postgres_programs(pg.bin_dir.as_deref());
         add("postgresql.bin_dir", programs);
@@ -67,7 +68,19 @@ fn secret(config: &Config) -> Option<String> {
     if ClusterSecret::is_to_be_agreed(config) {
         return None;
     }
-    Some(with_cause(&ClusterSecret::of(config).err()?))
+    match ClusterSecret::of(config) {
+        Err(error) => Some(with_cause(&error)),
+        Ok(_) => roots_own(&config.secret_file),
+    }
+}
+
+/// What root alone may read is nothing to the user that `run` becomes.
+fn roots_own(file: &Path) -> Option<String> {
+    let owner = std::fs::metadata(file).ok()?.uid();
+    (owner == 0).then(|| {
+        let file = file.display();
+        format!("{file} belongs to root, and Standfast never runs as root: chown it to who runs it")
+    })
 }
 
 fn certificates(raft: &Raft) -> Option<String> {
@@ -90,6 +103,19 @@ fn address(restapi: &RestApi) -> Option<String> {
         Ok(_) => None,
         Err(error) => Some(format!("can't listen on {}: {error}", restapi.listen.host)),
     }
+}
+
+/// Whether one of PostgreSQL's addresses is this machine's, as one is enough for it to start.
+fn one_address(listen: &str) -> Option<String> {
+    let mut why = None;
+    for host in listen.split(',').map(str::trim) {
+        let host = if host == "*" { "0.0.0.0" } else { host };
+        match TcpListener::bind((host, 0)) {
+            Ok(_) => return None,
+            Err(error) => why = Some(error),
+        }
+    }
+    why.map(|error| format!("can't listen on {listen}: {error}"))
 }
 
 fn data_dir(dir: &Path) -> Option<String> {
@@ -139,6 +165,20 @@ fn postgres_programs(bin_dir: Option<&Path>) -> Option<String> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn one_address_of_this_machine_is_enough() {
+        for listen in ["*", "127.0.0.1", "198.51.100.1, 127.0.0.1", "localhost"] {
+            assert_eq!(one_address(listen), None, "{listen}");
+        }
+        for listen in ["198.51.100.1", "198.51.100.1,198.51.100.2"] {
+            let why = one_address(listen).unwrap();
+            assert!(
+                why.contains(&format!("can't listen on {listen}: ")),
+                "{why}"
+            );
+        }
+    }
 
     #[test]
     fn a_data_directory_that_can_not_be_used_is_named() {

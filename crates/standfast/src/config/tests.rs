@@ -233,7 +233,7 @@ fn certificates_of_commands_are_those_of_ctl_or_of_the_rest_interface() {
     assert_eq!(config.trust.own, Some(("/c.pem".into(), "/c.pem".into())));
     assert!(config.trust.insecure);
     assert_eq!(config.api_url(), "https://127.0.0.1:8008");
-    let locked = Some(store::pem::Passphrase::new("planted"));
+    let locked = Some(certs::Passphrase::new("planted"));
     let config = sound(&node(&format!("{lines}  keyfile_password: planted\n"), ""));
     let rest = config.restapi.certificate.expect("a certificate");
     assert_eq!(

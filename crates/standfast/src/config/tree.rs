@@ -67,6 +67,15 @@ pub(super) fn parse(text: &str) -> Result<Tree, Malformed> {
 /// The library appends the place to its sentences; ours stands in front.
 fn without_place(message: &str) -> String {
     let first = message.lines().next().unwrap_or(message);
+    let limits = [
+        ("Documents", "holds more than one document"),
+        ("Depth", "is nested deeper than any configuration"),
+        ("", "is larger than any configuration"),
+    ];
+    if let Some((_, breached)) = first.split_once("budget breached: ") {
+        let meant = limits.iter().find(|(limit, _)| breached.starts_with(limit));
+        return meant.map_or(breached, |(_, words)| words).to_owned();
+    }
     // Nor is advice to the program's author of use to the user.
     let cut = [" at line ", ", set "]
         .iter()

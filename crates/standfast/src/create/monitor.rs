@@ -23,6 +23,8 @@ pub(crate) struct MonitorRequest {
     pub(crate) name: NodeName,
     pub(crate) secret_file: Option<PathBuf>,
     pub(crate) certificates: Option<StoreFiles>,
+    /// HTTPS with the same files.
+    pub(crate) rest_tls: bool,
     pub(crate) run: bool,
     pub(crate) without_effect: Vec<String>,
 }
@@ -60,7 +62,11 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
         Some(config)
             if config.name == request.name
                 && config.restapi.connect_address == advertise
-                && certificates::is_same(request.certificates.as_ref(), config) =>
+                && certificates::is_same(
+                    request.certificates.as_ref(),
+                    request.rest_tls,
+                    config,
+                ) =>
         {
             note(&format!("the monitor {} is created already", config.name));
             say_next(&request.pgdata, &file);
@@ -76,6 +82,7 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
         before.as_ref(),
         &advertise.host,
     )?;
+    let https = certificates::rest(request.rest_tls, tls.as_ref(), before.as_ref())?;
 
     warn_of(&advertise.host);
     let secret_file = request
@@ -92,7 +99,7 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
     values.insert("state_dir".to_owned(), path_value(&state_dir)?);
     values.insert(
         "restapi".to_owned(),
-        json!({ "listen": listen.to_string(), "connect_address": advertise.to_string() }),
+        certificates::restapi(&listen, &advertise, &https),
     );
     let mut raft = json!({
         "data_dir": path_value(&request.pgdata.join("raft"))?,
@@ -111,8 +118,9 @@ pub(crate) fn create_monitor(request: &MonitorRequest, homes: &Homes) -> anyhow:
         "created the monitor {} at {advertise}",
         request.name
     ));
+    let scheme = if https.is_empty() { "http" } else { "https" };
     note(&format!(
-        "nodes join it with --monitor http://{advertise} and the secret {}",
+        "nodes join it with --monitor {scheme}://{advertise} and the secret {}",
         secret_file.display()
     ));
     say_next(&request.pgdata, &file);

@@ -47,17 +47,22 @@ pub(crate) struct PostgresRequest {
     pub(crate) backup_rate: Option<String>,
     pub(crate) secret_file: Option<PathBuf>,
     pub(crate) certificates: Option<StoreFiles>,
+    /// HTTPS with the same files.
+    pub(crate) rest_tls: bool,
     pub(crate) run: bool,
     pub(crate) without_effect: Vec<String>,
 }
 
 impl PostgresRequest {
-    /// Whom to ask.
+    /// Whom to ask. The authority of a certificate of ours has signed the others' as well.
     fn named(&self) -> Named {
+        let secured = self.rest_tls || self.https == Some(true);
+        let silent = self.trust == TrustOptions::default();
+        let files = self.certificates.as_ref().filter(|_| secured && silent);
         Named {
             monitor: self.monitor.clone(),
             https: self.https,
-            trust: self.trust.clone(),
+            trust: files.map_or_else(|| self.trust.clone(), StoreFiles::trust),
             ..Named::default()
         }
     }
@@ -143,6 +148,7 @@ pub(crate) async fn create_postgres(
         check_port(&Endpoint::new(first_listen(&listen), request.port))?;
     }
     let tls = certificates::section(request.certificates.as_ref(), before.as_ref(), &host)?;
+    let https = certificates::rest(request.rest_tls, tls.as_ref(), before.as_ref())?;
     let secret_file = request
         .secret_file
         .clone()
@@ -154,16 +160,17 @@ pub(crate) async fn create_postgres(
     };
 
     warn_of(&host);
-    let api = request.named().api(None, Some(&secret));
+    let api = request.named().api(before.as_ref(), Some(&secret));
     let state = state_of_the_cluster(&api).await?;
     check_cluster(request, &state, &found)?;
     check_major(&state, major)?;
     let advertise = Endpoint::new(host.clone(), api_port);
+    let scheme = if https.is_empty() { "http" } else { "https" };
     let register = Register {
         name: request.name.clone(),
         host: host.clone(),
         port: request.port,
-        api_url: format!("http://{advertise}"),
+        api_url: format!("{scheme}://{advertise}"),
         identity: identity(&state_dir)?,
         priority: Some(request.priority),
         quorum: Some(request.quorum),
@@ -179,6 +186,7 @@ pub(crate) async fn create_postgres(
         listen: &listen,
         api_port,
         tls,
+        https,
     };
     let values = node.values(&state_dir, &secret_file, bin_dir.as_deref())?;
     let comment = "A node of Standfast, written by `standfast create postgres`.\n\
@@ -259,7 +267,7 @@ fn is_same(config: &Config, request: &PostgresRequest, host: &str) -> bool {
         && pg.database == request.database
         && config.tags.priority() == request.priority
         && config.tags.quorum() == request.quorum
-        && certificates::is_same(request.certificates.as_ref(), config)
+        && certificates::is_same(request.certificates.as_ref(), request.rest_tls, config)
 }
 
 fn refuse_other_name(config: &Config, request: &PostgresRequest) -> Result<(), Failure> {
@@ -451,6 +459,8 @@ struct NewNode<'a> {
     listen: &'a str,
     api_port: u16,
     tls: Option<Value>,
+    /// Of REST.
+    https: Vec<(&'static str, Value)>,
 }
 
 impl NewNode<'_> {
@@ -489,10 +499,7 @@ impl NewNode<'_> {
             "scope": self.registered.scope,
             "name": self.registered.name,
             "state_dir": path_value(state_dir)?,
-            "restapi": {
-                "listen": api_listen.to_string(),
-                "connect_address": api.to_string(),
-            },
+            "restapi": certificates::restapi(&api_listen, &api, &self.https),
             "store": { "raft": raft },
             "bootstrap": { "dcs": first_settings() },
             "postgresql": postgresql,

@@ -11,7 +11,6 @@ mod edit;
 mod frame;
 mod http;
 mod members;
-mod postgres_tls;
 mod query;
 mod reach;
 mod show;
@@ -23,7 +22,7 @@ mod yaml;
 use crate::exit::{ExitCode, Failure};
 use crate::output;
 use crate::paths::Homes;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use reach::Reach;
 use serde::Serialize;
 use std::path::Path;
@@ -38,6 +37,11 @@ pub(crate) fn is_meant(program: &std::ffi::OsStr) -> bool {
     Path::new(program)
         .file_name()
         .is_some_and(|name| name == NAME)
+}
+
+/// Whether this is a word of patronictl's.
+pub(crate) fn knows(word: &str) -> bool {
+    Arguments::command().find_subcommand(word).is_some()
 }
 
 /// Says what went wrong as patronictl does.

@@ -2,14 +2,15 @@
 
 use super::cluster::{Cluster, Member};
 use super::frame::{self, Column, Named};
-use super::postgres_tls::PostgresTls;
 use super::reach::Reach;
 use super::show::named;
 use super::typed::{Format, Query, Role};
 use super::{ask, json, timestamp, watching, yaml};
 use crate::exit::{ExitCode, Failure};
 use crate::output;
+use postgres::{BadSslMode, Connector, Tls};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage};
@@ -42,7 +43,7 @@ pub(super) async fn query(reach: &Reach, typed: &Query) -> Result<ExitCode, Fail
         true => Some(ask::secret("Password")?),
         false => std::env::var("PGPASSWORD").ok(),
     };
-    let tls = PostgresTls::of(&reach.ssl).await?;
+    let tls = encryption(&reach.ssl).await?;
     let cluster = named(reach, &typed.cluster).await?;
     watching(typed.watch, false, async || {
         match asked(&cluster, typed, &sql, password.as_deref(), &tls).await? {
@@ -59,18 +60,30 @@ pub(super) async fn query(reach: &Reach, typed: &Query) -> Result<ExitCode, Fail
     .await
 }
 
+/// The environment goes before the configuration, as patronictl leaves both to libpq.
+async fn encryption(configured: &BTreeMap<String, String>) -> Result<Connector, Failure> {
+    let tls = Tls::meant(|key| {
+        let variable = std::env::var(format!("PG{}", key.to_uppercase())).ok();
+        let variable = variable.filter(|value| !value.is_empty());
+        variable.or_else(|| configured.get(key).cloned())
+    });
+    let tls = tls.map_err(|bad| Failure::usage(bad.to_string()).hint(BadSslMode::MODES))?;
+    let connector = tls.connector().await;
+    connector.map_err(|error| Failure::error(format!("TLS to Postgres: {error}")))
+}
+
 /// The inner error is what there is to show in place of rows.
 async fn asked(
     cluster: &Cluster,
     typed: &Query,
     sql: &str,
     password: Option<&str>,
-    tls: &PostgresTls,
+    tls: &Connector,
 ) -> Result<Result<Answer, String>, Failure> {
     let Some(member) = cluster.one(typed.role, typed.member.as_deref())? else {
         return Ok(Err("No connection is available".to_owned()));
     };
-    let answer = match connect(member, typed, password, tls.clone()).await {
+    let answer = match connect(member, typed, password, tls).await {
         Ok(client) => match is_what_it_should_be(&client, typed.role).await {
             Ok(true) => rows(&client, sql).await,
             Ok(false) => return Ok(Err("No connection is available".to_owned())),
@@ -80,7 +93,11 @@ async fn asked(
     };
     Ok(answer.map_err(|error| {
         let why = match error.as_db_error() {
-            Some(said) => said.code().code().to_owned(),
+            // Patroni's line has the code alone; what PostgreSQL says to it stands beside.
+            Some(said) => {
+                output::note(&format!("{}: {}", said.severity(), said.message()));
+                said.code().code().to_owned()
+            }
             None => why(&error),
         };
         format!("ERROR, SQLSTATE: {why}")
@@ -99,7 +116,7 @@ async fn connect(
     member: &Member,
     typed: &Query,
     password: Option<&str>,
-    tls: PostgresTls,
+    tls: &Connector,
 ) -> Result<Client, tokio_postgres::Error> {
     let own = |variable: &str| std::env::var(variable).ok().filter(|it| !it.is_empty());
     let user = typed.username.clone().or_else(|| own("PGUSER"));
@@ -114,12 +131,11 @@ async fn connect(
         .user(&user)
         .dbname(database.unwrap_or_else(|| user.clone()))
         .application_name("Patroni ctl")
-        .ssl_mode(tls.mode)
         .connect_timeout(CONNECT);
     if let Some(password) = password {
         config.password(password);
     }
-    let (client, connection) = config.connect(tls).await?;
+    let (client, connection) = tls.connect(&config).await?;
     tokio::spawn(connection);
     Ok(client)
 }

@@ -4,6 +4,7 @@
 //! with are counted and said.
 
 use crate::config::LogFile;
+use api::Backlog;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -29,7 +30,9 @@ enum Message {
 #[derive(Clone, Debug)]
 pub(super) struct Lines {
     send: SyncSender<Message>,
+    /// Not said in the file yet.
     lost: Arc<AtomicU64>,
+    backlog: Backlog,
 }
 
 /// Dropped, it waits a moment for the lines that are not written yet.
@@ -41,14 +44,23 @@ pub(super) fn start(to: &LogFile) -> io::Result<(Lines, Ending)> {
     let book = Book::open(to)?;
     let (send, receive) = sync_channel(to.lines_waiting);
     let lost = Arc::new(AtomicU64::new(0));
+    let backlog = Backlog::default();
     let lines = Lines {
         send,
         lost: Arc::clone(&lost),
+        backlog: backlog.clone(),
     };
     std::thread::Builder::new()
         .name("log".to_owned())
-        .spawn(move || book.keep(&receive, &lost))?;
+        .spawn(move || book.keep(&receive, &lost, &backlog))?;
     Ok((lines.clone(), Ending(lines)))
+}
+
+impl Ending {
+    /// What waits in the queue, and what it has lost.
+    pub(crate) fn backlog(&self) -> Backlog {
+        self.0.backlog.clone()
+    }
 }
 
 impl Drop for Ending {
@@ -65,9 +77,12 @@ impl Drop for Ending {
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.backlog.comes();
         match self.send.try_send(Message::Line(line.to_vec())) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.backlog.goes();
+                self.backlog.loses();
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -109,7 +124,7 @@ impl Book {
         })
     }
 
-    fn keep(mut self, receive: &Receiver<Message>, lost: &AtomicU64) {
+    fn keep(mut self, receive: &Receiver<Message>, lost: &AtomicU64, backlog: &Backlog) {
         while let Ok(message) = receive.recv() {
             match message {
                 Message::Line(line) => {
@@ -120,7 +135,9 @@ impl Book {
                             lost.fetch_add(missing, Ordering::Relaxed);
                         }
                     }
+                    backlog.goes();
                     if self.write(&line).is_err() {
+                        backlog.loses();
                         lost.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -210,12 +227,15 @@ mod tests {
         let mut lines = Lines {
             send,
             lost: Arc::default(),
+            backlog: Backlog::default(),
         };
         for _ in 0..4 {
             lines.write_all(b"line\n").unwrap();
         }
         let lost = Arc::clone(&lines.lost);
         assert_eq!(lost.load(Ordering::Relaxed), 3);
+        let backlog = lines.backlog.clone();
+        assert_eq!((backlog.waiting(), backlog.lost()), (1, 3));
         drop(lines);
         let dir = tempfile::tempdir().unwrap();
         let to = LogFile {
@@ -225,8 +245,9 @@ mod tests {
             mode: None,
             lines_waiting: 1,
         };
-        Book::open(&to).unwrap().keep(&receive, &lost);
+        Book::open(&to).unwrap().keep(&receive, &lost, &backlog);
         let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
         assert_eq!(text, "3 lines of the log were lost\nline\n");
+        assert_eq!((backlog.waiting(), backlog.lost()), (0, 3));
     }
 }

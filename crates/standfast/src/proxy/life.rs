@@ -7,6 +7,7 @@
 
 use super::options::{addresses, options};
 use crate::config::{Endpoint, ProxySection};
+use crate::systemd::{self, State};
 use ::proxy::{Handle, Proxy, Source};
 use anyhow::Result;
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub(crate) async fn serve(
     for address in proxy.addresses() {
         tracing::info!(%address, "the proxy listens");
     }
+    systemd::tell(State::Ready);
     let mut section = section.clone();
     let _metrics = metrics(&handle, &section);
     let running = proxy.run();
@@ -36,15 +38,18 @@ pub(crate) async fn serve(
             () = handle.ending() => break,
             asked = next(&mut signals, &handle) => match asked {
                 Asked::Reload => {
+                    systemd::tell(State::Reloading);
                     if let Some(new) = reload(&handle, &section, &source, &again).await {
                         section = new;
                     }
+                    systemd::tell(State::Ready);
                 }
                 Asked::Stop => break,
                 Asked::Quit => return Ok(()),
             },
         }
     }
+    systemd::tell(State::Stopping);
     let clients = handle.clients();
     tracing::info!(clients, "stopping: what is under way may end");
     handle.drain();

@@ -7,7 +7,7 @@
 use super::store::etcd_client;
 use super::threads::Elsewhere;
 use crate::config::{Config, write_private};
-use crate::secret::ClusterSecret;
+use crate::secret::{ClusterSecret, withheld};
 use anyhow::{Context as _, Result, bail};
 use std::time::{Duration, Instant};
 use store::layout::Keys;
@@ -24,7 +24,7 @@ pub(super) async fn secret(config: &Config, elsewhere: &Elsewhere) -> Result<Clu
         Err(error) if ClusterSecret::is_to_be_agreed(config) => {
             tracing::debug!(%error, "no secret yet");
         }
-        Err(error) => return Err(error).context("cluster secret"),
+        Err(error) => return Err(withheld(error)),
     }
     let Some(etcd) = etcd_client(config, elsewhere)? else {
         bail!("cluster secret: the store is not etcd");

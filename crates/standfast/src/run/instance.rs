@@ -1,6 +1,7 @@
 //! The local instance, from the configuration.
 
 use crate::config::{Config, Login, Postgresql};
+use crate::exit::Failure;
 use crate::secret::ClusterSecret;
 use anyhow::{Context as _, Result};
 use postgres::Instance;
@@ -44,5 +45,10 @@ pub(crate) fn open(
     options.restore.clone_from(&config.bootstrap.restore);
     options.copies.clone_from(&postgresql.copies);
     options.basebackup_args.clone_from(&postgresql.basebackup);
-    Instance::open(options).context("the local PostgreSQL instance")
+    let instance = Instance::open(options).context("the local PostgreSQL instance")?;
+    instance.hold().map_err(|held| {
+        let failure = Failure::error(held.to_string());
+        failure.hint("stop that one first, or name another postgresql.data_dir")
+    })?;
+    Ok(instance)
 }

@@ -9,6 +9,7 @@ use crate::exit::{ExitCode, Failure};
 use crate::paths::Homes;
 use crate::pidfile::PidFile;
 use crate::secret::ClusterSecret;
+use crate::systemd::{self, State};
 use ::postgres::Instance;
 use ::store::layout::{Keys, NodeEntry};
 use ::store::{Store, StoreError, Tls};
@@ -30,8 +31,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ERRANDS_WAITING: usize = 8;
 
 /// Runs the node until it is told to stop. `_pid_file` is held for as long as that.
-pub(crate) fn run(config: Config, _pid_file: PidFile) -> Result<ExitCode> {
-    Threads::new()?.run(|elsewhere| run_node(config, elsewhere))
+pub(crate) fn run(
+    config: Config,
+    _pid_file: PidFile,
+    log: Option<api::Backlog>,
+) -> Result<ExitCode> {
+    Threads::new()?.run(|elsewhere| run_node(config, log, elsewhere))
 }
 
 /// Makes this node's store member the only one of its cluster, after a majority is gone for good.
@@ -78,11 +83,16 @@ struct Life {
     /// Where there is an instance.
     holds: Option<Arc<Holds>>,
     elsewhere: Elsewhere,
+    log: Option<api::Backlog>,
     /// Told by `POST /reload`.
     reload: Arc<Notify>,
 }
 
-async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
+async fn run_node(
+    config: Config,
+    log: Option<api::Backlog>,
+    elsewhere: Elsewhere,
+) -> Result<ExitCode> {
     let secret = agreed::secret(&config, &elsewhere).await?;
     let tls = certificates::load(&config)?;
     let certificate = certificates::rest(&config)?;
@@ -114,6 +124,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         instance,
         holds,
         elsewhere,
+        log,
         reload: Arc::default(),
     };
     let mut proxy = NodeProxy::start(&life.config, &life.store, &life.keys)?;
@@ -126,6 +137,7 @@ async fn run_node(config: Config, elsewhere: Elsewhere) -> Result<ExitCode> {
         api = %life.config.api_url(),
         "started, meeting the store"
     );
+    systemd::tell(State::Ready);
     let result = tokio::select! {
         ended = life.lead(served, asking, proxy.as_ref()) => ended,
         // The member has logged it.
@@ -184,7 +196,9 @@ impl Life {
             gate: self.config.restapi.gate.clone(),
             certificates: self.tls.iter().map(|tls| ("store", tls.clone())).collect(),
             holding: self.holds.clone().map(|holds| holds as Arc<dyn Holding>),
+            log: self.log.clone(),
             membership: self.own_store.membership(),
+            not_taken: postgres::not_the_users,
         }
     }
 
@@ -202,6 +216,13 @@ impl Life {
                 Box::pin(self.look_after_postgres(instance, options, signals, proxy)).await
             }
         }
+    }
+
+    /// A monitor's reload.
+    fn reload_monitor(&self, proxy: Option<&NodeProxy>) {
+        systemd::tell(State::Reloading);
+        self.reload_certificates(proxy);
+        systemd::tell(State::Ready);
     }
 
     /// A monitor's life.
@@ -226,10 +247,13 @@ impl Life {
         loop {
             tokio::select! {
                 asked = signals.next() => match asked {
-                    Asked::Stop(_) => return Ok(ExitCode::Ok),
-                    Asked::Reload => self.reload_certificates(proxy),
+                    Asked::Stop(_) => {
+                        systemd::tell(State::Stopping);
+                        return Ok(ExitCode::Ok);
+                    }
+                    Asked::Reload => self.reload_monitor(proxy),
                 },
-                () = self.reload.notified() => self.reload_certificates(proxy),
+                () = self.reload.notified() => self.reload_monitor(proxy),
                 result = &mut duty => return result,
             }
         }
@@ -254,6 +278,7 @@ impl Life {
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop(how) => {
+                        systemd::tell(State::Stopping);
                         stopping = true;
                         handle.stop(how);
                     }
@@ -283,8 +308,10 @@ impl Life {
                 }
             }
             if std::mem::take(&mut asked_again) {
+                systemd::tell(State::Reloading);
                 self.reload_certificates(proxy);
                 let now = self.reload(instance, &handle).await;
+                systemd::tell(State::Ready);
                 if let Some(now) = now.filter(|now| *now != tags) {
                     tags = now;
                     // What may lead and whose commits count stands in the cluster's list of nodes.

@@ -6,6 +6,7 @@ use ha::quorum::{Setting, SyncRecord};
 use ha::{Epoch, Instant, Lsn, NodeName, NodeState, SystemId, Timeline};
 use serde::Serialize;
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::{EpochRecord, Keys, MemberExtra, MemberRecord, SyncValue, read_cluster};
@@ -171,7 +172,9 @@ async fn serve(store: MemoryStore, keys: Keys, token: Token, port: u16) {
         gate: api::Gate::default(),
         certificates: Vec::new(),
         holding: None,
+        log: None,
         membership: None,
+        not_taken: |_, _| None,
     };
     tokio::spawn(Api::new(options).listen(listener, std::future::pending()));
 }
@@ -321,8 +324,19 @@ fn two_nodes_are_created_shown_changed_and_dropped() {
         2,
         &format!("drop node --pgdata monitor --hostname 127.0.0.1 --pgport {b} --destroy"),
     );
+    // The same node by a file of its user's, which is not ours to remove.
+    let own = monitor.home.path("own.yml");
+    std::fs::copy(monitor.home.config_file("node_b"), &own).unwrap();
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (out, _) = monitor.run(0, "get node candidate-priority --config own.yml");
+    assert_eq!(out, "70\n");
+    let (out, _) = monitor.run(0, "status --config own.yml");
+    assert!(out.starts_with("Agent:   node_2 does not run\n"), "{out}");
     // Its agent is gone, and so is its record when the lease is over: it can't leave by itself, and is made to.
     monitor.write(Txn::new().delete(monitor.keys.member(&name("node_2"))));
+    let (_, err) = monitor.run(0, "drop node --config own.yml --destroy --yes");
+    assert!(err.contains("own.yml: `create` did not write it"), "{err}");
+    assert!(own.exists() && !monitor.home.path("node_b").exists());
     monitor.run(0, "drop node --pgdata node_b --destroy --yes");
     assert!(!monitor.home.config_file("node_b").exists());
     monitor.run(3, "show state --pgdata node_b");

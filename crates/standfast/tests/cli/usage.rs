@@ -31,6 +31,18 @@ fn help_is_data_and_a_bad_command_line_is_not() {
 }
 
 #[test]
+fn who_types_patronictls_words_is_told_where_they_are() {
+    let home = Home::new();
+    for word in ["list", "switchover", "pause", "show-config"] {
+        let said = home.expect(2, word);
+        let hint = format!("hint: `{word}` is a word of patronictl");
+        assert!(said.err.contains(&hint), "{said:?}");
+    }
+    let said = home.expect(2, "creat");
+    assert!(!said.err.contains("patronictl"), "{said:?}");
+}
+
+#[test]
 fn a_directory_of_nobody_is_an_unknown_cluster() {
     let home = Home::new();
     for line in [
@@ -61,6 +73,16 @@ fn nobody_who_answers_is_another_code() {
         said.err.contains("Connection refused") && said.out.is_empty(),
         "{said:?}"
     );
+    let file = home.path("own.yml");
+    let text = format!(
+        "scope: demo\nname: a\nrestapi: {{listen: '127.0.0.1:{port}'}}\nstore: {{raft: {{members: {{a: \
+         '127.0.0.1:{port}'}}}}}}\npostgresql: {{listen: '127.0.0.1:5432', data_dir: /nowhere/data}}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let said = home.expect(4, "show state --config own.yml");
+    assert!(said.err.contains(&format!("127.0.0.1:{port}")), "{said:?}");
+    let said = home.expect(1, "show state --config absent.yml");
+    assert!(said.err.contains("absent.yml"), "{said:?}");
     let said = home.expect(
         1,
         &format!("perform failover --monitor 127.0.0.1:{port} --secret-file absent"),
@@ -68,6 +90,8 @@ fn nobody_who_answers_is_another_code() {
     assert!(said.err.contains("absent"), "{said:?}");
 }
 
+/// Patroni: Configuration | `--validate-config` | `standfast config check`, with the line of each mistake and the
+///   cure
 #[test]
 fn config_check_says_everything_with_lines() {
     let home = Home::new();
@@ -86,6 +110,31 @@ fn config_check_says_everything_with_lines() {
     assert!(absent.err.contains("No such file"), "{absent:?}");
 }
 
+#[test]
+fn a_secret_without_rights_is_said_with_whose_it_must_be() {
+    let home = Home::new();
+    let (port, secret) = (free_port(), home.path("secret"));
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let text = format!(
+        "scope: demo\nname: a\nstate_dir: {}\nrestapi: {{listen: '127.0.0.1:{port}'}}\nstore: {{raft: {{members: \
+         {{a: '127.0.0.1:{port}'}}, secret_file: {}}}}}\npostgresql: {{listen: '127.0.0.1:{}', data_dir: {}}}\n",
+        home.path("state").display(),
+        secret.display(),
+        port + 1000,
+        home.path("data").display(),
+    );
+    std::fs::write(home.path("own.yml"), text).unwrap();
+    let said = home.expect(1, "run own.yml");
+    assert!(said.err.contains("secret: Permission denied"), "{said:?}");
+    assert!(said.err.contains("\nhint: it must belong to"), "{said:?}");
+    // Root reads it all the same, and is told that whoever it becomes will not.
+    let said = home.expect(1, "config check own.yml");
+    assert!(said.err.contains("store.raft.secret_file: "), "{said:?}");
+}
+
+/// Patroni: Configuration | `--generate-config` | differently: `standfast config import` makes a commented file of
+///   Patroni's
 #[test]
 fn a_file_of_patronis_is_imported_and_replaces_nothing() {
     let home = Home::new();

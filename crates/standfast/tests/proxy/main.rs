@@ -73,6 +73,34 @@ fn told_to_stop_it_waits_for_transactions_and_ends_the_idle() -> Result<()> {
     })
 }
 
+/// Patroni: Configuration | `Type=notify` of systemd | works, of the proxy too; `notify-reload` as well
+#[test]
+fn the_service_manager_is_told() -> Result<()> {
+    scene::play(async |home| {
+        home.write("pool_mode: session", "pencil")?;
+        let manager = home.manager()?;
+        let hear = async || {
+            let mut room = [0; 256];
+            let count = tokio::time::timeout(SOON, manager.recv(&mut room)).await??;
+            anyhow::Ok(String::from_utf8(room[..count].to_vec())?)
+        };
+        let mut proxy = home.start()?;
+        ensure!(hear().await? == "READY=1");
+        drop(home.client("pencil").await?);
+        proxy.signal(Signal::HUP)?;
+        let reloading = hear().await?;
+        ensure!(
+            reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+            "{reloading}"
+        );
+        ensure!(hear().await? == "READY=1");
+        proxy.signal(Signal::TERM)?;
+        ensure!(hear().await? == "STOPPING=1");
+        ensure!(proxy.ended().await?.success());
+        Ok(())
+    })
+}
+
 #[test]
 fn told_again_it_ends_at_once() -> Result<()> {
     scene::play(async |home| {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 
+const MANAGER: &str = "manager";
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A server, and files for a proxy in front of it. All goes when it is dropped.
@@ -160,6 +161,15 @@ impl Home {
         Ok(password.to_owned())
     }
 
+    /// Where a service manager would listen, if the test is one.
+    pub(crate) fn manager(&self) -> Result<tokio::net::UnixDatagram> {
+        let path = self.path(MANAGER);
+        let socket = tokio::net::UnixDatagram::bind(&path)?;
+        // The proxy's user may be another.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+        Ok(socket)
+    }
+
     pub(crate) fn start(&self) -> Result<Proxy> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let log = PathBuf::from(self.path(&format!("proxy-{number}.log")));
@@ -168,6 +178,7 @@ impl Home {
             .host
             .command(self.lab.binary())
             .args(["proxy", "--config", &self.file()])
+            .env("NOTIFY_SOCKET", self.path(MANAGER))
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)

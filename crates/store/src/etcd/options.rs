@@ -1,7 +1,7 @@
 //! Where an etcd cluster is, and how to be let in.
 
-use crate::peer::tls::TlsError;
-use crate::peer::tls::credentials::{authority, certificates, certified};
+use certs::TlsError;
+use certs::pem::{authority, certificates, certified};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::time::Duration;
 
+const MAX_TIMELINES_HISTORY: &str = "max_timelines_history";
+
 /// The dynamic configuration as JSON. Times are seconds and may be fractions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -39,6 +41,10 @@ impl ConfigRecord {
                 "must be at most a third of ttl, so that one lost beat is no failover",
             ));
         }
+        if settings.hang_timeout < shortest {
+            // It is asked twice a second.
+            return Err(bad("hang_timeout", "must be at least 1 second"));
+        }
         if settings.failure_timeout < settings.beat * 2 {
             return Err(bad("failure_timeout", "must be at least two beats"));
         }
@@ -55,6 +61,14 @@ impl ConfigRecord {
 }
 
 impl ConfigRecord {
+    /// How many timelines `history` names at most; 0: all.
+    pub fn timelines_max(&self) -> usize {
+        let given = self.0.get(MAX_TIMELINES_HISTORY).and_then(Value::as_u64);
+        given
+            .and_then(|most| usize::try_from(most).ok())
+            .unwrap_or(0)
+    }
+
     /// How long the slot of a member that is away is kept; none: as long as its node belongs to the cluster.
     ///
     /// # Errors
@@ -91,6 +105,7 @@ fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadS
         // Read by `ConfigRecord::permanent_slots`.
         "slots" => {}
         "member_slots_ttl" => drop(span(key, value)?),
+        MAX_TIMELINES_HISTORY => drop(whole(key, value)?),
         _ => return Ok(false),
     }
     Ok(true)

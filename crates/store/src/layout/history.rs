@@ -15,13 +15,19 @@ pub struct EndedTimeline {
 
 /// The value of `history` after `leader` began a timeline at the time `at`: a line each for all that ended before it.
 /// What `stored` says of the same ends is kept. Of others, which nobody has written down, time and leader are not
-/// known, except of the last.
+/// known, except of the last. `lines_max`: older ones go (Patroni's `max_timelines_history`); 0 keeps all.
 pub fn with_history(
     stored: Option<&str>,
     ended: &[EndedTimeline],
     leader: &NodeName,
     at: &str,
+    lines_max: usize,
 ) -> String {
+    let surplus = match lines_max {
+        0 => 0,
+        most => ended.len().saturating_sub(most),
+    };
+    let ended = &ended[surplus..];
     let known: Vec<Vec<Value>> = stored
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
@@ -53,9 +59,14 @@ mod tests {
             reason: reason.to_owned(),
         });
         let leader = NodeName::new("n2").expect("a plain name");
-        assert_eq!(with_history(stored, &ended, &leader, "now"), expected);
+        assert_eq!(with_history(stored, &ended, &leader, "now", 0), expected);
+        assert_eq!(with_history(stored, &ended, &leader, "now", 7), expected);
+        let lines: Vec<Value> = serde_json::from_str(expected).expect("a list");
+        let newest = json!([lines[1]]).to_string();
+        assert_eq!(with_history(stored, &ended, &leader, "now", 1), newest);
     }
 
+    /// Patroni: Failover | `/history`, `max_timelines_history` | work
     #[test]
     fn what_is_known_stays_and_the_last_line_is_ours() {
         check(

@@ -6,15 +6,15 @@
 //! authority; whoever dials has made sure that it names the host that was dialled.
 //! It knows nothing of what is said then.
 
-pub(crate) mod credentials;
+mod credentials;
 mod denial;
-pub(crate) mod passphrase;
 mod rotation;
 #[cfg(test)]
 mod tests;
 
 use super::frame::{Reader, Writer};
 use super::handshake::HandshakeError;
+use certs::TlsError;
 use credentials::Credentials;
 use rotation::Rotation;
 use std::io;
@@ -27,7 +27,6 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ConnectionCommon};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-pub use credentials::TlsError;
 pub(crate) use denial::{Denial, denial, is_gibberish};
 
 use crate::lock;
@@ -48,9 +47,6 @@ pub(crate) const FIRST_BYTE: u8 = 22;
 
 /// How a member without certificates turns TLS away: a fatal alert with a number of the private range.
 const NO_TLS: u8 = 224;
-
-/// In the year 9999: later than any certificate.
-const NEVER: std::time::Duration = std::time::Duration::from_secs(253_000_000_000);
 
 /// What is still read from a peer that was turned away.
 const FAREWELL_BYTES_MAX: u64 = 32 << 10;
@@ -109,7 +105,7 @@ impl Tls {
     pub fn expires(&self) -> Option<u64> {
         self.credentials().ends_before(
             &self.shared.options,
-            rustls::pki_types::UnixTime::since_unix_epoch(NEVER),
+            rustls::pki_types::UnixTime::since_unix_epoch(certs::pem::NEVER),
         )
     }
 

@@ -26,6 +26,9 @@ impl Session {
     /// # Errors
     /// It answers nothing that was asked; from now on [`super::Busy::Lost`].
     pub fn received(&mut self, frame: &Frame<'_>) -> Result<Reply, Violation> {
+        if let Some(reply) = self.another_row(frame.tag()) {
+            return Ok(reply);
+        }
         let before = self
             .queue
             .front()
@@ -44,6 +47,17 @@ impl Session {
         })
     }
 
+    /// Rows come by the million, and from the second on they change nothing.
+    fn another_row(&self, tag: Tag) -> Option<Reply> {
+        let head = self.queue.front().filter(|_| tag == Tag::DataRow)?;
+        let flows = matches!(head.request, Request::Query | Request::Execute);
+        let is_sure = self.copying.is_none() && self.doubtful == 0 && !self.early;
+        (flows && head.answered && is_sure).then_some(Reply {
+            request: Some((head.request.kind()?, head.origin)),
+            completes: false,
+        })
+    }
+
     /// Whether the message completes the answer to the head of the queue.
     fn take(&mut self, frame: &Frame<'_>) -> Result<bool, Violation> {
         let tag = frame.tag();
@@ -54,13 +68,12 @@ impl Session {
             Tag::ReadyForQuery => return self.become_ready(frame),
             _ => {}
         }
-        let unexpected = self.unexpected(tag);
         let Some(head) = self.queue.front_mut() else {
-            return Err(unexpected);
+            return Err(self.unexpected(tag));
         };
         let first = !std::mem::replace(&mut head.answered, true);
         let Some(kind) = head.request.kind() else {
-            return Err(unexpected);
+            return Err(self.unexpected(tag));
         };
         let completes = match (kind, tag) {
             (
@@ -81,7 +94,7 @@ impl Session {
                 kind == RequestKind::Execute
             }
             (RequestKind::Execute | RequestKind::Query, _) if self.flows(tag) => false,
-            _ => return Err(unexpected),
+            _ => return Err(self.unexpected(tag)),
         };
         // An answer that fits, to something younger than the doubt: nothing older is left.
         if self.copying.is_none() {

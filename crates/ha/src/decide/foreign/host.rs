@@ -3,7 +3,7 @@
 //! **Invariant:** a leader of ours hands over to a node of Patroni's only in asynchronous mode: in synchronous mode
 //! Patroni lets nobody lead whom the record does not name, and ours names none of its nodes.
 
-use super::super::lead::Unfit;
+use super::super::handover::Unfit;
 use crate::state::NodeState;
 use crate::types::NodeName;
 use crate::view::{Cluster, Primary};

@@ -25,6 +25,7 @@ pub(super) fn monitor(typed: typed::CreateMonitor) -> Result<MonitorRequest, Fai
             .secret_file
             .map(|file| made_absolute(&file))
             .transpose()?,
+        rest_tls: member.store.rest_tls,
         certificates: store_files(member.store)?,
         run: member.run,
         without_effect,
@@ -107,6 +108,7 @@ pub(super) fn postgres(typed: typed::CreatePostgres) -> Result<PostgresRequest, 
             .secret_file
             .map(|file| made_absolute(&file))
             .transpose()?,
+        rest_tls: member.store.rest_tls,
         certificates: store_files(member.store)?,
         run: member.run,
         without_effect,

@@ -115,6 +115,9 @@ pub(crate) struct StoreFiles {
     /// The certificate that signed every member's
     #[arg(long, value_name = "FILE", requires = "store_cert_file")]
     pub(crate) store_ca_file: Option<PathBuf>,
+    /// HTTPS at the REST port, by the same certificate
+    #[arg(long)]
+    pub(crate) rest_tls: bool,
 }
 
 /// pg_autoctl's choices of TLS

@@ -113,11 +113,20 @@ pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
     let user_servers_max = or_none("max_user_connections", 100_000);
     let database_servers_max = or_none("max_db_connections", 100_000);
     let pool_size_min = or_none("min_pool_size", 100_000);
+    let reserve_size = or_none("reserve_pool_size", 100_000);
+    let reserve_after = seconds(section, "reserve_pool_timeout", plain.reserve_after);
     let read_lag = or_none("read_lag_bytes_max", 1 << 50);
     let hold_time = seconds(section, "hold_time", plain.hold_time);
+    let clients_max = count("max_client_conn", 1_000_000, plain.clients_max)?;
+    // An application that opens all of its connections at once is no flood.
+    let part = |key, of: usize| count(key, 1_000_000, (clients_max / of).max(100));
     Some(Limits {
-        clients_max: count("max_client_conn", 1_000_000, plain.clients_max)?,
+        clients_max,
+        logins_max: part("max_login_conn", 2)?,
+        address_logins_max: part("max_login_conn_per_address", 4)?,
         pool_size: count("default_pool_size", 100_000, plain.pool_size)?,
+        reserve_size: reserve_size?.unwrap_or(0),
+        reserve_after: reserve_after?,
         pool_size_min: pool_size_min?.unwrap_or(0),
         user_servers_max: user_servers_max?,
         database_servers_max: database_servers_max?,

@@ -238,6 +238,11 @@ fn login(authentication: &Section<'_>, key: &'static str, default: &str) -> Opti
     })
 }
 
+fn is_sound(key: &str, value: &str) -> bool {
+    key != "sslmode"
+        || postgres::Tls::meant(|asked| (asked == key).then(|| value.to_owned())).is_ok()
+}
+
 /// How a login connects to another node, in libpq's words.
 fn libpq(section: &Section<'_>, login: &str) -> Libpq {
     let of_query = ["sslmode", "sslkey", "sslcert", "sslrootcert", "sslpassword"];
@@ -260,6 +265,9 @@ fn libpq(section: &Section<'_>, login: &str) -> Libpq {
         };
         if given.value.contains(['\n', '\r', '\0']) {
             section.error(given.line, key, "must not hold line breaks");
+        } else if !is_sound(key, &given.value) {
+            let modes = postgres::BadSslMode::MODES;
+            section.error(given.line, key, format!("must be {modes}"));
         } else if login == "superuser" && !of_query.contains(&key) {
             let what = "has no effect: the agent comes by a socket of its own";
             section.inert(given.line, key, what);

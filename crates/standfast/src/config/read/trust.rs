@@ -4,8 +4,8 @@ use super::places::absolute_path;
 use crate::config::section::Section;
 use crate::config::tree::Node;
 use api::client::TrustOptions;
+use certs::Passphrase;
 use std::path::PathBuf;
-use store::pem::Passphrase;
 
 /// What `ctl` does not say is as the REST interface has it.
 pub(in crate::config) fn trust(root: &Section<'_>) -> TrustOptions {

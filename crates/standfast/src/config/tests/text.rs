@@ -67,6 +67,20 @@ fn yaml_that_is_broken() {
         expect!["f.yml: line 1: while scanning a plain scalar, found a tab"],
     );
     check_error(
+        "scope: x\n---\nscope: y\n",
+        expect!["f.yml: line 2: holds more than one document"],
+    );
+    check_error(
+        &format!("scope: {}1{}\n", "{a: ".repeat(40), "}".repeat(40)),
+        expect!["f.yml: line 1: is nested deeper than any configuration"],
+    );
+    check_error(
+        &(0..30_000)
+            .map(|n| format!("k{n}: 1\n"))
+            .collect::<String>(),
+        expect!["f.yml: line 10000: is larger than any configuration"],
+    );
+    check_error(
         "scope: *nobody\n",
         expect!["f.yml: line 1: alias references unknown anchor"],
     );

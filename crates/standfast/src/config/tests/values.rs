@@ -40,6 +40,10 @@ fn settings_that_can_not_work() {
             expect!["f.yml: line 11: bootstrap.dcs.failure_timeout: must be at least two beats"],
         ),
         (
+            "hang_timeout: 0",
+            expect!["f.yml: line 11: bootstrap.dcs.hang_timeout: must be at least 1 second"],
+        ),
+        (
             "maximum_lag_on_failover: -5",
             expect![
                 "f.yml: line 11: bootstrap.dcs.maximum_lag_on_failover: -5 is not a whole number"

@@ -3,7 +3,7 @@
 //! It tells apart what a person must see to (a certificate, a setting) from noise on the line.
 
 use super::NO_TLS;
-use super::credentials::{before, since};
+use certs::{before, since};
 use std::io;
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error};
 

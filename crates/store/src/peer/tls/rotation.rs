@@ -3,9 +3,10 @@
 //! **Invariant:** what cannot be used never takes the place of what can.
 //! Files are looked at from a thread of the blocking pool, one look at a time: a hung disk holds up nothing else.
 
-use super::credentials::{Credentials, later, moment};
-use super::{Shared, TlsError, TlsOptions};
+use super::credentials::{Credentials, later};
+use super::{Shared, TlsOptions};
 use crate::lock;
+use certs::{TlsError, moment};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Weak};

@@ -1,14 +1,15 @@
-//! Whom to believe over HTTPS, and what to show of oneself.
+//! Whom to believe over TLS, and what to show of oneself.
 //!
 //! **Invariant:** without `insecure` nobody is believed who does not prove a certificate that an authority signed, or
 //! that is itself in the file of authorities, and without `any_name` for the very name that was asked.
 //!
 //! Files are read when they are needed first, and again after a connection that came to nothing.
 
+use crate::passphrase::Passphrase;
+use crate::{TlsError, pem};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use store::{TlsError, pem};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -22,9 +23,10 @@ use tokio_rustls::rustls::crypto::{
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::sign::SingleCertAndKey;
-use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
     self, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
 };
 
 /// Where distributions keep the authorities that everybody believes.
@@ -42,14 +44,14 @@ pub struct TrustOptions {
     /// Certificate and key that are shown to who asks.
     pub own: Option<(PathBuf, PathBuf)>,
     /// Of that key, if it has one.
-    pub passphrase: Option<pem::Passphrase>,
+    pub passphrase: Option<Passphrase>,
     /// Whoever answers is believed.
     pub insecure: bool,
     /// A certificate may be for another name than the one that was asked.
     pub any_name: bool,
 }
 
-/// Why there was no conversation by HTTPS.
+/// Why there was no conversation by TLS.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {
@@ -92,17 +94,21 @@ impl Trust {
         *lock(&self.shared.read) = None;
     }
 
-    /// For other protocols than HTTP.
+    /// For other protocols than HTTP, and TLS 1.2 beside 1.3. The files are read anew.
     ///
     /// # Errors
     /// The files can't be used.
     pub async fn tls(&self) -> Result<Arc<ClientConfig>, TrustError> {
-        let mut config = (*self.config().await?).clone();
+        let mut config = self.read(vec![&TLS13, &TLS12]).await?;
         config.alpn_protocols.clear();
         Ok(Arc::new(config))
     }
 
-    pub(super) async fn connect(
+    /// A conversation by HTTPS with `host`.
+    ///
+    /// # Errors
+    /// The files can't be used, or the other side is not believed.
+    pub async fn connect(
         &self,
         host: &str,
         stream: TcpStream,
@@ -120,21 +126,31 @@ impl Trust {
         if let Some(read) = lock(&self.shared.read).clone() {
             return Ok(read);
         }
-        // A disk may hang.
-        let options = self.shared.options.clone();
-        let reading = tokio::task::spawn_blocking(move || configured(&options));
-        let config = reading.await.map_err(|_| TrustError::NoAuthority)??;
+        // Members speak 1.3.
+        let config = Arc::new(self.read(vec![&TLS13]).await?);
         *lock(&self.shared.read) = Some(Arc::clone(&config));
         Ok(config)
     }
+
+    async fn read(
+        &self,
+        versions: Vec<&'static SupportedProtocolVersion>,
+    ) -> Result<ClientConfig, TrustError> {
+        // A disk may hang.
+        let options = self.shared.options.clone();
+        let reading = tokio::task::spawn_blocking(move || configured(&options, &versions));
+        reading.await.map_err(|_| TrustError::NoAuthority)?
+    }
 }
 
-fn configured(options: &TrustOptions) -> Result<Arc<ClientConfig>, TrustError> {
+fn configured(
+    options: &TrustOptions,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<ClientConfig, TrustError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier::new(options, &provider)?;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        // Members speak 1.3; what is older is in the program for the proxy alone.
-        .with_protocol_versions(&[&TLS13])
+        .with_protocol_versions(versions)
         .map_err(TrustError::Unusable)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
@@ -153,7 +169,7 @@ fn configured(options: &TrustOptions) -> Result<Arc<ClientConfig>, TrustError> {
         }
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// Authorities, or none at all.

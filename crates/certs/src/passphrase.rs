@@ -5,7 +5,7 @@
 //! **Invariant:** the passphrase goes through a pipe, and the opened key comes through one: neither is an argument, in
 //! an environment or in a file.
 
-use super::credentials::TlsError;
+use crate::TlsError;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
