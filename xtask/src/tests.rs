@@ -49,16 +49,18 @@ fn words(words: &[&str]) -> Words {
 }
 
 /// What the test runners said, added up.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Count {
     passed: u64,
     failed: u64,
+    why: Failures,
 }
 
 impl Count {
     pub(crate) fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.why.0.extend_from_slice(&other.why.0);
     }
 
     /// A lint counts like a test that failed.
@@ -66,8 +68,11 @@ impl Count {
         self.failed += 1;
     }
 
-    /// The last line of a run.
+    /// The last lines of a run: why it failed, since a log that is cut keeps its end, and how it went.
     pub(crate) fn finish(self) -> Result<()> {
+        for line in &self.why.0 {
+            say(line);
+        }
         say(&format!("{} passed, {} failed", self.passed, self.failed));
         ensure!(
             self.failed == 0 && self.passed > 0,
@@ -101,14 +106,17 @@ pub(crate) fn run_with(arguments: &Words, environment: &[(&str, &OsStr)]) -> Res
         .spawn()
         .context("start cargo test")?;
     let mut count = Count::default();
+    let mut why = Listener::default();
     let stdout = child.stdout.take().context("cargo's stdout")?;
     for line in BufReader::new(stdout).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         say(&line);
+        why.hear(&line);
         if let Some(said) = summary(&line) {
             count.add(&said);
         }
     }
+    count.why = why.failures;
     if !child.wait()?.success() && count.failed == 0 {
         count.failed = 1;
     }
@@ -125,7 +133,37 @@ fn summary(line: &str) -> Option<Count> {
     Some(Count {
         passed: number(" passed")?,
         failed: number(" failed")?,
+        why: Failures::default(),
     })
+}
+
+/// How each test that failed begins to say why.
+#[derive(Clone, Debug, Default)]
+struct Failures(Vec<String>);
+
+/// Finds them in what a test binary prints.
+#[derive(Debug, Default)]
+struct Listener {
+    failures: Failures,
+    /// Lines that are still of use to the last failure.
+    more: usize,
+}
+
+impl Listener {
+    /// Of a failure: its name, where it panicked, and why.
+    const LINES: usize = 8;
+
+    fn hear(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.ends_with(" stdout ----") {
+            self.more = Self::LINES;
+        } else if line == "failures:" {
+            self.more = 0;
+        }
+        if self.more > 0 && !line.is_empty() {
+            self.more -= 1;
+            self.failures.0.push(line.chars().take(400).collect());
+        }
+    }
 }
 
 /// A line on stdout; a reader that has gone is no reason to stop testing.
@@ -137,7 +175,7 @@ pub(crate) fn say(line: &str) {
 
 #[cfg(test)]
 mod checks {
-    use super::summary;
+    use super::{Listener, summary};
 
     #[test]
     fn the_summary_of_a_test_binary_is_read() {
@@ -145,5 +183,20 @@ mod checks {
         let count = summary(line).expect("a summary");
         assert_eq!((count.passed, count.failed), (12, 3));
         assert!(summary("test a::b ... ok").is_none());
+    }
+
+    #[test]
+    fn the_beginning_of_every_failure_is_kept() {
+        let printed = "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\nit panicked\n\n---- b stdout ----\n\
+                       1\n2\n3\n4\n5\n6\n7\n8\n\nfailures:\n    a\n    b\n";
+        let mut listener = Listener::default();
+        for line in printed.split('\n') {
+            listener.hear(line);
+        }
+        let kept = listener.failures.0.join("\n");
+        assert_eq!(
+            kept,
+            "---- a stdout ----\nit panicked\n---- b stdout ----\n1\n2\n3\n4\n5\n6\n7"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::slot::Slot;
 use crate::{Announced, Topology, binary, certificates, logs};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use lab::{Cluster, Disk, Etcd, Fault, Lab, Ledger, Place, Shape, Verdict, why_no_namespaces};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -129,7 +129,9 @@ async fn play(
     if judged.is_err() {
         let kept = world.keep_logs()?;
         let words = world.last_words();
-        return judged.with_context(|| format!("logs in {}; they end:\n{words}", kept.display()));
+        // Why it failed comes first: what follows may be cut.
+        return judged
+            .map_err(|error| anyhow!("{error:#}\nlogs in {}; they end:\n{words}", kept.display()));
     }
     Ok(())
 }
