@@ -103,19 +103,23 @@ impl Conversation {
             self.aim(Some(&server)).await;
             let stopped = self.pump(&mut server).await;
             self.aim(None).await;
-            self.entry.rest();
+            // While a server is asked what its session has become, it is shown as that session's still.
+            if !matches!(stopped, Stopped::Opaque) {
+                self.entry.rest();
+            }
             self.entry.pin(self.mind.journal.pins());
             be_the_same(&mut self.told, &server.mirror.parameters);
             match stopped {
                 Stopped::Opaque => match self.look_behind(server, permit).await {
                     Ok(kept) => {
-                        if let Some(kept) = &kept {
-                            self.is_with(&kept.server);
+                        if kept.is_none() {
+                            self.entry.rest();
                         }
                         self.entry.pin(self.mind.journal.pins());
                         attached = kept;
                     }
                     Err(_) => {
+                        self.entry.rest();
                         if let Some(ending) = self.lose(Moment::IDLE) {
                             return self.say_goodbye(ending).await;
                         }
