@@ -25,7 +25,7 @@ pub(crate) struct Gate {
 #[derive(Debug, Default)]
 struct Open {
     next: u64,
-    sockets: HashMap<u64, (Epoch, Closer)>,
+    sockets: HashMap<u64, (Epoch, Arc<Closer>)>,
 }
 
 /// What a connection to a server carries. It is in the gate's list until this is dropped.
@@ -72,7 +72,11 @@ impl Gate {
     }
 
     /// Takes a new connection to a server of `epoch` into the list.
-    pub(crate) fn stamp(self: &Arc<Self>, epoch: Epoch, socket: Closer) -> Result<Stamp, Over> {
+    pub(crate) fn stamp(
+        self: &Arc<Self>,
+        epoch: Epoch,
+        socket: Arc<Closer>,
+    ) -> Result<Stamp, Over> {
         // Under the lock of the list: an epoch that is adopted meanwhile finds the socket in it.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if *self.current.read().unwrap_or_else(PoisonError::into_inner) != epoch {
@@ -123,11 +127,11 @@ mod tests {
     use crate::net::Stream;
     use std::io::Read;
 
-    fn socket() -> (Closer, std::os::unix::net::UnixStream) {
+    fn socket() -> (Arc<Closer>, std::os::unix::net::UnixStream) {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let ours = Stream::Unix(tokio::net::UnixStream::from_std(ours).unwrap());
-        (ours.closer().unwrap(), theirs)
+        (Arc::new(ours.closer().unwrap()), theirs)
     }
 
     #[tokio::test]

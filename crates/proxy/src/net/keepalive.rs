@@ -40,6 +40,11 @@ impl Default for Keepalive {
 }
 
 impl Keepalive {
+    /// So long a peer that does not answer is waited for; `None`: for as long as the kernel likes.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.on.then(|| self.idle + self.interval * self.count)
+    }
+
     /// Tells the kernel. Where it can't be told, the connection is as good as one without, and works.
     pub(crate) fn watch(&self, stream: &Stream) {
         if let Some(tcp) = stream.tcp_socket()

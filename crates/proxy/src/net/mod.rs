@@ -6,12 +6,14 @@ mod dial;
 mod inbox;
 mod keepalive;
 mod outbox;
+mod silence;
 mod socket;
 
 pub(crate) use dial::{DialError, Guise, dial};
 pub(crate) use inbox::Inbox;
 pub use keepalive::Keepalive;
 pub(crate) use outbox::Outbox;
+pub(crate) use silence::Vigil;
 pub(crate) use socket::{Closer, Stream};
 
 /// How much is read at once, in bytes.

@@ -44,6 +44,12 @@ impl Closer {
     }
 }
 
+impl AsFd for Closer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Stream {
     pub(crate) fn tcp(stream: TcpStream) -> Self {
         // Without it an answer waits for the peer's acknowledgement. That it can't be set makes

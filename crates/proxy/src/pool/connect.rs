@@ -101,7 +101,8 @@ async fn connect_as(
 ) -> Result<Box<Server>, ConnectError> {
     let mut stream = dial(&at.address, &tls, guise).await?;
     pool.keepalive().watch(&stream);
-    let closer = stream.closer().map_err(ConnectError::Socket)?;
+    let closer = Arc::new(stream.closer().map_err(ConnectError::Socket)?);
+    pool.vigil.watch(&closer);
     let guise = match stream.is_encrypted() {
         true => Guise::Secured,
         false => Guise::Plain,

@@ -20,7 +20,7 @@ use quota::{Counted, Full, Quota};
 pub(crate) use server::{Mirror, Parameters, Refusal, Server};
 
 use crate::auth::Credential;
-use crate::net::Keepalive;
+use crate::net::{Keepalive, Vigil};
 use crate::options::{Limits, Route};
 use crate::swap::Swap;
 use crate::tls::ServerTls;
@@ -44,6 +44,7 @@ pub(crate) struct Pools {
     tls: Arc<Swap<ServerTls>>,
     limits: Arc<Swap<Limits>>,
     quota: Arc<Quota>,
+    vigil: Arc<Vigil>,
     pools: Mutex<HashMap<Whose, Arc<Pool>>>,
     /// How often everybody was told to connect anew.
     generation: Arc<AtomicU64>,
@@ -63,6 +64,7 @@ pub(crate) struct Pool {
     tls: Arc<Swap<ServerTls>>,
     limits: Arc<Swap<Limits>>,
     quota: Arc<Quota>,
+    vigil: Arc<Vigil>,
     places: Places,
     /// For who has waited for long.
     reserve: Places,
@@ -89,6 +91,7 @@ impl Pools {
     pub(crate) fn new(tls: ServerTls, limits: Arc<Swap<Limits>>) -> Arc<Self> {
         Arc::new(Self {
             quota: Arc::default(),
+            vigil: Arc::default(),
             tls: Arc::new(Swap::new(tls)),
             limits,
             pools: Mutex::default(),
@@ -108,6 +111,7 @@ impl Pools {
                     route,
                     all: Arc::downgrade(self),
                     quota: Arc::clone(&self.quota),
+                    vigil: Arc::clone(&self.vigil),
                     last: Mutex::default(),
                     tls: Arc::clone(&self.tls),
                     limits: Arc::clone(&self.limits),
@@ -127,6 +131,13 @@ impl Pools {
     /// current one were lost.
     pub(crate) fn sweep(&self) -> bool {
         let limits = self.limits.load();
+        let gone = self.vigil.look(Instant::now(), limits.keepalive.patience());
+        if gone > 0 {
+            tracing::warn!(
+                connections = gone,
+                "servers are given up that acknowledge nothing of what they were sent"
+            );
+        }
         let lost = self
             .all()
             .iter()
