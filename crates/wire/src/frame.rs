@@ -199,16 +199,17 @@ impl<D: Direction> Framer<D> {
         if self.rest > 0 {
             return Ok(self.part(buffer));
         }
-        let Some(&[byte, a, b, c, d]) = buffer.first_chunk::<HEADER_BYTES>() else {
-            // A wrong type byte needs no length to be wrong.
-            if let Some(byte) = buffer.first() {
-                self.bounds(*byte)?;
-            }
-            return Ok(Step::More {
-                buffer_bytes: HEADER_BYTES,
-            });
+        let header = Step::More {
+            buffer_bytes: HEADER_BYTES,
         };
+        let Some(&byte) = buffer.first() else {
+            return Ok(header);
+        };
+        // A wrong type byte needs no length to be wrong.
         let (tag, bounds) = self.bounds(byte)?;
+        let Some(&[_, a, b, c, d]) = buffer.first_chunk::<HEADER_BYTES>() else {
+            return Ok(header);
+        };
         let length = i32::from_be_bytes([a, b, c, d]);
         let refused = || FrameError::Length {
             speaker: D::SPEAKER,
@@ -248,6 +249,7 @@ impl<D: Direction> Framer<D> {
         Step::Part(&buffer[..taken])
     }
 
+    #[inline]
     fn bounds(&self, byte: u8) -> Result<(D::Tag, Bounds), FrameError> {
         let speaker = D::SPEAKER;
         let tag = D::tag(byte).ok_or(FrameError::Unknown { speaker, byte })?;

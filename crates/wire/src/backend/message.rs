@@ -193,7 +193,7 @@ impl<'a> CopyFormats<'a> {
 }
 
 impl TransactionStatus {
-    fn of(byte: u8) -> Option<Self> {
+    pub(crate) fn of(byte: u8) -> Option<Self> {
         match byte {
             b'I' => Some(Self::Idle),
             b'T' => Some(Self::InTransaction),

@@ -79,6 +79,7 @@ impl crate::frame::Direction for Backend {
     type Tag = Tag;
     const SPEAKER: &'static str = "server";
 
+    #[inline]
     fn tag(byte: u8) -> Option<Tag> {
         Some(match byte {
             b'R' => Tag::Authentication,
@@ -109,6 +110,7 @@ impl crate::frame::Direction for Backend {
         })
     }
 
+    #[inline]
     fn bounds(tag: Tag, stage: Stage, _: &Limits) -> Option<Bounds> {
         let opening = matches!(tag, Tag::Authentication | Tag::NegotiateProtocolVersion);
         let either = matches!(tag, Tag::ErrorResponse | Tag::NoticeResponse);

@@ -58,6 +58,7 @@ impl Direction for Frontend {
     type Tag = Tag;
     const SPEAKER: &'static str = "client";
 
+    #[inline]
     fn tag(byte: u8) -> Option<Tag> {
         Some(match byte {
             b'B' => Tag::Bind,
@@ -78,6 +79,7 @@ impl Direction for Frontend {
         })
     }
 
+    #[inline]
     fn bounds(tag: Tag, stage: Stage, limits: &Limits) -> Option<Bounds> {
         if (tag == Tag::Password) != (stage == Stage::Authentication) {
             return None;

@@ -49,16 +49,10 @@ impl Session {
         if let Some(copying) = self.copying {
             return Err(Busy::Copying(copying));
         }
-        if matches!(self.queue.front(), Some(head) if matches!(head.request, Request::Start)) {
-            return Err(Busy::Starting);
+        if !self.queue.is_empty() {
+            return Err(self.owes());
         }
-        if let Some((oldest, _)) = self.unanswered().next() {
-            return Err(Busy::Unanswered {
-                oldest,
-                unanswered: self.unanswered().count(),
-            });
-        }
-        if !self.queue.is_empty() || self.doubtful > 0 || self.early || self.unsure {
+        if self.doubtful > 0 || self.early || self.unsure {
             return Err(Busy::Doubtful);
         }
         if self.skipping {
@@ -71,6 +65,20 @@ impl Session {
             TransactionStatus::Idle => Ok(()),
             TransactionStatus::InTransaction => Err(Busy::InTransaction),
             TransactionStatus::Failed => Err(Busy::InFailedTransaction),
+        }
+    }
+
+    /// What the requests in the queue say.
+    fn owes(&self) -> Busy {
+        if matches!(self.queue.front(), Some(head) if matches!(head.request, Request::Start)) {
+            return Busy::Starting;
+        }
+        match self.unanswered().next() {
+            Some((oldest, _)) => Busy::Unanswered {
+                oldest,
+                unanswered: self.unanswered().count(),
+            },
+            None => Busy::Doubtful,
         }
     }
 }

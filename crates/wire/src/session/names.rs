@@ -88,9 +88,11 @@ impl Names {
 
     pub(super) fn drop_portals(&mut self) {
         self.unnamed_portal = None;
-        self.portals.clear();
-        self.portal_bytes = 0;
         self.portal_forgotten = false;
+        if !self.portals.is_empty() {
+            self.portals.clear();
+            self.portal_bytes = 0;
+        }
     }
 
     pub(super) fn statements(&self) -> impl Iterator<Item = &[u8]> {

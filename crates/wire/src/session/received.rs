@@ -29,11 +29,8 @@ impl Session {
         if let Some(reply) = self.another_row(frame.tag()) {
             return Ok(reply);
         }
-        let before = self
-            .queue
-            .front()
-            .map(|head| (head.request.kind(), head.origin));
-        let request = before.and_then(|(kind, origin)| Some((kind?, origin)));
+        let head = self.queue.front();
+        let request = head.and_then(|head| Some((head.request.kind()?, head.origin)));
         let taken = self.take(frame);
         self.lost |= taken.is_err();
         let completes = taken?;
@@ -167,7 +164,13 @@ impl Session {
     }
 
     fn become_ready(&mut self, frame: &Frame<'_>) -> Result<bool, Violation> {
-        let Message::ReadyForQuery(status) = frame.message()? else {
+        let status = match frame.body() {
+            [status] => TransactionStatus::of(*status),
+            _ => None,
+        };
+        let Some(status) = status else {
+            // Says what is wrong with it.
+            frame.message()?;
             return Err(self.unexpected(frame.tag()));
         };
         let answers = self.queue.front().is_some_and(|head| match head.request {
