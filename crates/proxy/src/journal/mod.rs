@@ -73,6 +73,14 @@ impl Journal {
         &self.settings
     }
 
+    /// These are the same settings: from now on they are so in one copy.
+    pub(crate) fn share(&mut self, settings: &Arc<Settings>) {
+        debug_assert_eq!(self.settings, *settings, "they are not the same");
+        if !Arc::ptr_eq(&self.settings, settings) {
+            self.settings = Arc::clone(settings);
+        }
+    }
+
     /// What prepares the statements again that SQL has prepared.
     pub(crate) fn prepared(&self) -> impl Iterator<Item = &[u8]> {
         self.prepared.values().map(AsRef::as_ref)

@@ -131,14 +131,14 @@ impl Inbox {
     /// Reads once into a room of the stock, and keeps it only if something came.
     fn poll_begin(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
         ROOMS.with_borrow_mut(|rooms| {
-            let mut room = rooms.pop().unwrap_or_else(|| vec![0; CHUNK_BYTES]);
-            let read = stream.poll_read(cx, &mut room);
-            match read {
-                Poll::Ready(Ok(count @ 1..)) => {
-                    self.room = room;
-                    (self.cleared, self.unread, self.end) = (0, 0, count);
-                }
-                _ => rooms.push(room),
+            if rooms.is_empty() {
+                rooms.push(vec![0; CHUNK_BYTES]);
+            }
+            let last = rooms.len() - 1;
+            let read = stream.poll_read(cx, &mut rooms[last]);
+            if let Poll::Ready(Ok(count @ 1..)) = read {
+                self.room = rooms.swap_remove(last);
+                (self.cleared, self.unread, self.end) = (0, 0, count);
             }
             read
         })

@@ -191,11 +191,21 @@ impl Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Self::Unix(unix) => Pin::new(unix).poll_write(cx, bytes),
-            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
-            Self::Gone => Poll::Ready(Ok(0)),
+        // Mostly the socket takes it at once, and asking for a wait costs more than trying.
+        let tried = match self {
+            Self::Tcp(tcp) => tcp.try_write(bytes),
+            Self::Unix(unix) => unix.try_write(bytes),
+            Self::Tls(tls) => return Pin::new(tls).poll_write(cx, bytes),
+            Self::Gone => return Poll::Ready(Ok(0)),
+        };
+        match (tried, self) {
+            (Err(error), Self::Tcp(tcp)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Pin::new(tcp).poll_write(cx, bytes)
+            }
+            (Err(error), Self::Unix(unix)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Pin::new(unix).poll_write(cx, bytes)
+            }
+            (tried, _) => Poll::Ready(tried),
         }
     }
 

@@ -145,7 +145,7 @@ async fn connect_as(
             process_id: opening.key.0,
             secret: opening.key.1,
         }),
-        applied: Arc::default(),
+        applied: Arc::clone(&pool.unset),
         is_deaf: false,
         has_ended: false,
     });

@@ -20,6 +20,7 @@ use quota::{Counted, Full, Quota};
 pub(crate) use server::{Mirror, Parameters, Refusal, Server};
 
 use crate::auth::Credential;
+use crate::journal::Settings;
 use crate::net::{Keepalive, Vigil};
 use crate::options::{Limits, Route};
 use crate::swap::Swap;
@@ -75,6 +76,8 @@ pub(crate) struct Pool {
     last: Mutex<Option<(Arc<Startup>, Credential)>>,
     /// What servers say at a login, for each set of settings that one was started with.
     welcomes: Mutex<HashMap<Arc<Startup>, Arc<Parameters>>>,
+    /// No settings at all, in one copy.
+    unset: Arc<Settings>,
     /// What a password comes to under the servers' salt.
     keys: crate::auth::KeyCache,
     pub(crate) work: crate::stats::Work,
@@ -84,7 +87,8 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Idle {
     server: Box<Server>,
-    since: Instant,
+    /// When a sweep saw it here first: reading a clock for each transaction would cost more than it tells.
+    since: Option<Instant>,
 }
 
 impl Pools {
@@ -119,6 +123,7 @@ impl Pools {
                     reserve: Places::new(limits.reserve_size),
                     idle: Mutex::default(),
                     welcomes: Mutex::default(),
+                    unset: Arc::default(),
                     keys: crate::auth::KeyCache::default(),
                     work: crate::stats::Work::default(),
                     generation: Arc::clone(&self.generation),
@@ -174,7 +179,7 @@ impl Pools {
             .iter()
             .filter(in_the_way)
             .filter_map(|pool| Some((pool.idle().front()?.since, pool)))
-            .min_by_key(|(since, _)| *since);
+            .min_by_key(|(since, _)| (since.is_none(), *since));
         longest.is_some_and(|(_, pool)| pool.idle().pop_front().is_some())
     }
 
@@ -281,9 +286,15 @@ impl Pool {
         let mut server = server.map_err(|_| ConnectError::Late(limit))??;
         let mirror = &mut server.mirror;
         let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        match welcomes.get(startup) {
-            // One copy for all.
-            Some(known) if **known == *mirror.parameters => mirror.parameters = Arc::clone(known),
+        // One copy for all of what is the same.
+        let known = welcomes.get_key_value(startup);
+        if let Some((startup, _)) = known {
+            server.startup = Arc::clone(startup);
+        }
+        match known {
+            Some((_, known)) if **known == *mirror.parameters => {
+                mirror.parameters = Arc::clone(known);
+            }
             _ => {
                 if welcomes.len() >= WELCOMES {
                     welcomes.clear();
@@ -370,7 +381,7 @@ impl Pool {
     /// Gives one back.
     pub(crate) fn put(&self, server: Box<Server>) {
         if server.stamp.is_current() && server.generation == self.generation() {
-            let since = Instant::now();
+            let since = None;
             self.idle().push_back(Idle { server, since });
         }
     }
@@ -429,7 +440,14 @@ impl Pool {
             lost += usize::from(!is_fit && one.server.stamp.is_current());
             is_fit
         });
-        let is_old = |one: &Idle| one.since.elapsed() >= limits.server_idle;
+        let now = Instant::now();
+        for one in &mut kept {
+            one.since.get_or_insert(now);
+        }
+        let is_old = |one: &Idle| {
+            one.since
+                .is_some_and(|since| now - since >= limits.server_idle)
+        };
         let old = kept.iter().take(surplus).take_while(|one| is_old(one));
         kept.drain(..old.count());
         *idle = kept;

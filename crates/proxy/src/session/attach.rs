@@ -5,7 +5,7 @@
 //!
 //! **Invariant:** a server that comes out of here looks to the client as its last one did.
 
-use super::Conversation;
+use super::{Conversation, be_the_same};
 use crate::errors;
 use crate::hold::Held;
 use crate::options::{OnLossyFailover, Route};
@@ -91,6 +91,9 @@ impl Conversation {
             self.pool.put(server);
             return Err(permit);
         }
+        // One copy of what is the same, which is seen at a glance the next time.
+        be_the_same(&mut self.startup, &server.startup);
+        self.mind.journal.share(&server.applied);
         self.tell_differences(&server);
         Ok(Attached { server, permit })
     }
