@@ -1,5 +1,6 @@
 //! What most clients send most of the time, read at a glance: one SELECT, UPDATE or DELETE of words,
-//! numbers, parameters and operators, without strings, parentheses and comments.
+//! numbers, parameters and operators, without strings, parentheses and comments; or the one word that
+//! begins or ends a transaction.
 //!
 //! **Invariant:** what is said of a text here is what its tokens say; about any other text nothing is said.
 
@@ -12,6 +13,29 @@ const CONSTANT_MAX: usize = 5;
 
 /// `None`: look closer.
 pub(super) fn read(text: &[u8]) -> Option<Reading> {
+    let act = match one_word(text) {
+        Some(act) => act,
+        None => one_statement(text)?,
+    };
+    Some(Reading {
+        statements: 1,
+        acts: Acts::default().then(act),
+        ..Reading::default()
+    })
+}
+
+fn one_word(text: &[u8]) -> Option<Act> {
+    let word = text.strip_suffix(b";").unwrap_or(text);
+    let is = |other: &str| word.eq_ignore_ascii_case(other.as_bytes());
+    match () {
+        () if is("begin") => Some(Act::Begin),
+        () if is("commit") || is("end") => Some(Act::CommitPlain),
+        () if is("rollback") => Some(Act::Rollback),
+        () => None,
+    }
+}
+
+fn one_statement(text: &[u8]) -> Option<Act> {
     let (first, rest) = text.split_at_checked(6)?;
     let act = match () {
         () if first.eq_ignore_ascii_case(b"select") => Act::Query,
@@ -24,63 +48,54 @@ pub(super) fn read(text: &[u8]) -> Option<Reading> {
     if act == Act::Query && words <= CONSTANT_MAX {
         return None;
     }
-    Some(Reading {
-        statements: 1,
-        acts: Acts::default().then(act),
-        ..Reading::default()
-    })
+    Some(act)
 }
 
 /// How long the longest word is behind the first; `None`: there is more than words and operators.
-fn longest_word(rest: &[u8]) -> Option<usize> {
+fn longest_word(mut rest: &[u8]) -> Option<usize> {
     // The first word ends here.
     if !matches!(rest.first()?, b' ' | b'\n' | b'\t') {
         return None;
     }
     let mut longest = 0;
-    let mut at = 0;
-    while let Some(&byte) = rest.get(at) {
-        let next = || rest.get(at + 1).copied().unwrap_or(0);
-        match byte {
-            b' ' | b'\n' | b'\t' | b',' | b'.' | b'=' | b'<' | b'>' | b'*' | b'+' => at += 1,
-            b'-' if next() != b'-' => at += 1,
-            b'0'..=b'9' => {
-                let more = rest[at..].iter();
-                at += more.take_while(|byte| byte.is_ascii_digit()).count();
-                // `1e5`, `0x1F`, `1_000`, and what begins right behind a number.
-                if rest.get(at).is_some_and(|byte| is_name(*byte)) {
-                    return None;
-                }
-            }
-            b'$' if next().is_ascii_digit() => {
-                let more = rest[at + 1..].iter();
-                at += 1 + more.take_while(|byte| byte.is_ascii_digit()).count();
-                if rest.get(at).is_some_and(|byte| is_name(*byte)) {
-                    return None;
-                }
-            }
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = match byte {
+            b' ' | b'\n' | b'\t' | b',' | b'.' | b'=' | b'<' | b'>' | b'*' | b'+' => behind,
+            b'-' if behind.first() != Some(&b'-') => behind,
+            b'0'..=b'9' => behind_number(behind)?,
+            b'$' if behind.first().is_some_and(u8::is_ascii_digit) => behind_number(behind)?,
             b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
-                let length = rest[at..].iter().take_while(|byte| is_name(**byte)).count();
-                if rest[at..at + length].eq_ignore_ascii_case(b"into") {
-                    return None;
-                }
-                at += length;
+                let (word, behind) = rest.split_at(length(rest, is_name));
                 // `U&"…"`, where a string is none of ours already.
-                if rest.get(at) == Some(&b'&') {
+                if word.eq_ignore_ascii_case(b"into") || behind.first() == Some(&b'&') {
                     return None;
                 }
-                longest = longest.max(length);
+                longest = longest.max(word.len());
+                behind
             }
             b';' => {
-                let mut behind = rest[at + 1..].iter();
+                let mut behind = behind.iter();
                 return behind
                     .all(|byte| matches!(byte, b' ' | b'\n' | b'\t'))
                     .then_some(longest);
             }
             _ => return None,
-        }
+        };
     }
     Some(longest)
+}
+
+/// What is behind the digits; `None`: `1e5`, `0x1F`, `1_000`, and what begins right behind a number.
+fn behind_number(digits: &[u8]) -> Option<&[u8]> {
+    let behind = &digits[length(digits, |byte| byte.is_ascii_digit())..];
+    let goes_on = behind.first().is_some_and(|byte| is_name(*byte));
+    (!goes_on).then_some(behind)
+}
+
+/// How many bytes at the beginning are of one kind.
+fn length(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
+    let end = bytes.iter().position(|byte| !kind(*byte));
+    end.unwrap_or(bytes.len())
 }
 
 #[cfg(test)]
@@ -95,6 +110,8 @@ mod tests {
             "select * from t where account.id >= $1 and b <> -1",
             "UPDATE pgbench_tellers SET tbalance = tbalance + -5 WHERE tid = 3;",
             "delete\tfrom accounts\nwhere id = $12 ; ",
+            "BEGIN",
+            "end;",
         ] {
             assert!(read(text.as_bytes()).is_some(), "{text}");
         }
@@ -105,7 +122,10 @@ mod tests {
 
         #[test]
         fn a_glance_sees_what_the_tokens_say(
-            first in prop::sample::select(vec!["select ", "SELECT\n", "Update ", "delete ", "select", "selects "]),
+            first in prop::sample::select(vec![
+                "select ", "SELECT\n", "Update ", "delete ", "select", "selects ", "", "Begin", "commit", "END", "end;",
+                "rollback",
+            ]),
             parts in proptest::collection::vec(part(), 0..12),
             standard: bool,
         ) {
