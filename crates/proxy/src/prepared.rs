@@ -8,11 +8,18 @@
 
 use crate::sql::Reading;
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::ffi::{CStr, CString};
+use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// What our names begin with.
 const PREFIX: &str = "standfast_";
+
+/// So many texts without a name are kept with what was read in them, each in the place that its hash gives it.
+const RECENT: usize = 512;
+/// None that is longer, in bytes.
+const RECENT_BYTES_MAX: usize = 2048;
 
 /// Texts that nobody has any more may lie about up to so many bytes.
 const SWEEP_BYTES_MIN: usize = 8 * 1024 * 1024;
@@ -32,6 +39,26 @@ pub(crate) struct Prepared {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     known: Mutex<Known>,
+    recent: Recent,
+}
+
+/// Statements without a name, which most drivers prepare anew each time: what was read once in a text is there.
+#[derive(Debug)]
+struct Recent {
+    hasher: RandomState,
+    places: Mutex<Box<[Place]>>,
+}
+
+/// With whether backslashes in plain strings were plain.
+type Place = Option<(bool, Arc<Prepared>)>;
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            places: Mutex::new(vec![None; RECENT].into()),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +79,21 @@ struct Texts {
 }
 
 impl Registry {
+    /// A statement with this body, of which no other client knows by any name.
+    pub(crate) fn alone(&self, body: &[u8], standard: bool) -> Arc<Prepared> {
+        let read = || Arc::new(Prepared::alone(body, standard));
+        if body.len() > RECENT_BYTES_MAX {
+            return read();
+        }
+        let at = self.recent.hasher.hash_one(body) as usize % RECENT;
+        let places = self.recent.places.lock();
+        let place = &mut places.unwrap_or_else(PoisonError::into_inner)[at];
+        match place {
+            Some((by, known)) if *by == standard && known.is(body) => Arc::clone(known),
+            _ => Arc::clone(&place.insert((standard, read())).1),
+        }
+    }
+
     /// The statement with this body, which is the same for everybody.
     pub(crate) fn prepared(&self, body: &[u8], standard: bool) -> Arc<Prepared> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,6 +189,28 @@ mod tests {
         }
         let again = registry.prepared(&[b'k'; 100_000], true);
         assert_eq!(kept.id, again.id);
+    }
+
+    #[test]
+    fn a_text_without_a_name_is_read_once_for_each_way_to_read_it() {
+        let registry = Registry::default();
+        let body = |text: &str| [text.as_bytes(), b"\0\0\0"].concat();
+        let text = body(r"select 'a\'; drop table t; --'");
+        let once = registry.alone(&text, true);
+        assert!(Arc::ptr_eq(&once, &registry.alone(&text, true)));
+        for n in 0..4 * RECENT {
+            let other = body(&format!("select {n}"));
+            for standard in [true, false] {
+                for text in [&text, &other] {
+                    let read = registry.alone(text, standard);
+                    assert!(read.is(text) && read.name.is_none());
+                    assert_eq!(read.reading, Prepared::alone(text, standard).reading);
+                }
+            }
+        }
+        let long = vec![b'x'; RECENT_BYTES_MAX + 1];
+        let read = || registry.alone(&long, true);
+        assert!(!Arc::ptr_eq(&read(), &read()));
     }
 
     #[test]

@@ -51,13 +51,27 @@ pub(super) struct Ledger {
     whole: VecDeque<Asked>,
     open: Asked,
     is_open: bool,
+    /// Room that the last stretch had for what it expected: most expect as much.
+    spare: VecDeque<Expect>,
 }
+
+/// More room than for so many is not kept.
+const KEPT_MAX: usize = 16;
 
 impl Ledger {
     /// The client has asked for something that a Sync will end.
     pub(super) fn ask(&mut self) -> &mut Asked {
         self.is_open = true;
         &mut self.open
+    }
+
+    /// It will be answered by this, too.
+    pub(super) fn expect(&mut self, expect: Expect) {
+        self.is_open = true;
+        if self.open.expected.capacity() == 0 {
+            self.open.expected = std::mem::take(&mut self.spare);
+        }
+        self.open.expected.push_back(expect);
     }
 
     /// Everything since the last end belongs together.
@@ -79,10 +93,15 @@ impl Ledger {
     /// The server is ready again; gives what it was at.
     pub(super) fn answered(&mut self) -> Option<Asked> {
         let asked = self.whole.pop_front();
-        if self.whole.is_empty() && self.whole.capacity() > 16 {
+        if self.whole.is_empty() && self.whole.capacity() > KEPT_MAX {
             self.whole = VecDeque::new();
         }
-        asked
+        let mut asked = asked?;
+        if (1..=KEPT_MAX).contains(&asked.expected.capacity()) {
+            asked.expected.clear();
+            self.spare = std::mem::take(&mut asked.expected);
+        }
+        Some(asked)
     }
 
     /// So many answers are still to come. What is older than that will have none: the server has
@@ -145,10 +164,6 @@ impl Asked {
                 .push_back((number, deed.clone(), values.cloned()));
         }
         self.statements += reading.statements;
-    }
-
-    pub(super) fn expect(&mut self, expect: Expect) {
-        self.expected.push_back(expect);
     }
 
     pub(super) fn met(&mut self) -> Option<Expect> {

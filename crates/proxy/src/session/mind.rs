@@ -229,7 +229,7 @@ impl Mind {
         if !frame.is_whole() {
             mirror.session.sent(frame, Origin::Client)?;
             self.journal.pin(Pins::default().with(Pin::TooLong));
-            self.ledger.ask().expect(Expect::Passed);
+            self.ledger.expect(Expect::Passed);
             return Ok(Plan::default());
         }
         let Message::Parse(parse) = frame.message()? else {
@@ -244,21 +244,21 @@ impl Mind {
         if name.is_empty() {
             mirror.session.sent(frame, Origin::Client)?;
             let known = self.unnamed.take().filter(|known| known.is(body));
-            let prepared = known.unwrap_or_else(|| Arc::new(Prepared::alone(body, standard)));
+            let prepared = known.unwrap_or_else(|| self.registry.alone(body, standard));
             if self.deallocates_shared(&prepared.reading) {
                 let asked = Arc::unwrap_or_clone(prepared);
                 return self.parse_kept(asked, body);
             }
             self.unnamed = Some(prepared);
             self.unnamed_here = true;
-            self.ledger.ask().expect(Expect::Passed);
+            self.ledger.expect(Expect::Passed);
             return Ok(Plan::default());
         }
         if !self.renames() {
             mirror.session.sent(frame, Origin::Client)?;
             let prepared = Arc::new(Prepared::alone(body, standard));
             let expect = Expect::Parsed(name.into(), prepared);
-            self.ledger.ask().expect(expect);
+            self.ledger.expect(expect);
             return Ok(Plan::default());
         }
         if let Some(taken) = self.lookup(name) {
@@ -267,7 +267,7 @@ impl Mind {
             let mut again = Vec::new();
             taken.parse(taken.name().to_bytes(), &mut again);
             tell(mirror, &again, Origin::Client)?;
-            self.ledger.ask().expect(Expect::Passed);
+            self.ledger.expect(Expect::Passed);
             plan.instead = Some(again);
             return Ok(plan);
         }
@@ -277,13 +277,13 @@ impl Mind {
         if self.is_there(&prepared, mirror) {
             Message::Close(Target::Statement(NOTHING)).encode(&mut instead)?;
             let expect = Expect::ParsedBefore(name.into(), prepared);
-            self.ledger.ask().expect(expect);
+            self.ledger.expect(expect);
         } else {
             self.evict(mirror, &mut plan.before)?;
             prepared.parse(prepared.name().to_bytes(), &mut instead);
             mirror.keep(&prepared);
             let expect = Expect::Parsed(name.into(), prepared);
-            self.ledger.ask().expect(expect);
+            self.ledger.expect(expect);
         }
         tell(mirror, &instead, Origin::Client)?;
         plan.instead = Some(instead);
@@ -298,7 +298,7 @@ impl Mind {
         kept.parse(b"", &mut instead);
         self.unnamed = Some(Arc::new(kept));
         self.unnamed_here = true;
-        self.ledger.ask().expect(Expect::Passed);
+        self.ledger.expect(Expect::Passed);
         Ok(Plan {
             instead: Some(instead),
             ..Plan::default()
@@ -375,11 +375,11 @@ impl Mind {
                     self.unnamed = None;
                 }
                 let closed = Expect::Closed(name.to_bytes().into());
-                self.ledger.ask().expect(closed);
+                self.ledger.expect(closed);
             }
             Message::Close(Target::Portal(name)) => {
                 self.portals.remove(name.to_bytes());
-                self.ledger.ask().expect(Expect::Passed);
+                self.ledger.expect(Expect::Passed);
             }
             _ => drop(self.ledger.ask()),
         }
@@ -415,7 +415,7 @@ impl Mind {
             tell(mirror, &plan.before[from..], Origin::Proxy)?;
             mirror.keep(prepared);
             let expect = Expect::Supplied(prepared.id);
-            self.ledger.ask().expect(expect);
+            self.ledger.expect(expect);
         }
         Ok(plan)
     }
@@ -426,7 +426,7 @@ impl Mind {
             prepared.parse(b"", &mut plan.before);
             tell(mirror, &plan.before, Origin::Proxy)?;
             self.unnamed_here = true;
-            self.ledger.ask().expect(Expect::Supplied(0));
+            self.ledger.expect(Expect::Supplied(0));
         }
         Ok(plan)
     }
@@ -444,7 +444,7 @@ impl Mind {
         let from = before.len();
         Message::Close(Target::Statement(&name)).encode(before)?;
         tell(mirror, &before[from..], Origin::Proxy)?;
-        self.ledger.ask().expect(Expect::Evicted);
+        self.ledger.expect(Expect::Evicted);
         Ok(())
     }
 
@@ -555,6 +555,9 @@ impl Mind {
         // None outlives its transaction; those that a pipeline has bound behind it are to be.
         if self.ledger.is_empty() {
             self.portals.clear();
+        }
+        if self.reported.is_empty() {
+            return;
         }
         for name in std::mem::take(&mut self.reported) {
             let value = mirror.parameters.get(&name);
