@@ -82,7 +82,8 @@ impl Conversation {
     pub(crate) async fn run(&mut self) -> Ending {
         let mut attached: Option<Attached> = None;
         loop {
-            if attached.is_none() {
+            let is_new = attached.is_none();
+            if is_new {
                 if let Err(ending) = self.rest().await {
                     return self.say_goodbye(ending).await;
                 }
@@ -101,7 +102,7 @@ impl Conversation {
                 continue;
             };
             self.aim(Some(&server)).await;
-            let stopped = self.pump(&mut server).await;
+            let stopped = self.pump(&mut server, is_new).await;
             self.aim(None).await;
             // While a server is asked what its session has become, it is shown as that session's still.
             if !matches!(stopped, Stopped::Opaque) {

@@ -57,7 +57,9 @@ enum Event {
 
 impl Conversation {
     /// Runs until there is nothing more to do with this server.
-    pub(super) async fn pump(&mut self, server: &mut Server) -> Stopped {
+    /// `is_new`: it has just got it, and where the primary is was looked at for that.
+    pub(super) async fn pump(&mut self, server: &mut Server, is_new: bool) -> Stopped {
+        let mut is_new = is_new;
         loop {
             if let Err(stopped) = self.hear_server(server) {
                 return stopped;
@@ -65,7 +67,7 @@ impl Conversation {
             if self.mind.opaque && self.is_settled(server) {
                 return Stopped::Opaque;
             }
-            if self.is_to_wait(server) {
+            if !std::mem::take(&mut is_new) && self.is_to_wait(server) {
                 return Stopped::Held;
             }
             if self.is_over(server) {
