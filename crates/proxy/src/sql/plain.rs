@@ -1,6 +1,6 @@
 //! What most clients send most of the time, read at a glance: one SELECT, UPDATE or DELETE of words,
-//! numbers, parameters and operators, without strings, parentheses and comments; or the one word that
-//! begins or ends a transaction.
+//! numbers, parameters and operators, without strings, parentheses and comments; one INSERT of such
+//! values; or the one word that begins or ends a transaction.
 //!
 //! **Invariant:** what is said of a text here is what its tokens say; about any other text nothing is said.
 
@@ -41,6 +41,7 @@ fn one_statement(text: &[u8]) -> Option<Act> {
         () if first.eq_ignore_ascii_case(b"select") => Act::Query,
         () if first.eq_ignore_ascii_case(b"update") => Act::Work,
         () if first.eq_ignore_ascii_case(b"delete") => Act::Work,
+        () if first.eq_ignore_ascii_case(b"insert") => return insert(rest),
         () => return None,
     };
     let words = longest_word(rest)?;
@@ -54,7 +55,7 @@ fn one_statement(text: &[u8]) -> Option<Act> {
 /// How long the longest word is behind the first; `None`: there is more than words and operators.
 fn longest_word(mut rest: &[u8]) -> Option<usize> {
     // The first word ends here.
-    if !matches!(rest.first()?, b' ' | b'\n' | b'\t') {
+    if !rest.first().is_some_and(is_blank) {
         return None;
     }
     let mut longest = 0;
@@ -74,15 +75,83 @@ fn longest_word(mut rest: &[u8]) -> Option<usize> {
                 behind
             }
             b';' => {
-                let mut behind = behind.iter();
-                return behind
-                    .all(|byte| matches!(byte, b' ' | b'\n' | b'\t'))
-                    .then_some(longest);
+                return behind.iter().all(is_blank).then_some(longest);
             }
             _ => return None,
         };
     }
     Some(longest)
+}
+
+/// `INTO name (names) VALUES (values)`.
+fn insert(rest: &[u8]) -> Option<Act> {
+    if !rest.first().is_some_and(is_blank) {
+        return None;
+    }
+    let rest = behind_word(rest, b"into")?;
+    if !rest.first().is_some_and(is_blank) {
+        return None;
+    }
+    let (name, rest) = word(rest)?;
+    if !is_harmless(name) {
+        return None;
+    }
+    let rest = behind_list(rest)?;
+    let rest = behind_list(behind_word(rest, b"values")?)?;
+    let mut end = rest.strip_prefix(b";").unwrap_or(rest).iter();
+    end.all(is_blank).then_some(Act::Work)
+}
+
+/// What is behind `(a, b)`.
+fn behind_list(rest: &[u8]) -> Option<&[u8]> {
+    let mut rest = behind_blanks(rest).strip_prefix(b"(")?;
+    loop {
+        let (byte, behind) = rest.split_first()?;
+        rest = match byte {
+            b')' => return Some(behind),
+            b' ' | b'\n' | b'\t' | b',' | b'.' | b'+' => behind,
+            b'-' if behind.first() != Some(&b'-') => behind,
+            b'0'..=b'9' => behind_number(behind)?,
+            b'$' if behind.first().is_some_and(u8::is_ascii_digit) => behind_number(behind)?,
+            _ => {
+                let (_, behind) = word(rest).filter(|(word, _)| is_harmless(word))?;
+                behind
+            }
+        };
+    }
+}
+
+/// Whether it is none of the words that mean more than themselves behind INTO, or before a parenthesis.
+fn is_harmless(word: &[u8]) -> bool {
+    let begins = |with: &[u8]| {
+        let beginning = word.get(..with.len());
+        beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(with))
+    };
+    !begins(b"pg_")
+        && !begins(b"set")
+        && !begins(b"temp")
+        && !begins(b"dblink")
+        && !word.eq_ignore_ascii_case(b"into")
+}
+
+fn behind_word<'a>(rest: &'a [u8], expected: &[u8]) -> Option<&'a [u8]> {
+    let (found, behind) = word(rest)?;
+    found.eq_ignore_ascii_case(expected).then_some(behind)
+}
+
+/// The next one, and what is behind it.
+fn word(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = behind_blanks(rest);
+    let is_word = matches!(rest.first()?, b'a'..=b'z' | b'A'..=b'Z' | b'_');
+    is_word.then(|| rest.split_at(length(rest, is_name)))
+}
+
+fn behind_blanks(rest: &[u8]) -> &[u8] {
+    &rest[length(rest, |byte| is_blank(&byte))..]
+}
+
+fn is_blank(byte: &u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\t')
 }
 
 /// What is behind the digits; `None`: `1e5`, `0x1F`, `1_000`, and what begins right behind a number.
@@ -112,6 +181,8 @@ mod tests {
             "delete\tfrom accounts\nwhere id = $12 ; ",
             "BEGIN",
             "end;",
+            "INSERT INTO pgbench_history (tid, bid, mtime) VALUES (3, -5, CURRENT_TIMESTAMP);",
+            "insert into t(a) values($1,default) ",
         ] {
             assert!(read(text.as_bytes()).is_some(), "{text}");
         }
@@ -134,6 +205,63 @@ mod tests {
                 prop_assert_eq!(glance, Reading::of_tokens(&text, standard));
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn a_glance_at_an_insert_sees_what_its_tokens_say(
+            begin in prop::sample::select(vec!["insert into ", "INSERT\tINTO\n", "insert  Into", "insert "]),
+            name in name(),
+            columns in proptest::collection::vec(name(), 0..4),
+            values in prop::sample::select(vec![" values ", "VALUES", ") values (", " overriding ", " "]),
+            items in proptest::collection::vec(prop_oneof![3 => name(), 1 => part()], 0..4),
+            end in prop::sample::select(vec![")", ");", ") ;", "); ", ") returning a", "), (1)", ""]),
+            standard: bool,
+        ) {
+            let columns = columns.join(&b", "[..]);
+            let items = items.join(&b","[..]);
+            let parts = [begin.as_bytes(), &name, b" (", &columns, b")", values.as_bytes(), b"(", &items, end.as_bytes()];
+            let text = parts.concat();
+            if let Some(glance) = read(&text) {
+                prop_assert_eq!(glance, Reading::of_tokens(&text, standard));
+            }
+        }
+    }
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        let names = prop::sample::select(vec![
+            "t",
+            "accounts",
+            "a_b",
+            "x1",
+            "into",
+            "temp",
+            "TEMPORARY",
+            "pg_temp",
+            "pg_temp.t",
+            "set_config",
+            "setseed",
+            "Dblink_Connect",
+            "pg_advisory_lock",
+            "now",
+            "values",
+            "current_timestamp",
+            "null",
+            "s.t",
+            "select",
+            "1",
+            "-5",
+            "$1",
+            "$2",
+            "default",
+            "é",
+            "nextval",
+            "version",
+            "unlogged",
+        ]);
+        names.prop_map(|name| name.as_bytes().to_vec())
     }
 
     fn part() -> impl Strategy<Value = Vec<u8>> {
