@@ -153,10 +153,11 @@ fn run(file: &std::path::Path, level: Option<LogLevel>, homes: &Homes) -> anyhow
     for warning in warnings {
         tracing::warn!("{}: {warning}", file.display());
     }
+    let ready = run::Ready::new()?;
     let pid_file =
         PidFile::acquire(&config.state_dir).map_err(|error| with_hint(error, &config, homes))?;
     let backlog = ending.as_ref().map(logging::Ending::backlog);
-    run::run(config, pid_file, backlog)
+    ready.run(config, pid_file, backlog)
 }
 
 /// How to stop the agent that is in the way.

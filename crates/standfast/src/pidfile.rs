@@ -14,6 +14,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const NAME: &str = "standfast.pid";
+/// How long a process that has the lock may take to write its number.
+const WRITE_LIMIT: Duration = Duration::from_secs(1);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Held for as long as the agent lives.
 #[derive(Debug)]
@@ -50,15 +54,11 @@ impl PidFile {
             .mode(0o600)
             .open(state_dir.join(NAME))
             .map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                return Err(PidFileError::Taken {
-                    dir: state_dir.display().to_string(),
-                    pid: read_pid(&mut file),
-                });
-            }
-            Err(errno) => return Err(failed(errno.into())),
+        if !lock(&file).map_err(failed)? {
+            return Err(PidFileError::Taken {
+                dir: state_dir.display().to_string(),
+                pid: read_pid(&mut file),
+            });
         }
         file.set_len(0).map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
@@ -76,14 +76,27 @@ pub(crate) struct Agent {
 
 /// The running agent, if there is one.
 pub(crate) fn agent(state_dir: &Path) -> io::Result<Option<Agent>> {
-    let mut file = match File::open(state_dir.join(NAME)) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if is_free(&file)? {
-        return Ok(None);
+    let deadline = Instant::now() + WRITE_LIMIT;
+    loop {
+        let file = match File::open(state_dir.join(NAME)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if is_free(&file)? {
+            return Ok(None);
+        }
+        let found = holder(file)?;
+        if found.is_some() || Instant::now() >= deadline {
+            return Ok(found);
+        }
+        // Locked by somebody who has not written its number yet, or has just died.
+        std::thread::sleep(PAUSE);
     }
+}
+
+/// Who has locked the file, by the number in it.
+fn holder(mut file: File) -> io::Result<Option<Agent>> {
     let number = read_pid(&mut file);
     let Some(pid) = Pid::from_raw(number).filter(|_| number > 0) else {
         return Ok(None);
@@ -105,8 +118,12 @@ pub(crate) fn agent(state_dir: &Path) -> io::Result<Option<Agent>> {
 }
 
 impl Agent {
+    /// One that is gone already needs none.
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.process, signal)?)
+        match pidfd_send_signal(&self.process, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Waits until the agent is gone; false when it is still there after `limit`.
@@ -116,9 +133,21 @@ impl Agent {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(PAUSE);
         }
         Ok(true)
+    }
+}
+
+/// `false`: an agent has it. Who only looks has it for a moment, too, but never keeps others from looking.
+fn lock(file: &File) -> io::Result<bool> {
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) if is_free(file)? => std::thread::yield_now(),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
@@ -144,6 +173,38 @@ fn read_pid(file: &mut File) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn who_only_looks_keeps_nobody_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(PidFile::acquire(dir.path()).unwrap());
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    agent(dir.path()).unwrap();
+                }
+            });
+            let started = (0..1_000).try_for_each(|_| PidFile::acquire(dir.path()).map(drop));
+            is_over.store(true, Ordering::Relaxed);
+            started.unwrap();
+        });
+    }
+
+    #[test]
+    fn an_agent_that_writes_its_number_just_now_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = PidFile::acquire(dir.path()).unwrap();
+        let file = dir.path().join(NAME);
+        std::fs::write(&file, "").unwrap();
+        std::thread::scope(|scope| {
+            let found = scope.spawn(|| agent(dir.path()).unwrap());
+            std::fs::write(&file, format!("{}\n", std::process::id())).unwrap();
+            assert!(found.join().unwrap().is_some());
+        });
+        drop(held);
+    }
 
     #[test]
     fn two_agents_can_not_share_a_directory() {

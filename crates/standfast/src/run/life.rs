@@ -30,13 +30,31 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Errands that the agent has not looked at yet.
 const ERRANDS_WAITING: usize = 8;
 
-/// Runs the node until it is told to stop. `_pid_file` is held for as long as that.
-pub(crate) fn run(
-    config: Config,
-    _pid_file: PidFile,
-    log: Option<api::Backlog>,
-) -> Result<ExitCode> {
-    Threads::new()?.run(|elsewhere| run_node(config, log, elsewhere))
+/// A process that hears its signals and is no node yet.
+pub(crate) struct Ready {
+    threads: Threads,
+    signals: Signals,
+}
+
+impl Ready {
+    /// **Invariant:** comes before the pid file: who finds the process by that may send it any signal.
+    pub(crate) fn new() -> Result<Self> {
+        let threads = Threads::new()?;
+        let signals = threads.with_runtime(Signals::take)?;
+        Ok(Self { threads, signals })
+    }
+
+    /// Runs the node until it is told to stop. `_pid_file` is held for as long as that.
+    pub(crate) fn run(
+        self,
+        config: Config,
+        _pid_file: PidFile,
+        log: Option<api::Backlog>,
+    ) -> Result<ExitCode> {
+        let signals = self.signals;
+        self.threads
+            .run(|elsewhere| run_node(config, log, elsewhere, signals))
+    }
 }
 
 /// Makes this node's store member the only one of its cluster, after a majority is gone for good.
@@ -92,7 +110,49 @@ async fn run_node(
     config: Config,
     log: Option<api::Backlog>,
     elsewhere: Elsewhere,
+    mut signals: Signals,
 ) -> Result<ExitCode> {
+    // It may wait for long, and there is nothing yet that a stop would have to end in order.
+    let (life, ports) = tokio::select! {
+        prepared = Box::pin(prepare(config, log, elsewhere)) => prepared?,
+        () = signals.stop() => {
+            tracing::info!("told to stop before it has started");
+            return Ok(ExitCode::Ok);
+        }
+    };
+    let mut proxy = NodeProxy::start(&life.config, &life.store, &life.keys)?;
+    let (served, shown) = watch::channel(Arc::new(life.first_picture()));
+    let (errands, asking) = mpsc::channel(ERRANDS_WAITING);
+    let api = api::Api::new(life.api_options(shown, errands));
+    ports.serve(life.own_store.member(), &api, &life.elsewhere);
+    tracing::info!(
+        name = %life.config.name,
+        api = %life.config.api_url(),
+        "started, meeting the store"
+    );
+    systemd::tell(State::Ready);
+    let result = tokio::select! {
+        ended = life.lead(served, asking, proxy.as_ref(), signals) => ended,
+        // The member has logged it.
+        failure = life.own_store.failed() => Err(failure.into()),
+    };
+    // Postgres has stopped, if that was asked for: transactions that still run are another node's.
+    if let Some(proxy) = &mut proxy
+        && result.is_ok()
+    {
+        proxy.drain().await;
+    }
+    drop(proxy);
+    life.own_store.shutdown().await;
+    result
+}
+
+/// Everything that the node's life needs.
+async fn prepare(
+    config: Config,
+    log: Option<api::Backlog>,
+    elsewhere: Elsewhere,
+) -> Result<(Life, ports::Ports)> {
     let secret = agreed::secret(&config, &elsewhere).await?;
     let tls = certificates::load(&config)?;
     let certificate = certificates::rest(&config)?;
@@ -127,31 +187,7 @@ async fn run_node(
         log,
         reload: Arc::default(),
     };
-    let mut proxy = NodeProxy::start(&life.config, &life.store, &life.keys)?;
-    let (served, shown) = watch::channel(Arc::new(life.first_picture()));
-    let (errands, asking) = mpsc::channel(ERRANDS_WAITING);
-    let api = api::Api::new(life.api_options(shown, errands));
-    ports.serve(life.own_store.member(), &api, &life.elsewhere);
-    tracing::info!(
-        name = %life.config.name,
-        api = %life.config.api_url(),
-        "started, meeting the store"
-    );
-    systemd::tell(State::Ready);
-    let result = tokio::select! {
-        ended = life.lead(served, asking, proxy.as_ref()) => ended,
-        // The member has logged it.
-        failure = life.own_store.failed() => Err(failure.into()),
-    };
-    // Postgres has stopped, if that was asked for: transactions that still run are another node's.
-    if let Some(proxy) = &mut proxy
-        && result.is_ok()
-    {
-        proxy.drain().await;
-    }
-    drop(proxy);
-    life.own_store.shutdown().await;
-    result
+    Ok((life, ports))
 }
 
 impl Life {
@@ -207,8 +243,8 @@ impl Life {
         served: watch::Sender<Arc<api::Served>>,
         asking: mpsc::Receiver<Errand>,
         proxy: Option<&NodeProxy>,
+        signals: Signals,
     ) -> Result<ExitCode> {
-        let signals = Signals::take()?;
         match &self.instance {
             None => self.watch_over(served, signals, proxy).await,
             Some(instance) => {
@@ -490,6 +526,11 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             quit: signal(SignalKind::quit())?,
         })
+    }
+
+    /// Until it is told to stop. What it would read again, it reads just now.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Asked::Stop(_)) {}
     }
 
     async fn next(&mut self) -> Asked {

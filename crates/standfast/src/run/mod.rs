@@ -12,5 +12,5 @@ mod proxy;
 mod store;
 mod threads;
 
-pub(crate) use life::{recover_store, run};
+pub(crate) use life::{Ready, recover_store};
 pub(crate) use store::etcd_options;

@@ -44,6 +44,12 @@ impl Threads {
         start().context("can't start the node's threads")
     }
 
+    /// Does something that needs the agent's runtime to be there.
+    pub(crate) fn with_runtime<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _entered = self.agent.enter();
+        work()
+    }
+
     /// Runs the agent's part on this thread, to its end.
     pub(crate) fn run<F: Future>(self, part: impl FnOnce(Elsewhere) -> F) -> F::Output {
         let elsewhere = Elsewhere {

@@ -57,3 +57,29 @@ fn a_monitor_without_its_store_founds_no_second_one() {
     std::fs::remove_file(note).unwrap();
     run_once(&home);
 }
+
+#[test]
+fn a_node_is_stopped_in_order_from_its_first_moment() {
+    let (home, port) = (Home::new(), free_port());
+    home.expect(
+        0,
+        &format!("create monitor --pgdata monitor --pgport {port} --hostname 127.0.0.1"),
+    );
+    for how in ["", " --fast"] {
+        for _ in 0..3 {
+            let mut agent = home.start("run --pgdata monitor");
+            let deadline = Instant::now() + LIMIT;
+            loop {
+                let said = home.run(&format!("stop --pgdata monitor{how}"));
+                if said.code == 0 {
+                    break;
+                }
+                assert!(said.err.contains("does not run"), "{}", said.err);
+                assert!(Instant::now() < deadline, "it does not begin to run");
+            }
+            let ended = agent.wait().unwrap();
+            let log = std::fs::read_to_string(home.path("log")).unwrap();
+            assert!(ended.success(), "{ended}: {log}");
+        }
+    }
+}
