@@ -212,6 +212,10 @@ pub(super) fn files(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 fn read_text(file: &Path) -> Result<String, Problem> {
     let unreadable = |error: std::io::Error| Problem::whole(format!("can't be read: {error}"));
     let metadata = std::fs::metadata(file).map_err(unreadable)?;
+    // A pipe would be waited for, until somebody writes to it.
+    if !metadata.is_file() {
+        return Err(Problem::whole("is not a file"));
+    }
     if metadata.len() > FILE_BYTES_MAX {
         let what = format!("has {} bytes, more than any configuration", metadata.len());
         return Err(Problem::whole(what));

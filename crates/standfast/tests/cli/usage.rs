@@ -244,3 +244,16 @@ fn what_is_not_ours_is_refused_and_left_alone() {
     assert!(!home.config_file("m").exists());
     drop(taken);
 }
+
+#[test]
+fn a_pipe_is_no_configuration_and_is_not_waited_for() {
+    let home = Home::new();
+    let pipe = home.path("own.yml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for line in ["config check own.yml", "run own.yml"] {
+        let said = home.run(line);
+        assert!(said.code != 0, "{line}: {said:?}");
+        assert!(said.err.contains("is not a file"), "{line}: {said:?}");
+    }
+}
