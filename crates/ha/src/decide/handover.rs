@@ -150,7 +150,13 @@ pub(super) fn hand_over(
         Ok(to) => Some(Decision::act(
             "switchover",
             Action::Drain,
-            format!("switchover from {} to {to}: stopping cleanly", me.name),
+            match &order.to {
+                Some(_) => format!("switchover from {} to {to}: stopping cleanly", me.name),
+                None => format!(
+                    "switchover from {} to whoever is best then, {to} by now: stopping cleanly",
+                    me.name
+                ),
+            },
         )),
         Err(why) => Some(clear("switchover refused", format!("refused: {why}"))),
     }
@@ -172,7 +178,10 @@ pub(super) fn step_aside(cluster: &Cluster, me: &NodeView, primary: &Primary) ->
         Ok(to) => Decision::act(
             "step aside",
             Action::Drain,
-            format!("{} steps aside for {to}: stopping cleanly", me.name),
+            format!(
+                "{} steps aside for whoever is best then, {to} by now: stopping cleanly",
+                me.name
+            ),
         ),
         Err(why) if super::is_only(cluster, &me.name) => Decision::act(
             "step aside",
