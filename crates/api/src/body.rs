@@ -89,26 +89,52 @@ pub(crate) fn changed(
     not_taken: NotTaken,
 ) -> Response {
     let mut response = json(StatusCode::OK, now);
-    let asked = ConfigRecord(asked);
-    let mut in_vain: Vec<String> = asked
-        .without_effect()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    let shared = asked.postgres().unwrap_or_default();
-    in_vain.extend(shared.parameters.iter().filter_map(|(name, value)| {
-        let why = not_taken(name, value)?;
-        Some(format!("postgresql.parameters.{name} ({why})"))
-    }));
-    let in_vain = in_vain.join(", ");
+    let in_vain = in_vain(now, &ConfigRecord(asked), not_taken).join(", ");
     if !in_vain.is_empty() {
         tracing::warn!(keys = in_vain, "settings that have no effect were stored");
-        let text = format!("299 - \"stored, but without effect: {in_vain}\"");
-        if let Ok(value) = HeaderValue::try_from(text) {
+        let text = format!("stored, but without effect: {in_vain}");
+        if let Ok(value) = HeaderValue::try_from(format!("299 - {}", quoted(&text))) {
             response.headers_mut().insert(header::WARNING, value);
         }
     }
     response
+}
+
+/// What was asked for and has no effect, each with the reason where there is one to tell.
+fn in_vain(now: &ConfigRecord, asked: &ConfigRecord, not_taken: NotTaken) -> Vec<String> {
+    let keys = asked.without_effect().into_iter().map(str::to_owned);
+    let mut in_vain: Vec<String> = keys.collect();
+    let shared = asked.postgres().unwrap_or_default();
+    in_vain.extend(shared.parameters.iter().filter_map(|(name, value)| {
+        let why = (not_taken.parameter)(name, value)?;
+        Some(format!("postgresql.parameters.{name} ({why})"))
+    }));
+    // One line keeps all of them out, as one that is missing may have kept somebody out.
+    in_vain.extend(shared.pg_hba.iter().find_map(|line| {
+        let why = (not_taken.pg_hba)(line, not_taken.major)?;
+        Some(format!("postgresql.pg_hba ({line}: {why})"))
+    }));
+    // A change may name a part of a slot: it is what has become of it that counts.
+    let slots = asked.0.get("slots").and_then(Value::as_object);
+    let changed = |name: &String| slots.is_some_and(|slots| slots.contains_key(name));
+    let unusable = now.permanent_slots().unusable.into_iter();
+    let unusable = unusable.filter(|(name, _)| changed(name));
+    in_vain.extend(unusable.map(|(name, why)| format!("slots.{name} ({why})")));
+    in_vain
+}
+
+/// As HTTP quotes.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(if c.is_control() { ' ' } else { c });
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// A plain answer, with the content type that Patroni gives it.

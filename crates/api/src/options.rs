@@ -39,11 +39,19 @@ pub struct Options {
     pub log: Option<Backlog>,
     /// The embedded store's members; `None` where the store is somebody else's (etcd).
     pub membership: Option<Arc<dyn Membership>>,
-    /// Why Postgres is never given a parameter of the cluster's configuration, by its name and value.
     pub not_taken: NotTaken,
 }
 
-pub type NotTaken = fn(&str, &str) -> Option<&'static str>;
+/// What Postgres is never given of the cluster's configuration, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct NotTaken {
+    /// A parameter, by its name and value.
+    pub parameter: fn(&str, &str) -> Option<&'static str>,
+    /// A line of `pg_hba`, by itself and the major version: with it, all of them.
+    pub pg_hba: fn(&str, u32) -> Option<String>,
+    /// Of the cluster's Postgres.
+    pub major: u32,
+}
 
 /// What the API asks of the embedded store's membership. An adapter over [`store::RaftStore`]; it may take its time:
 /// answers are shown from the last list.

@@ -24,6 +24,11 @@ const METHODS: &[&str] = &[
     "bsd",
 ];
 
+/// Why a line is none, in this major version.
+pub fn not_a_rule(line: &str, major: u32) -> Option<String> {
+    check(line, major).err()
+}
+
 /// `Err`: why not.
 pub(crate) fn check(line: &str, major: u32) -> Result<(), String> {
     let fields = fields(line)?;

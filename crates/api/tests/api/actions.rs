@@ -115,6 +115,26 @@ async fn a_setting_without_effect_is_stored_and_said_to_be_one() {
                 r#"299 - "stored, but without effect: postgresql.parameters.fsync (it is not yours)""#
             )
         );
+        let rules = r#"{"postgresql": {"pg_hba": ["host all all all md5", "guest \"x\""], "parameters": null}}"#;
+        assert_eq!(
+            change(Method::PATCH, path, rules).await.as_deref(),
+            Some(
+                r#"299 - "stored, but without effect: postgresql.pg_hba (guest \"x\": nothing that 15 knows)""#
+            )
+        );
+        let slots =
+            r#"{"slots": {"a": {"type": "logical", "database": "d"}, "b": {"type": "physical"}}}"#;
+        let warning = change(Method::PATCH, path, slots).await.unwrap_or_default();
+        assert!(
+            warning.contains("slots.a (a logical slot needs"),
+            "{warning}"
+        );
+        // What a change leaves as it was is not said again, and a part of a slot may complete it.
+        assert_eq!(change(Method::PATCH, path, r#"{"ttl": 6}"#).await, None);
+        let rest = r#"{"slots": {"a": {"plugin": "pgoutput"}}}"#;
+        assert_eq!(change(Method::PATCH, path, rest).await, None);
+        let none = r#"{"slots": null, "postgresql": {"pg_hba": null}}"#;
+        assert_eq!(change(Method::PATCH, path, none).await, None);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A cluster of three nodes and a monitor in a store, and a server for any of them.
 
 use api::errand::Errand;
-use api::{Api, Backlog, BasicAuth, Membership, Options, Served, StoreMember, Token, v1};
+use api::{Api, Backlog, BasicAuth, Membership, NotTaken, Options, Served, StoreMember, Token, v1};
 use async_trait::async_trait;
 use ha::quorum::{Setting, SyncRecord};
 use ha::{
@@ -354,7 +354,13 @@ impl Server {
             holding: None,
             log: Some(log.clone()),
             membership: Some(members.clone()),
-            not_taken: |name, _| (name == "fsync").then_some("it is not yours"),
+            not_taken: NotTaken {
+                parameter: |name, _| (name == "fsync").then_some("it is not yours"),
+                pg_hba: |line, major| {
+                    (!line.starts_with("host")).then(|| format!("nothing that {major} knows"))
+                },
+                major: 15,
+            },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");

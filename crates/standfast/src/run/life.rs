@@ -234,7 +234,7 @@ impl Life {
             holding: self.holds.clone().map(|holds| holds as Arc<dyn Holding>),
             log: self.log.clone(),
             membership: self.own_store.membership(),
-            not_taken: postgres::not_the_users,
+            not_taken: self.not_taken(),
         }
     }
 
@@ -251,6 +251,16 @@ impl Life {
                 let options = self.agent_options(instance, served, asking)?;
                 Box::pin(self.look_after_postgres(instance, options, signals, proxy)).await
             }
+        }
+    }
+
+    /// A monitor does not know the major version, and takes every line for one of a version that it does not know yet.
+    fn not_taken(&self) -> api::NotTaken {
+        let instance = self.instance.as_ref();
+        api::NotTaken {
+            parameter: postgres::not_the_users,
+            pg_hba: postgres::not_a_rule,
+            major: instance.map_or(u32::MAX, |instance| instance.binaries().major),
         }
     }
 

@@ -174,7 +174,11 @@ async fn serve(store: MemoryStore, keys: Keys, token: Token, port: u16) {
         holding: None,
         log: None,
         membership: None,
-        not_taken: |_, _| None,
+        not_taken: api::NotTaken {
+            parameter: |_, _| None,
+            pg_hba: |_, _| None,
+            major: 15,
+        },
     };
     tokio::spawn(Api::new(options).listen(listener, std::future::pending()));
 }
