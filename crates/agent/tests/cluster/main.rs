@@ -29,8 +29,10 @@ fn main() -> ExitCode {
     if rustix::process::geteuid().is_root() {
         return as_postgres();
     }
+    // Dropped behind the runtime, and the agents in it: they would start anew what is ended here.
+    let root = Root::of(std::process::id());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let passed = runtime.block_on(stories());
+    let passed = runtime.block_on(stories(&root.0));
     println!("{} passed, {} failed", u8::from(passed), u8::from(!passed));
     if passed {
         ExitCode::SUCCESS
@@ -39,17 +41,40 @@ fn main() -> ExitCode {
     }
 }
 
+/// Where everything lies that the stories make. Dropped, it goes with all processes that work there: a story that
+/// panics leaves guards behind, which look after their Postgres for as long as they may.
+struct Root(PathBuf);
+
+impl Root {
+    /// Of the process that plays the stories.
+    fn of(pid: u32) -> Self {
+        Self(std::env::temp_dir().join(format!("sf-{pid}")))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let left = lab::Selection::Directory(self.0.clone());
+        if let Err(error) = left.kill_all(Duration::from_secs(20)) {
+            println!("left behind: {error:#}");
+        }
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// PostgreSQL refuses root.
 fn as_postgres() -> ExitCode {
-    let status = Command::new("setpriv")
+    let mut child = Command::new("setpriv")
         .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
         .arg(std::env::current_exe().expect("this program"))
         .args(std::env::args_os().skip(1))
         .current_dir("/tmp")
         .env("HOME", "/tmp")
-        .status()
+        .spawn()
         .expect("setpriv runs");
-    if status.success() {
+    // One that is killed ends nothing itself.
+    let _root = Root::of(child.id());
+    if child.wait().expect("its end").success() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -57,7 +82,7 @@ fn as_postgres() -> ExitCode {
 }
 
 /// All, or those whose part of the name is given.
-async fn stories() -> bool {
+async fn stories(root: &Path) -> bool {
     let named = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
     let wanted = |name: &str| {
         named
@@ -73,8 +98,7 @@ async fn stories() -> bool {
             .with_max_level(tracing::Level::INFO)
             .init();
     }
-    let root: PathBuf = std::env::temp_dir().join(format!("sf-{}", std::process::id()));
-    std::fs::create_dir_all(&root).expect("a directory");
+    std::fs::create_dir_all(root).expect("a directory");
     let limit = Duration::from_secs(30);
     if wanted("standbys_behind_a_standby") {
         cascade::standbys_behind_a_standby(&root.join("cascade"), limit).await;
@@ -101,9 +125,8 @@ async fn stories() -> bool {
         }
     }
     if wanted("a_pair") {
-        a_pair(&root, limit).await;
+        a_pair(root, limit).await;
     }
-    let _ = std::fs::remove_dir_all(&root);
     true
 }
 

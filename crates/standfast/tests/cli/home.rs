@@ -11,6 +11,17 @@ pub(crate) struct Home {
     dir: TempDir,
 }
 
+/// A test that fails leaves nothing running.
+impl Drop for Home {
+    fn drop(&mut self) {
+        let left = lab::Selection::Directory(self.dir.path().to_owned());
+        let ended = left.kill_all(std::time::Duration::from_secs(20));
+        if !std::thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
 /// What a command said, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Said {
