@@ -133,27 +133,66 @@ fn a_transaction_that_has_only_begun_is_begun_again() {
     });
 }
 
+/// Whether its string was answered or not: what was asked in it can't be asked again, and what comes behind it is not
+/// run outside of a transaction.
+#[test]
+fn a_transaction_that_begins_behind_something_else_is_lost_as_any_other() {
+    const STRING: &str = "select 1; begin";
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            client
+                .batch_execute("drop table if exists begun; create table begun (a int)")
+                .await?;
+            let is_in_failed_transaction = async || {
+                let insert = client.batch_execute("insert into begun values (1)").await;
+                ensure!(code(insert) == "ERROR 25P02", "{mode:?}");
+                client.batch_execute("rollback").await?;
+                ensure!(one(&client, "select count(*) from begun").await? == "0");
+                Ok(())
+            };
+            client.batch_execute(STRING).await?;
+            restart(server)?;
+            ensure!(code(client.batch_execute("select 1").await) == "ERROR 40001");
+            is_in_failed_transaction().await?;
+            let lost = while_stopped(&client, STRING).await?;
+            ensure!(code(lost) == "ERROR 40001", "{mode:?}");
+            is_in_failed_transaction().await?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn a_begin_that_is_not_answered_does_not_fail() {
     story(async |server| {
         for mode in BOTH {
             let proxy = server.proxy(mode, Limits::default()).await?;
             let client = proxy.client("app").await?;
-            let pid = one(&client, "select pg_backend_pid()").await?;
-            signal(&pid, "STOP")?;
-            let begin = client.batch_execute("begin isolation level repeatable read");
-            pin_mut!(begin);
-            let moment = Duration::from_millis(300);
-            let waits = tokio::time::timeout(moment, &mut begin).await.is_err();
-            // The postmaster starts everything anew.
-            signal(&pid, "KILL")?;
-            ensure!(waits, "a stopped backend has answered");
-            begin.await?;
+            while_stopped(&client, "begin isolation level repeatable read").await??;
             ensure!(one(&client, "show transaction_isolation").await? == "repeatable read");
             client.batch_execute("commit").await?;
         }
         Ok(())
     });
+}
+
+/// What is said to something that is asked of a backend which stands still, and then dies.
+async fn while_stopped(
+    client: &tokio_postgres::Client,
+    sql: &str,
+) -> Result<Result<(), tokio_postgres::Error>> {
+    let pid = one(client, "select pg_backend_pid()").await?;
+    signal(&pid, "STOP")?;
+    let asked = client.batch_execute(sql);
+    pin_mut!(asked);
+    let moment = Duration::from_millis(300);
+    let waits = tokio::time::timeout(moment, &mut asked).await.is_err();
+    // The postmaster starts everything anew.
+    signal(&pid, "KILL")?;
+    ensure!(waits, "a stopped backend has answered");
+    Ok(asked.await)
 }
 
 fn signal(pid: &str, signal: &str) -> Result<()> {
