@@ -52,6 +52,7 @@ have npm || packages="$packages npm"
 # Tests run clusters of their own.
 have etcd || packages="$packages etcd-server"
 have etcdctl || packages="$packages etcd-client"
+have_anywhere dnsmasq || packages="$packages dnsmasq-base"
 have openssl || packages="$packages openssl"
 have_anywhere haproxy || packages="$packages haproxy"
 have promtool || packages="$packages prometheus"

@@ -10,6 +10,7 @@
 
 mod cluster;
 mod disk;
+mod dns;
 mod etcd;
 mod fault;
 mod host;
@@ -28,6 +29,7 @@ mod wait;
 
 pub use cluster::{Brought, Cluster, Member, Shape};
 pub use disk::Disk;
+pub use dns::Dns;
 pub use etcd::Etcd;
 pub use fault::{Fault, Fired};
 pub use host::Host;

@@ -4,13 +4,16 @@
 //! left, or it may have happened) is what this crate promises to its callers, and a gRPC library keeps that to itself.
 
 mod channel;
+mod dial;
 mod failure;
 mod follow;
 mod members;
 mod options;
 mod proto;
+mod seek;
+mod srv;
 mod store;
 mod translate;
 
-pub use options::{EtcdLogin, EtcdOptions, EtcdTls};
+pub use options::{EtcdLogin, EtcdOptions, EtcdSrv, EtcdTls};
 pub use store::EtcdStore;

@@ -17,7 +17,7 @@ mod secret;
 mod state;
 mod views;
 
-pub use etcd::{EtcdLogin, EtcdOptions, EtcdStore, EtcdTls};
+pub use etcd::{EtcdLogin, EtcdOptions, EtcdSrv, EtcdStore, EtcdTls};
 pub use kv::{
     Entry, Guard, LeaseId, Op, Outcome, Result, Revision, Snapshot, Store, StoreError, Txn, View,
 };

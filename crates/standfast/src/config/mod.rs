@@ -166,8 +166,9 @@ pub(crate) enum StoreChoice {
 /// The user's own etcd, by its v3 interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Etcd {
-    /// At least one.
+    /// At least one, or there is a domain.
     pub(crate) members: Vec<Endpoint>,
+    pub(crate) srv: Option<store::EtcdSrv>,
     /// Whether the cluster is asked for its other members.
     pub(crate) discover: bool,
     pub(crate) tls: Option<store::EtcdTls>,

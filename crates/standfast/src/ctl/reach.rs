@@ -269,6 +269,7 @@ fn from_url(url: &str, namespace: Option<&str>) -> Result<Source, Failure> {
     };
     let etcd = Etcd {
         members: vec![member],
+        srv: None,
         discover: false,
         tls: None,
         login: None,

@@ -223,6 +223,7 @@ pub(crate) fn etcd_options(etcd: &Etcd, keys: &Keys) -> EtcdOptions {
         password: login.password.expose().to_owned(),
     };
     EtcdOptions {
+        srv: etcd.srv.clone(),
         discover: etcd.discover,
         tls: etcd.tls.clone(),
         login: etcd.login.as_ref().map(login),

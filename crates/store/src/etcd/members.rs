@@ -5,19 +5,19 @@
 //! It does not know what is asked.
 
 use super::channel::{Call, Channel, Messages, Method, Orders};
+use super::dial::{self, Spoken};
 use super::failure::{Failure, Meaning};
 use super::options::EtcdOptions;
 use super::proto::{self, Answer};
+use super::seek::Seek;
+use super::srv;
 use crate::lock;
 use prost::Message;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
 /// How long one member may take for what another can be asked as well.
 const ATTEMPT: Duration = Duration::from_millis(300);
@@ -25,8 +25,6 @@ const ATTEMPT: Duration = Duration::from_millis(300);
 const GIVEN_UP: Duration = Duration::from_millis(200);
 /// Between two rounds through all members.
 const PAUSE: Duration = Duration::from_millis(30);
-/// Unacknowledged bytes for so long mean that the member's machine is gone.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often, at most, a cluster is asked for its members.
 const DISCOVERY: Duration = Duration::from_secs(30);
 
@@ -38,8 +36,9 @@ pub(super) struct Members {
     options: EtcdOptions,
     /// Where connections live, whoever asks for them.
     runtime: Handle,
-    /// The first is asked first.
+    /// The first is asked first. Empty until DNS has named somebody, where nobody else does.
     all: Mutex<Vec<Arc<Member>>>,
+    seek: Option<Arc<Seek>>,
     /// The cluster that answered first; 0: none has yet.
     cluster: AtomicU64,
     token: Mutex<Option<Arc<str>>>,
@@ -66,14 +65,26 @@ impl Members {
     /// Connects to nobody yet. Must be called in a runtime, where its connections will live.
     pub(super) fn new(options: EtcdOptions) -> Arc<Self> {
         let all = options.members.iter().map(|address| Member::at(address));
-        Arc::new(Self {
+        let members = Arc::new(Self {
             runtime: Handle::current(),
             all: Mutex::new(all.collect()),
+            seek: options.srv.clone().map(|srv| Arc::new(Seek::new(srv))),
             cluster: AtomicU64::new(0),
             token: Mutex::new(None),
             discovered: Mutex::new(None),
             options,
-        })
+        });
+        if let Some(seek) = members.seek.clone() {
+            let (tls, known) = (members.options.tls.clone(), Arc::downgrade(&members));
+            let learn = move |found: &[String]| {
+                let known = known.upgrade();
+                known.inspect(|known| known.add(found)).is_some()
+            };
+            members
+                .runtime
+                .spawn(async move { seek.run(tls, learn).await });
+        }
+        members
     }
 
     pub(super) fn options(&self) -> &EtcdOptions {
@@ -101,7 +112,10 @@ impl Members {
         let mut sent_before = false;
         let mut tried = 0;
         loop {
-            let member = self.first();
+            let member = match self.first(until).await {
+                Ok(member) => member,
+                Err(failure) => return (Err(failure), sent_before),
+            };
             let patience = match repeat {
                 Repeat::Harmless => until.min(Instant::now() + ATTEMPT),
                 Repeat::Never => until,
@@ -132,6 +146,7 @@ impl Members {
             sent_before |= !certain;
             tried += 1;
             if tried % self.count() == 0 {
+                self.seek.iter().for_each(|seek| seek.soon());
                 tokio::time::sleep_until(until.min(Instant::now() + PAUSE)).await;
             }
         }
@@ -143,7 +158,7 @@ impl Members {
         method: Method,
         first: &impl Message,
     ) -> Result<(Orders, Messages, Line), Failure> {
-        let member = self.first();
+        let member = self.first(Instant::now() + ATTEMPT).await?;
         let opened = self.open_stream(&member, method, first).await;
         match opened {
             Ok((orders, messages)) => {
@@ -316,11 +331,21 @@ impl Members {
         }
     }
 
-    fn first(&self) -> Arc<Member> {
-        // There is one: the list is not empty when it is made, and nothing is taken out of it.
-        lock(&self.all)
-            .first()
-            .map_or_else(|| Member::at("nowhere:0"), Arc::clone)
+    /// There is one but where DNS has not named any yet, which is waited for: nothing is taken out of the list.
+    async fn first(&self, until: Instant) -> Result<Arc<Member>, Failure> {
+        let mut news = self.seek.as_ref().map(|seek| seek.news());
+        loop {
+            if let Some(first) = lock(&self.all).first() {
+                return Ok(Arc::clone(first));
+            }
+            let (Some(seek), Some(news)) = (&self.seek, &mut news) else {
+                let why = "no member of etcd is named";
+                return Err(Failure::NotSent(why.to_owned()));
+            };
+            if timeout_at(until, news.changed()).await.is_err() {
+                return Err(Failure::NotSent(seek.why()));
+            }
+        }
     }
 
     fn count(&self) -> usize {
@@ -365,23 +390,16 @@ impl Members {
         });
     }
 
-    /// What was configured stays; what is announced comes after it.
     fn learn(&self, told_by: &str, told: &[proto::Member]) {
-        let scheme = match self.options.tls {
-            Some(_) => "https://",
-            None => "http://",
-        };
+        let urls = told.iter().flat_map(|member| &member.client_urls);
+        self.add(&srv::addresses(urls, told_by, self.options.tls.is_some()));
+    }
+
+    /// What was configured stays; what is found comes after it.
+    fn add(&self, found: &[String]) {
         let mut all = lock(&self.all);
-        for url in told.iter().flat_map(|member| &member.client_urls) {
-            let Some(address) = url.strip_prefix(scheme) else {
-                continue;
-            };
-            let address = address.trim_end_matches('/');
-            // etcd's default: true on its own machine only.
-            if is_local(address) && !is_local(told_by) {
-                continue;
-            }
-            if !all.iter().any(|known| known.address == address) {
+        for address in found {
+            if !all.iter().any(|known| known.address == *address) {
                 tracing::debug!(member = address, "etcd has another member");
                 all.push(Member::at(address));
             }
@@ -447,44 +465,10 @@ impl Member {
     }
 }
 
-fn is_local(address: &str) -> bool {
-    let host = host(address);
-    host == "localhost"
-        || host
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
-}
-
-/// The host of `host:port`, an IPv6 address without its brackets.
-fn host(address: &str) -> &str {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    host.strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .unwrap_or(host)
-}
-
 async fn connect(address: String, options: EtcdOptions) -> Result<Channel, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = TcpStream::connect(&address).await.map_err(|it| text(&it))?;
-    let limit = u32::try_from(TCP_USER_TIMEOUT.as_millis()).unwrap_or(u32::MAX);
-    stream
-        .set_nodelay(true)
-        .and_then(|()| Ok(rustix::net::sockopt::set_tcp_user_timeout(&stream, limit)?))
-        .map_err(|it| text(&it))?;
-    let Some(tls) = options.tls else {
-        return Channel::open(stream, "http", &address)
-            .await
-            .map_err(|it| text(&it));
-    };
-    // Files may hang.
-    let config = tokio::task::spawn_blocking(move || tls.load()).await;
-    let config = config.map_err(|it| text(&it))?.map_err(|it| text(&it))?;
-    let name = ServerName::try_from(host(&address).to_owned()).map_err(|it| text(&it))?;
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await;
-    let stream = stream.map_err(|it| text(&it))?;
-    Channel::open(stream, "https", &address)
-        .await
-        .map_err(|it| text(&it))
+    let scheme = options.tls.as_ref().map_or("http", |_| "https");
+    let stream = dial::tcp(&address).await?;
+    let stream = dial::secured(stream, &address, options.tls.as_ref(), Spoken::Http2).await?;
+    let opened = Channel::open(stream, scheme, &address).await;
+    opened.map_err(|error| error.to_string())
 }

@@ -16,6 +16,8 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 pub struct EtcdOptions {
     /// `host:port` of members; one that answers is enough.
     pub members: Vec<String>,
+    /// Where DNS names members, besides.
+    pub srv: Option<EtcdSrv>,
     /// Whether the cluster is asked for its other members, which are then asked too.
     pub discover: bool,
     /// What every key of ours begins with: what we may surely read.
@@ -30,6 +32,7 @@ impl EtcdOptions {
     pub fn new(members: Vec<String>, prefix: impl Into<String>) -> Self {
         Self {
             members,
+            srv: None,
             discover: false,
             prefix: prefix.into(),
             tls: None,
@@ -37,6 +40,14 @@ impl EtcdOptions {
             request_timeout: Duration::from_secs(1),
         }
     }
+}
+
+/// A domain whose SRV records name members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdSrv {
+    pub domain: String,
+    /// Behind the service's name: `lab` for `_etcd-client-lab._tcp`.
+    pub suffix: Option<String>,
 }
 
 /// Files for TLS. They are read again for every new connection.
@@ -66,7 +77,7 @@ impl EtcdTls {
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(damaged)?
             .with_root_certificates(roots);
-        let mut config = match &self.client {
+        let config = match &self.client {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
                 let chain = certificates(certificate)?;
@@ -74,7 +85,6 @@ impl EtcdTls {
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(mine)))
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
 }

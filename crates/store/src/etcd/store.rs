@@ -40,7 +40,7 @@ pub struct EtcdStore {
 impl EtcdStore {
     /// Connects to nobody yet. Must be called in a runtime, where its connections will live.
     pub fn new(options: EtcdOptions) -> Result<Self> {
-        if options.members.is_empty() {
+        if options.members.is_empty() && options.srv.is_none() {
             return Err(StoreError::Denied("no member of etcd is named".into()));
         }
         Ok(Self {

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 /// As Patroni assumes it.
 const PORT: u16 = 2379;
 
-/// Where etcd is, as one of five keys says it.
+/// Where etcd is, as one of six keys says it; a domain may stand beside hosts.
 struct Place {
     members: Vec<Endpoint>,
+    srv: Option<store::EtcdSrv>,
     /// Whether they are the cluster's members, which name the others.
     discover: bool,
     /// A URL brings its own protocol along.
@@ -26,10 +27,13 @@ pub(in crate::config) fn etcd(section: &Section<'_>) -> Option<Etcd> {
     let login = login(section);
     section.finish(&["retry_timeout", "ttl"]);
     let place = place?;
-    let https = place.https.or(https?).unwrap_or(false);
+    // A domain has names for either protocol. Which is meant is known before DNS is asked.
+    let by_authority = place.srv.is_some() && section.is_given("cacert");
+    let https = place.https.or(https?).unwrap_or(by_authority);
     let tls = tls(section, https, files)?;
     Some(Etcd {
         members: place.members,
+        srv: place.srv,
         discover: place.discover,
         tls,
         login: login?,
@@ -40,16 +44,12 @@ fn place(section: &Section<'_>) -> Option<Place> {
     let proxies = section.flag("use_proxies").unwrap_or(false);
     let (hosts, host) = (section.texts("hosts"), section.text("host"));
     let (url, proxy) = (section.text("url"), section.text("proxy"));
-    for key in ["srv", "srv_suffix"] {
-        if section.is_given(key) {
-            section.refuse(key, "is not supported, name the members under hosts");
-            return None;
-        }
-    }
+    let srv = srv(section);
     if let Some(proxy) = proxy {
         let (member, https) = from_url(section, "proxy", &proxy)?;
         return Some(Place {
             members: vec![member],
+            srv: None,
             discover: false,
             https: Some(https),
         });
@@ -58,11 +58,14 @@ fn place(section: &Section<'_>) -> Option<Place> {
         let (member, https) = from_url(section, "url", &url)?;
         return Some(Place {
             members: vec![member],
+            srv: None,
             discover: !proxies,
             https: Some(https),
         });
     }
+    let srv = srv?;
     let (key, named) = match host {
+        None if hosts.is_empty() && srv.is_some() => ("srv", Vec::new()),
         _ if !hosts.is_empty() => ("hosts", hosts),
         Some(host) => ("host", vec![host]),
         // Of the wrong type, which was said; an empty list has the right one.
@@ -88,15 +91,47 @@ fn place(section: &Section<'_>) -> Option<Place> {
             }
         }
     }
-    if members.is_empty() {
+    if members.is_empty() && srv.is_none() {
         section.missing("hosts", "the members of etcd, as a list of HOST:PORT");
         return None;
     }
     Some(Place {
         members,
+        srv,
         discover: !proxies,
         https: None,
     })
+}
+
+/// `Some(None)`: not said; `None`: wrong.
+#[allow(clippy::option_option, reason = "absent and wrong are two things")]
+fn srv(section: &Section<'_>) -> Option<Option<store::EtcdSrv>> {
+    let (domain, suffix) = (section.text("srv"), section.text("srv_suffix"));
+    let Some(domain) = domain else {
+        if let Some(suffix) = suffix {
+            section.warning(suffix.line, "srv_suffix", "has no effect without `srv`");
+        }
+        return Some(None);
+    };
+    let is_label = |label: &str| {
+        let known = |it: char| it.is_ascii_alphanumeric() || it == '-' || it == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(known)
+    };
+    let name = domain.value.trim_end_matches('.').to_owned();
+    if !name.split('.').all(is_label) {
+        let what = format!("{:?} is no domain", domain.value);
+        section.error(domain.line, "srv", what);
+        return None;
+    }
+    if let Some(suffix) = suffix.as_ref().filter(|it| !is_label(&it.value)) {
+        let what = format!("{:?} is no part of a name in DNS", suffix.value);
+        section.error(suffix.line, "srv_suffix", what);
+        return None;
+    }
+    Some(Some(store::EtcdSrv {
+        domain: name,
+        suffix: suffix.map(|it| it.value),
+    }))
 }
 
 fn is_empty_list(section: &Section<'_>) -> bool {

@@ -15,8 +15,7 @@ fn etcd(section: &str) -> Etcd {
     }
 }
 
-/// Patroni: Configuration | `etcd3` with TLS, users, `hosts`, `host`, `url`, `proxy`, `use_proxies` | works; `srv`
-///   is refused
+/// Patroni: Configuration | `etcd3` with TLS, users, `hosts`, `host`, `url`, `proxy`, `use_proxies` | works
 #[test]
 fn etcd_as_patroni_names_it() {
     let members = |section: &str| {
@@ -41,6 +40,13 @@ fn etcd_as_patroni_names_it() {
     ] {
         assert_eq!(members(section), expected, "{section}");
     }
+    let srv = etcd("etcd3: {srv: example.org., srv_suffix: lab}");
+    let named = srv.srv.unwrap();
+    assert_eq!(named.domain, "example.org");
+    assert_eq!(named.suffix.as_deref(), Some("lab"));
+    assert!(srv.members.is_empty() && srv.discover && srv.tls.is_none());
+    assert!(etcd("etcd3: {srv: lab, cacert: /ca}").tls.is_some());
+    assert_eq!(members("etcd3: {srv: lab, hosts: 'a:1'}"), "a:1");
     assert!(etcd("etcd3: {host: a}").discover);
     assert!(!etcd("etcd3: {hosts: 'a,b', use_proxies: true}").discover);
     assert!(!etcd("etcd3: {proxy: 'http://a:80'}").discover);
@@ -97,8 +103,18 @@ fn etcd_that_could_not_work() {
             ],
         ),
         (
-            "etcd3: {srv: example.org}",
-            expect!["f.yml: line 11: etcd3.srv: is not supported, name the members under hosts"],
+            "etcd3: {srv: 'http://example.org'}",
+            expect![[r#"f.yml: line 11: etcd3.srv: "http://example.org" is no domain"#]],
+        ),
+        (
+            "etcd3: {srv: example.org, srv_suffix: a.b}",
+            expect![[r#"f.yml: line 11: etcd3.srv_suffix: "a.b" is no part of a name in DNS"#]],
+        ),
+        (
+            "etcd3: {srv: example.org, protocol: https}",
+            expect![
+                "f.yml: line 11: etcd3.cacert: is missing: the certificate in PEM that signed those of etcd; for a public authority, the system's bundle"
+            ],
         ),
         (
             "etcd3: {host: a, protocol: ftp}",
