@@ -4,6 +4,7 @@
 
 use crate::clock;
 use crate::served::Served;
+use ha::quorum::Setting;
 use ha::{Cluster, Instant, Lease, Lsn, NodeName, Postgres, Primary, Standby, SyncMode};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -167,15 +168,53 @@ pub(crate) fn follows_another(cluster: &Cluster) -> bool {
     cluster.settings.remote.is_some()
 }
 
-/// `name`'s place in the newest setting.
+/// `name`'s place in the setting. Until a new setting has taken the old one's place, only who stands in both has one:
+/// a standby is called synchronous when it may take over, not when commits begin to wait for it.
 pub(crate) fn sync_role(cluster: &Cluster, name: &NodeName) -> SyncRole {
     let named = cluster.sync.as_ref().is_some_and(|sync| {
         let newest = sync.newest();
-        cluster.leader.as_ref() == Some(&newest.leader) && newest.standbys.contains(name)
+        let counts = |it: &Setting| it.leader == *name || it.standbys.contains(name);
+        cluster.leader.as_ref() == Some(&newest.leader)
+            && newest.leader != *name
+            && sync.settings().iter().all(counts)
     });
     match (named, cluster.settings.sync_mode) {
         (true, SyncMode::On) => SyncRole::Sync,
         (true, SyncMode::Quorum | SyncMode::Off) => SyncRole::Quorum,
         (false, _) => SyncRole::Async,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ha::quorum::SyncRecord;
+
+    #[test]
+    fn a_standby_is_synchronous_when_every_setting_has_it() {
+        let name = |name: &str| NodeName::new(name).unwrap();
+        let setting = |leader: &str, standbys: &[&str]| Setting {
+            leader: name(leader),
+            standbys: standbys.iter().map(|it| name(it)).collect(),
+            needed: usize::from(!standbys.is_empty()),
+        };
+        let roles = |settings: Vec<Setting>| {
+            let cluster = Cluster {
+                leader: settings.last().map(|newest| newest.leader.clone()),
+                sync: SyncRecord::from_settings(settings),
+                ..Cluster::default()
+            };
+            ["a", "b", "c"].map(|it| sync_role(&cluster, &name(it)) != SyncRole::Async)
+        };
+        let (alone, one, both) = (
+            setting("a", &[]),
+            setting("a", &["b"]),
+            setting("a", &["b", "c"]),
+        );
+        assert_eq!(roles(vec![both.clone()]), [false, true, true]);
+        assert_eq!(roles(vec![alone, both.clone()]), [false; 3]);
+        assert_eq!(roles(vec![one, both.clone()]), [false, true, false]);
+        let after = setting("b", &["a", "c"]);
+        assert_eq!(roles(vec![both, after]), [true, false, true]);
     }
 }

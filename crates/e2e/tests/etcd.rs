@@ -165,13 +165,15 @@ fn etcd_freezes_and_thaws() {
     );
 }
 
-/// A leader of etcd that is stuck in its disk is deposed and does not notice: it goes on granting renewals.
+/// A leader of etcd that is stuck in its disk is deposed and does not notice: it goes on granting renewals. One before
+/// etcd 3.4.31 or 3.5.13 also ends, when it comes back, leases that its successor has renewed since: another leader of
+/// ours may go for it, while the one before is still being rewound to it.
 #[test]
 fn the_disk_of_etcds_leader_hangs() {
     story(
         "the_disk_of_etcds_leader_hangs",
         Topology::ThreeWithEtcdOnOwnDisks,
-        Announced::POWER,
+        Announced::AGAIN,
         async |world| {
             let ledger = world.load(4).await?;
             let etcd = world.etcd()?;

@@ -112,7 +112,7 @@ impl Cluster {
     }
 
     /// Whole: every node says the same; one open primary, all others stream from it on its
-    /// timeline, and commits are protected by at least one synchronous standby.
+    /// timeline, and commits are protected by at least one synchronous standby, which may take over.
     pub async fn is_healthy(&self) -> Result<String> {
         let primaries = self.primaries().await;
         let [leader] = primaries.as_slice() else {
@@ -223,6 +223,12 @@ fn check_members(members: &[Member], leader: &str, standbys: usize) -> Result<()
     ensure!(
         leads.role == "leader" && leads.state == "running",
         "{leads:?}"
+    );
+    // Streaming is not enough: as long as the setting before stands, it may be the leader alone that has a commit.
+    let protects = |it: &Member| matches!(it.role.as_str(), "sync_standby" | "quorum_standby");
+    ensure!(
+        members.iter().any(protects),
+        "nobody may take over yet: {members:?}"
     );
     let streaming = members.iter().filter(|member| {
         member.name != leader && member.state == "streaming" && member.timeline == leads.timeline
