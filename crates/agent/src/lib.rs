@@ -31,4 +31,5 @@ pub use clock::now;
 pub use holds::Holds;
 pub use journal::Line;
 pub use note::NoteError;
+pub use shell::Hooks;
 pub use witness::{Witness, WitnessOptions};

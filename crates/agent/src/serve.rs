@@ -202,7 +202,7 @@ fn unfit(cluster: &Cluster, me: &NodeView) -> Option<String> {
     if cluster.node(&me.name).maintenance {
         return Some("it is in maintenance".to_owned());
     }
-    if let Some(why) = &me.unwatched {
+    if let Some(why) = me.unwatched.as_ref().or(me.barred.as_ref()) {
         return Some(why.clone());
     }
     match &me.data {

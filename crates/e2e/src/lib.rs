@@ -8,6 +8,7 @@
 
 mod binary;
 mod certificates;
+mod hooks;
 mod logs;
 mod majors;
 mod patroni;
@@ -15,6 +16,7 @@ mod slot;
 mod terminal;
 mod world;
 
+pub use hooks::Hooks;
 pub use logs::Announced;
 pub use majors::programs_of;
 pub use patroni::{PatroniNode, Patronictl, patroni_programs};
@@ -39,6 +41,8 @@ pub enum Topology {
     ThreeOnSmallStores,
     /// The same where a slot keeps little WAL for a standby that is away.
     ThreeOnLittleWal,
+    /// The same as the first, with the programs of [`Hooks`] on each node.
+    ThreeWithHooks,
     /// Three nodes whose store is an etcd cluster, on three more hosts.
     ThreeWithEtcd,
     /// The same where members ask each other by HTTPS, and only with certificates of their own; Postgres too shows one.

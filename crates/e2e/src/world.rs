@@ -1,7 +1,7 @@
 //! Setting up a story, playing it, judging it.
 
 use crate::slot::Slot;
-use crate::{Announced, Topology, binary, certificates, logs};
+use crate::{Announced, Hooks, Topology, binary, certificates, logs};
 use anyhow::{Context, Result, anyhow, bail};
 use lab::{Cluster, Disk, Etcd, Fault, Lab, Ledger, Place, Shape, Verdict, why_no_namespaces};
 use std::io::Write;
@@ -154,6 +154,9 @@ async fn set_up(lab: &mut Lab, topology: Topology) -> Result<(Cluster, Option<Et
     ) {
         certificates::renew(lab, &cluster)?;
     }
+    if topology == Topology::ThreeWithHooks {
+        Hooks::of(lab).place(lab)?;
+    }
     if topology == Topology::ThreeWithProxies {
         let password = lab::Passwords::default().superuser;
         let file = lab.path().join("users.txt");
@@ -173,6 +176,7 @@ fn disk_of_etcd(topology: Topology) -> Option<Disk> {
         Topology::ThreeWithTls | Topology::ThreeOnSmallStores | Topology::Pair => None,
         Topology::Three
         | Topology::ThreeWithProxies
+        | Topology::ThreeWithHooks
         | Topology::ThreeOnSmallDisks
         | Topology::ThreeOnOwnDisks
         | Topology::ThreeOnLittleWal => wanted.then_some(Disk::Shared),
@@ -192,6 +196,10 @@ fn shape(lab: &Lab, topology: Topology) -> Shape {
         },
         Topology::ThreeOnOwnDisks => Shape {
             disk: Disk::Ext4 { megabytes: 500 },
+            ..plain
+        },
+        Topology::ThreeWithHooks => Shape {
+            postgresql: Hooks::of(lab).configuration(),
             ..plain
         },
         Topology::ThreeWithTls => certificates::shape(lab),

@@ -283,6 +283,9 @@ pub struct NodeView {
     /// Why the machine's watchdog device does not watch this node, where it must for the node to lead.
     #[serde(default)]
     pub unwatched: Option<String>,
+    /// Why this node is not to be promoted for a while: the user's own program has refused it.
+    #[serde(default)]
+    pub barred: Option<String>,
 }
 
 /// What a person asks of one node's instance.

@@ -4,11 +4,11 @@
 //! the snapshot that was decided on; whether an unanswered one happened is never assumed.
 
 use crate::config::Break;
-use crate::node::{Doing, Life, Names, NodeId, Phase, Purpose, name_of};
+use crate::node::{Doing, Life, Names, NodeId, Phase, Purpose, Role, name_of};
 use crate::store::{Answer, Request};
 use crate::time::ms;
 use crate::wal::lsn;
-use crate::world::{Event, World};
+use crate::world::{Era, Event, World};
 use ha::quorum::{Applied, Setting, SyncRecord};
 use ha::{Action, DataDir, Epoch, Errand, Instant, Job, Lineage, Timeline, Walsender};
 use std::rc::Rc;
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// How long an action waits for the view to show what it has written.
 const VIEW: Duration = Duration::from_secs(2);
+/// How long a node that was not to be promoted leaves it to others.
+const STANDS_BACK: Duration = Duration::from_secs(3);
 
 impl World {
     pub(crate) fn start(&mut self, id: NodeId, rule: &'static str, action: Action) {
@@ -27,7 +29,8 @@ impl World {
         let serial = self.new_run();
         self.nodes[id].agent.fresh_from = self.local(id);
         let snapshot = Rc::clone(&self.nodes[id].agent.snapshot);
-        let promoting = self.nodes[id].pg.promoting;
+        let pg = &self.nodes[id].pg;
+        let promoting = pg.promoting || matches!(pg.role, Role::Primary(_));
         if let (Action::Adopt, Some(lease)) = (&action, self.nodes[id].agent.lease) {
             self.adopt(id, lease.epoch);
         }
@@ -79,7 +82,8 @@ impl World {
                 self.drain(id);
                 self.watch_postgres(id);
             }
-            // An agent before this one has ordered a promotion that is still under way: beside it a promise is a lie.
+            // An agent before this one has ordered a promotion that is still under way, or has just ended unseen: beside it
+            // a promise is a lie.
             Action::Promise(_) if promoting => {
                 begin(Job::Stop, Phase::Timed);
                 self.kill(id);
@@ -371,6 +375,13 @@ impl World {
             self.done(id);
             return;
         }
+        if matches!(self.era, Era::Turmoil) && self.rng.chance(self.config.refusals) {
+            self.note_of(id, || "  the user's program refuses".to_owned());
+            self.nodes[id].agent.barred = Some(local.plus(STANDS_BACK));
+            self.done(id);
+            return;
+        }
+        let node = &mut self.nodes[id];
         let last = node
             .disk
             .wal

@@ -4,7 +4,7 @@
 //! come as far.
 
 use crate::config::Break;
-use crate::node::{Agent, Call, Life, NodeId, Purpose, id_of, name_of};
+use crate::node::{Agent, Call, Life, NodeId, Purpose, Role, id_of, name_of};
 use crate::store::{Answer, Key, Put, Request, Snapshot, Txn};
 use crate::time::ms;
 use crate::wal::lsn;
@@ -208,7 +208,12 @@ impl World {
                 txn.puts.push(Put::Failsafe(names));
             }
             txn.leads = Some((node.name.clone(), epoch));
-            txn.puts.push(Put::Status(lsn(node.disk.flushed)));
+            // Until it is primary, what its predecessor said stands.
+            let position = match node.pg.role {
+                Role::Primary(_) => lsn(node.disk.flushed),
+                Role::Standby(_) => cluster.leader_position,
+            };
+            txn.puts.push(Put::Status(position));
         }
         self.call(id, Request::Commit(txn), Purpose::Beat { epoch });
     }

@@ -180,6 +180,8 @@ pub(crate) struct Config {
     pub adopted: usize,
     /// Of a thousand promotions, how many are followed by a fault at once.
     pub double_fault: u64,
+    /// Of a thousand promotions, how many the user's program refuses.
+    pub refusals: u64,
     /// Of a thousand pieces of WAL, how many end in the middle of a record.
     pub halves: u64,
     /// Out of a thousand commits, the first flush is slow.
@@ -238,6 +240,7 @@ impl Config {
             clients: 2 + rng.index(2),
             adopted: [0, 0, 0, 1, 40][rng.index(5)],
             double_fault: if rng.chance(500) { 500 } else { 0 },
+            refusals: if rng.chance(300) { 400 } else { 0 },
             halves: 400,
             slow_flush: rng.below(40),
         };

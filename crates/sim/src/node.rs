@@ -207,6 +207,8 @@ pub(crate) struct Agent {
     pub forgot: bool,
     pub down_since: Option<Instant>,
     pub start_failures: u32,
+    /// Until then it is not to be promoted: the user's program has refused it.
+    pub barred: Option<Instant>,
     /// What a person asked of it, and when.
     pub errand: Option<(Errand, Instant)>,
     pub applied: Option<Applied>,
@@ -368,6 +370,7 @@ impl Agent {
             forgot: false,
             down_since: None,
             start_failures: 0,
+            barred: None,
             errand: None,
             applied: None,
             standbys: BTreeMap::new(),

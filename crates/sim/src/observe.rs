@@ -63,6 +63,10 @@ impl World {
             errand,
             source: None,
             unwatched: None,
+            barred: agent
+                .barred
+                .filter(|until| now < *until)
+                .map(|_| "the user's program has refused it".to_owned()),
             nostream: false,
         }
     }

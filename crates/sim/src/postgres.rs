@@ -297,6 +297,7 @@ impl World {
     pub(crate) fn detach(&mut self, id: NodeId) {
         let broken = self.config.is_broken(Break::PromiseWhileStreaming);
         let node = &mut self.nodes[id];
+        let flushing = node.pg.flushing;
         let Some(standby) = node.standby_mut() else {
             return;
         };
@@ -304,7 +305,8 @@ impl World {
             standby.ghost = standby.receiver.is_some();
             return;
         }
-        let receives = standby.receiver.is_some();
+        // One whose primary has gone flushes what it has before it ends.
+        let receives = standby.receiver.is_some() || flushing;
         match node.disk.health {
             // Its last flush does not end, and so it does not end either.
             Health::Hung if receives => return,

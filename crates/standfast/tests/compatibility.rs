@@ -33,7 +33,6 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
         "`patroni_barman`, `patroni_wale_restore`, `patroni_aws`",
         "not there: they are Patroni's programs, and go on as such in `create_replica_methods`, `bootstrap.method` and `callbacks`",
     ),
-    ("Failover", "`pre_promote`, `before_stop`", "not there yet"),
     (
         "Failover",
         "`maximum_lag_on_syncnode`",

@@ -15,6 +15,9 @@ use store::Snapshot;
 /// A kill that takes longer than this is stuck in the kernel.
 const UNKILLABLE: Duration = Duration::from_millis(500);
 
+/// How long a node whose `pre_promote` refuses leaves the leadership to others, at least.
+const STANDS_BACK: Duration = Duration::from_secs(10);
+
 pub(super) struct Done {
     pub(super) number: u64,
     pub(super) action: Action,
@@ -161,6 +164,7 @@ impl Agent {
             ShellError::Refused | ShellError::NotNow(_) => {
                 tracing::debug!(error = chain(error), "the action did not apply any more");
             }
+            ShellError::Barred(error) => self.stand_back(&chain(error)),
             ShellError::Store(error) if error.is_retryable() => {
                 tracing::info!(error = chain(error), "the store did not answer");
             }
@@ -187,6 +191,23 @@ impl Agent {
                 );
             }
         }
+    }
+
+    /// `pre_promote` has said no: it is not asked again at once, so that another node leads if one can.
+    fn stand_back(&mut self, why: &str) {
+        tracing::warn!(error = why, "not promoted: another node shall lead");
+        self.memory.barred = Some((why.to_owned(), now()));
+    }
+
+    /// As long as Patroni does it: for one `ttl`.
+    pub(super) fn barred(&self, view: &ClusterView, at: Instant) -> Option<String> {
+        let ttl = match view {
+            ClusterView::Known(cluster) => cluster.settings.ttl,
+            ClusterView::Silent { .. } => Duration::ZERO,
+        };
+        let barred = self.memory.barred.as_ref();
+        let (why, _) = barred.filter(|(_, since)| at.since(*since) < ttl.max(STANDS_BACK))?;
+        Some(why.clone())
     }
 
     /// Processes in an uninterruptible wait (a dead disk) outlive every kill. The office then ends by its lease: it is

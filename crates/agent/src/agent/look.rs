@@ -109,6 +109,7 @@ impl Agent {
             errand,
             source,
             unwatched,
+            barred: self.barred(view, at),
             nostream: self.cascade.nostream(),
         }
     }

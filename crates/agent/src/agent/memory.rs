@@ -56,6 +56,8 @@ pub(super) struct Memory {
     pub(super) absence: Absence,
     /// The action that failed last, how often in a row, and until when it is not tried again.
     pub(super) trouble: Option<(&'static str, u32, Instant)>,
+    /// Why this node is not to be promoted, and since when.
+    pub(super) barred: Option<(String, Instant)>,
     pub(super) left: bool,
     /// The last sign of another leader's life, and that of the one that was taken over from until clients can write.
     pub(super) last_sign: Option<Instant>,

@@ -42,7 +42,7 @@ use crate::note::{Marker, Note, NoteError, Rewound};
 use crate::observe::{Observation, Observer, Streams, watch_storage};
 use crate::pace::Pace;
 use crate::serve::Shown;
-use crate::shell::Shell;
+use crate::shell::{Hooks, Shell};
 use crate::tenure::Tenure;
 use ha::{Action, Instant, NodeName, Postgres, Storage};
 use postgres::Instance;
@@ -78,6 +78,7 @@ pub struct Options {
     /// The cluster's name, as callbacks are told it.
     pub scope: String,
     pub callbacks: Programs,
+    pub hooks: Hooks,
     pub served: watch::Sender<Arc<api::Served>>,
     /// What people ask of this node alone; its API has the other end.
     pub errands: mpsc::Receiver<api::errand::Errand>,
@@ -282,6 +283,7 @@ impl Agent {
             promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
             bootstrap: options.bootstrap.clone(),
             post_bootstrap: options.post_bootstrap.clone(),
+            hooks: options.hooks.clone(),
         };
         let agent = Self {
             name: options.name.clone(),

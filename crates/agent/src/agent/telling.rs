@@ -243,6 +243,7 @@ mod tests {
             errand: None,
             source: None,
             unwatched: None,
+            barred: None,
             nostream: false,
         };
         ha::decide(&ClusterView::Known(Box::new(cluster)), &me, now())

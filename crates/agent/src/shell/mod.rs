@@ -7,6 +7,7 @@ mod comparing;
 mod copying;
 mod following;
 mod founding;
+mod hooks;
 mod office;
 mod promote;
 mod recognizing;
@@ -15,6 +16,7 @@ mod sharing;
 mod slots;
 mod words;
 
+pub use self::hooks::Hooks;
 pub(crate) use self::sharing::shared;
 pub(crate) use self::slots::{Giving, permanent, slots};
 pub(crate) use self::words::{job, name};
@@ -52,6 +54,9 @@ pub(crate) enum ShellError {
     Refused,
     #[error("{0}")]
     NotNow(String),
+    /// The user's program does not let this node be promoted.
+    #[error("not to be promoted")]
+    Barred(#[source] PostgresError),
     /// A bug: the panic's text is on stderr.
     #[error("it panicked")]
     Panicked,
@@ -95,6 +100,7 @@ pub(crate) struct Shell {
     pub(crate) bootstrap: ConfigRecord,
     /// What is run on a cluster that this node has founded.
     pub(crate) post_bootstrap: Vec<String>,
+    pub(crate) hooks: Hooks,
 }
 
 /// The snapshot that was decided on, and what was read from it.
@@ -131,7 +137,7 @@ impl Shell {
             Action::Withdraw { .. } => self.step(basis, |steps| steps.withdraw()).await.map(none),
             Action::Claim(claim) => self.claim(&claim, basis).await.map(none),
             Action::Promote { epoch, setting } => {
-                self.promote(epoch, setting.as_ref()).await.map(none)
+                self.promote(epoch, setting.as_ref(), basis).await.map(none)
             }
             Action::Publish { epoch, lineage } => {
                 self.publish(epoch, &lineage, basis).await.map(none)
@@ -180,11 +186,10 @@ impl Shell {
                 self.demote().await.map(none)
             }
             Action::Drain => self.drain().await.map(none),
-            Action::Stop => Ok(self
-                .instance
-                .stop(Stop::Fast, self.stops_within())
-                .await
-                .map(none)?),
+            Action::Stop => {
+                self.run_before_stop().await;
+                self.stop_in_order().await.map(none)
+            }
             Action::Fence => Ok(self.instance.stop(Stop::Immediate, QUICK).await.map(none)?),
             Action::Release { epoch, .. } => self.release(epoch, basis).await.map(none),
             Action::ClearSwitchover { .. } => self
@@ -250,9 +255,12 @@ impl Shell {
     }
 
     async fn drain(&self) -> Result<(), ShellError> {
-        self.instance
-            .checkpoint(self.instance.options().stops_within)
-            .await?;
+        self.run_before_stop().await;
+        self.instance.checkpoint(self.stops_within()).await?;
+        self.stop_in_order().await
+    }
+
+    async fn stop_in_order(&self) -> Result<(), ShellError> {
         Ok(self.instance.stop(Stop::Fast, self.stops_within()).await?)
     }
 }

@@ -24,7 +24,9 @@ impl Shell {
         &self,
         epoch: Epoch,
         setting: Option<&Setting>,
+        basis: &Basis,
     ) -> Result<(), ShellError> {
+        self.ask_pre_promote(epoch, basis).await?;
         let old = self
             .note
             .read()
@@ -47,15 +49,7 @@ impl Shell {
         self.arm_in_office();
         self.is_watched().await?;
         // Asked once more at the last moment: the lease may have ended while files were written.
-        if self
-            .tenure
-            .lease()
-            .is_none_or(|lease| lease.epoch != epoch || now() >= lease.deadline)
-        {
-            return Err(ShellError::NotNow(
-                "the lease ended before the promotion".to_owned(),
-            ));
-        }
+        self.still_leads(epoch)?;
         // **Invariant:** nothing is promoted while the configuration says `standby_cluster`.
         if self.is_standby_cluster() {
             let why = "this is a standby cluster: nobody is promoted";
@@ -66,6 +60,15 @@ impl Shell {
         tracing::info!(timeline = plan.timeline.0, begins = %plan.begins, ?took, "promoted");
         self.checkpoint_owed.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    pub(super) fn still_leads(&self, epoch: Epoch) -> Result<(), ShellError> {
+        match self.tenure.lease() {
+            Some(lease) if lease.epoch == epoch && now() < lease.deadline => Ok(()),
+            _ => Err(ShellError::NotNow(
+                "the lease ended before the promotion".to_owned(),
+            )),
+        }
     }
 
     /// Where the watchdog device must be armed, it is.

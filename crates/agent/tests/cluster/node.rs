@@ -118,6 +118,7 @@ pub(crate) async fn wishing(
         post_bootstrap: Vec::new(),
         scope: "test".to_owned(),
         callbacks: agent::Programs::new(),
+        hooks: agent::Hooks::default(),
         served,
         errands: tokio::sync::mpsc::channel(1).1,
         holds: Arc::new(agent::Holds::open(&dir.join("state")).expect("no word was given")),

@@ -272,6 +272,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         errand: None,
         source: None,
         unwatched: None,
+        barred: None,
         nostream: false,
     }
 }

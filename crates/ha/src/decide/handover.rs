@@ -135,7 +135,10 @@ pub(super) fn hand_over(
     order: &Switchover,
 ) -> Option<Decision> {
     if order.from.as_ref().is_some_and(|from| *from != me.name) {
-        let outcome = format!("done: {} leads", me.name);
+        let outcome = match order.to.as_ref().filter(|to| **to != me.name) {
+            Some(to) => format!("done: {} leads, and not {to}", me.name),
+            None => format!("done: {} leads", me.name),
+        };
         return Some(clear("switchover done", outcome));
     }
     if order.from.is_none() && order.to.as_ref() == Some(&me.name) {

@@ -25,13 +25,18 @@ pub(super) fn lead(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
         );
     };
     if let Some(why) = &me.unwatched {
-        return step_down_unwatched(me, lease, why);
+        return step_down("not watched", me, lease, why);
     }
     let remote = cluster.settings.remote.as_ref();
     if let Some(decision) =
         remote.and_then(|remote| super::standby::lead(cluster, me, remote, lease, now))
     {
         return decision;
+    }
+    if let Some(why) = &me.barred
+        && !matches!(me.postgres, Postgres::Primary(_))
+    {
+        return step_down("barred", me, lease, why);
     }
     match &me.postgres {
         Postgres::Primary(primary) => {
@@ -68,8 +73,9 @@ pub(super) fn lead(cluster: &Cluster, me: &NodeView, now: Instant) -> Decision {
     }
 }
 
-/// The machine's watchdog must watch a leader here, and can't.
-fn step_down_unwatched(me: &NodeView, lease: Lease, why: &str) -> Decision {
+/// What a leader must have is not there, so another one shall lead: the machine's watchdog device, or the leave of the
+/// user's program to be promoted.
+fn step_down(rule: &'static str, me: &NodeView, lease: Lease, why: &str) -> Decision {
     let action = match me.postgres {
         Postgres::Down { leftovers: 0 } => Action::Release {
             epoch: lease.epoch,
@@ -81,7 +87,7 @@ fn step_down_unwatched(me: &NodeView, lease: Lease, why: &str) -> Decision {
         | Postgres::Starting
         | Postgres::Unresponsive { .. } => Action::Fence,
     };
-    Decision::act("not watched", action, why)
+    Decision::act(rule, action, why)
 }
 
 /// A primary in office: say whose WAL this is, keep the setting true, open, serve requests.

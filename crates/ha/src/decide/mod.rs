@@ -312,7 +312,7 @@ fn settle_down(me: &NodeView, settings: &crate::Settings, now: Instant) -> Optio
 fn unfit(me: &NodeView) -> Option<String> {
     match &me.storage {
         crate::view::Storage::Failing { why, .. } => Some(format!("its storage fails: {why}")),
-        crate::view::Storage::Healthy => me.unwatched.clone(),
+        crate::view::Storage::Healthy => me.unwatched.clone().or_else(|| me.barred.clone()),
     }
 }
 

@@ -33,6 +33,8 @@ struct Node {
     silent: bool,
     /// It does not learn that its next claim was granted.
     forgets: bool,
+    /// The user's program lets it not be promoted.
+    refuses: bool,
 }
 
 impl World {
@@ -66,6 +68,13 @@ impl World {
                     ..Switchover::default()
                 };
                 self.cluster.switchover = Some(order);
+            }
+            // Its pre_promote refuses from now on; or would not any more, and is asked again.
+            ["refuse", name] => self.node_mut(name).refuses = true,
+            ["agree", name] => {
+                let node = self.node_mut(name);
+                node.refuses = false;
+                node.me.barred = None;
             }
             ["restart", name] => self.node_mut(name).me.errand = Some(Errand::Restart),
             // Its primary was given more of something than it has.
@@ -185,6 +194,7 @@ impl World {
                 alive: true,
                 silent: false,
                 forgets: false,
+                refuses: false,
             },
         );
     }
@@ -215,6 +225,7 @@ impl World {
             alive: false,
             silent: false,
             forgets: false,
+            refuses: false,
         };
     }
 
@@ -416,6 +427,9 @@ impl World {
                 if let Some(leadership) = &mut self.cluster.epoch {
                     leadership.standby = standby;
                 }
+            }
+            Action::Promote { .. } if self.nodes[name].refuses => {
+                self.me(name).barred = Some("pre_promote refused".to_owned());
             }
             Action::Promote { epoch, .. } => self.promote(name, epoch),
             Action::Publish { epoch, lineage } => {
@@ -634,6 +648,7 @@ fn fresh(name: NodeName) -> NodeView {
         errand: None,
         source: None,
         unwatched: None,
+        barred: None,
         nostream: false,
     }
 }

@@ -35,6 +35,8 @@ pub struct Shape {
     pub libpq: String,
     /// More of `postgresql.parameters`, likewise.
     pub parameters: String,
+    /// More lines of `postgresql`, each indented by two; `NAME` stands for the node's name.
+    pub postgresql: String,
     /// The section `proxy`, likewise; `ADDRESS` stands for the node's. Who may connect is the
     /// story's to write down.
     pub proxy: String,
@@ -52,6 +54,7 @@ impl Default for Shape {
             authority: None,
             libpq: String::new(),
             parameters: "max_connections: 100".to_owned(),
+            postgresql: String::new(),
             proxy: String::new(),
         }
     }
@@ -223,10 +226,11 @@ postgresql:
   pg_hba: [\"local all all trust\", \"host all all 0.0.0.0/0 scram-sha-256\"]
   authentication: {{superuser: {{username: postgres, password: {superuser}}}, replication: {{username: replicator, password: {replication}{libpq}}}, rewind: {{username: rewind, password: {rewind}{libpq}}}}}
   parameters: {{unix_socket_directories: {base}/run, {parameters}}}
-{proxy}",
+{postgresql}{proxy}",
         base = base.display(),
         dcs = shape.dcs,
         parameters = shape.parameters.replace("NAME", name),
+        postgresql = shape.postgresql.replace("NAME", name),
         data = data_dir.display(),
         bin = host.pg_bin().display(),
         superuser = passwords.superuser,

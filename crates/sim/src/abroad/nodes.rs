@@ -128,6 +128,7 @@ impl World {
             source: None,
             nostream: false,
             unwatched: None,
+            barred: None,
         }
     }
 

@@ -70,6 +70,7 @@ impl World {
             errand: None,
             source: None,
             unwatched: None,
+            barred: None,
             nostream: false,
         }
     }

@@ -226,12 +226,14 @@ pub(crate) struct Postgresql {
     pub(crate) basebackup: Vec<String>,
     /// How a copy of the leader is made; pg_basebackup comes last, said or not.
     pub(crate) copies: Vec<postgres::Copying>,
-    /// Programs that are told what becomes of Postgres.
     /// A pass file for the user's own programs.
     pub(crate) pgpass: Option<PathBuf>,
     /// How long Postgres may take to stop cleanly.
     pub(crate) stops_within: Duration,
+    /// Programs that are told what becomes of Postgres.
     pub(crate) callbacks: agent::Programs,
+    /// Programs that Postgres waits for.
+    pub(crate) hooks: agent::Hooks,
 }
 
 /// A role; without a password it has the one derived from the cluster secret.

@@ -395,6 +395,7 @@ impl Life {
             post_bootstrap: config.bootstrap.post_bootstrap.clone(),
             scope: config.scope.clone(),
             callbacks: postgresql.callbacks.clone(),
+            hooks: postgresql.hooks.clone(),
             served,
             errands,
             holds: Arc::clone(self.holds.as_ref().context("no postgresql: section")?),

@@ -102,6 +102,7 @@ fn b(promised: u64) -> NodeView {
         errand: None,
         source: None,
         unwatched: None,
+        barred: None,
         nostream: false,
     }
 }

@@ -51,6 +51,10 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         .collect();
     rejoining(&section);
     let callbacks = callbacks(&section);
+    let hooks = agent::Hooks {
+        pre_promote: command(&section, "pre_promote").unwrap_or_default(),
+        before_stop: command(&section, "before_stop").unwrap_or_default(),
+    };
     let pgpass = absolute_path(&section, "pgpass");
     let stops_within = section
         .whole("pg_ctl_timeout")
@@ -73,8 +77,6 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         "use_unix_socket_repl",
         "recovery_conf",
         "proxy_address",
-        "before_stop",
-        "pre_promote",
         "bin_name",
     ]);
     let (listen, port) = listen?;
@@ -101,6 +103,7 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         basebackup,
         copies,
         callbacks,
+        hooks,
         pgpass,
         stops_within: stops_within.unwrap_or(Duration::from_secs(60)),
     })

@@ -207,6 +207,10 @@ fn callbacks_are_commands_with_arguments() {
         callbacks["on_role_change"],
         ["/bin/sh", "-c", "move ip", "x"]
     );
+    let hooks = format!("{NODE}  pre_promote: /bin/fence --all\n  before_stop: /bin/x\n");
+    let hooks = sound(&hooks).postgresql.unwrap().hooks;
+    assert_eq!(hooks.pre_promote, ["/bin/fence", "--all"]);
+    assert_eq!(hooks.before_stop, ["/bin/x"]);
     check_error(
         &with("on_start: \"'open\""),
         expect!["f.yml: line 15: postgresql.callbacks.on_start: a quote is not closed"],
