@@ -337,8 +337,11 @@ fn window(
         ));
     }
     let lag = lag(cluster, mine);
-    // What a standby leader lacks it gets from the remote.
-    if cluster.settings.remote.is_none() && lag > cluster.settings.lag_bytes_max {
+    // What a standby leader lacks it gets from the remote. And nobody is behind in WAL that it has written itself: the
+    // position that is known may still be that of the leader before, of which a person has accepted the loss.
+    let own = super::led_last(cluster, name) && mine.position.epoch == cluster.current_epoch();
+    let measured = cluster.settings.remote.is_none() && !own;
+    if measured && lag > cluster.settings.lag_bytes_max {
         return Err(format!(
             "{name} is {lag} bytes behind the last known position of the leader, more than \
              maximum_lag_on_failover ({})",

@@ -76,6 +76,10 @@ impl World {
                 node.refuses = false;
                 node.me.barred = None;
             }
+            // The last position that a leader has told of.
+            ["said", position] => {
+                self.cluster.leader_position = Lsn(position.parse().expect("a number"));
+            }
             ["restart", name] => self.node_mut(name).me.errand = Some(Errand::Restart),
             // Its primary was given more of something than it has.
             ["starve", name] => {
