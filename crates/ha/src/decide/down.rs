@@ -140,8 +140,14 @@ pub(super) fn too_long(
 /// Whether this node's own promise would do for its next claim. If not, it must let go of the leadership: as long as
 /// the others see a leader, they follow it and promise nothing.
 pub(super) fn enough_alone(cluster: &Cluster, me: &NodeView) -> Result<(), String> {
-    accepted_alone(cluster, me)
-        .map_err(|missing| format!("Postgres on {} has died; {missing}", me.name))
+    let died = |missing: String| format!("Postgres on {} has died; {missing}", me.name);
+    accepted_alone(cluster, me).map_err(|missing| died(missing.to_string()))?;
+    match cluster.live_promises().get(&me.name) {
+        Some(mine) if cluster.sync.is_none() => {
+            super::race::near_enough(cluster, &me.name, mine).map_err(died)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn accepted_alone(cluster: &Cluster, me: &NodeView) -> Result<(), quorum::Missing> {

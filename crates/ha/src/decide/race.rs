@@ -336,18 +336,7 @@ fn window(
             "commits are asynchronous and the lease of {leader} has not ended"
         ));
     }
-    let lag = lag(cluster, mine);
-    // What a standby leader lacks it gets from the remote. And nobody is behind in WAL that it has written itself: the
-    // position that is known may still be that of the leader before, of which a person has accepted the loss.
-    let own = super::led_last(cluster, name) && mine.position.epoch == cluster.current_epoch();
-    let measured = cluster.settings.remote.is_none() && !own;
-    if measured && lag > cluster.settings.lag_bytes_max {
-        return Err(format!(
-            "{name} is {lag} bytes behind the last known position of the leader, more than \
-             maximum_lag_on_failover ({})",
-            cluster.settings.lag_bytes_max
-        ));
-    }
+    near_enough(cluster, name, mine)?;
     if cluster.leader.is_some() {
         // A leader that was restarted: the others follow it and promise nothing.
         return Ok(());
@@ -363,6 +352,25 @@ fn window(
         return Err(format!("waiting for the promises of {}", silent.join(", ")));
     }
     Ok(())
+}
+
+/// Where nothing else is proven, the leader's last known position is what a node is measured by.
+///
+/// What a standby leader lacks it gets from the remote. And nobody is behind in WAL that it has written itself: the
+/// position that is known may still be that of the leader before, of which a person has accepted the loss.
+pub(super) fn near_enough(
+    cluster: &Cluster,
+    name: &NodeName,
+    mine: &Promise,
+) -> Result<(), String> {
+    let own = super::led_last(cluster, name) && mine.position.epoch == cluster.current_epoch();
+    let (lag, most) = (lag(cluster, mine), cluster.settings.lag_bytes_max);
+    if own || cluster.settings.remote.is_some() || lag <= most {
+        return Ok(());
+    }
+    Err(format!(
+        "{name} is {lag} bytes behind the last known position of the leader, more than maximum_lag_on_failover ({most})"
+    ))
 }
 
 /// Equals take turns, so that two do not collide; a better one that dies costs a turn, not the cluster.

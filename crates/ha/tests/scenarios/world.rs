@@ -80,6 +80,15 @@ impl World {
             ["said", position] => {
                 self.cluster.leader_position = Lsn(position.parse().expect("a number"));
             }
+            // A person wants it to lead, whatever is lost.
+            ["accept", name] => {
+                let order = Switchover {
+                    to: Some(name_of(name)),
+                    accept_loss: true,
+                    ..Switchover::default()
+                };
+                self.cluster.switchover = Some(order);
+            }
             ["restart", name] => self.node_mut(name).me.errand = Some(Errand::Restart),
             // Its primary was given more of something than it has.
             ["starve", name] => {
