@@ -125,6 +125,12 @@ impl Server {
         self.send(&frontend::Message::Query(text))
     }
 
+    /// Asks a query of ours, and waits until it is done.
+    pub(crate) async fn run(&mut self, sql: &[u8]) -> Result<(), Refusal> {
+        self.query(sql)?;
+        self.finish().await
+    }
+
     /// Writes a message of ours.
     pub(crate) fn send(&mut self, message: &frontend::Message<'_>) -> Result<(), Refusal> {
         let unwritable = |error: wire::Unwritable| Refusal::Error(error.to_string());
@@ -225,8 +231,7 @@ impl Server {
 
     /// Takes everything away that its last client may have left.
     pub(crate) async fn wipe(&mut self) -> Result<(), Refusal> {
-        self.query(b"DISCARD ALL")?;
-        self.finish().await?;
+        self.run(b"DISCARD ALL").await?;
         self.applied = Arc::default();
         self.mirror.known.clear();
         Ok(())

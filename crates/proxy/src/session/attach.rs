@@ -264,12 +264,7 @@ impl Conversation {
         let Some(begin) = &self.mind.begun else {
             return Ok(true);
         };
-        let asked = server.query(begin);
-        let begun = match asked {
-            Ok(()) => server.finish().await,
-            Err(refused) => Err(refused),
-        };
-        match begun {
+        match server.run(begin).await {
             Ok(()) => Ok(true),
             Err(Refusal::Lost) => Ok(false),
             Err(Refusal::Error(why)) => {

@@ -48,8 +48,7 @@ pub(super) async fn look(mind: &mut Mind, server: &mut Server) -> Result<(), Ref
 
 /// Takes all settings off a server that goes to somebody else, seen ones and others.
 pub(super) async fn reset(mind: &Mind, server: &mut Server) -> Result<(), Refusal> {
-    server.query(b"RESET ALL")?;
-    server.finish().await?;
+    server.run(b"RESET ALL").await?;
     // The role is no setting that RESET ALL resets.
     let mut left = (**mind.journal.settings()).clone();
     left.retain(|name, _| &**name == "role");

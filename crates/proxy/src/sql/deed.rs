@@ -117,7 +117,6 @@ impl Pins {
         self.0 == 0
     }
 
-    /// For people: `temporary objects and advisory locks`.
     /// For those who keep them as a number.
     pub(crate) fn bits(self) -> u16 {
         self.0
@@ -127,6 +126,7 @@ impl Pins {
         Self(bits)
     }
 
+    /// For people: `temporary objects and advisory locks`.
     pub(crate) fn describe(self) -> String {
         let held = Self::ALL
             .iter()

@@ -1,7 +1,7 @@
 //! Servers that are odd while we log in at them: each is given up in time, with an error, and does not get more work
 //! out of us than a server may.
 
-use crate::raw::{Raw, message, startup};
+use crate::raw::{Raw, hear_startup, message, startup};
 use crate::server::Running;
 use anyhow::{Context as _, Result, ensure};
 use proxy::{AuthMethod, Limits, Options, PoolMode, Source, Users};
@@ -76,15 +76,7 @@ impl Scripted {
 }
 
 async fn play(mut stream: TcpStream, script: Script, answers: Arc<AtomicU32>) -> Result<()> {
-    // The startup packet, and a request for TLS before it.
-    loop {
-        let mut packet = vec![0; usize::try_from(stream.read_u32().await?)? - 4];
-        stream.read_exact(&mut packet).await?;
-        if !packet.starts_with(&80_877_103_u32.to_be_bytes()) {
-            break;
-        }
-        stream.write_all(b"N").await?;
-    }
+    hear_startup(&mut stream).await?;
     let mut said = String::new();
     for step in 0.. {
         match script(step, &said) {

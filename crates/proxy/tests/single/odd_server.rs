@@ -1,7 +1,7 @@
 //! Servers that say what no server should: a client of theirs hears an error or nothing more, and
 //! the proxy goes on.
 
-use crate::raw::{Raw, claims, message, query, startup, told};
+use crate::raw::{Raw, claims, hear_startup, message, query, startup, told};
 use crate::server::Running;
 use anyhow::{Context as _, Result, ensure};
 use proxy::{AuthMethod, Limits, Options, PoolMode, Source, Users};
@@ -42,17 +42,7 @@ fn sane_greeting() -> Vec<u8> {
 }
 
 async fn serve(mut stream: TcpStream, odd: Arc<Odd>) -> Result<()> {
-    // The startup packet, and a request for TLS before it.
-    loop {
-        let length = usize::try_from(stream.read_u32().await?)?;
-        let mut packet = vec![0; length - 4];
-        stream.read_exact(&mut packet).await?;
-        if packet.starts_with(&80_877_103_u32.to_be_bytes()) {
-            stream.write_all(b"N").await?;
-            continue;
-        }
-        break;
-    }
+    hear_startup(&mut stream).await?;
     stream.write_all(&odd.greeting).await?;
     loop {
         let tag = stream.read_u8().await?;

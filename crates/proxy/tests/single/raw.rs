@@ -11,6 +11,19 @@ use tokio::time::timeout;
 const LONG: u32 = 300_000_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// As a server: hears a startup packet out, and has no TLS.
+pub(crate) async fn hear_startup(stream: &mut TcpStream) -> Result<()> {
+    const TLS: [u8; 4] = 80_877_103_u32.to_be_bytes();
+    loop {
+        let mut packet = vec![0; usize::try_from(stream.read_u32().await?)? - 4];
+        stream.read_exact(&mut packet).await?;
+        if !packet.starts_with(&TLS) {
+            return Ok(());
+        }
+        stream.write_all(b"N").await?;
+    }
+}
+
 pub(crate) struct Raw {
     stream: TcpStream,
 }
