@@ -15,6 +15,7 @@ mod figures;
 mod holds;
 mod journal;
 mod keeper;
+mod known;
 mod note;
 mod observe;
 mod pace;

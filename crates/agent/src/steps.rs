@@ -193,6 +193,14 @@ impl Steps<'_> {
         }
     }
 
+    /// What the cluster's configuration was, now that it is not there.
+    pub(crate) fn put_back(&self, config: &str) -> Txn {
+        let key = self.keys.config();
+        self.in_office()
+            .when(Guard::Absent { key: key.clone() })
+            .put(key, config)
+    }
+
     /// `None`: it is not there, or can't be read, which is said elsewhere.
     fn config(&self) -> Option<ConfigRecord> {
         let text = self.seen.value(&self.keys.config())?;

@@ -53,6 +53,18 @@ impl Scene<'_> {
         .map(drop)
     }
 
+    /// Everywhere.
+    async fn has_work_mem(&self, wanted: &str) -> Result<()> {
+        eventually("every node has it", settle_deadline(), async || {
+            for node in &self.nodes {
+                let found: String = node.ask("SHOW work_mem").await?;
+                ensure!(found == wanted, "work_mem is {found}");
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn rows(&self, node: usize) -> Result<String> {
         self.nodes[node].ask("SELECT count(*) FROM rows").await
     }
@@ -112,11 +124,17 @@ fn a_cluster_of_patroni_becomes_ours_and_patronis_again() {
         scene.nodes[1].start_patroni()?;
         scene.nodes[2].start_patroni()?;
         scene.whole(0).await?;
+        // By a person's hand, in no file: it goes along in patroni.dynamic.json.
+        let edited = "edit-config -p work_mem=7MB --force";
+        let edited = scene.ctl.tries(edited)?;
+        ensure!(edited.code == Some(0), "{edited:?}");
+        scene.has_work_mem("7MB").await?;
         scene
             .write(0, "INSERT INTO rows SELECT generate_series(1, 1000)")
             .await?;
         scene.change_over(0, PatroniNode::start_standfast).await?;
         scene.write(0, "INSERT INTO rows VALUES (1)").await?;
+        scene.has_work_mem("7MB").await?;
         for node in 0..3 {
             eventually("every row is everywhere", settle_deadline(), async || {
                 let rows = scene.rows(node).await?;

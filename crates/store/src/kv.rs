@@ -25,6 +25,16 @@ pub struct Entry {
     pub lease: Option<LeaseId>,
 }
 
+/// Of an entry that no store holds (any more).
+const REMEMBERED: Revision = 0;
+
+impl Entry {
+    /// The store does not hold it: it is what was known last.
+    pub fn is_remembered(&self) -> bool {
+        self.modified == REMEMBERED
+    }
+}
+
 /// All keys under a prefix at one revision. Cheap to clone: values are shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -37,9 +47,26 @@ impl Snapshot {
         self.entries.get(key).map(|entry| entry.value.as_str())
     }
 
+    /// The same, with what is remembered of a key that is not there.
+    #[must_use]
+    pub fn remembering(&self, key: String, value: String) -> Self {
+        let mut entries = self.entries.clone();
+        let entry = Entry {
+            value,
+            created: REMEMBERED,
+            modified: REMEMBERED,
+            lease: None,
+        };
+        entries.entry(key).or_insert_with(|| Arc::new(entry));
+        Self {
+            revision: self.revision,
+            entries,
+        }
+    }
+
     /// The guard that holds as long as `key` is what this snapshot says it is, absent included.
     pub fn unchanged(&self, key: &str) -> Guard {
-        match self.entries.get(key) {
+        match self.entries.get(key).filter(|entry| !entry.is_remembered()) {
             Some(entry) => Guard::Unchanged {
                 key: key.to_owned(),
                 modified: entry.modified,

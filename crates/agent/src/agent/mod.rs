@@ -38,6 +38,7 @@ use crate::figures::Figures;
 use crate::holds::Holds;
 use crate::journal::Journal;
 use crate::keeper::{Keeper, Said};
+use crate::known::Known;
 use crate::note::{Marker, Note, NoteError, Rewound};
 use crate::observe::{Observation, Observer, Streams, watch_storage};
 use crate::pace::Pace;
@@ -274,6 +275,10 @@ impl Agent {
             instance: options.instance.clone(),
             tenure: Arc::clone(&tenure),
             note,
+            known: Arc::new(Known::open(
+                &options.state_dir,
+                &options.instance.options().data_dir,
+            )),
             holds: Arc::clone(&options.holds),
             streams,
             rewound: Rewound::open(&options.state_dir),
@@ -396,6 +401,7 @@ impl Agent {
         }
         let snapshot = Arc::clone(&self.view.borrow_and_update());
         self.meeting.look(&snapshot);
+        let snapshot = self.shell.known.over(&self.shell.keys, &snapshot);
         self.notice_a_dead_action();
         let cluster = match self.memory.reader.read(&self.shell.keys, &snapshot) {
             Ok(read) => {

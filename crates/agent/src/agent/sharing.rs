@@ -6,6 +6,7 @@
 
 use super::Agent;
 use crate::shell::{permanent, shared};
+use crate::steps::Steps;
 use ha::{Instant, Lsn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,8 +28,12 @@ pub(super) struct Sharing {
     told: Revision,
     tried: Option<(Revision, Instant)>,
     task: Option<JoinHandle<()>>,
-    /// The permanent slots of the configuration, and of which revision of it.
-    permanent: (Revision, BTreeSet<String>),
+    /// The permanent slots of the configuration.
+    permanent: BTreeSet<String>,
+    /// The revision that they were read of.
+    read: Option<Revision>,
+    /// When a configuration that is gone was put back.
+    put_back: Option<Instant>,
     logical: BTreeMap<String, postgres::LogicalSlot>,
     member_slots_ttl: Option<Duration>,
     positions: Positions,
@@ -51,7 +56,7 @@ impl Sharing {
 
     /// Where the permanent slots are, for the standbys' own.
     pub(super) fn published(&self) -> BTreeMap<String, Lsn> {
-        let (_, names) = &self.permanent;
+        let names = &self.permanent;
         let mut positions = match names.is_empty() {
             true => BTreeMap::new(),
             false => self
@@ -81,7 +86,7 @@ impl Sharing {
         snapshot: &Snapshot,
         leads: bool,
     ) -> BTreeMap<String, Option<Lsn>> {
-        let (_, names) = &self.permanent;
+        let names = &self.permanent;
         match names.is_empty() {
             true => BTreeMap::new(),
             false => permanent(keys, snapshot, leads),
@@ -90,7 +95,7 @@ impl Sharing {
 
     /// Another configuration may name other slots. What can't be made is said once.
     fn read_slots(&mut self, revision: Revision, text: &str) {
-        if self.permanent.0 == revision {
+        if self.read == Some(revision) {
             return;
         }
         let Ok(record) = serde_json::from_str::<ConfigRecord>(text) else {
@@ -101,7 +106,8 @@ impl Sharing {
         for (slot, why) in &slots.unusable {
             tracing::warn!(slot, why, "a permanent slot is not made");
         }
-        self.permanent = (revision, slots.physical);
+        self.read = Some(revision);
+        self.permanent = slots.physical;
         let logical = slots.logical.into_iter();
         self.logical = logical
             .map(|(name, (database, plugin))| (name, postgres::LogicalSlot { database, plugin }))
@@ -135,6 +141,11 @@ impl Agent {
         };
         let revision = entry.modified;
         self.sharing.read_slots(revision, &entry.value);
+        if entry.is_remembered() {
+            self.put_back(snapshot, at);
+            return;
+        }
+        self.remember_config(&entry.value);
         if self.memory.running.is_some() || !self.sharing.is_due(revision, at) {
             return;
         }
@@ -162,6 +173,44 @@ impl Agent {
                 ),
             }
         }));
+    }
+
+    /// On disk too, for an agent that starts when the store has it no more.
+    fn remember_config(&self, text: &str) {
+        let known = Arc::clone(&self.shell.known);
+        if known.take(text) {
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = known.write() {
+                    tracing::warn!(%error, "the cluster's configuration is not kept on disk");
+                }
+            });
+        }
+    }
+
+    /// It is gone from the store, and this node leads: it comes back as it was.
+    fn put_back(&mut self, snapshot: &Snapshot, at: Instant) {
+        let tried = self.sharing.put_back;
+        if self.tenure.office().is_none() || tried.is_some_and(|when| at.since(when) < AGAIN) {
+            return;
+        }
+        let (keys, me) = (&self.shell.keys, &self.shell.me);
+        let Some(config) = snapshot.value(&keys.config()) else {
+            return;
+        };
+        self.sharing.put_back = Some(at);
+        let seen = snapshot;
+        let txn = Steps { keys, me, seen }.put_back(config);
+        let store = Arc::clone(&self.shell.store);
+        tokio::spawn(async move {
+            match store.commit(txn).await {
+                Ok(outcome) if outcome.is_committed() => tracing::warn!(
+                    "the cluster's configuration was gone from the store: it is put back as it was"
+                ),
+                // Somebody has written another one.
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "the configuration is not put back yet"),
+            }
+        });
     }
 }
 

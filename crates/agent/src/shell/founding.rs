@@ -5,6 +5,8 @@
 use super::{Basis, QUICK, Shell, ShellError};
 use ha::{Epoch, Lineage};
 use postgres::{DataDir, Stop};
+use std::sync::Arc;
+use store::layout::ConfigRecord;
 
 impl Shell {
     pub(super) async fn found(&self, basis: &Basis) -> Result<(), ShellError> {
@@ -38,7 +40,7 @@ impl Shell {
         self.instance.serve_streams(true).await?;
         self.instance.ensure_roles(QUICK).await?;
         self.run_post_bootstrap().await;
-        self.inaugurate(control.system_id, epoch, &lineage, basis)
+        self.inaugurate(control.system_id, epoch, &lineage, basis, &self.bootstrap)
             .await
     }
 
@@ -73,14 +75,18 @@ impl Shell {
         }
         self.run_post_bootstrap().await;
         self.instance.keep_restored(self.stops_within()).await?;
-        self.adopt(basis).await?;
+        self.adopt(basis, &self.bootstrap).await?;
         tracing::info!(epoch = epoch.0, "the cluster begins with what was restored");
         Ok(())
     }
 
     /// The directory that is there becomes the cluster's first. A server that runs on it is stopped cleanly; it comes
     /// back by the same way as after any restart: parked, claimed, promoted.
-    pub(super) async fn adopt(&self, basis: &Basis) -> Result<(), ShellError> {
+    pub(super) async fn adopt(
+        &self,
+        basis: &Basis,
+        config: &ConfigRecord,
+    ) -> Result<(), ShellError> {
         let epoch = self.epoch_in_office()?;
         self.instance.stop(Stop::Fast, self.stops_within()).await?;
         let DataDir::Ready(control) = self.data_dir().await? else {
@@ -93,8 +99,20 @@ impl Shell {
         self.instance.taken_over()?;
         self.note.write(&lineage)?;
         self.roles_missing.set()?;
-        self.inaugurate(control.system_id, epoch, &lineage, basis)
+        self.inaugurate(control.system_id, epoch, &lineage, basis, config)
             .await
+    }
+
+    /// What was in force in the directory that is there, or else what the node's file says of a new cluster.
+    pub(super) async fn taken_over_config(&self) -> ConfigRecord {
+        let (known, instance) = (Arc::clone(&self.known), self.instance.clone());
+        let look = move || known.of_data(instance.was_patronis());
+        let known = tokio::task::spawn_blocking(look).await;
+        let Some(config) = known.ok().flatten() else {
+            return self.bootstrap.clone();
+        };
+        tracing::info!("the cluster keeps the configuration that its data directory last had");
+        config
     }
 
     pub(super) async fn inaugurate(
@@ -103,13 +121,13 @@ impl Shell {
         epoch: Epoch,
         lineage: &Lineage,
         basis: &Basis,
+        config: &ConfigRecord,
     ) -> Result<(), ShellError> {
-        let settings = self
-            .bootstrap
+        let settings = config
             .settings()
             .map_err(|bad| ShellError::NotNow(format!("bootstrap.dcs: {bad}")))?;
         let steps = self.steps(basis);
-        let txn = steps.inaugurate(system, epoch, lineage, &self.bootstrap, &settings);
+        let txn = steps.inaugurate(system, epoch, lineage, config, &settings);
         self.commit(txn).await.map(drop)
     }
 

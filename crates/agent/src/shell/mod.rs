@@ -22,6 +22,7 @@ pub(crate) use self::slots::{Giving, permanent, slots};
 pub(crate) use self::words::{job, name};
 use crate::clock::now;
 use crate::holds::Holds;
+use crate::known::Known;
 use crate::note::{Marker, Note, Rewound};
 use crate::observe::Streams;
 use crate::steps::Steps;
@@ -85,6 +86,7 @@ pub(crate) struct Shell {
     pub(crate) instance: Instance,
     pub(crate) tenure: Arc<Tenure>,
     pub(crate) note: Arc<Note>,
+    pub(crate) known: Arc<Known>,
     pub(crate) holds: Arc<Holds>,
     pub(crate) streams: Arc<Streams>,
     /// An adopted directory has none of our roles yet.
@@ -113,23 +115,23 @@ impl Shell {
     /// Does one action to its end.
     pub(crate) async fn act(&self, action: Action, basis: &Basis) -> Result<Report, ShellError> {
         let none = |()| Report::default();
-        if matches!(
-            action,
-            Action::Bootstrap
-                | Action::Adopt
-                | Action::Park
-                | Action::Clone { .. }
-                | Action::Rewind { .. }
-                | Action::Compare { .. }
-                | Action::FollowRemote { .. }
-        ) {
-            let founding = matches!(action, Action::Bootstrap | Action::Adopt);
-            self.share(basis, founding).await;
+        let founding = match action {
+            Action::Adopt => self.taken_over_config().await,
+            _ => self.bootstrap.clone(),
+        };
+        match action {
+            Action::Bootstrap | Action::Adopt => self.share(basis, Some(&founding)).await,
+            Action::Park
+            | Action::Clone { .. }
+            | Action::Rewind { .. }
+            | Action::Compare { .. }
+            | Action::FollowRemote { .. } => self.share(basis, None).await,
+            _ => {}
         }
         match action {
             Action::Found => self.found(basis).await.map(none),
             Action::Bootstrap => self.bootstrap(basis).await.map(none),
-            Action::Adopt => self.adopt(basis).await.map(none),
+            Action::Adopt => self.adopt(basis, &founding).await.map(none),
             Action::Reattach { epoch } => self.reattach(epoch, basis).await.map(none),
             Action::Park => self.park().await.map(none),
             Action::Detach => self.detach().await,

@@ -187,7 +187,7 @@ impl Shell {
             remote = remote.place(),
             "a standby cluster begins with a copy of the remote"
         );
-        self.inaugurate(info.system_id, epoch, &lineage, basis)
+        self.inaugurate(info.system_id, epoch, &lineage, basis, &self.bootstrap)
             .await
     }
 
@@ -322,7 +322,7 @@ impl Shell {
 
     /// Whether the configuration of this moment says that nobody is to be promoted. What can't be read says so.
     pub(super) fn is_standby_cluster(&self) -> bool {
-        let snapshot = self.view.borrow();
+        let snapshot = self.known.over(&self.keys, &self.view.borrow());
         let Some(text) = snapshot.value(&self.keys.config()) else {
             return false;
         };

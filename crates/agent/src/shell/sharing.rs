@@ -22,12 +22,14 @@ fn of(record: &ConfigRecord) -> Result<Shared, String> {
 impl Shell {
     /// Takes what the cluster says, or, where it is being founded, what this node will write. A start does not fail for
     /// it: it then has what was taken last.
-    pub(super) async fn share(&self, basis: &Basis, founding: bool) {
+    pub(super) async fn share(&self, basis: &Basis, founding: Option<&ConfigRecord>) {
         let said = match basis.snapshot.value(&self.keys.config()) {
             Some(text) => shared(text),
-            None if founding => of(&self.bootstrap),
             // A store that is silent says nothing new.
-            None => return,
+            None => match founding {
+                Some(config) => of(config),
+                None => return,
+            },
         };
         let taken = match said {
             Ok(shared) => self
