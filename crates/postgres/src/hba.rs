@@ -89,8 +89,10 @@ pub(crate) fn ident_text(options: &Options, os_user: &str) -> Result<String, Pos
             break;
         }
     }
+    let base = options.base_ident.clone();
+    let base = base.unwrap_or_else(|| options.data_dir.join("pg_ident.conf"));
     let users_own = match options.pg_ident.is_empty() {
-        true => files::read_text(&options.data_dir.join("pg_ident.conf"))?.unwrap_or_default(),
+        true => files::read_text(&base)?.unwrap_or_default(),
         false => options.pg_ident.join("\n"),
     };
     for line in users_own.lines().map(str::trim) {

@@ -48,6 +48,8 @@ pub struct Options {
     pub base_config: Option<PathBuf>,
     /// The user's own `pg_hba.conf`, when it is not in the data directory.
     pub base_hba: Option<PathBuf>,
+    /// The user's own `pg_ident.conf`, when it is not in the data directory.
+    pub base_ident: Option<PathBuf>,
     pub guard_exe: PathBuf,
     pub guard_args: Vec<OsString>,
     /// A version 2 cgroup in which the guard may create children.
@@ -140,6 +142,7 @@ impl Options {
             stops_within: Duration::from_secs(60),
             base_config: None,
             base_hba: None,
+            base_ident: None,
             guard_exe,
             guard_args: Vec::new(),
             cgroup: None,

@@ -222,6 +222,8 @@ pub(crate) struct Postgresql {
     pub(crate) database: String,
     /// The user's own main configuration file, when it is not in the data directory.
     pub(crate) custom_conf: Option<PathBuf>,
+    /// Where the user's own files are, if not in the data directory.
+    pub(crate) config_dir: Option<PathBuf>,
     /// More arguments for pg_basebackup.
     pub(crate) basebackup: Vec<String>,
     /// How a copy of the leader is made; pg_basebackup comes last, said or not.

@@ -35,7 +35,16 @@ pub(crate) fn open(
     options.parameters.clone_from(&postgresql.parameters);
     options.pg_hba.clone_from(&postgresql.pg_hba);
     options.pg_ident.clone_from(&postgresql.pg_ident);
-    options.base_config.clone_from(&postgresql.custom_conf);
+    if let Some(dir) = &postgresql.config_dir {
+        // What is not there is where it is without the key.
+        let there = |name: &str| Some(dir.join(name)).filter(|path| path.is_file());
+        options.base_config = there("postgresql.conf");
+        options.base_hba = there("pg_hba.conf");
+        options.base_ident = there("pg_ident.conf");
+    }
+    if postgresql.custom_conf.is_some() {
+        options.base_config.clone_from(&postgresql.custom_conf);
+    }
     options.cgroup.clone_from(&config.guard.cgroup);
     options.watchdog = config.watchdog.as_ref().map(|it| guard::Watchdog {
         device: it.device.clone(),

@@ -70,9 +70,9 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         .map_or_else(|| "postgres".to_owned(), |at| at.value);
     let bin_dir = absolute_path(&section, "bin_dir");
     let custom_conf = absolute_path(&section, "custom_conf");
+    let config_dir = absolute_path(&section, "config_dir");
     let basebackup = section.options("basebackup");
     section.finish(&[
-        "config_dir",
         "use_unix_socket",
         "use_unix_socket_repl",
         "recovery_conf",
@@ -100,6 +100,7 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         rewind: rewind?,
         database,
         custom_conf,
+        config_dir,
         basebackup,
         copies,
         callbacks,
