@@ -36,12 +36,15 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
     (
         "Failover",
         "`maximum_lag_on_syncnode`",
-        "no effect: a standby that is lost is no longer waited for after `synchronous_relax_after`; one that streams slowly is, unless there are others (`quorum`)",
+        "no effect: with `synchronous_mode: quorum` the fastest standbys acknowledge, so that a slow one holds up \
+         nobody while there are others; with `on` a chosen one that streams slowly is waited for, and one that is \
+         silent for `synchronous_relax_after` is not",
     ),
     (
         "Failover",
         "`primary_stop_timeout`",
-        "no effect: `pg_ctl_timeout` bounds a stop, and the lease ends a primary that must be gone",
+        "no effect: a primary that is to hand over is not killed for being slow, for only a clean stop is a handover; \
+         one whose lease ends is killed at that moment by its guard, however it hangs",
     ),
     (
         "Failover",

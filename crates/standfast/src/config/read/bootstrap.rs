@@ -38,12 +38,23 @@ pub(in crate::config) const DCS_KEYS: &[&str] = &[
     "ignore_slots",
 ];
 
+/// A handover needs a clean stop, however long that takes: what was killed may have commits that nobody else has seen.
+const STOPS: &str = "has no effect: a primary that is to hand over is not killed for being slow, and one whose lease \
+                     ends is killed by its guard at that moment";
+
 /// Why a setting of Patroni's has nothing to set here.
 const NEEDLESS: &[(&str, &str)] = &[
     (
         "retry_timeout",
         "has no effect: how long a leader may be without the store is its ttl, to the end",
     ),
+    (
+        "maximum_lag_on_syncnode",
+        "has no effect: with `synchronous_mode: quorum` the standbys that are fastest acknowledge; with `on` one that \
+         streams slowly is waited for, and one that is silent no longer than synchronous_relax_after",
+    ),
+    ("primary_stop_timeout", STOPS),
+    ("master_stop_timeout", STOPS),
     (
         "ignore_slots",
         "has no effect: only slots that Standfast made are ever dropped",

@@ -366,3 +366,17 @@ fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
     assert_eq!(postgresql.pgpass, Some("/tmp/pgpass".into()));
     assert_eq!((config.tags.priority(), config.tags.quorum()), (100, false));
 }
+
+#[test]
+fn settings_of_patronis_that_nothing_here_needs_are_said_with_the_reason() {
+    let text = altered(
+        "    synchronous_mode: quorum\n",
+        "    synchronous_mode: quorum\n    maximum_lag_on_syncnode: 1000\n    primary_stop_timeout: 5\n",
+    );
+    check_warning(
+        &text,
+        expect![[r#"
+        line 11: bootstrap.dcs.maximum_lag_on_syncnode: has no effect: with `synchronous_mode: quorum` the standbys that are fastest acknowledge; with `on` one that streams slowly is waited for, and one that is silent no longer than synchronous_relax_after
+        line 12: bootstrap.dcs.primary_stop_timeout: has no effect: a primary that is to hand over is not killed for being slow, and one whose lease ends is killed by its guard at that moment"#]],
+    );
+}
