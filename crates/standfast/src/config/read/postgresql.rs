@@ -6,6 +6,7 @@ use crate::config::section::{At, Section};
 use crate::config::values::{Endpoint, check_host, split_port};
 use crate::config::{Login, Password, Postgresql, postgres_rules, words};
 use postgres::Libpq;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -33,12 +34,9 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
     let replication = login(&authentication, "replication", "replicator");
     let rewind = login(&authentication, "rewind", "rewind");
     authentication.finish(&[]);
-    let parameters = {
-        let parameters = section.section("parameters");
-        let pairs = parameters.pairs();
-        postgres_rules::check(&parameters, &pairs);
-        pairs.into_iter().map(|(key, at)| (key, at.value)).collect()
-    };
+    let mut parameters = parameters(&section);
+    // Since PostgreSQL 12 these are parameters as well, which a primary has no use for.
+    parameters.extend(recovery(&section));
     let pg_hba = section
         .texts("pg_hba")
         .into_iter()
@@ -72,13 +70,8 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
     let custom_conf = absolute_path(&section, "custom_conf");
     let config_dir = absolute_path(&section, "config_dir");
     let basebackup = section.options("basebackup");
-    section.finish(&[
-        "use_unix_socket",
-        "use_unix_socket_repl",
-        "recovery_conf",
-        "proxy_address",
-        "bin_name",
-    ]);
+    needless(&section);
+    section.finish(&["proxy_address"]);
     let (listen, port) = listen?;
     let first = listen.split(',').next().unwrap_or_default().to_owned();
     let as_endpoint = match first.as_str() {
@@ -108,6 +101,47 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         pgpass,
         stops_within: stops_within.unwrap_or(Duration::from_secs(60)),
     })
+}
+
+fn parameters(postgresql: &Section<'_>) -> BTreeMap<String, String> {
+    let section = postgresql.section("parameters");
+    let pairs = section.pairs();
+    postgres_rules::check(&section, &pairs);
+    pairs.into_iter().map(|(key, at)| (key, at.value)).collect()
+}
+
+/// What PostgreSQL does with an archive. Whom a node follows, and to where, is never said here.
+fn recovery(postgresql: &Section<'_>) -> BTreeMap<String, String> {
+    let section = postgresql.section("recovery_conf");
+    let mut pairs = section.pairs();
+    for gone in ["standby_mode", "trigger_file", "promote_trigger_file"] {
+        if let Some(at) = pairs.remove(gone) {
+            section.inert(
+                at.line,
+                gone,
+                "has no effect: who is a standby is agreed in the store",
+            );
+        }
+    }
+    postgres_rules::check(&section, &pairs);
+    pairs.into_iter().map(|(key, at)| (key, at.value)).collect()
+}
+
+/// What is done one way only.
+fn needless(section: &Section<'_>) {
+    let socket = "has no effect: the agent always comes by a Unix socket of its own";
+    // What is left of a dead server is told from other programs by that name.
+    let names = "has no effect: a process is PostgreSQL's only if its program is called postgres; name a bin_dir in \
+                 which the programs have their usual names";
+    for (key, why) in [
+        ("use_unix_socket", socket),
+        ("use_unix_socket_repl", socket),
+        ("bin_name", names),
+    ] {
+        if let Some(tree) = section.value(key) {
+            section.inert(tree.line, key, why);
+        }
+    }
 }
 
 fn callbacks(postgresql: &Section<'_>) -> agent::Programs {

@@ -367,6 +367,33 @@ fn what_is_patronis_and_has_no_effect_here_is_said_with_its_line() {
     assert_eq!((config.tags.priority(), config.tags.quorum()), (100, false));
 }
 
+/// Patroni: Configuration | `use_unix_socket`, `use_unix_socket_repl` | no effect: the agent always comes by a Unix
+///   socket of its own
+/// Patroni: Configuration | `bin_name` | not there: what is left of a dead server is told from other programs by the
+///   name `postgres`
+/// Patroni: Configuration | `recovery_conf` | works for `restore_command`, `archive_cleanup_command` and the like;
+///   targets, the upstream and who is a standby are Standfast's
+#[test]
+fn what_can_be_done_one_way_only_is_said() {
+    let text = altered(
+        "  data_dir: /srv/a\n",
+        "  data_dir: /srv/a\n  use_unix_socket: true\n  use_unix_socket_repl: true\n  bin_name: {postgres: my_postgres}\n  recovery_conf: {restore_command: cp /archive/%f %p, standby_mode: on, recovery_target_timeline: '7'}\n",
+    );
+    check_warning(
+        &text,
+        expect![[r#"
+        line 14: postgresql.use_unix_socket: has no effect: the agent always comes by a Unix socket of its own
+        line 15: postgresql.use_unix_socket_repl: has no effect: the agent always comes by a Unix socket of its own
+        line 16: postgresql.bin_name: has no effect: a process is PostgreSQL's only if its program is called postgres; name a bin_dir in which the programs have their usual names
+        line 17: postgresql.recovery_conf.standby_mode: has no effect: who is a standby is agreed in the store
+        line 17: postgresql.recovery_conf.recovery_target_timeline: is set by Standfast, this value is not used"#]],
+    );
+    let (config, _) = load(text.as_bytes()).unwrap();
+    let parameters = config.postgresql.unwrap().parameters;
+    assert_eq!(parameters["restore_command"], "cp /archive/%f %p");
+    assert!(!parameters.contains_key("standby_mode"));
+}
+
 #[test]
 fn settings_of_patronis_that_nothing_here_needs_are_said_with_the_reason() {
     let text = altered(
