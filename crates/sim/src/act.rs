@@ -326,15 +326,17 @@ impl World {
 
     fn applied(&mut self, id: NodeId, epoch: Epoch, record: SyncRecord) {
         let node = &mut self.nodes[id];
-        let done = node.primary().is_some_and(|side| side.epoch == epoch);
-        if done
+        let side = node.primary().filter(|side| side.epoch == epoch);
+        // PostgreSQL flushes the end of its recovery before it is promoted.
+        let recovered = side.map(|side| side.recovered);
+        if let Some(recovered) = recovered
             && matches!(node.agent.doing, Some(Doing { phase: Phase::Watching { run }, .. }) if run == node.pg.run)
         {
             let broken = self.config.is_broken(Break::RecordBeforeBarrier);
             let barrier = if broken {
                 lsn(0)
             } else {
-                lsn(node.disk.flushed)
+                lsn(node.disk.flushed.max(recovered))
             };
             node.agent.applied = Some(Applied {
                 epoch,

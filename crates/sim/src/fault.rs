@@ -448,6 +448,10 @@ impl World {
     fn sicken(&mut self, id: NodeId, health: Health) {
         let now = self.now;
         let disk = &mut self.nodes[id].disk;
+        // What a disk was told before it hung, it does when it hangs no more.
+        if disk.health == Health::Hung {
+            disk.flushed = disk.wal.len();
+        }
         disk.health = health;
         disk.sick_since = now;
         self.undo_after(ms(300), ms(5000), Undo::Recover(id));

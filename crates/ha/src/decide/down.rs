@@ -8,7 +8,7 @@ use super::handover::clear;
 use crate::decision::{Action, Decision};
 use crate::quorum;
 use crate::types::{Instant, NodeName};
-use crate::view::{Cluster, DataDir, Errand, Lease, NodeView};
+use crate::view::{Cluster, DataDir, Errand, Lease, NodeView, Promise};
 use std::collections::BTreeSet;
 
 /// A restart that a person asked for, and after which this node leads on: so its own promise must do for its claim.
@@ -142,11 +142,17 @@ pub(super) fn too_long(
 pub(super) fn enough_alone(cluster: &Cluster, me: &NodeView) -> Result<(), String> {
     let died = |missing: String| format!("Postgres on {} has died; {missing}", me.name);
     accepted_alone(cluster, me).map_err(|missing| died(missing.to_string()))?;
-    match cluster.live_promises().get(&me.name) {
-        Some(mine) if cluster.sync.is_none() => {
-            super::race::near_enough(cluster, &me.name, mine).map_err(died)
-        }
-        _ => Ok(()),
+    let promises = cluster.live_promises();
+    let Some(mine) = promises.get(&me.name) else {
+        return Ok(());
+    };
+    let ahead = |promise: &&Promise| promise.position.rank() > mine.position.rank();
+    if let Some((name, _)) = promises.iter().find(|(_, promise)| ahead(promise)) {
+        return Err(died(format!("{name} has newer WAL")));
+    }
+    match &cluster.sync {
+        None => super::race::near_enough(cluster, &me.name, mine).map_err(died),
+        Some(_) => Ok(()),
     }
 }
 

@@ -194,12 +194,18 @@ fn elect(
             able
         }
         Some(record) => {
+            let mut promises = promises.clone();
+            // Who shall not lead, and has nothing that was acknowledged, holds up nobody.
+            promises.retain(|other, _| {
+                let needed = *other == name || super::is_named(cluster, other);
+                needed || super::unwanted(cluster, other).is_none()
+            });
             proof(cluster, record, &promises).map_err(|missing| missing.to_string())?;
             let as_much = |promise: &&Promise| promise.position.rank() >= mine.position.rank();
             if able.values().any(as_much) || !super::is_named(cluster, name) {
                 wanted(cluster, name)?;
             }
-            promises.clone()
+            promises
         }
         None => {
             let promised = promises.keys().copied();
