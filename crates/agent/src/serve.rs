@@ -22,6 +22,7 @@ fn record_of(tags: &Tags) -> Option<Value> {
 pub(crate) struct Shown {
     host: String,
     port: u16,
+    proxy_url: Option<String>,
     api_url: String,
     identity: String,
     /// As the member record has them; none if there are none.
@@ -38,6 +39,7 @@ impl Shown {
         Self {
             host: options.host,
             port: options.port,
+            proxy_url: options.proxy_url,
             api_url: options.api_url,
             identity: options.identity,
             tags: record_of(&options.tags),
@@ -82,6 +84,7 @@ impl Shown {
         let (host, port) = (&self.host, self.port);
         MemberRecord {
             conn_url: format!("postgres://{host}:{port}/postgres"),
+            proxy_url: self.proxy_url.clone(),
             api_url: self.api_url.clone(),
             state: state.to_owned(),
             role: role.to_owned(),

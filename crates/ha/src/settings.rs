@@ -34,6 +34,9 @@ pub struct Settings {
     pub sync_node_count: usize,
     /// How long commits may wait for a lost standby before the leader goes on without it.
     pub sync_relax_after: Duration,
+    /// [`SyncMode::On`]: a chosen standby whose flush is further behind than this, in bytes, gives way to another one.
+    #[serde(default)]
+    pub sync_lag_max: Option<u64>,
     /// Asynchronous mode: a candidate further behind than this is not promoted, in bytes.
     pub lag_bytes_max: u64,
     /// Asynchronous mode: how long a claimant waits for the promises of others.
@@ -98,6 +101,7 @@ impl Default for Settings {
             sync_strict: false,
             sync_node_count: 1,
             sync_relax_after: Duration::from_secs(2),
+            sync_lag_max: None,
             lag_bytes_max: 1 << 20,
             election_window: Duration::from_millis(300),
             primary_start_timeout: Duration::from_secs(60),

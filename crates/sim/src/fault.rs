@@ -447,13 +447,17 @@ impl World {
 
     fn sicken(&mut self, id: NodeId, health: Health) {
         let now = self.now;
+        let replay = self.pg(id);
         let disk = &mut self.nodes[id].disk;
         // What a disk was told before it hung, it does when it hangs no more.
-        if disk.health == Health::Hung {
+        let hung = std::mem::replace(&mut disk.health, health) == Health::Hung;
+        if hung {
             disk.flushed = disk.wal.len();
         }
-        disk.health = health;
         disk.sick_since = now;
+        if hung {
+            self.after(ms(1), replay, Event::Replay);
+        }
         self.undo_after(ms(300), ms(5000), Undo::Recover(id));
     }
 

@@ -35,13 +35,6 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
     ),
     (
         "Failover",
-        "`maximum_lag_on_syncnode`",
-        "no effect: with `synchronous_mode: quorum` the fastest standbys acknowledge, so that a slow one holds up \
-         nobody while there are others; with `on` a chosen one that streams slowly is waited for, and one that is \
-         silent for `synchronous_relax_after` is not",
-    ),
-    (
-        "Failover",
         "`primary_stop_timeout`",
         "no effect: a primary that is to hand over is not killed for being slow, for only a clean stop is a handover; \
          one whose lease ends is killed at that moment by its guard, however it hangs",

@@ -68,6 +68,8 @@ pub struct Options {
     /// What peers and clients reach this node's Postgres by.
     pub host: String,
     pub port: u16,
+    /// `postgres://host:port/database` of what stands before this node's Postgres, for others to read.
+    pub proxy_url: Option<String>,
     /// `http://host:port/patroni`.
     pub api_url: String,
     /// Tells installations with one name apart.

@@ -111,6 +111,7 @@ pub(crate) async fn wishing(
         state_dir: dir.join("state"),
         host: "127.0.0.1".into(),
         port,
+        proxy_url: None,
         api_url: "http://127.0.0.1:1/patroni".into(),
         identity: name.to_string(),
         tags: wishes.tags.as_object().cloned().unwrap_or_default(),

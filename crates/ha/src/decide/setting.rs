@@ -189,7 +189,31 @@ pub fn wanted_setting(
     if settings.sync_strict && standbys.is_empty() {
         return sized(cluster, me, absent(cluster, me));
     }
-    sized(cluster, me, standbys)
+    sized(cluster, me, without_slow(cluster, primary, standbys, named))
+}
+
+/// Where commits wait for chosen standbys, those that lag are not chosen, as long as there are enough others. One that
+/// is chosen stays up to the limit; one that is not comes in at half of it: they shall not take turns.
+fn without_slow(
+    cluster: &Cluster,
+    primary: &Primary,
+    standbys: BTreeSet<NodeName>,
+    named: impl Fn(&NodeName) -> bool,
+) -> BTreeSet<NodeName> {
+    let settings = &cluster.settings;
+    let (Some(limit), SyncMode::On) = (settings.sync_lag_max, settings.sync_mode) else {
+        return standbys;
+    };
+    let keeps_up = |name: &NodeName| {
+        let flushed = primary.standbys.get(name).map(|it| it.flushed);
+        let lag = primary.flushed.bytes_since(flushed.unwrap_or_default());
+        lag <= if named(name) { limit } else { limit / 2 }
+    };
+    let fast: BTreeSet<NodeName> = standbys.iter().filter(|it| keeps_up(it)).cloned().collect();
+    if fast.len() < settings.sync_node_count.max(1) {
+        return standbys;
+    }
+    fast
 }
 
 /// Whom strict mode names and waits for when nobody is there: those that could lead, or else whoever has not been
@@ -242,4 +266,67 @@ pub(super) fn sized(cluster: &Cluster, me: &NodeName, mut standbys: BTreeSet<Nod
         standbys = ordered.into_iter().take(count).collect();
     }
     Setting::quorum(me.clone(), standbys, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::{Ties, Walsender};
+
+    fn name(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    /// The standbys that commits wait for, where `chosen` is and `lags` are so many bytes behind.
+    fn waited_for(mode: SyncMode, chosen: &str, lags: &[(&str, u64)]) -> Vec<String> {
+        let now = Instant::default();
+        let mut cluster = Cluster::default();
+        cluster.settings.sync_mode = mode;
+        cluster.settings.sync_lag_max = Some(1000);
+        cluster.nodes.insert(name("a"), NodeRecord::default());
+        let current = Setting::quorum(name("a"), [name(chosen)].into(), 1);
+        cluster.sync = Some(SyncRecord::of(current));
+        let flushed = Lsn(1_000_000);
+        let mut primary = Primary {
+            flushed,
+            ..Primary::default()
+        };
+        for (standby, lag) in lags {
+            cluster.nodes.insert(name(standby), NodeRecord::default());
+            let member = crate::view::Member {
+                host: String::new(),
+                port: 0,
+                api_url: String::new(),
+                state: NodeState::Standby,
+                position: Lsn::ZERO,
+                timeline: crate::types::Timeline(1),
+                unfit: None,
+                ties: Ties::default(),
+            };
+            cluster.members.insert(name(standby), member);
+            let walsender = Walsender {
+                streaming: true,
+                flushed: Lsn(flushed.0 - lag),
+                seen: now,
+            };
+            primary.standbys.insert(name(standby), walsender);
+        }
+        let wanted = wanted_setting(&cluster, &name("a"), &primary, now);
+        wanted.standbys.iter().map(NodeName::to_string).collect()
+    }
+
+    /// Patroni: Failover | `maximum_lag_on_syncnode` | works with `synchronous_mode: on`, and who takes over is within
+    ///   half of it; with `quorum` there is no need: commits wait for the fastest
+    #[test]
+    fn a_chosen_standby_that_lags_gives_way_to_one_that_does_not() {
+        let on = |chosen, lags| waited_for(SyncMode::On, chosen, lags);
+        assert_eq!(on("b", &[("b", 0), ("c", 0)]), ["b"]);
+        assert_eq!(on("b", &[("b", 1000), ("c", 0)]), ["b"], "up to the limit");
+        assert_eq!(on("b", &[("b", 1001), ("c", 500)]), ["c"]);
+        assert_eq!(on("b", &[("b", 1001), ("c", 501)]), ["b"], "no better");
+        assert_eq!(on("c", &[("b", 900), ("c", 0)]), ["c"], "not back at once");
+        assert_eq!(on("b", &[("b", 5000)]), ["b"], "nobody else");
+        let quorum = waited_for(SyncMode::Quorum, "b", &[("b", 5000), ("c", 0)]);
+        assert_eq!(quorum, ["b", "c"]);
+    }
 }

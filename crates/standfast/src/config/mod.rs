@@ -207,6 +207,8 @@ pub(crate) struct Postgresql {
     pub(crate) port: u16,
     /// Under which clients and standbys reach it.
     pub(crate) connect_address: Endpoint,
+    /// Of what stands before this Postgres, a pooler say. Others read it in the store.
+    pub(crate) proxy_address: Option<Endpoint>,
     pub(crate) data_dir: PathBuf,
     /// Looked for when `None`.
     pub(crate) bin_dir: Option<PathBuf>,
@@ -236,6 +238,14 @@ pub(crate) struct Postgresql {
     pub(crate) callbacks: agent::Programs,
     /// Programs that Postgres waits for.
     pub(crate) hooks: agent::Hooks,
+}
+
+impl Postgresql {
+    /// Where the user's pooler is, as the member record has it.
+    pub(crate) fn proxy_url(&self) -> Option<String> {
+        let address = self.proxy_address.as_ref()?;
+        Some(format!("postgres://{address}/{}", self.database))
+    }
 }
 
 /// A role; without a password it has the one derived from the cluster secret.

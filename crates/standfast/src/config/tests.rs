@@ -203,11 +203,11 @@ fn unknown_keys_name_their_line_and_the_nearest_key() {
     check_warning(
         &altered(
             "  data_dir: /srv/a",
-            "  data_dir: /srv/a\n  data-dir: /srv/b\n  proxy_address: x",
+            "  data_dir: /srv/a\n  data-dir: /srv/b\n  use_unix_socket: true",
         ),
         expect![[r#"
-        line 14: postgresql.data-dir: unknown key, did you mean `data_dir`?
-        line 15: postgresql.proxy_address: has no effect in this version"#]],
+            line 14: postgresql.data-dir: unknown key, did you mean `data_dir`?
+            line 15: postgresql.use_unix_socket: has no effect: the agent always comes by a Unix socket of its own"#]],
     );
 }
 

@@ -388,6 +388,7 @@ impl Life {
             state_dir: config.state_dir.clone(),
             host: postgresql.connect_address.host.clone(),
             port: postgresql.connect_address.port,
+            proxy_url: postgresql.proxy_url(),
             api_url: format!("{}/patroni", config.api_url()),
             identity: self.identity.clone(),
             tags: config.tags.shown.clone(),

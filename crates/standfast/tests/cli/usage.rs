@@ -139,7 +139,7 @@ fn a_secret_without_rights_is_said_with_whose_it_must_be() {
 fn a_file_of_patronis_is_imported_and_replaces_nothing() {
     let home = Home::new();
     let text = "scope: shop\nname: a\nrestapi: {listen: '127.0.0.1:8008'}\netcd: {host: 127.0.0.1}\n\
-                postgresql: {listen: '127.0.0.1:5432', data_dir: /nowhere/data, proxy_address: x, \
+                postgresql: {listen: '127.0.0.1:5432', data_dir: /nowhere/data, use_unix_socket: true, \
                 authentication: {superuser: {password: one}, replication: {password: two}}}\n";
     std::fs::write(home.path("patroni.yml"), text).unwrap();
     let shown = home.expect(0, "config import patroni.yml");
@@ -150,7 +150,7 @@ fn a_file_of_patronis_is_imported_and_replaces_nothing() {
     assert!(
         shown
             .out
-            .contains("# - left out: line 5: postgresql.proxy_address: "),
+            .contains("# - left out: line 5: postgresql.use_unix_socket: "),
         "{shown:?}"
     );
     let said = home.expect(0, "config import patroni.yml --output new.yml");

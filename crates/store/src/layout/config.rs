@@ -93,6 +93,7 @@ fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadS
             settings.sync_node_count = usize::try_from(whole(key, value)?.max(1)).unwrap_or(1);
         }
         "synchronous_relax_after" => settings.sync_relax_after = seconds(key, value)?,
+        "maximum_lag_on_syncnode" => settings.sync_lag_max = unless_negative(key, value)?,
         "maximum_lag_on_failover" => settings.lag_bytes_max = whole(key, value)?,
         "election_window" => settings.election_window = seconds(key, value)?,
         "primary_start_timeout" => settings.primary_start_timeout = seconds(key, value)?,
@@ -155,6 +156,14 @@ fn whole(key: &str, value: &Value) -> Result<u64, BadSetting> {
     value
         .as_u64()
         .ok_or_else(|| bad(key, format!("{value} is not a whole number")))
+}
+
+/// Negative: no limit.
+fn unless_negative(key: &str, value: &Value) -> Result<Option<u64>, BadSetting> {
+    match value.as_i64() {
+        Some(..0) => Ok(None),
+        Some(_) | None => whole(key, value).map(Some),
+    }
 }
 
 fn boolean(key: &str, value: &Value) -> Result<bool, BadSetting> {

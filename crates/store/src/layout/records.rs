@@ -182,6 +182,9 @@ pub const PATRONI_CONTRACT: &str = "4.1.5";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MemberRecord {
     pub conn_url: String,
+    /// Of what stands before this node's Postgres, a pooler say, if the user has said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_url: Option<String>,
     pub api_url: String,
     pub state: String,
     pub role: String,

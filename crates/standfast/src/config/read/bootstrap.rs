@@ -48,11 +48,6 @@ const NEEDLESS: &[(&str, &str)] = &[
         "retry_timeout",
         "has no effect: how long a leader may be without the store is its ttl, to the end",
     ),
-    (
-        "maximum_lag_on_syncnode",
-        "has no effect: with `synchronous_mode: quorum` the standbys that are fastest acknowledge; with `on` one that \
-         streams slowly is waited for, and one that is silent no longer than synchronous_relax_after",
-    ),
     ("primary_stop_timeout", STOPS),
     ("master_stop_timeout", STOPS),
     (

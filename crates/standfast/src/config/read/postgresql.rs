@@ -71,7 +71,8 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
     let config_dir = absolute_path(&section, "config_dir");
     let basebackup = section.options("basebackup");
     needless(&section);
-    section.finish(&["proxy_address"]);
+    let proxy_address = endpoint(&section, "proxy_address");
+    section.finish(&[]);
     let (listen, port) = listen?;
     let first = listen.split(',').next().unwrap_or_default().to_owned();
     let as_endpoint = match first.as_str() {
@@ -83,6 +84,7 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         listen,
         port,
         connect_address,
+        proxy_address,
         data_dir: data_dir?,
         bin_dir,
         pg_hba,

@@ -198,8 +198,9 @@ fn a_file_that_was_patronis_has_patronis_log() {
     );
 }
 
+/// Patroni: Configuration | `proxy_address` | works: `proxy_url` of the member's record
 #[test]
-fn callbacks_are_commands_with_arguments() {
+fn programs_are_commands_with_arguments_and_a_pooler_has_an_address() {
     let with = |line: &str| format!("{NODE}  callbacks:\n    {line}\n");
     let config = sound(&with("on_role_change: /bin/sh -c 'move ip' x"));
     let callbacks = config.postgresql.unwrap().callbacks;
@@ -207,6 +208,9 @@ fn callbacks_are_commands_with_arguments() {
         callbacks["on_role_change"],
         ["/bin/sh", "-c", "move ip", "x"]
     );
+    let pooler = sound(&format!("{NODE}  proxy_address: '10.0.0.1:6432'\n"));
+    let url = pooler.postgresql.unwrap().proxy_url();
+    assert_eq!(url.as_deref(), Some("postgres://10.0.0.1:6432/postgres"));
     let hooks = format!("{NODE}  pre_promote: /bin/fence --all\n  before_stop: /bin/x\n");
     let hooks = sound(&hooks).postgresql.unwrap().hooks;
     assert_eq!(hooks.pre_promote, ["/bin/fence", "--all"]);
@@ -402,8 +406,8 @@ fn settings_of_patronis_that_nothing_here_needs_are_said_with_the_reason() {
     );
     check_warning(
         &text,
-        expect![[r#"
-        line 11: bootstrap.dcs.maximum_lag_on_syncnode: has no effect: with `synchronous_mode: quorum` the standbys that are fastest acknowledge; with `on` one that streams slowly is waited for, and one that is silent no longer than synchronous_relax_after
-        line 12: bootstrap.dcs.primary_stop_timeout: has no effect: a primary that is to hand over is not killed for being slow, and one whose lease ends is killed by its guard at that moment"#]],
+        expect![
+            "line 12: bootstrap.dcs.primary_stop_timeout: has no effect: a primary that is to hand over is not killed for being slow, and one whose lease ends is killed by its guard at that moment"
+        ],
     );
 }
