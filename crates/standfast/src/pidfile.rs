@@ -177,6 +177,24 @@ mod tests {
 
     #[test]
     fn who_only_looks_keeps_nobody_from_starting() {
+        // A child that another test starts has the file, too, until it has become its program: here nobody starts any.
+        const ALONE: &str = "STANDFAST_TEST_IS_ALONE";
+        if std::env::var_os(ALONE).is_none() {
+            let itself = "pidfile::tests::who_only_looks_keeps_nobody_from_starting";
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let alone = alone
+                .args(["--exact", itself, "--nocapture"])
+                .env(ALONE, "");
+            let said = alone.output().unwrap();
+            assert!(
+                said.status.success(),
+                "{}",
+                String::from_utf8_lossy(&said.stderr)
+            );
+            let said = String::from_utf8_lossy(&said.stdout);
+            assert!(said.contains("1 passed"), "{said}");
+            return;
+        }
         let dir = tempfile::tempdir().unwrap();
         drop(PidFile::acquire(dir.path()).unwrap());
         let is_over = AtomicBool::new(false);

@@ -17,7 +17,26 @@ struct Dns {
 
 impl Dns {
     /// `records`: `NAME,TARGET,PORT[,PRIORITY[,WEIGHT]]`.
+    ///
+    /// A port that is free for a moment may be somebody's a moment later, or a connection's: then another one is.
     async fn with(records: &[&str]) -> Self {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut dns = Self::start(records);
+            while dns.server.try_wait().unwrap().is_none() {
+                let Err(error) = ask(&dns.resolver(), DOMAIN).await else {
+                    return dns;
+                };
+                assert!(
+                    Instant::now() < deadline,
+                    "dnsmasq does not answer: {error:?}"
+                );
+            }
+            assert!(Instant::now() < deadline, "dnsmasq does not run");
+        }
+    }
+
+    fn start(records: &[&str]) -> Self {
         let free = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -38,18 +57,10 @@ impl Dns {
             command.arg(format!("--srv-host={record}"));
         }
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let dns = Self {
+        Self {
             server: command.spawn().expect("setpriv"),
             port,
-        };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while let Err(error) = ask(&dns.resolver(), DOMAIN).await {
-            assert!(
-                Instant::now() < deadline,
-                "dnsmasq does not answer: {error:?}"
-            );
         }
-        dns
     }
 
     fn resolver(&self) -> TokioResolver {
