@@ -13,7 +13,6 @@ use super::{CHUNK_BYTES, Stream};
 use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll};
-use tokio::task::coop;
 
 /// How many rooms a thread keeps.
 const STOCK: usize = 64;
@@ -31,8 +30,6 @@ pub(crate) struct Inbox {
     end: usize,
     /// Unread bytes that must be there together before any of them can be understood.
     wanted: usize,
-    /// The task that reads is woken when something comes; nobody else reads this connection.
-    is_awaited: bool,
 }
 
 impl Inbox {
@@ -111,28 +108,12 @@ impl Inbox {
         self.give_back();
     }
 
-    /// Another task may read from now on, or somebody has looked past this at the connection.
-    pub(crate) fn change_hands(&mut self) {
-        self.is_awaited = false;
-    }
-
     /// Reads once. 0 is the end.
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut Stream,
     ) -> Poll<io::Result<usize>> {
-        // To ask again for what was asked for already costs as much as it did the first time.
-        if self.is_awaited && stream.has_nothing() {
-            return Poll::Pending;
-        }
-        let read = self.poll_read(cx, stream);
-        // A task that has had its turn is told to wait, too, and then nothing was asked for.
-        self.is_awaited = read.is_pending() && coop::has_budget_remaining();
-        read
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
         if self.room.is_empty() && self.wanted <= CHUNK_BYTES {
             return self.poll_begin(cx, stream);
         }
@@ -245,45 +226,6 @@ mod tests {
         inbox.clear(3);
         inbox.passed(3);
         assert_eq!(inbox.room.len(), 0);
-    }
-
-    /// A peer that speaks after so many looks, of which the first finds the task at the end of its turn or not.
-    async fn hears_after(looks: usize, is_spent: bool) {
-        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let mut stream = Stream::Unix(tokio::net::UnixStream::from_std(ours).unwrap());
-        let mut inbox = Inbox::default();
-        let mut looked = 0;
-        let read = std::future::poll_fn(|cx| {
-            if is_spent && looked == 0 {
-                while let Poll::Ready(turn) = coop::poll_proceed(cx) {
-                    turn.made_progress();
-                }
-            }
-            let read = inbox.poll_fill(cx, &mut stream);
-            looked += 1;
-            match looked {
-                _ if looked < looks => cx.waker().wake_by_ref(),
-                _ if looked == looks => theirs.write_all(b"x").unwrap(),
-                _ => {}
-            }
-            read
-        });
-        // The end of the wait is another look, which finds what nobody was woken for.
-        let patience = std::time::Duration::from_secs(10);
-        let begun = std::time::Instant::now();
-        let read = tokio::time::timeout(patience, read).await.unwrap();
-        assert_eq!(read.unwrap(), 1);
-        assert!(begun.elapsed() < patience);
-    }
-
-    #[tokio::test]
-    async fn who_has_looked_before_is_woken_by_what_comes() {
-        for looks in 1..4 {
-            hears_after(looks, false).await;
-        }
-        hears_after(2, true).await;
-        hears_after(3, true).await;
     }
 
     #[tokio::test]

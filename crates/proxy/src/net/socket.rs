@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -183,17 +183,6 @@ impl Stream {
             }
         };
         matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-
-    /// Whether the runtime has heard of nothing that could be read. Never of TLS, which may have something left
-    /// that came before.
-    pub(super) fn has_nothing(&self) -> bool {
-        let heard = match self {
-            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || Ok(())),
-            Self::Unix(unix) => unix.try_io(Interest::READABLE, || Ok(())),
-            Self::Tls(_) | Self::Gone => Ok(()),
-        };
-        matches!(heard, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// What is taken is not yet on its way; see [`Stream::poll_flush`].

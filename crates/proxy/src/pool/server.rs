@@ -102,7 +102,6 @@ pub(super) fn limits() -> Limits {
 impl Server {
     /// Whether it can be given to somebody: it is of the current epoch and has nothing to say.
     pub(crate) fn is_fit(&mut self) -> bool {
-        self.inbox.change_hands();
         if !self.stamp.is_current()
             || self.is_deaf
             || self.has_ended

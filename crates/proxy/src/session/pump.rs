@@ -204,11 +204,10 @@ impl Conversation {
         let _ = self.stream.poll_flush(cx);
         let _ = server.stream.poll_flush(cx);
         if passed && self.is_written(server) {
-            let may_rest = server.mirror.session.transaction_status() == TransactionStatus::Idle;
-            if may_rest && self.mind.ledger.is_empty() || self.leaving || server.has_ended {
+            if self.mind.ledger.is_empty() || self.leaving || server.has_ended {
                 return Poll::Ready(Event::Passed);
             }
-            // With an answer to come, or within a transaction, there is nothing to be done before somebody speaks.
+            // With an answer to come there is nothing to be done before it does.
             passed = false;
         }
         if !server.has_ended && server.inbox.has_room() && self.outbox.len() < WAITING_MAX {
