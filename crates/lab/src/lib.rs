@@ -38,7 +38,7 @@ pub use identity::Identity;
 pub use ledger::{Ledger, Verdict};
 pub use network::Network;
 pub use node::{Node, Passwords};
-pub use ports::free_ports;
+pub use ports::{free_ports, take_port};
 pub use processes::{Process, Selection};
 pub use program::{postgres_bin_dir, run_to_end};
 pub use scene::{Lab, Place, why_no_namespaces};

@@ -3,9 +3,8 @@
 use super::desk::Desk;
 use anyhow::ensure;
 use e2e::in_a_lab;
-use lab::{Place, free_ports};
+use lab::{Place, free_ports, take_port};
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 #[test]
@@ -54,14 +53,14 @@ fn the_data_directory_is_somebody_elses() {
 fn a_port_is_in_use() {
     in_a_lab("a_port_is_in_use", Place::Loopback, async |lab| {
         let desk = Desk::set_up(lab)?;
-        let taken = TcpListener::bind(("127.0.0.1", desk.monitor))?;
+        let taken = take_port(desk.monitor)?;
         let port = desk.monitor.to_string();
         desk.terminal
             .tries(&desk.create_monitor())?
             .refuses(1, &[&port, "taken"])?;
         drop(taken);
         desk.start_monitor().await?;
-        let taken = TcpListener::bind(("127.0.0.1", desk.node))?;
+        let taken = take_port(desk.node)?;
         let (create, port) = (desk.create_node("./node"), desk.node.to_string());
         desk.terminal
             .tries(&create)?

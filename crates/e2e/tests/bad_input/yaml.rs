@@ -3,9 +3,8 @@
 use super::desk::{Desk, Running, refused, write_private};
 use anyhow::{Result, ensure};
 use e2e::{Terminal, in_a_lab, settle_deadline};
-use lab::{Lab, Place, eventually, free_ports, request};
+use lab::{Lab, Place, eventually, free_ports, request, take_port};
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -292,7 +291,7 @@ fn root_without_its_user(lab: &Lab, node: &Node) -> Result<()> {
 
 fn ports_in_use(node: &Node) -> Result<()> {
     for port in [node.rest, node.store] {
-        let taken = TcpListener::bind(("127.0.0.1", port))?;
+        let taken = take_port(port)?;
         let line = node.file(&node.sound)?;
         let words = [&*port.to_string(), "Address already in use"];
         refused(&node.terminal, &line, 1, &words)?;
@@ -303,7 +302,7 @@ fn ports_in_use(node: &Node) -> Result<()> {
 
 /// An unknown key is a warning, and Postgres's port may become free later.
 async fn what_works_nevertheless(node: &Node) -> Result<()> {
-    let taken = TcpListener::bind(("127.0.0.1", node.postgres))?;
+    let taken = take_port(node.postgres)?;
     let odd = node.sound.replace("pg_hba:", "pg-hba: []\n  pg_hba:");
     let running = Running::start(&node.terminal, &node.file(&odd)?)?;
     let taken_port = format!("port {} is taken by another program", node.postgres);
