@@ -163,7 +163,7 @@ pub(super) fn reload(context: &Context) -> Response {
 }
 
 pub(super) async fn reinitialize(context: &Context, body: &Map<String, Value>) -> Response {
-    // Base backups are always the leader's: `from_leader` asks for nothing else.
+    // Whatever makes the copy, all WAL from its beginning on is the leader's: `from_leader` asks for no more.
     let force = body.get("force").is_some_and(|value| value == true);
     let done = match may_reinitialize(context, force) {
         Ok(()) => send(context, Ask::Reinitialize { force }, BEGINS).await,

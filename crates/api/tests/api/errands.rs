@@ -121,7 +121,8 @@ async fn a_restart_for_later_is_scheduled_shown_and_deleted() {
     assert_eq!(status, 500);
 }
 
-/// Patroni: REST | `POST /reinitialize` | works; `force` gives up the copy under way; it always copies the leader
+/// Patroni: REST | `POST /reinitialize` | works; `force` gives up the copy under way; `from_leader` has no effect: the copy is
+///   made as any is, by `create_replica_methods`, of a `clonefrom` standby or of the leader, and its WAL is the leader's
 #[tokio::test]
 async fn a_reinitialization_is_for_standbys_of_a_leader() {
     let world = World::three().await;

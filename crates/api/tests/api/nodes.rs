@@ -392,7 +392,7 @@ async fn the_configuration_is_merged_checked_and_never_half_stored() {
             json!({"ttl": 0}),
             json!({"ttl": -1}),
             json!({"ttl": 1e99}),
-            json!({"ttl": "30"}),
+            json!({"ttl": "long"}),
             json!({"beat": 2}),
             json!({"synchronous_mode": "sometimes"}),
             json!({"pause": 7}),

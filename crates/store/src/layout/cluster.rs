@@ -137,8 +137,9 @@ fn strictly(keys: &Keys, snapshot: &Snapshot) -> Result<Cluster, Unreadable> {
         }),
         None => None,
     };
-    let failover = parse::<FailoverRecord>(snapshot, &keys.failover())?;
+    let failover = snapshot.value(&keys.failover());
     let switchover = failover
+        .and_then(FailoverRecord::read)
         .filter(|order| order.scheduled_at.is_none())
         .filter(|order| order.leader.is_some() || order.member.is_some())
         .map(|order| Switchover {
@@ -394,12 +395,39 @@ mod tests {
             keys().epoch(),
             keys().sync(),
             keys().lineage(),
-            keys().failover(),
             format!("{}a", keys().nodes()),
             format!("{}a", keys().promises()),
         ] {
             let read = reader.read(&keys(), &snapshot(&[(key.clone(), "{ ,")]));
             assert_eq!(read.expect_err("spoilt").key, key);
+        }
+    }
+
+    /// An order is a wish: one that nobody can read is none.
+    #[test]
+    fn an_order_may_have_any_form() {
+        let read = |text: &str| {
+            let read = read_cluster(&keys(), &snapshot(&[(keys().failover(), text)]));
+            let order = read.expect("readable").switchover?;
+            Some([order.from, order.to].map(|it| it.map(|it| it.to_string()).unwrap_or_default()))
+        };
+        let both = Some(["n1".to_owned(), "n2".to_owned()]);
+        assert_eq!(read(r#"{"leader":"n1","member":"n2"}"#), both);
+        assert_eq!(read("n1:n2"), both, "as Patroni's first releases wrote it");
+        assert_eq!(read(" n1 : n2 "), both);
+        assert_eq!(read("n1"), Some(["n1".to_owned(), String::new()]));
+        assert_eq!(read(":n2"), Some([String::new(), "n2".to_owned()]));
+        for none in [
+            "",
+            "{}",
+            "{ ,",
+            ":",
+            "[]",
+            "7",
+            "a b",
+            r#"{"member":"a b"}"#,
+        ] {
+            assert_eq!(read(none), None, "{none}");
         }
     }
 

@@ -96,7 +96,9 @@ fn apply(settings: &mut Settings, key: &str, value: &Value) -> Result<bool, BadS
         "maximum_lag_on_syncnode" => settings.sync_lag_max = unless_negative(key, value)?,
         "maximum_lag_on_failover" => settings.lag_bytes_max = whole(key, value)?,
         "election_window" => settings.election_window = seconds(key, value)?,
-        "primary_start_timeout" => settings.primary_start_timeout = seconds(key, value)?,
+        "primary_start_timeout" | "master_start_timeout" => {
+            settings.primary_start_timeout = seconds(key, value)?
+        }
         "hang_timeout" => settings.hang_timeout = seconds(key, value)?,
         "pause" => settings.paused = boolean(key, value)?,
         "standby_cluster" => settings.remote = super::remote::read(value)?,
@@ -120,8 +122,11 @@ pub(super) fn bad(key: &str, why: impl Into<String>) -> BadSetting {
 }
 
 fn seconds(key: &str, value: &Value) -> Result<Duration, BadSetting> {
+    // Who writes by hand writes quotes as well.
+    let written = value.as_str().and_then(|text| text.trim().parse().ok());
     let number = value
         .as_f64()
+        .or(written)
         .filter(|n| n.is_finite() && (0.0..=1e9).contains(n));
     number
         .map(Duration::from_secs_f64)
@@ -153,14 +158,17 @@ fn span(key: &str, value: &Value) -> Result<Duration, BadSetting> {
 }
 
 fn whole(key: &str, value: &Value) -> Result<u64, BadSetting> {
+    let written = value.as_str().and_then(|text| text.trim().parse().ok());
     value
         .as_u64()
+        .or(written)
         .ok_or_else(|| bad(key, format!("{value} is not a whole number")))
 }
 
 /// Negative: no limit.
 fn unless_negative(key: &str, value: &Value) -> Result<Option<u64>, BadSetting> {
-    match value.as_i64() {
+    let written = value.as_str().and_then(|text| text.trim().parse().ok());
+    match value.as_i64().or(written) {
         Some(..0) => Ok(None),
         Some(_) | None => whole(key, value).map(Some),
     }

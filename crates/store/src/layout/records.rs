@@ -320,6 +320,25 @@ pub struct FailoverRecord {
     pub accept_loss: bool,
 }
 
+impl FailoverRecord {
+    /// As Patroni's agents read it: JSON, or `LEADER:MEMBER` with either left out. An order that can't be read is none.
+    pub fn read(text: &str) -> Option<Self> {
+        if let Ok(value) = serde_json::from_str::<serde_json::Value>(text) {
+            return serde_json::from_value(value).ok();
+        }
+        let (leader, member) = text.split_once(':').unwrap_or((text, ""));
+        let name = |text: &str| match text.trim() {
+            "" => Ok(None),
+            name => NodeName::new(name).map(Some),
+        };
+        Some(Self {
+            leader: name(leader).ok()?,
+            member: name(member).ok()?,
+            ..Self::default()
+        })
+    }
+}
+
 /// `standfast/events/<n>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {

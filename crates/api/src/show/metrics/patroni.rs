@@ -3,6 +3,7 @@
 use super::Page;
 use crate::office::{Office, SyncRole};
 use crate::patroni;
+use crate::replication_state;
 
 /// As Patroni 4.1 has them, in its order.
 pub(super) fn write(page: &mut Page, office: &Office<'_>) {
@@ -89,8 +90,9 @@ pub(super) fn write(page: &mut Page, office: &Office<'_>) {
     );
     page.flag(
         "patroni_postgres_in_archive_recovery",
-        "1 if Postgres is in recovery and does not stream.",
-        standby.is_some() && !streaming,
+        "1 if Postgres takes WAL from the archive.",
+        standby.and_then(|it| replication_state(it, office.served.has_archive))
+            == Some("in archive recovery"),
     );
     page.gauge(
         "patroni_postgres_server_version",
