@@ -120,8 +120,8 @@ fn a_fence_that_hangs_and_a_restart_in_place() {
     });
 }
 
-/// Patroni: Failover | `before_stop` | works: before Postgres is stopped by order, at most 60 s; never where it must go
-///   at once, nor for a rewind
+/// Patroni: Failover | `before_stop` | works: before a primary is stopped by order, at most 60 s; never where it must go
+///   at once, nor for a standby
 #[test]
 fn before_stop_is_waited_for_and_has_no_say() {
     told("before_stop_is_waited_for_and_has_no_say", async |world| {

@@ -10,9 +10,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use world::World;
 
-/// Patroni: Failover | pause | works; a leader that is lost stays lost until it is over, except by order
+/// Patroni: Failover | pause | works; a leader that is lost stays lost until it is over, except by order. Differently: a
+///   Postgres that has died is started again, one whose lease ends is killed, and an agent that is stopped stops its own
 /// Patroni: Failover | `maximum_lag_on_failover` | works, in asynchronous mode; with synchronous commits the proof
 ///   decides, and nothing acknowledged is lost
+/// Patroni: Failover | `primary_start_timeout` | works where nobody can take over, 60 s if not set; who can takes over
+///   at once
 /// Patroni: Failover | `synchronous_mode_strict` | works
 #[test]
 fn every_story_is_told_as_it_happens() {

@@ -25,6 +25,17 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
     ("Configuration", "`citus`, `kubernetes`", "not there"),
     (
         "Configuration",
+        "`ttl`, `loop_wait`, `retry_timeout`, `check_timeline`",
+        "`ttl` may be 1 s, and is 3 s if not set; `loop_wait` is 1 s at most; the others have no effect: without the store a \
+         leader stays until its lease ends, and WAL is told apart by more than its timeline's number",
+    ),
+    (
+        "Configuration",
+        "`callbacks`, `create_replica_methods`, `recovery_conf` and the like under `postgresql` of `/config`",
+        "no effect: only `parameters`, `pg_hba` and `pg_ident` are the cluster's, the rest is in each node's file",
+    ),
+    (
+        "Configuration",
         "Consul, ZooKeeper, Exhibitor, Patroni's own Raft",
         "not there: etcd, or the store that comes with Standfast",
     ),

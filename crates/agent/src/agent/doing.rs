@@ -8,6 +8,7 @@ use super::{Agent, chain};
 use crate::clock::now;
 use crate::shell::{self, Basis, Report, ShellError};
 use ha::{Action, Cluster, ClusterView, Decision, Instant, Job, NodeView, Postgres};
+use postgres::PostgresError;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Snapshot;
@@ -164,7 +165,7 @@ impl Agent {
             ShellError::Refused | ShellError::NotNow(_) => {
                 tracing::debug!(error = chain(error), "the action did not apply any more");
             }
-            ShellError::Barred(error) => self.stand_back(&chain(error)),
+            ShellError::Barred(error) => self.stand_back(error),
             ShellError::Store(error) if error.is_retryable() => {
                 tracing::info!(error = chain(error), "the store did not answer");
             }
@@ -194,19 +195,35 @@ impl Agent {
     }
 
     /// `pre_promote` has said no: it is not asked again at once, so that another node leads if one can.
-    fn stand_back(&mut self, why: &str) {
-        tracing::warn!(error = why, "not promoted: another node shall lead");
-        self.memory.barred = Some((why.to_owned(), now()));
+    ///
+    /// What it has printed is for this node's log, and for nobody who reads the store.
+    fn stand_back(&mut self, error: &PostgresError) {
+        tracing::warn!(
+            error = chain(error),
+            "not promoted: another node shall lead"
+        );
+        let why = match error {
+            PostgresError::Program { status, .. } => format!("pre_promote has refused ({status})"),
+            PostgresError::Timeout { .. } => "pre_promote has taken too long".to_owned(),
+            _ => "pre_promote can't be run".to_owned(),
+        };
+        self.memory.barred = Some((why, now()));
     }
 
-    /// As long as Patroni does it: for one `ttl`.
-    pub(super) fn barred(&self, view: &ClusterView, at: Instant) -> Option<String> {
+    /// As long as Patroni does it: for one `ttl`, from when the leadership was let go.
+    pub(super) fn barred(&mut self, view: &ClusterView, at: Instant) -> Option<String> {
         let ttl = match view {
             ClusterView::Known(cluster) => cluster.settings.ttl,
             ClusterView::Silent { .. } => Duration::ZERO,
         };
-        let barred = self.memory.barred.as_ref();
-        let (why, _) = barred.filter(|(_, since)| at.since(*since) < ttl.max(STANDS_BACK))?;
+        let (why, since) = self.memory.barred.as_mut()?;
+        if at.since(*since) >= ttl.max(STANDS_BACK) {
+            self.memory.barred = None;
+            return None;
+        }
+        if self.tenure.office().is_some() {
+            *since = at;
+        }
         Some(why.clone())
     }
 

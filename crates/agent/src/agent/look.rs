@@ -81,6 +81,7 @@ impl Agent {
             ClusterView::Silent { .. } => self.watch(None),
         };
         let source = self.cascade.source(&observation.postgres, at);
+        let barred = self.barred(view, at);
         let errand = self.errands.look(&observation.postgres, at);
         NodeView {
             name: self.name.clone(),
@@ -109,7 +110,7 @@ impl Agent {
             errand,
             source,
             unwatched,
-            barred: self.barred(view, at),
+            barred,
             nostream: self.cascade.nostream(),
         }
     }

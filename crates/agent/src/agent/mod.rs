@@ -291,6 +291,7 @@ impl Agent {
             bootstrap: options.bootstrap.clone(),
             post_bootstrap: options.post_bootstrap.clone(),
             hooks: options.hooks.clone(),
+            leads_on: Arc::default(),
         };
         let agent = Self {
             name: options.name.clone(),

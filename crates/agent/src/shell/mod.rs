@@ -28,10 +28,10 @@ use crate::observe::Streams;
 use crate::steps::Steps;
 use crate::tenure::Tenure;
 use ha::quorum::Applied;
-use ha::{Action, Cluster, NodeName};
+use ha::{Action, Cluster, Epoch, NodeName};
 use postgres::{Access, Instance, PostgresError, Stop};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use store::layout::{ConfigRecord, Keys};
 use store::{Outcome, Revision, Snapshot, Store, StoreError, Txn, View};
@@ -103,6 +103,8 @@ pub(crate) struct Shell {
     /// What is run on a cluster that this node has founded.
     pub(crate) post_bootstrap: Vec<String>,
     pub(crate) hooks: Hooks,
+    /// The epoch that this agent claimed right after one in which this node was to be primary.
+    pub(crate) leads_on: Arc<Mutex<Option<Epoch>>>,
 }
 
 /// The snapshot that was decided on, and what was read from it.
@@ -139,7 +141,7 @@ impl Shell {
             Action::Withdraw { .. } => self.step(basis, |steps| steps.withdraw()).await.map(none),
             Action::Claim(claim) => self.claim(&claim, basis).await.map(none),
             Action::Promote { epoch, setting } => {
-                self.promote(epoch, setting.as_ref(), basis).await.map(none)
+                self.promote(epoch, setting.as_ref()).await.map(none)
             }
             Action::Publish { epoch, lineage } => {
                 self.publish(epoch, &lineage, basis).await.map(none)
@@ -188,10 +190,7 @@ impl Shell {
                 self.demote().await.map(none)
             }
             Action::Drain => self.drain().await.map(none),
-            Action::Stop => {
-                self.run_before_stop().await;
-                self.stop_in_order().await.map(none)
-            }
+            Action::Stop => self.stop_in_order().await.map(none),
             Action::Fence => Ok(self.instance.stop(Stop::Immediate, QUICK).await.map(none)?),
             Action::Release { epoch, .. } => self.release(epoch, basis).await.map(none),
             Action::ClearSwitchover { .. } => self

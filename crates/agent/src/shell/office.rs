@@ -53,6 +53,7 @@ impl Shell {
 
     pub(super) async fn claim(&self, claim: &Claim, basis: &Basis) -> Result<(), ShellError> {
         let session = self.session()?;
+        self.note_who_led(claim.epoch, basis);
         let txn = self.steps(basis).claim(claim, session.lease);
         self.take_office(claim.epoch, claim.standby, txn, session)
             .await?;

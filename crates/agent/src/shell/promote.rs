@@ -24,9 +24,8 @@ impl Shell {
         &self,
         epoch: Epoch,
         setting: Option<&Setting>,
-        basis: &Basis,
     ) -> Result<(), ShellError> {
-        self.ask_pre_promote(epoch, basis).await?;
+        self.ask_pre_promote(epoch).await?;
         let old = self
             .note
             .read()

@@ -210,10 +210,16 @@ fn without_slow(
         lag <= if named(name) { limit } else { limit / 2 }
     };
     let fast: BTreeSet<NodeName> = standbys.iter().filter(|it| keeps_up(it)).cloned().collect();
-    if fast.len() < settings.sync_node_count.max(1) {
-        return standbys;
+    let enough = settings.sync_node_count.max(1);
+    if fast.len() >= enough {
+        return fast;
     }
-    fast
+    // Nobody is better: those that are chosen stay.
+    let chosen: BTreeSet<NodeName> = standbys.iter().filter(|it| named(it)).cloned().collect();
+    if chosen.len() >= enough {
+        return chosen;
+    }
+    standbys
 }
 
 /// Whom strict mode names and waits for when nobody is there: those that could lead, or else whoever has not been
@@ -326,6 +332,7 @@ mod tests {
         assert_eq!(on("b", &[("b", 1001), ("c", 501)]), ["b"], "no better");
         assert_eq!(on("c", &[("b", 900), ("c", 0)]), ["c"], "not back at once");
         assert_eq!(on("b", &[("b", 5000)]), ["b"], "nobody else");
+        assert_eq!(on("c", &[("b", 5000), ("c", 1001)]), ["c"], "a worse one");
         let quorum = waited_for(SyncMode::Quorum, "b", &[("b", 5000), ("c", 0)]);
         assert_eq!(quorum, ["b", "c"]);
     }

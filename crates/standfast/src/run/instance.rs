@@ -36,6 +36,9 @@ pub(crate) fn open(
     options.pg_hba.clone_from(&postgresql.pg_hba);
     options.pg_ident.clone_from(&postgresql.pg_ident);
     if let Some(dir) = &postgresql.config_dir {
+        // Without it Postgres would run with settings and rules of access that nobody meant.
+        std::fs::read_dir(dir)
+            .with_context(|| format!("postgresql.config_dir: {} can't be read", dir.display()))?;
         // What is not there is where it is without the key.
         let there = |name: &str| Some(dir.join(name)).filter(|path| path.is_file());
         options.base_config = there("postgresql.conf");
