@@ -179,7 +179,9 @@ async fn watch_lease(shared: Weak<Mutex<Shared>>, lease: LeaseId) {
 #[async_trait]
 impl Store for MemoryStore {
     async fn read(&self, prefix: &str) -> Result<Snapshot> {
-        match *lock(&self.end.fault) {
+        // Not within the match: who changes something has the other lock first.
+        let fault = *lock(&self.end.fault);
+        match fault {
             Fault::None | Fault::NextAnswerLost | Fault::NextChangeLost => {
                 Ok(lock(&self.shared).state.snapshot(prefix))
             }
