@@ -3,6 +3,7 @@
 use ha::{Settings, SyncMode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::str::FromStr;
 use std::time::Duration;
 
 const MAX_TIMELINES_HISTORY: &str = "max_timelines_history";
@@ -122,11 +123,9 @@ pub(super) fn bad(key: &str, why: impl Into<String>) -> BadSetting {
 }
 
 fn seconds(key: &str, value: &Value) -> Result<Duration, BadSetting> {
-    // Who writes by hand writes quotes as well.
-    let written = value.as_str().and_then(|text| text.trim().parse().ok());
     let number = value
         .as_f64()
-        .or(written)
+        .or_else(|| quoted(value))
         .filter(|n| n.is_finite() && (0.0..=1e9).contains(n));
     number
         .map(Duration::from_secs_f64)
@@ -157,18 +156,21 @@ fn span(key: &str, value: &Value) -> Result<Duration, BadSetting> {
         .ok_or_else(|| bad(key, format!("{value} is no time, such as 1800 or 30min")))
 }
 
+/// Who writes by hand writes quotes around a number as well.
+fn quoted<T: FromStr>(value: &Value) -> Option<T> {
+    value.as_str()?.trim().parse().ok()
+}
+
 fn whole(key: &str, value: &Value) -> Result<u64, BadSetting> {
-    let written = value.as_str().and_then(|text| text.trim().parse().ok());
     value
         .as_u64()
-        .or(written)
+        .or_else(|| quoted(value))
         .ok_or_else(|| bad(key, format!("{value} is not a whole number")))
 }
 
 /// Negative: no limit.
 fn unless_negative(key: &str, value: &Value) -> Result<Option<u64>, BadSetting> {
-    let written = value.as_str().and_then(|text| text.trim().parse().ok());
-    match value.as_i64().or(written) {
+    match value.as_i64().or_else(|| quoted(value)) {
         Some(..0) => Ok(None),
         Some(_) | None => whole(key, value).map(Some),
     }
