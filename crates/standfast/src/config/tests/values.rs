@@ -22,10 +22,6 @@ fn settings_that_can_not_work() {
             expect![[r#"f.yml: line 11: bootstrap.dcs.ttl: ".inf" is not a number of seconds"#]],
         ),
         (
-            "ttl: '30'",
-            expect![[r#"f.yml: line 11: bootstrap.dcs.ttl: "30" is not a number of seconds"#]],
-        ),
-        (
             "ttl: 30s",
             expect![[r#"f.yml: line 11: bootstrap.dcs.ttl: "30s" is not a number of seconds"#]],
         ),
@@ -70,6 +66,16 @@ fn settings_that_can_not_work() {
             r#"f.yml: line 10: bootstrap.dcs.synchronous_mode: "quorrum" is none of quorum, on, off"#
         ]],
     );
+}
+
+/// Who writes by hand writes quotes around a number as well.
+#[test]
+fn a_quoted_number_is_a_number() {
+    let config = sound(&altered(
+        "synchronous_mode: quorum",
+        "synchronous_mode: quorum\n    ttl: '30'",
+    ));
+    assert_eq!(config.bootstrap.dcs.settings().unwrap().ttl.as_secs(), 30);
 }
 
 #[test]
