@@ -78,7 +78,7 @@ pub use options::{
 };
 pub use probe::{PendingRestart, Probe, Receiver, Walsender};
 pub use rewind::{RewindReport, Rewound};
-pub use scripts::run_users_program;
+pub use scripts::{end_noted_program, run_users_program};
 pub use secret::{Login, Secret};
 pub use server::{Liveness, Started, Stop};
 pub use shared::not_the_users;

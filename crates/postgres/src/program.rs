@@ -117,7 +117,15 @@ impl Program {
 
     /// Runs it; an exit other than 0 is an error with its last output.
     pub(crate) async fn succeed(&self) -> Result<String, PostgresError> {
-        let ended = self.run(|_| {}, |_| {}).await?;
+        self.succeed_as(|_| {}).await
+    }
+
+    /// The same; `started` is told its process.
+    pub(crate) async fn succeed_as(
+        &self,
+        started: impl FnOnce(Running),
+    ) -> Result<String, PostgresError> {
+        let ended = self.run(started, |_| {}).await?;
         if ended.status.success() {
             Ok(ended.stdout)
         } else {

@@ -269,6 +269,13 @@ impl Agent {
                 Arc::clone(&figures),
             )),
         ];
+        let hook_noted = options.state_dir.join("hook.json");
+        if let Err(error) = postgres::end_noted_program(&hook_noted) {
+            tracing::warn!(
+                error = chain(&error),
+                "a program of an earlier agent may still run"
+            );
+        }
         let shell = Shell {
             me: options.name.clone(),
             keys: options.keys.clone(),
@@ -291,6 +298,7 @@ impl Agent {
             bootstrap: options.bootstrap.clone(),
             post_bootstrap: options.post_bootstrap.clone(),
             hooks: options.hooks.clone(),
+            hook_noted,
             leads_on: Arc::default(),
         };
         let agent = Self {

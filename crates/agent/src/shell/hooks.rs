@@ -45,7 +45,7 @@ impl Shell {
             return Ok(());
         }
         tracing::info!("asking pre_promote");
-        let asking = run_users_program("pre_promote", command, PRE_PROMOTE);
+        let asking = run_users_program("pre_promote", command, PRE_PROMOTE, &self.hook_noted);
         tokio::pin!(asking);
         loop {
             match tokio::time::timeout(LOOK, &mut asking).await {
@@ -56,7 +56,8 @@ impl Shell {
     }
 
     pub(super) async fn run_before_stop(&self) {
-        let ended = run_users_program("before_stop", &self.hooks.before_stop, BEFORE_STOP).await;
+        let (command, noted) = (&self.hooks.before_stop, &self.hook_noted);
+        let ended = run_users_program("before_stop", command, BEFORE_STOP, noted).await;
         if let Err(error) = ended {
             let error = crate::agent::chain(&error);
             tracing::warn!(

@@ -30,6 +30,7 @@ use crate::tenure::Tenure;
 use ha::quorum::Applied;
 use ha::{Action, Cluster, Epoch, NodeName};
 use postgres::{Access, Instance, PostgresError, Stop};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -103,6 +104,8 @@ pub(crate) struct Shell {
     /// What is run on a cluster that this node has founded.
     pub(crate) post_bootstrap: Vec<String>,
     pub(crate) hooks: Hooks,
+    /// Where the one that runs is noted.
+    pub(crate) hook_noted: PathBuf,
     /// The epoch that this agent claimed right after one in which this node was to be primary.
     pub(crate) leads_on: Arc<Mutex<Option<Epoch>>>,
 }
