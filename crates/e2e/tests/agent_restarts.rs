@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Announced, Topology, World, settle_deadline, story};
 use lab::{Node, eventually};
 use rustix::process::Signal;
+use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// How often it is killed; more with `STANDFAST_E2E_KILLS`.
@@ -80,6 +81,47 @@ fn the_agent_of_an_idle_primary_is_restarted_at_once() {
             kill_and_restart(world, &format!("{n}, {primary}, the store led by {leader}")).await?;
         }
         Ok(())
+    });
+}
+
+#[test]
+fn agents_are_restarted_under_their_postgres_in_a_pause() {
+    let name = "agents_are_restarted_under_their_postgres_in_a_pause";
+    story(name, Topology::Three, Announced::FAILOVER, async |world| {
+        let ledger = world.load(4).await?;
+        let primary = world.cluster.primary().await?;
+        let before = epoch(world.cluster.node(&primary)?).await?;
+        world
+            .cluster
+            .configure(&primary, &json!({"pause": true}))
+            .await?;
+        let names: Vec<String> = world
+            .cluster
+            .nodes
+            .iter()
+            .map(|it| it.name.clone())
+            .collect();
+        for name in &names {
+            let node = world.cluster.node_mut(name)?;
+            let postmaster = node.postmaster_pid()?;
+            let ended = node.stop(settle_deadline()).await?;
+            ensure!(ended.success(), "{name}: {ended}");
+            node.start()?;
+            world.whole().await?;
+            let now = world.cluster.node(name)?.postmaster_pid()?;
+            ensure!(now == postmaster, "{name}: Postgres is another one");
+        }
+        let after = epoch(world.cluster.node(&primary)?).await?;
+        ensure!(
+            (world.cluster.primary().await?, after) == (primary.clone(), before),
+            "epoch {after} after {before}"
+        );
+        world
+            .cluster
+            .configure(&primary, &json!({"pause": null}))
+            .await?;
+        ledger.more(50, settle_deadline()).await?;
+        world.reckon(ledger).await.map(drop)
     });
 }
 

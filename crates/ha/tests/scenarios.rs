@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use world::World;
 
-/// Patroni: Failover | pause | works; a leader that is lost stays lost until it is over, except by order. Differently: a
-///   Postgres that has died is started again, one whose lease ends is killed, and an agent that is stopped stops its own
+/// Patroni: Failover | pause | works; a leader that is lost stays lost until it is over, except by order. An agent that is
+///   stopped leaves its Postgres running. Differently: one that has died is started again, one whose lease ends is killed
 /// Patroni: Failover | `maximum_lag_on_failover` | works, in asynchronous mode; with synchronous commits the proof
 ///   decides, and nothing acknowledged is lost
 /// Patroni: Failover | `primary_start_timeout` | works where nobody can take over, 60 s if not set; who can takes over

@@ -115,6 +115,8 @@ pub enum AgentError {
 /// How an agent is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopOrder {
+    /// As in order; but in a paused cluster Postgres runs on, and the next agent takes it over.
+    UnlessPaused,
     /// A leader hands over: checkpoint, clean stop, standbys get everything.
     InOrder,
     /// Postgres is killed, as by a crash; the leadership is let go once nothing of it is left.
@@ -146,7 +148,7 @@ impl Handle {
         self.wake.notify_one();
     }
 
-    /// Stops Postgres and ends.
+    /// Stops Postgres, as far as `how` says so, and ends.
     pub fn stop(&self, how: StopOrder) {
         self.stop.send_replace(Some(how));
         self.wake.notify_one();
@@ -354,7 +356,7 @@ impl Agent {
             }
             let order = *self.stop.borrow();
             if let Some(how) = order {
-                self.hand_over_and_stop(how).await;
+                self.stop_as(how).await;
                 break Ended::Stopped;
             }
             let rest = self.turn();

@@ -1,4 +1,5 @@
-//! How an agent stops: Postgres first, then the leadership is let go, then its lease.
+//! How an agent stops: Postgres first, then the leadership is let go, then its lease. In a paused cluster it may only
+//! leave: then guard, Postgres and lease are as after its death, and the next agent finds them so.
 //!
 //! **Invariant:** while Postgres is being stopped in order the lease goes on being renewed.
 //! **Invariant:** a lease that leadership hangs on is given back only when no process of the instance is left.
@@ -8,6 +9,7 @@ use super::{Agent, StopOrder, chain};
 use crate::clock::now;
 use crate::shell::{Basis, Report, ShellError};
 use ha::{Action, Job, Storage};
+use postgres::Liveness;
 use std::sync::Arc;
 use std::time::Duration;
 use store::layout::read_cluster;
@@ -80,17 +82,34 @@ impl Agent {
         }
     }
 
-    /// Stops in order: a leader hands over first, its standbys get everything.
-    pub(super) async fn hand_over_and_stop(&mut self, how: StopOrder) {
+    pub(super) async fn stop_as(&mut self, how: StopOrder) {
         self.end_running().await;
         let snapshot = Arc::clone(&self.view.borrow());
+        let snapshot = self.shell.known.over(&self.shell.keys, &snapshot);
         let cluster = read_cluster(&self.shell.keys, &snapshot).unwrap_or_default();
-        let basis = Basis { snapshot, cluster };
+        let runs = matches!(
+            self.shell.instance.liveness(),
+            Liveness::Up { guarded: true, .. }
+        );
+        if how == StopOrder::UnlessPaused && cluster.settings.paused && runs {
+            let leads = match self.tenure.office() {
+                Some(_) => "; its guard ends it unless an agent is back before the lease ends",
+                None => "",
+            };
+            tracing::info!("the cluster is paused: Postgres runs on without an agent{leads}");
+            return;
+        }
+        self.hand_over_and_stop(how, Basis { snapshot, cluster })
+            .await;
+    }
+
+    /// Stops in order: a leader hands over first, its standbys get everything.
+    async fn hand_over_and_stop(&mut self, how: StopOrder, basis: Basis) {
         let office = self.tenure.office();
         let stop = match how {
             StopOrder::AtOnce => Action::Fence,
-            StopOrder::InOrder if office.is_some() => Action::Drain,
-            StopOrder::InOrder => Action::Stop,
+            StopOrder::InOrder | StopOrder::UnlessPaused if office.is_some() => Action::Drain,
+            StopOrder::InOrder | StopOrder::UnlessPaused => Action::Stop,
         };
         tracing::info!("stopping Postgres");
         if let Err(error) = self.act_to_the_end(stop, &basis).await {
@@ -98,10 +117,10 @@ impl Agent {
         }
         // A start that was just under way may have brought it back, too.
         tokio::time::sleep(TICK).await;
-        if self.shell.instance.liveness() != postgres::Liveness::Down {
+        if self.shell.instance.liveness() != Liveness::Down {
             let _ = self.shell.act(Action::Fence, &basis).await;
         }
-        if self.shell.instance.liveness() != postgres::Liveness::Down {
+        if self.shell.instance.liveness() != Liveness::Down {
             // Not even killed, on a disk that hangs: the lease runs out, and the guard stays.
             tracing::warn!("processes can't be killed: the lease is left to end");
             return self.tenure.let_end();

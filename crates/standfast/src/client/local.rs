@@ -15,6 +15,10 @@ pub(crate) fn stop(config: &Config, signal: Signal) -> anyhow::Result<ExitCode> 
     let agent = running(config)?;
     stop_agent(config, &agent, signal)?;
     note(&format!("stopped {}", config.name));
+    let postgres = config.postgresql.as_ref();
+    if postgres.is_some_and(|it| !guard::leftovers(&it.data_dir).is_empty()) {
+        note("its Postgres runs on for the next agent: the cluster is paused");
+    }
     Ok(ExitCode::Ok)
 }
 

@@ -547,7 +547,7 @@ impl Signals {
 
     async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Stop(StopOrder::InOrder),
+            _ = self.terminate.recv() => Asked::Stop(StopOrder::UnlessPaused),
             _ = self.interrupt.recv() => Asked::Stop(StopOrder::InOrder),
             _ = self.quit.recv() => Asked::Stop(StopOrder::AtOnce),
             _ = self.hangup.recv() => Asked::Reload,
