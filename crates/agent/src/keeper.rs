@@ -9,7 +9,7 @@ use self::member::{Written, due, fresh_member, note, text};
 use crate::clock::now;
 use crate::figures::Figures;
 use crate::tenure::{Enforcer, Office, Session, Tenure};
-use ha::{Lsn, NodeName, Settings};
+use ha::{Epoch, Lsn, NodeName, Settings};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,8 @@ const TOGETHER: Duration = Duration::from_millis(20);
 pub(crate) struct Said {
     /// What the member key says; none until the node is registered.
     pub(crate) member: Option<MemberRecord>,
-    /// The primary's flush position.
-    pub(crate) optime: Lsn,
+    /// The primary's flush position, as leader of this epoch. Until it is primary what stands is said again.
+    pub(crate) optime: Option<(Epoch, Lsn)>,
     /// Where the leader's permanent slots are.
     pub(crate) slots: BTreeMap<String, Lsn>,
     /// What a leader puts into `failsafe`, if that is to be changed; `Some(None)` deletes it.
@@ -264,17 +264,16 @@ impl Keeper {
         office: Office,
         written: &mut Option<Written>,
     ) {
-        let status = StatusRecord {
-            optime: said.optime,
-            slots: said.slots.clone(),
-        };
-        let mut txn = self
-            .still_leader(office)
-            .put(
-                self.keys.status(),
-                serde_json::to_string(&status).unwrap_or_default(),
-            )
-            .renew(session.lease);
+        let mut txn = self.still_leader(office).renew(session.lease);
+        // What was seen before the claim is of another epoch.
+        if let Some((_, optime)) = said.optime.filter(|(epoch, _)| *epoch == office.epoch) {
+            let status = StatusRecord {
+                optime,
+                slots: said.slots.clone(),
+            };
+            let status = serde_json::to_string(&status).unwrap_or_default();
+            txn = txn.put(self.keys.status(), status);
+        }
         match &said.failsafe {
             Some(Some(listed)) => txn = txn.put(self.keys.failsafe(), listed.as_str()),
             Some(None) => txn = txn.delete(self.keys.failsafe()),

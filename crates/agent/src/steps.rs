@@ -4,11 +4,11 @@
 //! **Invariant:** no step weakens durability or changes leadership without a guard on leader and epoch.
 
 use ha::quorum::{Setting, SyncRecord};
-use ha::{Claim, Epoch, Lineage, NodeName, Promise, Settings, SyncMode, SystemId};
+use ha::{Claim, Epoch, Lineage, Lsn, NodeName, Promise, Settings, SyncMode, SystemId};
 use serde::Serialize;
 use store::layout::{
     ConfigRecord, EndedTimeline, EpochRecord, FailoverRecord, Keys, LineageRecord, PromiseRecord,
-    SyncValue, guests, with_history,
+    StatusRecord, SyncValue, guests, with_history,
 };
 use store::{Guard, LeaseId, Snapshot, Txn};
 
@@ -207,7 +207,8 @@ impl Steps<'_> {
         serde_json::from_str(text).ok()
     }
 
-    /// With the timelines that ended, for the tools of people.
+    /// With the timelines that ended, for the tools of people. From here on a node is measured by this leader's WAL: the
+    /// one before may have had more, of which a person has accepted the loss.
     pub(crate) fn publish(
         &self,
         epoch: Epoch,
@@ -215,10 +216,13 @@ impl Steps<'_> {
         ended: &[EndedTimeline],
         at: &str,
     ) -> Txn {
-        let txn = self.in_office().put(
-            self.keys.lineage(),
-            json(&LineageRecord::new(epoch, self.me.clone(), lineage)),
-        );
+        let txn = self
+            .in_office()
+            .put(
+                self.keys.lineage(),
+                json(&LineageRecord::new(epoch, self.me.clone(), lineage)),
+            )
+            .put(self.keys.status(), self.status_at(lineage.newest().begins));
         if ended.is_empty() {
             return txn;
         }
@@ -226,6 +230,16 @@ impl Steps<'_> {
         let most = self.config().unwrap_or_default().timelines_max();
         let history = with_history(self.seen.value(&key), ended, self.me, at, most);
         txn.put(key, history)
+    }
+
+    /// The slots stay where they were: a beat says more soon.
+    fn status_at(&self, optime: Lsn) -> String {
+        let status = self.seen.value(&self.keys.status());
+        let status = status.and_then(|text| serde_json::from_str::<StatusRecord>(text).ok());
+        json(&StatusRecord {
+            optime,
+            ..status.unwrap_or_default()
+        })
     }
 
     pub(crate) fn record(&self, record: Option<&SyncRecord>) -> Txn {

@@ -208,12 +208,14 @@ impl World {
                 txn.puts.push(Put::Failsafe(names));
             }
             txn.leads = Some((node.name.clone(), epoch));
-            // Until it is primary, what its predecessor said stands.
+            // Until it is primary, it says again what stands.
             let position = match node.pg.role {
                 Role::Primary(_) => lsn(node.disk.flushed),
                 Role::Standby(_) => cluster.leader_position,
             };
-            txn.puts.push(Put::Status(position));
+            if cluster.current_epoch() == epoch {
+                txn.puts.push(Put::Status(position));
+            }
         }
         self.call(id, Request::Commit(txn), Purpose::Beat { epoch });
     }

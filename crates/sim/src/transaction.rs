@@ -63,7 +63,8 @@ impl World {
                     lineage: lineage.clone(),
                 };
                 txn.leads = Some((me, *epoch));
-                txn.puts = vec![Put::Lineage(published)];
+                let begins = lineage.newest().begins;
+                txn.puts = vec![Put::Lineage(published), Put::Status(begins)];
             }
             Action::Record { epoch, record } => {
                 txn.leads = Some((me, *epoch));

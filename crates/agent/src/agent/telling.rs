@@ -177,6 +177,7 @@ impl Agent {
             _ => cluster.leader_position,
         };
         let mine = cluster.leader.as_ref() == Some(&self.name);
+        let optime = mine.then(|| (cluster.current_epoch(), optime));
         let listed = mine.then(|| self.failsafe.wanted(cluster)).flatten();
         let listed = listed
             .map(|listed| listed.map(|listed| serde_json::to_string(&listed).unwrap_or_default()));

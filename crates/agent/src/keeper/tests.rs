@@ -79,7 +79,7 @@ impl World {
         };
         let (said, heard) = watch::channel(Said {
             member: Some(record(Lsn(0x300_0000))),
-            optime: Lsn::ZERO,
+            optime: Some((Epoch(1), Lsn::ZERO)),
             slots: BTreeMap::new(),
             failsafe: None,
             settings,

@@ -362,14 +362,16 @@ fn window(
 
 /// Where nothing else is proven, the leader's last known position is what a node is measured by.
 ///
-/// What a standby leader lacks it gets from the remote. And nobody is behind in WAL that it has written itself: the
-/// position that is known may still be that of the leader before, of which a person has accepted the loss.
+/// What a standby leader lacks it gets from the remote. And nobody is behind in WAL that it has begun itself and not
+/// published: the position that is known is still that of the leader before, of which a person has accepted the loss.
 pub(super) fn near_enough(
     cluster: &Cluster,
     name: &NodeName,
     mine: &Promise,
 ) -> Result<(), String> {
-    let own = super::led_last(cluster, name) && mine.position.epoch == cluster.current_epoch();
+    let epoch = cluster.current_epoch();
+    let published = cluster.lineage.as_ref().is_some_and(|it| it.epoch == epoch);
+    let own = super::led_last(cluster, name) && mine.position.epoch == epoch && !published;
     let (lag, most) = (lag(cluster, mine), cluster.settings.lag_bytes_max);
     if own || cluster.settings.remote.is_some() || lag <= most {
         return Ok(());

@@ -76,6 +76,11 @@ impl World {
                 node.refuses = false;
                 node.me.barred = None;
             }
+            // The lineage that was published last is of this epoch.
+            ["unpublished", epoch] => {
+                let lineage = self.cluster.lineage.as_mut().expect("a lineage");
+                lineage.epoch = Epoch(epoch.parse().expect("a number"));
+            }
             // The last position that a leader has told of.
             ["said", position] => {
                 self.cluster.leader_position = Lsn(position.parse().expect("a number"));
@@ -446,6 +451,7 @@ impl World {
             }
             Action::Promote { epoch, .. } => self.promote(name, epoch),
             Action::Publish { epoch, lineage } => {
+                self.cluster.leader_position = lineage.newest().begins;
                 self.cluster.lineage = Some(Published {
                     epoch,
                     leader: Some(name.clone()),
