@@ -26,6 +26,11 @@ const WAITING_MAX: usize = 64 * 1024;
 /// More than this is not copied to save a write, in bytes.
 const COPIED_MAX: usize = 4 * 1024;
 
+/// What may go before a message of the client's: a Close of a statement, and the Parse of another one. Their names
+/// together, in bytes.
+const AHEAD_MAX: usize = 2;
+const NAMES_MAX: usize = 128;
+
 /// Why the pump stopped.
 #[derive(Debug)]
 pub(super) enum Stopped {
@@ -248,7 +253,10 @@ impl Conversation {
 
     /// Looks at what the client has sent.
     fn hear_client(&mut self, server: &mut Server) -> Result<(), Stopped> {
-        while self.inbox.is_worth_reading() && !self.leaving && server.mirror.session.has_room() {
+        while self.inbox.is_worth_reading()
+            && !self.leaving
+            && server.mirror.session.has_room_behind(AHEAD_MAX, NAMES_MAX)
+        {
             let broken = |_| Stopped::End(errors::protocol("invalid message"));
             let step = self.framer.next(self.inbox.unread()).map_err(broken)?;
             let taken = step.taken();

@@ -139,8 +139,13 @@ impl Session {
     /// Whether another request may be sent. If not, the client is to be read from only when
     /// answers have come.
     pub fn has_room(&self) -> bool {
-        self.queue.len() < self.limits.unanswered_max
-            && self.queued_bytes < self.limits.remembered_bytes_max
+        self.has_room_behind(0, 0)
+    }
+
+    /// The same, if so many others with names of so many bytes are sent before it.
+    pub fn has_room_behind(&self, requests: usize, bytes: usize) -> bool {
+        self.queue.len() + requests < self.limits.unanswered_max
+            && self.queued_bytes + bytes < self.limits.remembered_bytes_max
     }
 
     /// The value that the server last reported of a parameter.
