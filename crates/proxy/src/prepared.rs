@@ -171,6 +171,12 @@ pub(crate) fn name(id: u64) -> CString {
     CString::new(format!("{PREFIX}{id}")).unwrap_or_default()
 }
 
+/// Whose name it is, if it is one of ours.
+pub(crate) fn id(name: &[u8]) -> Option<u64> {
+    let digits = name.strip_prefix(PREFIX.as_bytes())?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@ pub(crate) use connect::{ConnectError, connect};
 pub(crate) use places::Permit;
 use places::Places;
 use quota::{Counted, Full, Quota};
-pub(crate) use server::{Mirror, Parameters, Refusal, Server};
+pub(crate) use server::{Kept, Mirror, Parameters, Refusal, Server};
 
 use crate::auth::Credential;
 use crate::journal::Settings;
@@ -380,7 +380,8 @@ impl Pool {
 
     /// Gives one back.
     pub(crate) fn put(&self, server: Box<Server>) {
-        if server.stamp.is_current() && server.generation == self.generation() {
+        let is_fit = server.stamp.is_current() && !server.mirror.is_mixed_up;
+        if is_fit && server.generation == self.generation() {
             let since = None;
             self.idle().push_back(Idle { server, since });
         }

@@ -56,6 +56,8 @@ pub(crate) struct Mirror {
     standard_strings: bool,
     /// Statements with names of ours, by number.
     pub(crate) known: HashMap<u64, Kept>,
+    /// It may have others of them than those: nobody else can use it.
+    pub(crate) is_mixed_up: bool,
     pub(crate) clock: u64,
 }
 
@@ -63,7 +65,7 @@ pub(crate) struct Mirror {
 /// prepares the same text finds it there.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    _prepared: Arc<Prepared>,
+    prepared: Arc<Prepared>,
     /// By the server's clock, when it was used last.
     pub(crate) used: u64,
 }
@@ -233,6 +235,7 @@ impl Server {
         self.run(b"DISCARD ALL").await?;
         self.applied = Arc::default();
         self.mirror.known.clear();
+        self.mirror.is_mixed_up = false;
         Ok(())
     }
 }
@@ -246,6 +249,7 @@ impl Mirror {
             standard_strings: parameters.get(STANDARD_STRINGS).is_none_or(is_on),
             parameters,
             known: HashMap::new(),
+            is_mixed_up: false,
             clock: 0,
         }
     }
@@ -253,10 +257,15 @@ impl Mirror {
     /// The server is about to have this statement.
     pub(crate) fn keep(&mut self, prepared: &Arc<Prepared>) {
         let kept = Kept {
-            _prepared: Arc::clone(prepared),
+            prepared: Arc::clone(prepared),
             used: self.clock,
         };
-        self.known.insert(prepared.id, kept);
+        self.put_back(kept);
+    }
+
+    /// The server has it still.
+    pub(crate) fn put_back(&mut self, kept: Kept) {
+        self.known.insert(kept.prepared.id, kept);
     }
 
     /// A parameter was reported.

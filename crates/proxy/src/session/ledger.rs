@@ -4,6 +4,7 @@
 //! **Invariant:** a statement is in the ledger before it can reach the server, and leaves it when its
 //! stretch is answered: whatever becomes of the server, what it may have done is known.
 
+use crate::pool::Kept;
 use crate::prepared::Prepared;
 use crate::sql::{Acts, Deed, Phase, Reading};
 use std::collections::VecDeque;
@@ -38,7 +39,12 @@ pub(super) enum Expect {
     /// A statement that the server lacked; the client knows nothing of it.
     Supplied(u64),
     /// One that the server had too many of; likewise.
-    Evicted,
+    Evicted(Kept),
+    /// The client's statement without a name is there, in place of an older one.
+    Unnamed {
+        before: Option<Arc<Prepared>>,
+        was_here: bool,
+    },
     /// The client's statement is gone.
     Closed(Box<[u8]>),
     /// A portal, or a statement too long to be known.
@@ -90,15 +96,17 @@ impl Ledger {
         }
     }
 
-    /// The server is ready again; gives what it was at.
-    pub(super) fn answered(&mut self) -> Option<Asked> {
+    /// The server is ready again; gives what it was at. What that still expected goes to `unmet`.
+    pub(super) fn answered(&mut self, unmet: &mut VecDeque<Expect>) -> Option<Asked> {
         let asked = self.whole.pop_front();
         if self.whole.is_empty() && self.whole.capacity() > KEPT_MAX {
             self.whole = VecDeque::new();
         }
         let mut asked = asked?;
+        if !asked.expected.is_empty() {
+            unmet.append(&mut asked.expected);
+        }
         if (1..=KEPT_MAX).contains(&asked.expected.capacity()) {
-            asked.expected.clear();
             self.spare = std::mem::take(&mut asked.expected);
         }
         Some(asked)
@@ -106,9 +114,33 @@ impl Ledger {
 
     /// So many answers are still to come. What is older than that will have none: the server has
     /// read its Sync as part of a COPY, or thrown it away behind an error.
-    pub(super) fn owed(&mut self, answers: usize) {
+    pub(super) fn owed(&mut self, answers: usize, unmet: &mut VecDeque<Expect>) {
         let surplus = self.whole.len().saturating_sub(answers);
-        self.whole.drain(..surplus);
+        for mut asked in self.whole.drain(..surplus) {
+            unmet.append(&mut asked.expected);
+        }
+    }
+
+    /// Whether something is expected that depends on which statements with names of ours the server has.
+    pub(super) fn expects_shared(&self) -> bool {
+        let all = self.whole.iter().chain([&self.open]);
+        let mut expected = all.flat_map(|asked| asked.expected.iter());
+        expected.any(|expect| match expect {
+            Expect::Parsed(..) | Expect::ParsedBefore(..) | Expect::Evicted(_) => true,
+            Expect::Supplied(id) => *id != 0,
+            Expect::Unnamed { .. } | Expect::Closed(_) | Expect::Passed => false,
+        })
+    }
+
+    /// Whether the statement without a name is still to be prepared.
+    pub(super) fn expects_unnamed(&self) -> bool {
+        self.expects_unnamed_before() || self.open.expected.iter().any(Expect::is_unnamed)
+    }
+
+    /// Whether that is so in a stretch that has its end already.
+    pub(super) fn expects_unnamed_before(&self) -> bool {
+        let mut expected = self.whole.iter().flat_map(|asked| asked.expected.iter());
+        expected.any(Expect::is_unnamed)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -151,6 +183,12 @@ impl Ledger {
             _ => None,
         });
         about.next_back()
+    }
+}
+
+impl Expect {
+    fn is_unnamed(&self) -> bool {
+        matches!(self, Self::Unnamed { .. } | Self::Supplied(0))
     }
 }
 

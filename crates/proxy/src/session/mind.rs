@@ -14,9 +14,10 @@ use crate::options::{PoolMode, Route};
 use crate::pool::Mirror;
 use crate::prepared::{self, Prepared, Registry};
 use crate::sql::{Deed, Pin, Pins, Reading, may_lift};
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::sync::Arc;
-use wire::backend::TransactionStatus;
+use wire::backend::{Fields, TransactionStatus};
 use wire::frontend::{self, Bind, Message, Target};
 use wire::{Malformed, Origin, Reply, Violation, backend};
 
@@ -120,7 +121,7 @@ impl Mind {
             || self.journal.has_prepared()
     }
 
-    fn renames(&self) -> bool {
+    pub(super) fn renames(&self) -> bool {
         self.mode == PoolMode::Transaction
     }
 
@@ -228,6 +229,9 @@ impl Mind {
         self.only_reads = self.only_reads && frame.is_whole() && !may_lift(frame.body());
         if !frame.is_whole() {
             mirror.session.sent(frame, Origin::Client)?;
+            if frame.body().first() == Some(&0) {
+                self.unnamed = None;
+            }
             self.journal.pin(Pins::default().with(Pin::TooLong));
             self.ledger.expect(Expect::Passed);
             return Ok(Plan::default());
@@ -243,15 +247,16 @@ impl Mind {
         let standard = mirror.has_standard_strings();
         if name.is_empty() {
             mirror.session.sent(frame, Origin::Client)?;
-            let known = self.unnamed.take().filter(|known| known.is(body));
-            let prepared = known.unwrap_or_else(|| self.registry.alone(body, standard));
+            let known = self.unnamed.as_ref().filter(|known| known.is(body));
+            let prepared = match known {
+                Some(known) => Arc::clone(known),
+                None => self.registry.alone(body, standard),
+            };
             if self.deallocates_shared(&prepared.reading) {
                 let asked = Arc::unwrap_or_clone(prepared);
                 return self.parse_kept(asked, body);
             }
-            self.unnamed = Some(prepared);
-            self.unnamed_here = true;
-            self.ledger.expect(Expect::Passed);
+            self.prepare_unnamed(prepared);
             return Ok(Plan::default());
         }
         if !self.renames() {
@@ -296,13 +301,17 @@ impl Mind {
         let kept = asked.with_text(KEEP, types);
         let mut instead = Vec::new();
         kept.parse(b"", &mut instead);
-        self.unnamed = Some(Arc::new(kept));
-        self.unnamed_here = true;
-        self.ledger.expect(Expect::Passed);
+        self.prepare_unnamed(Arc::new(kept));
         Ok(Plan {
             instead: Some(instead),
             ..Plan::default()
         })
+    }
+
+    fn prepare_unnamed(&mut self, prepared: Arc<Prepared>) {
+        let before = self.unnamed.replace(prepared);
+        let was_here = std::mem::replace(&mut self.unnamed_here, true);
+        self.ledger.expect(Expect::Unnamed { before, was_here });
     }
 
     fn bind(&mut self, frame: &frontend::Frame<'_>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
@@ -313,19 +322,13 @@ impl Mind {
             Some(prepared) if name.is_empty() => self.supply_unnamed(prepared, mirror)?,
             Some(prepared) if self.renames() => {
                 let mut plan = self.supply(prepared, mirror)?;
-                let mut instead = Vec::with_capacity(frame.bytes().len() + 16);
-                let new = prepared.name().to_bytes_with_nul();
-                let length = frame.body_len() + 4 + new.len() - name.to_bytes_with_nul().len();
-                instead.push(b'B');
-                let length =
-                    u32::try_from(length).map_err(|_| wire::Unwritable::TooLong(length))?;
-                instead.extend_from_slice(&length.to_be_bytes());
-                instead.extend_from_slice(portal.to_bytes_with_nul());
-                instead.extend_from_slice(new);
-                instead.extend_from_slice(behind);
-                plan.instead = Some(instead);
+                plan.instead = Some(renamed(frame, portal, prepared.name(), behind)?);
                 plan
             }
+            None if self.is_of_others(name) => Plan {
+                instead: Some(renamed(frame, portal, NOTHING, behind)?),
+                ..Plan::default()
+            },
             _ => Plan::default(),
         };
         mirror.session.sent(frame, Origin::Client)?;
@@ -359,13 +362,19 @@ impl Mind {
                         Message::Describe(named).encode(&mut instead)?;
                         plan.instead = Some(instead);
                     }
+                    None if self.is_of_others(name) => {
+                        let mut instead = Vec::new();
+                        Message::Describe(Target::Statement(NOTHING)).encode(&mut instead)?;
+                        plan.instead = Some(instead);
+                    }
                     _ => {}
                 }
                 self.ledger.ask();
             }
             Message::Close(Target::Statement(name)) => {
                 let known = self.lookup(name.to_bytes()).is_some();
-                if known && self.renames() && !name.is_empty() {
+                let is_shared = known && self.renames() && !name.is_empty();
+                if is_shared || !known && self.is_of_others(name) {
                     // Others use it too.
                     let mut instead = Vec::new();
                     Message::Close(Target::Statement(NOTHING)).encode(&mut instead)?;
@@ -385,6 +394,14 @@ impl Mind {
         }
         mirror.session.sent(frame, Origin::Client)?;
         Ok(plan)
+    }
+
+    /// Whether what the server has under the name is not this client's, which has nothing under it.
+    fn is_of_others(&self, name: &CStr) -> bool {
+        let name = name.to_bytes();
+        self.renames()
+            && (name.is_empty() || prepared::id(name).is_some())
+            && !self.journal.pins().has(Pin::TooLong)
     }
 
     fn lookup(&self, name: &[u8]) -> Option<Arc<Prepared>> {
@@ -422,7 +439,7 @@ impl Mind {
 
     fn supply_unnamed(&mut self, prepared: &Prepared, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         let mut plan = Plan::default();
-        if !self.unnamed_here {
+        if !self.unnamed_here || self.ledger.expects_unnamed_before() {
             prepared.parse(b"", &mut plan.before);
             tell(mirror, &plan.before, Origin::Proxy)?;
             self.unnamed_here = true;
@@ -439,12 +456,14 @@ impl Mind {
         let Some((&id, _)) = oldest else {
             return Ok(());
         };
-        mirror.known.remove(&id);
+        let Some(kept) = mirror.known.remove(&id) else {
+            return Ok(());
+        };
         let name = prepared::name(id);
         let from = before.len();
         Message::Close(Target::Statement(&name)).encode(before)?;
         tell(mirror, &before[from..], Origin::Proxy)?;
-        self.ledger.expect(Expect::Evicted);
+        self.ledger.expect(Expect::Evicted(kept));
         Ok(())
     }
 
@@ -459,21 +478,16 @@ impl Mind {
         let (tag, body) = (frame.tag(), frame.body());
         self.again.spoil();
         match tag {
-            Tag::ParseComplete | Tag::CloseComplete => return self.met(),
+            Tag::ParseComplete | Tag::CloseComplete => return self.met(mirror),
             Tag::CommandComplete => return self.completed(body, mirror),
             Tag::PortalSuspended => {
                 // It may go on, and then it is counted as another one.
                 let _ = self.ledger.current().completed().count();
             }
             Tag::ErrorResponse => {
-                for expect in self.ledger.current().fail() {
-                    if let Expect::Parsed(_, prepared) = &expect {
-                        mirror.known.remove(&prepared.id);
-                    }
-                    if let Expect::Supplied(id) = expect {
-                        mirror.known.remove(&id);
-                    }
-                }
+                let unmet = self.ledger.current().fail();
+                let asked = reply.request.map(|(kind, _)| kind);
+                self.refused(asked, Fields::beginning(body), unmet, mirror);
             }
             Tag::ParameterStatus => {
                 let message = backend::Message::parse(tag, body);
@@ -483,9 +497,15 @@ impl Mind {
                 }
             }
             Tag::ReadyForQuery if reply.completes => {
-                let answered = self.ledger.answered();
+                let mut unmet = VecDeque::new();
+                let answered = self.ledger.answered(&mut unmet);
                 let failed = answered.as_ref().is_some_and(|asked| asked.failed);
-                self.ledger.owed(mirror.session.readies_owed());
+                let owed = mirror.session.readies_owed();
+                self.ledger.owed(owed, &mut unmet);
+                if !unmet.is_empty() {
+                    // Sent behind an error, and thrown away.
+                    self.unmet(unmet, mirror);
+                }
                 self.ready(failed, mirror);
                 if self.ledger.is_empty() {
                     self.again.clear();
@@ -501,7 +521,7 @@ impl Mind {
         Fate::Forward
     }
 
-    fn met(&mut self) -> Fate {
+    fn met(&mut self, mirror: &mut Mirror) -> Fate {
         match self.ledger.current().met() {
             Some(Expect::Parsed(name, prepared)) => {
                 self.statements.insert(name, prepared);
@@ -511,12 +531,16 @@ impl Mind {
                 self.statements.insert(name, prepared);
                 Fate::Instead(b"1\0\0\0\x04".to_vec())
             }
-            Some(Expect::Supplied(_) | Expect::Evicted) => Fate::Drop,
+            Some(Expect::Supplied(_) | Expect::Evicted(_)) => Fate::Drop,
             Some(Expect::Closed(name)) => {
                 self.statements.remove(&name);
                 Fate::Forward
             }
-            Some(Expect::Passed) | None => Fate::Forward,
+            Some(Expect::Unnamed { .. } | Expect::Passed) => Fate::Forward,
+            None => {
+                mirror.is_mixed_up = true;
+                Fate::Forward
+            }
         }
     }
 
@@ -525,6 +549,7 @@ impl Mind {
         if matches!(tag, b"DISCARD ALL" | b"DEALLOCATE ALL") {
             self.statements.clear();
             mirror.known.clear();
+            mirror.is_mixed_up = self.ledger.expects_shared();
         }
         let mut told = false;
         let mut fate = Fate::Forward;
@@ -535,6 +560,9 @@ impl Mind {
             told |= matches!(deed, Deed::RollbackTo(_));
             if let Deed::Deallocate(name) = &deed {
                 self.statements.remove(name.as_bytes());
+                if let Some(id) = prepared::id(name.as_bytes()) {
+                    mirror.known.remove(&id);
+                }
                 if tag == KEEP.to_bytes() {
                     fate = Fate::Instead(b"C\0\0\0\x0fDEALLOCATE\0".to_vec());
                 }
@@ -596,6 +624,27 @@ fn wants_values(reading: &Reading) -> bool {
 fn values(bind: &Bind<'_>) -> Values {
     let all = bind.parameters.iter();
     all.map(|value| value.map(Into::into)).collect()
+}
+
+/// A Bind of another statement. `behind`: what follows the statement's name.
+fn renamed(
+    frame: &frontend::Frame<'_>,
+    portal: &CStr,
+    name: &CStr,
+    behind: &[u8],
+) -> Result<Vec<u8>, Wrong> {
+    let portal = portal.to_bytes_with_nul();
+    let old = frame.body().len() - portal.len() - behind.len();
+    let new = name.to_bytes_with_nul();
+    let length = frame.body_len() + 4 + new.len() - old;
+    let length = u32::try_from(length).map_err(|_| wire::Unwritable::TooLong(length))?;
+    let mut bytes = Vec::with_capacity(frame.bytes().len() + 16);
+    bytes.push(b'B');
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(portal);
+    bytes.extend_from_slice(new);
+    bytes.extend_from_slice(behind);
+    Ok(bytes)
 }
 
 fn text(bytes: &[u8]) -> Result<(&CStr, &[u8]), Malformed> {

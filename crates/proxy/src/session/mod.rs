@@ -17,6 +17,7 @@ mod probe;
 mod pump;
 mod standin;
 mod statements;
+mod unmet;
 
 pub(crate) use closing::Closing;
 pub(crate) use greet::{Shared, Wishes, serve};

@@ -117,6 +117,10 @@ impl Pins {
         self.0 == 0
     }
 
+    pub(crate) fn has(self, pin: Pin) -> bool {
+        self.0 & pin as u16 != 0
+    }
+
     /// For those who keep them as a number.
     pub(crate) fn bits(self) -> u16 {
         self.0

@@ -12,6 +12,7 @@ mod hostile;
 mod leaks;
 mod logins;
 mod matrix;
+mod names;
 mod odd_login;
 mod odd_server;
 mod peers;

@@ -123,6 +123,24 @@ fn a_pipeline_that_is_cut_in_the_middle_says_what_became_of_each_part() {
     });
 }
 
+/// One without a name that is too long to be read takes the place of a short one, whatever that was.
+#[test]
+fn a_statement_too_long_to_be_read_is_not_taken_for_the_one_before_it() {
+    story(async |server| {
+        server.sql("app", "create table cut (n int); grant all on cut to app")?;
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            let proxy = server.trusting(mode, Limits::default()).await?;
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            raw.send(&batch(&["select 1"])).await?;
+            raw.until(b'Z').await?;
+            let long = format!("{} /* {} */", slowly(1), "x".repeat(300_000));
+            let told = cut(server, &mut raw, &[batch(&[&long])], 1).await?;
+            ensure!(told == "FATAL 08007", "{mode:?}: {told}");
+        }
+        Ok(())
+    });
+}
+
 /// Sends it to a backend that does not read, and has that end before it does.
 async fn cut_unread(server: &Server, raw: &mut Raw, bytes: &[u8]) -> Result<()> {
     const ESTABLISHED: &str = "01";
