@@ -377,13 +377,14 @@ impl Instance {
                 options.port,
             )
         } else {
-            let file =
-                process::PidFile::read(&options.data_dir).ok_or(PostgresError::NotRunning)?;
+            let file = process::PidFile::read(&options.data_dir)
+                .filter(process::PidFile::has_sockets)
+                .ok_or(PostgresError::NotRunning)?;
             // There, peer authentication lets in none but the superuser's namesake.
             let by_password = self.inner.os_user != options.superuser.user
                 && !options.superuser.password.expose().is_empty();
             if file.socket_dir.is_empty() || by_password {
-                (Host::Tcp("127.0.0.1".to_owned()), file.port)
+                (Host::Tcp(file.local_host().to_owned()), file.port)
             } else {
                 (Host::Socket(PathBuf::from(file.socket_dir)), file.port)
             }

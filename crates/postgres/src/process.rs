@@ -11,6 +11,7 @@ pub(crate) struct PidFile {
     pub(crate) pid: i32,
     pub(crate) port: u16,
     pub(crate) socket_dir: String,
+    pub(crate) listen: String,
     pub(crate) status: String,
 }
 
@@ -28,8 +29,23 @@ impl PidFile {
             pid: line(0).parse().ok().filter(|pid| *pid > 0)?,
             port: line(3).parse().unwrap_or(0),
             socket_dir: line(4).to_owned(),
+            listen: line(5).to_owned(),
             status: line(7).to_owned(),
         })
+    }
+
+    /// Its sockets are its own: it says what it does once it has them. Until then another server may be found there.
+    pub(crate) fn has_sockets(&self) -> bool {
+        !self.status.is_empty()
+    }
+
+    /// Where on this machine it takes TCP connections.
+    pub(crate) fn local_host(&self) -> &str {
+        match self.listen.as_str() {
+            "" | "*" | "0.0.0.0" | "localhost" => "127.0.0.1",
+            "::" => "::1",
+            address => address,
+        }
     }
 
     /// The server takes connections (hot standby or primary).
@@ -158,7 +174,10 @@ mod tests {
         let file = PidFile::parse(full).unwrap();
         assert!(file.is_ready() && file.pid == 17 && file.port == 5432);
         assert_eq!(file.socket_dir, "/run/pg");
+        assert_eq!((file.has_sockets(), file.local_host()), (true, "127.0.0.1"));
         assert!(!PidFile::parse("17\n").unwrap().is_ready());
+        let begun = PidFile::parse("17\n/data\n1700000000\n5432\n\n").unwrap();
+        assert!(!begun.has_sockets(), "its port may be another server's");
         assert_eq!(PidFile::parse("-17\n"), None);
         assert_eq!(PidFile::parse(""), None);
     }

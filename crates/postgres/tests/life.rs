@@ -417,3 +417,30 @@ fn what_a_person_starts_and_stops_by_hand_is_seen() {
         node.stop(Stop::Immediate).await;
     });
 }
+
+/// Its own never gets that far: until it has its sockets, whoever answers on its port is another one.
+#[test]
+fn a_server_that_holds_its_port_is_not_taken_for_it() {
+    run("a_server_that_holds_its_port_is_not_taken_for_it", async {
+        let (mut one, two) = (Node::new("one"), Node::new("two"));
+        let all = "host all all 127.0.0.1/32 scram-sha-256".to_owned();
+        one.options.pg_hba.push(all);
+        let one = Node::started(one.again()).await;
+        let mut options = two.options.clone();
+        options.port = one.options.port;
+        let late = Instance::open(options).unwrap();
+        late.init().await.unwrap();
+        for _ in 0..5 {
+            let start = late.start_primary(LONG);
+            tokio::pin!(start);
+            let started = loop {
+                tokio::select! {
+                    started = &mut start => break started,
+                    probe = late.probe(LONG) => assert!(probe.is_err(), "{probe:?}"),
+                }
+            };
+            assert!(started.is_err(), "{started:?}");
+        }
+        one.stop(Stop::Fast).await;
+    });
+}
