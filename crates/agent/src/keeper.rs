@@ -3,7 +3,7 @@
 
 mod member;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use self::member::{Written, due, fresh_member, note, text};
 use crate::clock::now;

@@ -1,16 +1,17 @@
 //! The cluster's configuration as it was last, for the day on which the store has it no more.
 //!
 //! A person may delete the key, or bring back a store without it. What was in force stays in force on each node, and the
-//! leader puts it back. A copy lies in the data directory, where Patroni keeps its own and looks for one: it goes along
-//! with every copy of the data, and into whichever cluster that becomes.
+//! leader puts it back: the newest that any member knows which is there. A copy lies in the data directory, where Patroni
+//! keeps its own and looks for one: it goes along with every copy of the data, and into whichever cluster that becomes.
 //!
-//! **Invariant:** only a cluster that exists has one: where none is founded yet, nothing is remembered.
+//! **Invariant:** only a cluster that exists has one, and only its own: where none is founded yet, nothing is remembered.
 
 use crate::note::replace;
+use ha::SystemId;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use store::Snapshot;
-use store::layout::{ConfigRecord, Keys};
+use store::layout::{ConfigRecord, Keys, LastConfig, MemberRecord};
+use store::{Revision, Snapshot};
 
 /// In the data directory.
 const COPY: &str = "patroni.dynamic.json";
@@ -19,68 +20,144 @@ const COPY: &str = "patroni.dynamic.json";
 pub(crate) struct Known {
     path: PathBuf,
     data_dir: PathBuf,
-    last: Mutex<Option<String>>,
+    last: Mutex<Last>,
     /// Held while the file is written, so that the last word is the newest one.
     writing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Last {
+    config: Option<LastConfig>,
+    /// What this agent has put into the data directory, as text.
+    copied: Option<String>,
 }
 
 impl Known {
     pub(crate) fn open(state_dir: &Path, data_dir: &Path) -> Self {
         let path = state_dir.join("config.json");
+        let config = readable(&path).and_then(|text| match serde_json::from_str(&text) {
+            Ok(LastConfig { config, .. }) if !is_sound(&config) => {
+                not_understood(&path);
+                None
+            }
+            Ok(last) => Some(last),
+            Err(_) => {
+                not_understood(&path);
+                None
+            }
+        });
         Self {
-            last: Mutex::new(readable(&path)),
+            last: Mutex::new(Last {
+                config,
+                copied: None,
+            }),
             path,
             data_dir: data_dir.to_owned(),
             writing: Mutex::default(),
         }
     }
 
-    /// What the store holds, and what it held last where that is gone. Guards still say that it is absent.
+    /// What the store holds, and what the cluster knew last where that is gone. Guards still say that it is absent.
     pub(crate) fn over(&self, keys: &Keys, snapshot: &Arc<Snapshot>) -> Arc<Snapshot> {
         let key = keys.config();
-        let founded = snapshot.value(&keys.initialize()).unwrap_or_default();
-        if founded.is_empty() || snapshot.value(&key).is_some() {
+        let Some(founded) = Founded::read(keys, snapshot) else {
+            return Arc::clone(snapshot);
+        };
+        if snapshot.value(&key).is_some() {
             return Arc::clone(snapshot);
         }
-        match self.last().as_ref() {
-            Some(last) => Arc::new(snapshot.remembering(key, last.clone())),
+        let mine = self.last().config.clone();
+        let all = mine.into_iter().chain(told(keys, snapshot));
+        let newest = all
+            .filter(|it| it.system == founded.system && is_sound(&it.config))
+            .reduce(|best, next| match founded.age(&next) > founded.age(&best) {
+                true => next,
+                false => best,
+            });
+        match newest {
+            Some(newest) => Arc::new(snapshot.remembering(key, newest.config)),
             None => Arc::clone(snapshot),
         }
     }
 
-    /// Whether that is news, and to be written.
-    pub(crate) fn take(&self, text: &str) -> bool {
-        let mut last = self.last();
-        let is_news = last.as_deref() != Some(text) && is_sound(text);
-        if is_news {
-            *last = Some(text.to_owned());
+    /// What the others are told, while the store has no configuration.
+    pub(crate) fn for_others(&self, keys: &Keys, snapshot: &Snapshot) -> Option<LastConfig> {
+        let founded = Founded::read(keys, snapshot)?;
+        let entry = snapshot.entries.get(&keys.config());
+        if entry.is_some_and(|entry| !entry.is_remembered()) {
+            return None;
         }
-        is_news
+        let last = self.last().config.clone();
+        last.filter(|last| last.system == founded.system)
+    }
+
+    /// Whether what the store holds is news, and to be written; into the data directory too, if that is the cluster's.
+    pub(crate) fn take(&self, keys: &Keys, snapshot: &Snapshot, data: Option<SystemId>) -> bool {
+        let (Some(founded), Some(entry)) = (
+            Founded::read(keys, snapshot),
+            snapshot.entries.get(&keys.config()),
+        ) else {
+            return false;
+        };
+        let seen = LastConfig {
+            system: founded.system,
+            since: founded.since,
+            modified: entry.modified,
+            config: entry.value.clone(),
+        };
+        self.keep(seen, data)
+    }
+
+    fn keep(&self, seen: LastConfig, data: Option<SystemId>) -> bool {
+        let mut last = self.last();
+        let to_copy = data == Some(seen.system) && last.copied.as_ref() != Some(&seen.config);
+        if (!to_copy && last.config.as_ref() == Some(&seen)) || !is_sound(&seen.config) {
+            return false;
+        }
+        if to_copy {
+            last.copied = Some(seen.config.clone());
+        }
+        last.config = Some(seen);
+        true
     }
 
     /// Blocks.
     pub(crate) fn write(&self) -> std::io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = self.last().clone() else {
+        let (last, copy) = {
+            let last = self.last();
+            (last.config.clone(), last.copied.clone())
+        };
+        let Some(last) = last else {
             return Ok(());
         };
-        replace(&self.path, last.as_bytes())?;
-        match self.data_dir.join("PG_VERSION").is_file() {
-            true => replace(&self.data_dir.join(COPY), last.as_bytes()),
-            false => Ok(()),
+        replace(&self.path, &serde_json::to_vec(&last)?)?;
+        match copy {
+            Some(copy) if self.data_dir.join("PG_VERSION").is_file() => {
+                replace(&self.data_dir.join(COPY), copy.as_bytes())
+            }
+            _ => Ok(()),
         }
     }
 
-    /// What was in force where the data directory was last: with us, or with Patroni. Blocks.
-    pub(crate) fn of_data(&self, was_patronis: bool) -> Option<ConfigRecord> {
-        let ours = self.last().clone();
-        let copy = || readable(&self.data_dir.join(COPY));
+    /// What was in force in this cluster's data directory last: with us, or with Patroni. Blocks.
+    pub(crate) fn of_data(&self, system: SystemId, was_patronis: bool) -> Option<ConfigRecord> {
+        let ours = self.last().config.clone();
+        let ours = ours.filter(|last| last.system == system);
+        let ours = ours.map(|last| last.config);
+        let copy = || sound(&self.data_dir.join(COPY));
         let text = match was_patronis {
             true => copy().and_then(|text| as_meant(&text)).or(ours),
             false => ours.or_else(copy),
         }?;
-        // Who takes the directory over a second time does not see whose it was.
-        if self.take(&text)
+        // Who takes the directory over a second time does not see whose it was. No store's revision goes with it.
+        let found = LastConfig {
+            system,
+            since: 0,
+            modified: 0,
+            config: text.clone(),
+        };
+        if self.keep(found, Some(system))
             && let Err(error) = self.write()
         {
             tracing::warn!(%error, "the cluster's configuration is not kept on disk");
@@ -88,9 +165,50 @@ impl Known {
         serde_json::from_str(&text).ok()
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<String>> {
+    fn last(&self) -> MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The cluster that a store knows.
+struct Founded {
+    system: SystemId,
+    since: Revision,
+}
+
+impl Founded {
+    fn read(keys: &Keys, snapshot: &Snapshot) -> Option<Self> {
+        let entry = snapshot.entries.get(&keys.initialize())?;
+        Some(Self {
+            system: SystemId(entry.value.parse().ok()?),
+            since: entry.created,
+        })
+    }
+
+    /// Revisions of one store can be compared. What comes from another one is older than all of this one's.
+    fn age(&self, last: &LastConfig) -> Option<Revision> {
+        (last.since == self.since).then_some(last.modified)
+    }
+}
+
+/// What the members that are there remember.
+fn told(keys: &Keys, snapshot: &Snapshot) -> Vec<LastConfig> {
+    let told = members(keys, snapshot);
+    told.filter_map(|member| member.standfast?.remembers)
+        .collect()
+}
+
+/// Whether each member of ours has said what it remembers.
+pub(crate) fn all_have_told(keys: &Keys, snapshot: &Snapshot) -> bool {
+    let mut ours = members(keys, snapshot).filter_map(|member| member.standfast);
+    ours.all(|member| member.remembers.is_some())
+}
+
+fn members(keys: &Keys, snapshot: &Snapshot) -> impl Iterator<Item = MemberRecord> {
+    let prefix = keys.members();
+    let members = snapshot.entries.range(prefix.clone()..);
+    let members = members.take_while(move |(key, _)| key.starts_with(&prefix));
+    members.filter_map(|(_, entry)| serde_json::from_str(&entry.value).ok())
 }
 
 /// What Patroni's configuration leaves unsaid means what it means to Patroni.
@@ -107,100 +225,29 @@ fn is_sound(text: &str) -> bool {
     record.is_ok_and(|record| record.settings().is_ok())
 }
 
-fn readable(path: &Path) -> Option<String> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => {
-            tracing::warn!(%error, path = %path.display(), "the configuration known last can't be read");
-            return None;
-        }
-    };
+fn sound(path: &Path) -> Option<String> {
+    let text = readable(path)?;
     if !is_sound(&text) {
-        tracing::warn!(path = %path.display(), "the configuration known last can't be understood");
+        not_understood(path);
         return None;
     }
     Some(text)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ha::SyncMode;
-    use store::layout::Reader;
-    use store::{Entry, Guard};
-
-    fn keys() -> Keys {
-        Keys::new("service", "shop")
-    }
-
-    fn holding(entries: &[(String, &str)]) -> Arc<Snapshot> {
-        let entry = |value: &str| Entry {
-            value: value.to_owned(),
-            created: 3,
-            modified: 3,
-            lease: None,
-        };
-        let entries = entries.iter();
-        Arc::new(Snapshot {
-            revision: 3,
-            entries: entries
-                .map(|(key, it)| (key.clone(), Arc::new(entry(it))))
-                .collect(),
-        })
-    }
-
-    #[test]
-    fn what_is_gone_stays_in_force_and_absent() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = r#"{"synchronous_mode":"on","ttl":7}"#;
-        let nowhere = dir.path().join("nowhere");
-        let before = Known::open(dir.path(), &nowhere);
-        assert!(before.take(text));
-        assert!(!before.take(text), "known already");
-        assert!(!before.take("{\"ttl\":0.1}") && !before.take("{"));
-        before.write().unwrap();
-
-        let known = Known::open(dir.path(), &nowhere);
-        let gone = known.over(&keys(), &holding(&[(keys().initialize(), "7")]));
-        let read = Reader::default().read(&keys(), &gone).unwrap();
-        assert_eq!(read.cluster.settings.sync_mode, SyncMode::On);
-        let key = keys().config();
-        assert_eq!(gone.unchanged(&key), Guard::Absent { key });
-
-        // What the store says counts; a cluster that is only being founded has none.
-        let there = [(keys().initialize(), "7"), (keys().config(), "{}")];
-        for entries in [&there[..], &[(keys().initialize(), "")], &[]] {
-            let held = holding(entries);
-            assert_eq!(*known.over(&keys(), &held), *held);
+fn readable(path: &Path) -> Option<String> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "the configuration known last can't be read");
+            None
         }
     }
-
-    #[test]
-    fn a_directory_of_patronis_says_what_was_in_force() {
-        let (state, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let open = || Known::open(state.path(), data.path());
-        let theirs = data.path().join(COPY);
-        std::fs::write(data.path().join("PG_VERSION"), "15").unwrap();
-        let of = |was_patronis| {
-            let settings = open().of_data(was_patronis)?.settings().unwrap();
-            Some((settings.ttl.as_secs(), settings.sync_mode))
-        };
-        assert_eq!(of(true), None);
-        std::fs::write(&theirs, "{").unwrap();
-        assert_eq!(of(true), None);
-        std::fs::write(&theirs, r#"{"ttl":20}"#).unwrap();
-        assert_eq!(of(true), Some((20, SyncMode::Off)));
-        std::fs::write(&theirs, r#"{"ttl":30,"synchronous_mode":true}"#).unwrap();
-        assert_eq!(of(false), Some((20, SyncMode::Off)), "ours is the newer");
-        assert_eq!(of(true), Some((30, SyncMode::On)), "it went back to them");
-        assert_eq!(of(false), Some((30, SyncMode::On)));
-
-        // The state directory is lost; the data is not.
-        let known = open();
-        assert!(known.take(r#"{"ttl":9}"#));
-        known.write().unwrap();
-        std::fs::remove_file(state.path().join("config.json")).unwrap();
-        assert_eq!(of(false).unwrap().0, 9);
-    }
 }
+
+fn not_understood(path: &Path) {
+    tracing::warn!(path = %path.display(), "the configuration known last can't be understood");
+}
+
+#[cfg(test)]
+mod tests;

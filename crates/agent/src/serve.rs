@@ -5,7 +5,7 @@ use crate::clock::now;
 use crate::figures::Figures;
 use crate::observe::Observation;
 use ha::{
-    Cluster, ClusterView, DataDir, Decision, Instant, Lease, Lsn, NodeView, Postgres, Storage, Ties,
+    Cluster, ClusterView, DataDir, Decision, Instant, Lease, Lsn, NodeView, Postgres, Storage,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -67,14 +67,13 @@ impl Shown {
         restart.due(&self.out.borrow())
     }
 
-    /// What the member key says.
+    /// What the member key says, but for what only the agent knows.
     pub(crate) fn member(
         &self,
         cluster: &Cluster,
         me: &NodeView,
         observation: &Observation,
         decision: &Decision,
-        ties: Ties,
     ) -> MemberRecord {
         let (role, state) = decision.state.patroni();
         let standby = match &me.postgres {
@@ -112,7 +111,8 @@ impl Shown {
                 stream_says: me.stream_says.clone(),
                 identity: self.identity.clone(),
                 server_version: observation.facts.server_version,
-                ties,
+                ties: ha::Ties::default(),
+                remembers: None,
             }),
         }
     }

@@ -38,8 +38,8 @@ bootstrap: {{dcs: {{synchronous_mode: off, postgresql: {{parameters: {{work_mem:
 }
 
 /// Patroni: Configuration | `/config` that is gone from the store, `patroni.dynamic.json` | works: what was in force
-///   stays in force on every node, from a copy in its state directory, and the leader puts it back; also after the
-///   loss of the whole store, and for a directory of Patroni's whose store has no `/config`
+///   stays in force on every node, from a copy in its state directory, and the leader puts it back, the newest that a
+///   member knows; also after the loss of the whole store, and for a directory of Patroni's whose store has no `/config`
 #[test]
 fn a_configuration_that_is_gone_comes_back() {
     let name = "a_configuration_that_is_gone_comes_back";
@@ -62,14 +62,8 @@ async fn tell(cluster: &mut Cluster, etcd: &Etcd) -> Result<()> {
         Ok(())
     })
     .await?;
-    let wanted = json!({
-        "synchronous_mode": "quorum",
-        "slots": {"archive": {"type": "physical"}},
-        "postgresql": {"parameters": {"work_mem": "9MB"}},
-    });
-    let put = Txn::new().put(CONFIG, wanted.to_string());
-    ensure!(store.commit(put).await?.is_committed(), "refused");
-    in_force(cluster).await?;
+    let wanted = put(&store, "9MB").await?;
+    in_force(cluster, "9MB").await?;
 
     // By hand, while everything runs: not even a slot is made anew.
     let primary = cluster.healthy(settle_deadline()).await?;
@@ -94,7 +88,11 @@ async fn tell(cluster: &mut Cluster, etcd: &Etcd) -> Result<()> {
     cluster.start_all()?;
     cluster.healthy(settle_deadline()).await?;
     comes_back(&store, &wanted).await?;
-    in_force(cluster).await?;
+    in_force(cluster, "9MB").await?;
+
+    only_one_knows_the_newest(cluster, &store).await?;
+    let wanted = put(&store, "13MB").await?;
+    in_force(cluster, "13MB").await?;
 
     // With all else that etcd and the nodes knew: a person says whose data the cluster goes on with.
     let primary = cluster.primary().await?;
@@ -110,7 +108,50 @@ async fn tell(cluster: &mut Cluster, etcd: &Etcd) -> Result<()> {
     cluster.start_all()?;
     cluster.healthy(settle_deadline()).await?;
     comes_back(&store, &wanted).await?;
-    in_force(cluster).await
+    in_force(cluster, "13MB").await
+}
+
+/// It is changed while the others are down, and gone when they come back: also where one of them leads.
+async fn only_one_knows_the_newest(cluster: &mut Cluster, store: &EtcdStore) -> Result<()> {
+    let standbys = cluster.standbys().await?;
+    let mut leaders = Vec::new();
+    for (knows, memory) in standbys.iter().zip(["11MB", "12MB"]) {
+        // The primary first: nobody gets WAL that would make it the next one.
+        let primary = cluster.primary().await?;
+        let names = cluster.nodes.iter().map(|node| node.name.clone());
+        let mut others: Vec<String> = names.filter(|name| name != knows).collect();
+        others.sort_by_key(|name| *name != primary);
+        for other in &others {
+            cluster.node_mut(other)?.kill_everything()?;
+        }
+        let wanted = put(store, memory).await?;
+        let kept = cluster.node(knows)?.data_dir.join("patroni.dynamic.json");
+        eventually("it has taken that", settle_deadline(), async || {
+            ensure!(std::fs::read_to_string(&kept)? == wanted.to_string(), "no");
+            Ok(())
+        })
+        .await?;
+        cluster.node_mut(knows)?.kill_everything()?;
+        delete(store, CONFIG).await?;
+        cluster.start_all()?;
+        comes_back(store, &wanted).await?;
+        leaders.push((cluster.healthy(settle_deadline()).await?, knows));
+        in_force(cluster, memory).await?;
+    }
+    let by_another = leaders.iter().any(|(leader, knows)| leader != *knows);
+    ensure!(by_another, "nothing is shown: {leaders:?}");
+    Ok(())
+}
+
+async fn put(store: &EtcdStore, memory: &str) -> Result<Value> {
+    let wanted = json!({
+        "synchronous_mode": "quorum",
+        "slots": {"archive": {"type": "physical"}},
+        "postgresql": {"parameters": {"work_mem": memory}},
+    });
+    let put = Txn::new().put(CONFIG, wanted.to_string());
+    ensure!(store.commit(put).await?.is_committed(), "refused");
+    Ok(wanted)
 }
 
 async fn delete(store: &EtcdStore, key: &str) -> Result<()> {
@@ -130,12 +171,12 @@ async fn comes_back(store: &EtcdStore, wanted: &Value) -> Result<()> {
     .await
 }
 
-async fn in_force(cluster: &Cluster) -> Result<()> {
+async fn in_force(cluster: &Cluster, wanted: &str) -> Result<()> {
     let what = "every node has what the cluster says";
     eventually(what, settle_deadline(), async || {
         for node in cluster.data_nodes() {
             let memory: String = node.ask("SHOW work_mem").await?;
-            ensure!(memory == "9MB", "{}: {memory}", node.name);
+            ensure!(memory == wanted, "{}: {memory}", node.name);
         }
         Ok(())
     })

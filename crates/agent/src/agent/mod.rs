@@ -450,12 +450,12 @@ impl Agent {
         }
         let due = self.run_errands(&view, &snapshot, &decision, at);
         // Before the slots are looked at: it knows the permanent ones, which are not to be dropped.
-        self.share(&snapshot, at);
+        self.share(&snapshot, &me.data, at);
         if !stale {
             self.housekeep(&view, &snapshot, &me, at);
         }
         self.callbacks.look(&me);
-        self.tell_keeper(&view, &me, &observation, &decision);
+        self.tell_keeper(&view, &snapshot, &me, &observation, &decision);
         self.count(&me, &observation, at);
         let scene = scene(&view, &me, &decision, self.memory.running.is_some());
         let changing =

@@ -5,9 +5,10 @@
 //! **Invariant:** no decision and no action waits for it.
 
 use super::Agent;
+use crate::known::all_have_told;
 use crate::shell::{permanent, shared};
 use crate::steps::Steps;
-use ha::{Instant, Lsn};
+use ha::{DataDir, Instant, Lsn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,8 @@ use tokio::task::JoinHandle;
 
 /// What could not be taken is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long members may take to say which configuration they remember.
+const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
 /// What was taken, and what is being taken.
 #[derive(Debug, Default)]
@@ -30,9 +33,11 @@ pub(super) struct Sharing {
     task: Option<JoinHandle<()>>,
     /// The permanent slots of the configuration.
     permanent: BTreeSet<String>,
-    /// The revision that they were read of.
-    read: Option<Revision>,
-    /// When a configuration that is gone was put back.
+    /// The configuration that they were read of.
+    read: Option<String>,
+    /// Since when this node leads without a configuration in the store.
+    gone: Option<Instant>,
+    /// When one was put back.
     put_back: Option<Instant>,
     logical: BTreeMap<String, postgres::LogicalSlot>,
     member_slots_ttl: Option<Duration>,
@@ -94,8 +99,8 @@ impl Sharing {
     }
 
     /// Another configuration may name other slots. What can't be made is said once.
-    fn read_slots(&mut self, revision: Revision, text: &str) {
-        if self.read == Some(revision) {
+    fn read_slots(&mut self, text: &str) {
+        if self.read.as_deref() == Some(text) {
             return;
         }
         let Ok(record) = serde_json::from_str::<ConfigRecord>(text) else {
@@ -106,7 +111,7 @@ impl Sharing {
         for (slot, why) in &slots.unusable {
             tracing::warn!(slot, why, "a permanent slot is not made");
         }
-        self.read = Some(revision);
+        self.read = Some(text.to_owned());
         self.permanent = slots.physical;
         let logical = slots.logical.into_iter();
         self.logical = logical
@@ -124,7 +129,7 @@ impl Sharing {
 }
 
 impl Agent {
-    pub(super) fn share(&mut self, snapshot: &Snapshot, at: Instant) {
+    pub(super) fn share(&mut self, snapshot: &Snapshot, data: &DataDir, at: Instant) {
         let taken = self.sharing.taken.load(Ordering::SeqCst);
         if self.reloaded.swap(false, Ordering::SeqCst) {
             self.callbacks.reloaded();
@@ -140,12 +145,13 @@ impl Agent {
             return;
         };
         let revision = entry.modified;
-        self.sharing.read_slots(revision, &entry.value);
+        self.sharing.read_slots(&entry.value);
         if entry.is_remembered() {
             self.put_back(snapshot, at);
             return;
         }
-        self.remember_config(&entry.value);
+        self.sharing.gone = None;
+        self.remember_config(snapshot, data);
         if self.memory.running.is_some() || !self.sharing.is_due(revision, at) {
             return;
         }
@@ -176,9 +182,13 @@ impl Agent {
     }
 
     /// On disk too, for an agent that starts when the store has it no more.
-    fn remember_config(&self, text: &str) {
+    fn remember_config(&self, snapshot: &Snapshot, data: &DataDir) {
         let known = Arc::clone(&self.shell.known);
-        if known.take(text) {
+        let data = match data {
+            DataDir::Ready(system) => Some(*system),
+            DataDir::Empty | DataDir::Unfinished | DataDir::Unusable(_) => None,
+        };
+        if known.take(&self.shell.keys, snapshot, data) {
             tokio::task::spawn_blocking(move || {
                 if let Err(error) = known.write() {
                     tracing::warn!(%error, "the cluster's configuration is not kept on disk");
@@ -187,13 +197,20 @@ impl Agent {
         }
     }
 
-    /// It is gone from the store, and this node leads: it comes back as it was.
+    /// It is gone from the store, and this node leads: it comes back as it was, once the others have said what they
+    /// know, or have had the time to.
     fn put_back(&mut self, snapshot: &Snapshot, at: Instant) {
         let tried = self.sharing.put_back;
-        if self.tenure.office().is_none() || tried.is_some_and(|when| at.since(when) < AGAIN) {
+        if self.tenure.office().is_none() {
+            self.sharing.gone = None;
             return;
         }
         let (keys, me) = (&self.shell.keys, &self.shell.me);
+        let waited = at.since(*self.sharing.gone.get_or_insert(at)) >= TOLD_WITHIN;
+        let told = waited || all_have_told(keys, snapshot);
+        if !told || tried.is_some_and(|when| at.since(when) < AGAIN) {
+            return;
+        }
         let Some(config) = snapshot.value(&keys.config()) else {
             return;
         };

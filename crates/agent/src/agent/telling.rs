@@ -160,6 +160,7 @@ impl Agent {
     pub(super) fn tell_keeper(
         &mut self,
         view: &ClusterView,
+        snapshot: &Snapshot,
         me: &NodeView,
         observation: &Observation,
         decision: &Decision,
@@ -168,9 +169,14 @@ impl Agent {
             return;
         };
         let registered = cluster.nodes.contains_key(&self.name);
-        let ties = self.ties(view, me);
-        let member =
-            registered.then(|| self.shown.member(cluster, me, observation, decision, ties));
+        let member = registered.then(|| {
+            let mut member = self.shown.member(cluster, me, observation, decision);
+            if let Some(ours) = &mut member.standfast {
+                ours.ties = self.ties(view, me);
+                ours.remembers = self.shell.known.for_others(&self.shell.keys, snapshot);
+            }
+            member
+        });
         let optime = match &me.postgres {
             Postgres::Primary(primary) => primary.flushed,
             Postgres::Standby(standby) if standby.remote.is_some() => standby.received,

@@ -41,7 +41,7 @@ impl Drop for World {
     }
 }
 
-fn record(position: Lsn) -> MemberRecord {
+pub(crate) fn record(position: Lsn) -> MemberRecord {
     MemberRecord {
         conn_url: "postgres://127.0.0.1:5432/postgres".to_owned(),
         api_url: "http://127.0.0.1:8008/patroni".to_owned(),
@@ -62,6 +62,7 @@ fn record(position: Lsn) -> MemberRecord {
             identity: "a".to_owned(),
             server_version: 150_018,
             ties: ha::Ties::default(),
+            remembers: None,
         }),
         ..MemberRecord::default()
     }

@@ -105,8 +105,11 @@ impl Shell {
 
     /// What was in force in the directory that is there, or else what the node's file says of a new cluster.
     pub(super) async fn taken_over_config(&self) -> ConfigRecord {
+        let Ok(DataDir::Ready(control)) = self.data_dir().await else {
+            return self.bootstrap.clone();
+        };
         let (known, instance) = (Arc::clone(&self.known), self.instance.clone());
-        let look = move || known.of_data(instance.was_patronis());
+        let look = move || known.of_data(control.system_id, instance.was_patronis());
         let known = tokio::task::spawn_blocking(look).await;
         let Some(config) = known.ok().flatten() else {
             return self.bootstrap.clone();

@@ -215,6 +215,7 @@ pub(crate) fn member(id: u64, state: NodeState) -> MemberRecord {
             identity: "x".to_owned(),
             server_version: 150_018,
             ties: ha::Ties::default(),
+            remembers: None,
         }),
         ..MemberRecord::default()
     }

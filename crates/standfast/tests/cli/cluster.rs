@@ -136,6 +136,7 @@ fn member(port: u16, state: NodeState) -> MemberRecord {
             identity: "x".to_owned(),
             server_version: 150_018,
             ties: ha::Ties::default(),
+            remembers: None,
         }),
         ..MemberRecord::default()
     }

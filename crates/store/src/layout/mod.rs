@@ -21,8 +21,8 @@ pub use history::{EndedTimeline, with_history};
 pub use postgres::SharedPostgres;
 pub use proxies::{ProxyRecord, kept_from_readers, proxies};
 pub use records::{
-    EpochRecord, EventRecord, FailoverRecord, LineageRecord, MemberExtra, MemberRecord, NodeEntry,
-    PATRONI_CONTRACT, PromiseRecord, StatusRecord, SyncValue,
+    EpochRecord, EventRecord, FailoverRecord, LastConfig, LineageRecord, MemberExtra, MemberRecord,
+    NodeEntry, PATRONI_CONTRACT, PromiseRecord, StatusRecord, SyncValue,
 };
 pub use slots::PermanentSlots;
 

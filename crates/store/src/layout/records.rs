@@ -1,9 +1,10 @@
 //! The values, as JSON.
 
+use crate::Revision;
 use ha::quorum::{Setting, SyncRecord};
 use ha::{
     BadNodeName, Branch, Epoch, Lineage, Lsn, NodeName, NodeRecord, NodeState, Position, Promise,
-    Ties, Timeline,
+    SystemId, Ties, Timeline,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -250,6 +251,20 @@ pub struct MemberExtra {
     /// Whom it streams from and who may stream from it.
     #[serde(default, skip_serializing_if = "is_plain")]
     pub ties: Ties,
+    /// Told while the store has no configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remembers: Option<LastConfig>,
+}
+
+/// The cluster's configuration as a node read it last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastConfig {
+    pub system: SystemId,
+    /// When `initialize` was made in the store that this was read from: revisions of one that began anew are others.
+    pub since: Revision,
+    pub modified: Revision,
+    /// As it stood there.
+    pub config: String,
 }
 
 fn is_plain(ties: &Ties) -> bool {
