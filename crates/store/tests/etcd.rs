@@ -525,6 +525,28 @@ async fn one_member_leads_to_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_has_left_is_forgotten() {
+    let mut etcd = Etcd::of(3).await;
+    let mut options = etcd.options();
+    options.members = vec![etcd.address(1)];
+    options.discover = true;
+    let store = EtcdStore::new(options).expect("a member");
+    let knows = |address: String| format!("{store:?}").contains(&format!("address: {address:?}"));
+    eventually("the others are known", async || {
+        store.read("/").await.is_ok() && knows(etcd.address(0)) && knows(etcd.address(2))
+    })
+    .await;
+    etcd.replace_oldest().await;
+    // The one that is asked first is away: whoever answers in its stead is asked for those that there are.
+    etcd.kill(1);
+    eventually("it is known no more", async || {
+        store.read("/").await.is_ok() && !knows(etcd.address(0)) && knows(etcd.address(3))
+    })
+    .await;
+    assert!(knows(etcd.address(1)), "it was configured");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_clusters_are_not_taken_for_one() {
     let (one, two) = (Etcd::of(1).await, Etcd::of(1).await);
     let mut options = one.options();

@@ -13,8 +13,9 @@ use super::seek::Seek;
 use super::srv;
 use crate::lock;
 use prost::Message;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout_at};
@@ -38,6 +39,8 @@ pub(super) struct Members {
     runtime: Handle,
     /// The first is asked first. Empty until DNS has named somebody, where nobody else does.
     all: Mutex<Vec<Arc<Member>>>,
+    /// Who answered last, named or not.
+    answered: Mutex<Weak<Member>>,
     seek: Option<Arc<Seek>>,
     /// The cluster that answered first; 0: none has yet.
     cluster: AtomicU64,
@@ -49,7 +52,17 @@ pub(super) struct Members {
 struct Member {
     /// `host:port`.
     address: String,
+    /// Stays, whatever else is found.
+    configured: bool,
+    named: Mutex<BTreeSet<Source>>,
     open: tokio::sync::Mutex<Option<Channel>>,
+}
+
+/// Who names members besides the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    Dns,
+    Cluster,
 }
 
 /// How a call is made.
@@ -64,10 +77,11 @@ pub(super) enum Repeat {
 impl Members {
     /// Connects to nobody yet. Must be called in a runtime, where its connections will live.
     pub(super) fn new(options: EtcdOptions) -> Arc<Self> {
-        let all = options.members.iter().map(|address| Member::at(address));
+        let all = options.members.iter().map(|at| Member::configured(at));
         let members = Arc::new(Self {
             runtime: Handle::current(),
             all: Mutex::new(all.collect()),
+            answered: Mutex::default(),
             seek: options.srv.clone().map(|srv| Arc::new(Seek::new(srv))),
             cluster: AtomicU64::new(0),
             token: Mutex::new(None),
@@ -78,7 +92,9 @@ impl Members {
             let (tls, known) = (members.options.tls.clone(), Arc::downgrade(&members));
             let learn = move |found: &[String]| {
                 let known = known.upgrade();
-                known.inspect(|known| known.add(found)).is_some()
+                known
+                    .inspect(|known| known.named(Source::Dns, found))
+                    .is_some()
             };
             members
                 .runtime
@@ -225,6 +241,7 @@ impl Members {
             match channel.ask::<A>(call, question).await {
                 Ok(answer) => {
                     self.same_cluster(&answer, member)?;
+                    *lock(&self.answered) = Arc::downgrade(member);
                     self.discover(member);
                     return Ok(answer);
                 }
@@ -392,18 +409,37 @@ impl Members {
 
     fn learn(&self, told_by: &str, told: &[proto::Member]) {
         let urls = told.iter().flat_map(|member| &member.client_urls);
-        self.add(&srv::addresses(urls, told_by, self.options.tls.is_some()));
+        let found = srv::addresses(urls, told_by, self.options.tls.is_some());
+        self.named(Source::Cluster, &found);
     }
 
-    /// What was configured stays; what is found comes after it.
-    fn add(&self, found: &[String]) {
+    /// What was configured stays; what is found comes after it, and goes when nobody names it any more. Who answered
+    /// last stays until another one does: whoever names members may be wrong. Nobody found is nothing said.
+    fn named(&self, by: Source, found: &[String]) {
+        if found.is_empty() {
+            return;
+        }
         let mut all = lock(&self.all);
         for address in found {
             if !all.iter().any(|known| known.address == *address) {
                 tracing::debug!(member = address, "etcd has another member");
-                all.push(Member::at(address));
+                all.push(Member::learnt(address));
             }
         }
+        let answered = lock(&self.answered);
+        all.retain(|member| {
+            let mut named = lock(&member.named);
+            match found.contains(&member.address) {
+                true => named.insert(by),
+                false => named.remove(&by),
+            };
+            let last = answered.as_ptr() == Arc::as_ptr(member);
+            let stays = member.configured || !named.is_empty() || last;
+            if !stays {
+                tracing::debug!(member = member.address, "etcd has a member no more");
+            }
+            stays
+        });
     }
 }
 
@@ -449,9 +485,19 @@ impl Line {
 }
 
 impl Member {
-    fn at(address: &str) -> Arc<Self> {
+    fn configured(address: &str) -> Arc<Self> {
+        Self::at(address, true)
+    }
+
+    fn learnt(address: &str) -> Arc<Self> {
+        Self::at(address, false)
+    }
+
+    fn at(address: &str, configured: bool) -> Arc<Self> {
         Arc::new(Self {
             address: address.to_owned(),
+            configured,
+            named: Mutex::default(),
             open: tokio::sync::Mutex::default(),
         })
     }
@@ -471,4 +517,39 @@ async fn connect(address: String, options: EtcdOptions) -> Result<Channel, Strin
     let stream = dial::secured(stream, &address, options.tls.as_ref(), Spoken::Http2).await?;
     let opened = Channel::open(stream, scheme, &address).await;
     opened.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(members: &Members) -> Vec<String> {
+        let all = lock(&members.all);
+        all.iter().map(|member| member.address.clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_member_that_nobody_names_any_more_goes() {
+        let members = Members::new(EtcdOptions::new(vec!["a:1".to_owned()], "/"));
+        let named = |by, found: &[&str]| {
+            let found: Vec<_> = found.iter().map(|&it| it.to_owned()).collect();
+            members.named(by, &found);
+            addresses(&members).join(" ")
+        };
+        assert_eq!(named(Source::Dns, &["b:1", "c:1"]), "a:1 b:1 c:1");
+        assert_eq!(named(Source::Cluster, &["c:1", "d:1"]), "a:1 b:1 c:1 d:1");
+        assert_eq!(named(Source::Dns, &[]), "a:1 b:1 c:1 d:1", "DNS is away");
+        let left = named(Source::Dns, &["b:1"]);
+        assert_eq!(left, "a:1 b:1 c:1 d:1", "the cluster names it still");
+
+        let answers = |n: usize| {
+            let member = Arc::downgrade(&lock(&members.all)[n]);
+            *lock(&members.answered) = member;
+        };
+        answers(2);
+        assert_eq!(named(Source::Cluster, &["e:1"]), "a:1 b:1 c:1 e:1");
+        answers(3);
+        assert_eq!(named(Source::Cluster, &["e:1"]), "a:1 b:1 e:1");
+        assert_eq!(named(Source::Dns, &["e:1"]), "a:1 e:1");
+    }
 }
