@@ -104,6 +104,8 @@ pub(crate) fn changed(
 fn in_vain(now: &ConfigRecord, asked: &ConfigRecord, not_taken: NotTaken) -> Vec<String> {
     let keys = asked.without_effect().into_iter().map(str::to_owned);
     let mut in_vain: Vec<String> = keys.collect();
+    let elsewhere = asked.postgres_in_vain().into_iter();
+    in_vain.extend(elsewhere.map(|(key, why)| format!("postgresql.{key} ({why})")));
     let shared = asked.postgres().unwrap_or_default();
     in_vain.extend(shared.parameters.iter().filter_map(|(name, value)| {
         let why = (not_taken.parameter)(name, value)?;

@@ -43,7 +43,17 @@ impl Announced {
         "the lease has ended",
     ]);
 
-    /// The same where the new leader may go as well.
+    /// The same where settings are stored that mean nothing here.
+    pub const IN_VAIN: Self = Self(&[
+        "the store no longer has this node as leader",
+        "WAL that the cluster does not have was discarded",
+        "postmaster.pid names a process that is not its; removed",
+        "cannot stream from",
+        "the lease has ended",
+        "settings that have no effect were stored",
+    ]);
+
+    /// The same as the first where the new leader may go as well.
     pub const AGAIN: Self = Self(&[
         "the store no longer has this node as leader",
         "WAL that the cluster does not have was discarded",

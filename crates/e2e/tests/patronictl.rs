@@ -17,13 +17,14 @@ fn config(ctl: &Patronictl) -> Result<String> {
 
 /// Patroni: patronictl | Patroni's own `patronictl`, with etcd: `list`, `topology`, `history`, `show-config`,
 ///   `edit-config`, `dsn`, `query`, `version` | works
+/// Patroni: patronictl | our own `edit-config` | says of what it has stored what has no effect, and why
 /// Patroni: patronictl | members' `receive_lsn`, `replay_lsn`, `pause` | work
 #[test]
 fn both_patronictls_show_and_configure_our_cluster() {
     story(
         "both_patronictls_show_and_configure_our_cluster",
         Topology::ThreeWithEtcd,
-        Announced::POWER,
+        Announced::IN_VAIN,
         async |world| {
             let (theirs, ours) = (Patronictl::theirs(world)?, Patronictl::ours(world)?);
             let leader = world.cluster.primary().await?;
@@ -32,6 +33,13 @@ fn both_patronictls_show_and_configure_our_cluster() {
                 configures(ctl)?;
                 asks_postgres(ctl, &leader)?;
             }
+            let in_vain = "-s nonsense=1 -s postgresql.callbacks.on_start=/x";
+            let said = ours.tries(&format!("edit-config {in_vain} --force"))?;
+            let told = said
+                .stderr
+                .contains("without effect: nonsense, postgresql.callbacks (");
+            ensure!(said.code == Some(0) && told, "{said:?}");
+            ours.types("edit-config -s nonsense=null -s postgresql=null --force")?;
             ours.types("pause")?;
             ours.types("switchover --scheduled 2099-01-01T00:00:00+00:00 --force")
                 .expect_err("not while the cluster is paused");

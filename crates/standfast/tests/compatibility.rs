@@ -32,7 +32,8 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
     (
         "Configuration",
         "`callbacks`, `create_replica_methods`, `recovery_conf` and the like under `postgresql` of `/config`",
-        "no effect: only `parameters`, `pg_hba` and `pg_ident` are the cluster's, the rest is in each node's file",
+        "no effect, and named where they are stored: only `parameters`, `pg_hba` and `pg_ident` are the cluster's, the rest is in \
+         each node's file",
     ),
     (
         "Configuration",
@@ -49,6 +50,12 @@ const NOT_THERE: &[(&str, &str, &str)] = &[
         "`primary_stop_timeout`",
         "no effect: a primary that is to hand over is not killed for being slow, for only a clean stop is a handover; \
          one whose lease ends is killed at that moment by its guard, however it hangs",
+    ),
+    (
+        "Failover",
+        "member slots and `retain_slots` in the key `status`",
+        "not there: a member's slot has the epoch in its name, and each node keeps and moves its own by what streams from \
+         it; `slots` has the permanent ones, which standbys of both kinds move by it",
     ),
     (
         "Failover",

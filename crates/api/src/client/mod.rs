@@ -60,6 +60,8 @@ impl<'a> Question<'a> {
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+    /// What is to be said besides, in clear.
+    pub warning: Option<String>,
 }
 
 /// Why there is no answer.
@@ -180,6 +182,9 @@ async fn converse(
         let response = sender.send_request(request).await;
         let response = response.map_err(|error| lost(&error))?;
         let status = response.status().as_u16();
+        let warning = response.headers().get(header::WARNING);
+        let warning =
+            warning.and_then(|value| unquoted(&String::from_utf8_lossy(value.as_bytes())));
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
         let body = body.collect().await.map_err(|error| {
             match error.downcast_ref::<LengthLimitError>() {
@@ -188,7 +193,11 @@ async fn converse(
             }
         })?;
         let body = body.to_bytes().to_vec();
-        Ok(Answer { status, body })
+        Ok(Answer {
+            status,
+            body,
+            warning,
+        })
     };
     let driven = async {
         let mut connection = std::pin::pin!(connection);
@@ -203,6 +212,21 @@ async fn converse(
     timeout_at(until, driven).await.map_err(|_| late())?
 }
 
+/// The text of a `Warning`: `299 - "text"`.
+fn unquoted(value: &str) -> Option<String> {
+    let (_, quoted) = value.split_once('"')?;
+    let mut text = String::new();
+    let mut rest = quoted.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '"' => break,
+            '\\' => text.extend(rest.next()),
+            c => text.push(c),
+        }
+    }
+    Some(text)
+}
+
 /// The innermost cause says most: `Connection refused (os error 111)`.
 fn innermost(error: &dyn Error) -> String {
     let mut cause = error;
@@ -215,6 +239,17 @@ fn innermost(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_warning_is_read_as_it_was_quoted() {
+        let text = |value| unquoted(value).unwrap_or_default();
+        assert_eq!(
+            text(r#"299 - "in vain: \"x\" (a\\b)""#),
+            r#"in vain: "x" (a\b)"#
+        );
+        assert_eq!(text(r#"299 - "cut \"#), "cut ");
+        assert_eq!(unquoted("299 -"), None);
+    }
 
     #[test]
     fn a_url_names_its_place() {

@@ -122,6 +122,13 @@ async fn a_setting_without_effect_is_stored_and_said_to_be_one() {
                 r#"299 - "stored, but without effect: postgresql.pg_hba (guest \"x\": nothing that 15 knows)""#
             )
         );
+        let own = r#"{"postgresql": {"callbacks": {"on_start": "/x"}, "use_pg_rewind": true, "pg_hba": null}}"#;
+        assert_eq!(
+            change(Method::PATCH, path, own).await.as_deref(),
+            Some(
+                r#"299 - "stored, but without effect: postgresql.callbacks (each node's own file says it)""#
+            )
+        );
         let slots =
             r#"{"slots": {"a": {"type": "logical", "database": "d"}, "b": {"type": "physical"}}}"#;
         let warning = change(Method::PATCH, path, slots).await.unwrap_or_default();
@@ -133,7 +140,7 @@ async fn a_setting_without_effect_is_stored_and_said_to_be_one() {
         assert_eq!(change(Method::PATCH, path, r#"{"ttl": 6}"#).await, None);
         let rest = r#"{"slots": {"a": {"plugin": "pgoutput"}}}"#;
         assert_eq!(change(Method::PATCH, path, rest).await, None);
-        let none = r#"{"slots": null, "postgresql": {"pg_hba": null}}"#;
+        let none = r#"{"slots": null, "postgresql": null}"#;
         assert_eq!(change(Method::PATCH, path, none).await, None);
     }
 }

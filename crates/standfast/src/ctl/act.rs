@@ -31,7 +31,12 @@ pub(super) async fn order(
         let url = member.url(path);
         let sent = reach.http.send(method.clone(), &url, body, SOON).await;
         match sent {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                if let Some(warning) = &answer.warning {
+                    output::note(&format!("warning: {warning}"));
+                }
+                return Ok(answer);
+            }
             Err(why) => output::note(&format!("{} does not answer: {why}", member.name)),
         }
     }
@@ -120,6 +125,7 @@ async fn tell(
     sent.unwrap_or_else(|why| Answer {
         status: 599,
         text: why,
+        warning: None,
     })
 }
 

@@ -16,6 +16,7 @@ pub(super) const LONG: Duration = Duration::from_secs(600);
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) text: String,
+    pub(super) warning: Option<String>,
 }
 
 impl Answer {
@@ -63,6 +64,7 @@ impl Http {
         Ok(Answer {
             status: answer.status,
             text: String::from_utf8_lossy(&answer.body).into_owned(),
+            warning: answer.warning,
         })
     }
 }

@@ -44,6 +44,28 @@ impl ConfigRecord {
         }
         Ok(shared)
     }
+
+    /// What else the key says of Postgres, which has no effect, and why.
+    pub fn postgres_in_vain(&self) -> Vec<(&str, &'static str)> {
+        let said = self.0.get("postgresql").and_then(Value::as_object);
+        let said = said.into_iter().flatten();
+        let said = said.filter(|(_, value)| !value.is_null());
+        said.filter_map(|(key, value)| Some((key.as_str(), in_vain(key, value)?)))
+            .collect()
+    }
+}
+
+fn in_vain(key: &str, value: &Value) -> Option<&'static str> {
+    match key {
+        "parameters" | "pg_hba" | "pg_ident" => None,
+        "use_slots"
+        | "use_pg_rewind"
+        | "remove_data_directory_on_rewind_failure"
+        | "remove_data_directory_on_diverged_timelines" => {
+            (*value == Value::Bool(false)).then_some("it is always so")
+        }
+        _ => Some("each node's own file says it"),
+    }
 }
 
 fn object<'v>(
@@ -124,6 +146,19 @@ mod tests {
         assert_eq!(shared.pg_hba, ["host all all all md5"]);
         assert_eq!(shared.pg_ident, ["m a b"]);
         assert_eq!(read(Value::Null), Ok(SharedPostgres::default()));
+    }
+
+    #[test]
+    fn what_each_node_says_itself_is_named() {
+        let postgresql = json!({"parameters": {}, "pg_hba": [], "pg_ident": null, "use_slots": true, "basebackup": null,
+            "use_pg_rewind": false, "callbacks": {"on_start": "/x"}});
+        let record = ConfigRecord(Map::from_iter([("postgresql".to_owned(), postgresql)]));
+        let named: Vec<&str> = record
+            .postgres_in_vain()
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        assert_eq!(named, ["callbacks", "use_pg_rewind"]);
     }
 
     #[test]

@@ -38,6 +38,14 @@ pub(in crate::config) const DCS_KEYS: &[&str] = &[
     "ignore_slots",
 ];
 
+/// What Patroni takes for all nodes from here.
+const NODES_OWN: &[&str] = &[
+    "recovery_conf",
+    "callbacks",
+    "create_replica_methods",
+    "basebackup",
+];
+
 /// A handover needs a clean stop, however long that takes: what was killed may have commits that nobody else has seen.
 const STOPS: &str = "has no effect: a primary that is to hand over is not killed for being slow, and one whose lease \
                      ends is killed by its guard at that moment";
@@ -147,10 +155,11 @@ fn postgresql(dcs: &Section<'_>) {
     section.texts("pg_hba");
     section.texts("pg_ident");
     rejoining(&section);
-    section.finish(&[
-        "recovery_conf",
-        "callbacks",
-        "create_replica_methods",
-        "basebackup",
-    ]);
+    for key in NODES_OWN {
+        if let Some(tree) = section.value(key) {
+            let what = "has no effect here: it is each node's own, under `postgresql`";
+            section.inert(tree.line, key, what);
+        }
+    }
+    section.finish(NODES_OWN);
 }
