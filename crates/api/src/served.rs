@@ -41,6 +41,8 @@ pub struct Served {
     pub replayed_timestamp: Option<String>,
     /// Whether replay is paused.
     pub replay_paused: bool,
+    /// Whether a new cluster begins with what a program restores.
+    pub restores: bool,
     /// Whether WAL may come from an archive.
     pub has_archive: bool,
     /// Patroni's tags: `noloadbalance`, `nofailover` and a user's own.
@@ -79,6 +81,7 @@ impl Served {
             replication: Vec::new(),
             replayed_timestamp: None,
             replay_paused: false,
+            restores: false,
             has_archive: false,
             tags: Map::new(),
             pending_restart: false,

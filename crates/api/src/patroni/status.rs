@@ -5,7 +5,7 @@ use crate::clock;
 use crate::office::{Office, SyncRole};
 use crate::patroni::health::standby_state;
 use crate::served::{ReplicationRow, Served};
-use ha::{Epoch, Job, NodeName, NodeState, Postgres};
+use ha::{Epoch, Errand, Job, NodeName, NodeState, Postgres};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -189,9 +189,19 @@ pub(crate) fn state(office: &Office<'_>) -> &'static str {
             "unknown"
         };
     };
+    if me.errand.is_some_and(is_restart) && !office.is_running() && me.start_failures > 0 {
+        return "restart failed";
+    }
     match (me.job, &me.postgres) {
+        (Some(Job::Bootstrap), _) if office.served.restores => restoring(&me.postgres),
         (Some(Job::Bootstrap), _) => "initializing new cluster",
         (Some(Job::Clone), _) => "creating replica",
+        (Some(Job::Drain | Job::Stop), Postgres::Primary(_) | Postgres::Standby(_))
+        | (_, Postgres::Down { .. })
+            if me.errand.is_some_and(is_restart) =>
+        {
+            "restarting"
+        }
         (Some(Job::Drain | Job::Stop), Postgres::Primary(_) | Postgres::Standby(_)) => "stopping",
         (_, Postgres::Primary(_) | Postgres::Standby(_)) => "running",
         (_, Postgres::Starting) => "starting",
@@ -204,6 +214,24 @@ pub(crate) fn state(office: &Office<'_>) -> &'static str {
         }
         (_, Postgres::Down { leftovers: 0 }) => "stopped",
         (_, Postgres::Down { .. }) => "crashed",
+    }
+}
+
+fn is_restart(errand: Errand) -> bool {
+    match errand {
+        Errand::Restart | Errand::Restarting => true,
+        Errand::Reinitialize => false,
+    }
+}
+
+/// A program brings the first data directory, and then a server recovers it.
+fn restoring(postgres: &Postgres) -> &'static str {
+    match postgres {
+        Postgres::Down { .. } => "running custom bootstrap script",
+        Postgres::Starting
+        | Postgres::Primary(_)
+        | Postgres::Standby(_)
+        | Postgres::Unresponsive { .. } => "starting after custom bootstrap",
     }
 }
 

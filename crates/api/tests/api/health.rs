@@ -333,43 +333,93 @@ async fn ten_thousand_health_checks_do_not_touch_the_store() {
     );
 }
 
+/// Patroni: REST | `state` of Postgres, and `patroni_postgres_state` | works; `initdb failed`, `custom bootstrap failed` and
+///   `stop failed` are never said: a founder tries again, and a stop goes on until it is one
 #[tokio::test]
 async fn postgres_is_named_as_patroni_names_it() {
     let world = World::three().await;
     let server = world.serve("b").await;
     let status = async || {
         let document: serde_json::Value = server.document("/patroni").await;
+        let metrics = server.get("/metrics").await.text().await.unwrap();
+        let number = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("patroni_postgres_state{"));
+        let number = number.unwrap().split(' ').next_back().unwrap();
         format!(
-            "{} {}",
+            "{} {} {number}",
             document["role"].as_str().unwrap(),
             document["state"].as_str().unwrap()
         )
     };
     type Change = fn(&mut ha::NodeView);
-    let cases: [(Change, &str); 7] = [
-        (|_| {}, "replica running"),
-        (|me| me.postgres = Postgres::Starting, "replica starting"),
+    let cases: [(Change, &str); 12] = [
+        (|_| {}, "replica running 5"),
+        (
+            |me| {
+                me.errand = Some(ha::Errand::Restart);
+                me.job = Some(ha::Job::Stop);
+            },
+            "replica restarting 9",
+        ),
+        (
+            |me| {
+                me.errand = Some(ha::Errand::Restarting);
+                me.job = None;
+                me.postgres = Postgres::Down { leftovers: 0 };
+            },
+            "replica restarting 9",
+        ),
+        (|me| me.start_failures = 1, "replica restart failed 10"),
+        (
+            |me| {
+                me.start_failures = 0;
+                me.postgres = Postgres::Starting;
+            },
+            "replica starting 6",
+        ),
+        (
+            |me| {
+                me.errand = None;
+                me.postgres = Postgres::Standby(ha::Standby::default());
+                me.job = Some(ha::Job::Stop);
+            },
+            "replica stopping 11",
+        ),
+        (
+            |me| {
+                me.job = None;
+                me.postgres = Postgres::Starting;
+            },
+            "replica starting 6",
+        ),
         (
             |me| me.postgres = Postgres::Down { leftovers: 0 },
-            "replica stopped",
+            "replica stopped 12",
         ),
         (
             |me| me.postgres = Postgres::Down { leftovers: 3 },
-            "replica crashed",
+            "replica crashed 14",
         ),
-        (|me| me.start_failures = 2, "replica start failed"),
+        (|me| me.start_failures = 2, "replica start failed 8"),
         (
             |me| me.job = Some(ha::Job::Clone),
-            "uninitialized creating replica",
+            "uninitialized creating replica 4",
         ),
         (
             |me| me.job = Some(ha::Job::Bootstrap),
-            "uninitialized initializing new cluster",
+            "uninitialized initializing new cluster 0",
         ),
     ];
     for (change, expected) in cases {
         server.publish(|served| change(served.me.as_mut().unwrap()));
         assert_eq!(status().await, expected);
     }
+    server.publish(|served| served.restores = true);
+    let script = "uninitialized running custom bootstrap script 2";
+    assert_eq!(status().await, script);
+    server.publish(|served| served.me.as_mut().unwrap().postgres = Postgres::Starting);
+    let starts = "uninitialized starting after custom bootstrap 7";
+    assert_eq!(status().await, starts);
     assert_eq!(NodeState::ALL.len(), 13);
 }

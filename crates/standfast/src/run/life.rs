@@ -210,6 +210,7 @@ impl Life {
         api::Served {
             witness: self.config.is_witness(),
             tags: self.config.tags.shown.clone(),
+            restores: self.config.bootstrap.restore.is_some(),
             database: database.unwrap_or_else(|| "postgres".to_owned()),
             ..api::Served::new(self.config.scope.clone(), self.config.name.clone())
         }

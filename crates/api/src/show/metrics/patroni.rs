@@ -195,13 +195,17 @@ const STATE_HELP: &str = "State of Postgres. Values: 0=initdb, 1=initdb_failed, 
 fn state_number(state: &str) -> u8 {
     match state {
         "initializing new cluster" => 0,
+        "running custom bootstrap script" => 2,
         "creating replica" => 4,
         "running" => 5,
         "starting" => 6,
+        "starting after custom bootstrap" => 7,
         "start failed" => 8,
+        "restarting" => 9,
+        "restart failed" => 10,
         "stopping" => 11,
         "crashed" => 14,
-        // Unknown counts as stopped.
+        // Unknown counts as stopped. What is never said here: 1, 3 and 13; a founder tries again, a stop has no end but its own.
         _ => 12,
     }
 }
