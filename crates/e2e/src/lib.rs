@@ -12,6 +12,8 @@ mod hooks;
 mod logs;
 mod majors;
 mod patroni;
+mod patroni_file;
+mod proxies;
 mod slot;
 mod terminal;
 mod world;
@@ -20,6 +22,8 @@ pub use hooks::Hooks;
 pub use logs::Announced;
 pub use majors::programs_of;
 pub use patroni::{PatroniNode, Patronictl, patroni_programs};
+pub use patroni_file::{lab_server, patroni_file};
+pub use proxies::{PoolMode, Proxies, value};
 pub use terminal::{Said, Terminal};
 pub use world::{World, in_a_lab, is_long, say, settle_deadline, spell, story, story_on};
 

@@ -1,8 +1,8 @@
 //! A server of Debian's making: its configuration lies in /etc, and its data elsewhere.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{in_a_lab, settle_deadline};
-use lab::{Brought, Cluster, Disk, Etcd, Host, Lab, Passwords, Place, eventually};
+use e2e::{in_a_lab, patroni_file, settle_deadline};
+use lab::{Brought, Cluster, Disk, Etcd, Host, Lab, Place, eventually};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -54,32 +54,17 @@ fn bring(host: &Host, etcd: &str, major: u32) -> Result<Brought> {
     if host.name() != "n1" {
         std::fs::remove_dir_all(host.directory().join("data"))?;
     }
-    let (address, base) = (host.address(), host.directory().display());
-    let (config, passwords) = (config_dir(host, major), Passwords::default());
-    let (superuser, replication) = (passwords.superuser, passwords.replication);
-    let text = format!(
-        "scope: shop
-name: {name}
-restapi: {{listen: '0.0.0.0:8008', connect_address: '{address}:8008'}}
-etcd3: {{hosts: '{etcd}'}}
-postgresql:
-  listen: 0.0.0.0:5432
-  connect_address: {address}:5432
-  data_dir: {base}/data
-  config_dir: {config}
-  bin_dir: /usr/lib/postgresql/{major}/bin
-  authentication:
-    superuser: {{username: postgres, password: '{superuser}'}}
-    replication: {{username: replicator, password: '{replication}'}}
-bootstrap: {{dcs: {{synchronous_mode: quorum}}}}
-",
-        name = host.name(),
-        config = config.display(),
-    );
-    Ok(Brought {
-        files: vec![("patroni.yml".to_owned(), text)],
-        environment: Vec::new(),
-    })
+    let server = [
+        format!("config_dir: {}", config_dir(host, major).display()),
+        format!("bin_dir: /usr/lib/postgresql/{major}/bin"),
+    ];
+    let etcd = format!("hosts: '{etcd}'");
+    Ok(patroni_file(
+        host,
+        &etcd,
+        "synchronous_mode: quorum",
+        &server,
+    ))
 }
 
 /// Patroni: Configuration | `config_dir` | works: `postgresql.conf`, `pg_hba.conf` and `pg_ident.conf` there are

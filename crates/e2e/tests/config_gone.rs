@@ -1,40 +1,23 @@
 //! The cluster's configuration is gone from etcd: by a person's hand, with every node down, with all of etcd's content.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{in_a_lab, settle_deadline};
-use lab::{Brought, Cluster, Disk, Etcd, Host, Passwords, Place, eventually};
+use e2e::{in_a_lab, lab_server, patroni_file, settle_deadline};
+use lab::{Brought, Cluster, Disk, Etcd, Host, Place, eventually};
 use serde_json::{Value, json};
 use store::{EtcdOptions, EtcdStore, Store, Txn};
 
 const CONFIG: &str = "/service/shop/config";
 
+/// It may not lead.
+const NO_LEADER: &str = "n3";
+
 fn bring(host: &Host, etcd: &str) -> Brought {
-    let (address, base) = (host.address(), host.directory().display());
-    let (bin, passwords) = (host.pg_bin().display(), Passwords::default());
-    let (superuser, replication) = (passwords.superuser, passwords.replication);
-    let text = format!(
-        "scope: shop
-name: {name}
-restapi: {{listen: '0.0.0.0:8008', connect_address: '{address}:8008'}}
-etcd3: {{hosts: '{etcd}'}}
-postgresql:
-  listen: 0.0.0.0:5432
-  connect_address: {address}:5432
-  data_dir: {base}/data
-  bin_dir: {bin}
-  pg_hba: [host all all all scram-sha-256]
-  parameters: {{unix_socket_directories: {base}/run}}
-  authentication:
-    superuser: {{username: postgres, password: '{superuser}'}}
-    replication: {{username: replicator, password: '{replication}'}}
-bootstrap: {{dcs: {{synchronous_mode: off, postgresql: {{parameters: {{work_mem: 5MB}}}}}}}}
-",
-        name = host.name()
-    );
-    Brought {
-        files: vec![("patroni.yml".to_owned(), text)],
-        environment: Vec::new(),
+    let dcs = "synchronous_mode: off, postgresql: {parameters: {work_mem: 5MB}}";
+    let mut brought = patroni_file(host, &format!("hosts: '{etcd}'"), dcs, &lab_server(host));
+    if host.name() == NO_LEADER {
+        brought.files[0].1.push_str("tags: {nofailover: true}\n");
     }
+    brought
 }
 
 /// Patroni: Configuration | `/config` that is gone from the store, `patroni.dynamic.json` | works: what was in force
@@ -47,7 +30,6 @@ fn a_configuration_that_is_gone_comes_back() {
         let etcd = Etcd::three(lab, Disk::Shared).await?;
         let hosts = etcd.addresses().join(", ");
         let mut cluster = Cluster::brought(lab, |host| bring(host, &hosts))?;
-        cluster.start_all()?;
         let result = tell(&mut cluster, &etcd).await;
         let logs = cluster.logs();
         result.with_context(|| format!("{logs:#?}"))
@@ -56,12 +38,11 @@ fn a_configuration_that_is_gone_comes_back() {
 
 async fn tell(cluster: &mut Cluster, etcd: &Etcd) -> Result<()> {
     let store = EtcdStore::new(EtcdOptions::new(etcd.addresses(), "/"))?;
-    eventually("there is a primary", settle_deadline(), async || {
-        let primaries = cluster.primaries().await;
-        ensure!(primaries.len() == 1, "{primaries:?}");
-        Ok(())
-    })
-    .await?;
+    for name in ["n1", "n2"] {
+        cluster.node_mut(name)?.start()?;
+    }
+    cluster.primary().await?;
+    cluster.node_mut(NO_LEADER)?.start()?;
     let wanted = put(&store, "9MB").await?;
     in_force(cluster, "9MB").await?;
 
@@ -96,12 +77,22 @@ async fn tell(cluster: &mut Cluster, etcd: &Etcd) -> Result<()> {
 
     // With all else that etcd and the nodes knew: a person says whose data the cluster goes on with.
     let primary = cluster.primary().await?;
-    cluster.cut_power()?;
-    for node in &cluster.nodes {
-        std::fs::remove_dir_all(node.host.home().join(".local/share/standfast"))?;
-    }
     for key in store.read("/service/shop/").await?.entries.into_keys() {
         delete(&store, &key).await?;
+    }
+    eventually("all wait for a person", settle_deadline(), async || {
+        for node in &cluster.nodes {
+            let waits = node.log().contains("rule=\"forgotten epoch\"");
+            ensure!(waits, "{} does not", node.name);
+        }
+        ensure!(cluster.primaries().await.is_empty(), "somebody leads");
+        Ok(())
+    })
+    .await?;
+    for node in &mut cluster.nodes {
+        node.stop(settle_deadline()).await?;
+        let state = node.host.home().join(".local/share/standfast");
+        std::fs::rename(&state, state.with_extension("aside"))?;
     }
     let node = cluster.node(&primary)?;
     std::fs::write(node.data_dir.join("standfast.found"), "")?;
@@ -111,36 +102,29 @@ async fn tell(cluster: &mut Cluster, etcd: &Etcd) -> Result<()> {
     in_force(cluster, "13MB").await
 }
 
-/// It is changed while the others are down, and gone when they come back: also where one of them leads.
+/// It is changed while the others are down, and gone when they come back: one of these leads.
 async fn only_one_knows_the_newest(cluster: &mut Cluster, store: &EtcdStore) -> Result<()> {
-    let standbys = cluster.standbys().await?;
-    let mut leaders = Vec::new();
-    for (knows, memory) in standbys.iter().zip(["11MB", "12MB"]) {
-        // The primary first: nobody gets WAL that would make it the next one.
-        let primary = cluster.primary().await?;
-        let names = cluster.nodes.iter().map(|node| node.name.clone());
-        let mut others: Vec<String> = names.filter(|name| name != knows).collect();
-        others.sort_by_key(|name| *name != primary);
-        for other in &others {
-            cluster.node_mut(other)?.kill_everything()?;
-        }
-        let wanted = put(store, memory).await?;
-        let kept = cluster.node(knows)?.data_dir.join("patroni.dynamic.json");
-        eventually("it has taken that", settle_deadline(), async || {
-            ensure!(std::fs::read_to_string(&kept)? == wanted.to_string(), "no");
-            Ok(())
-        })
-        .await?;
-        cluster.node_mut(knows)?.kill_everything()?;
-        delete(store, CONFIG).await?;
-        cluster.start_all()?;
-        comes_back(store, &wanted).await?;
-        leaders.push((cluster.healthy(settle_deadline()).await?, knows));
-        in_force(cluster, memory).await?;
-    }
-    let by_another = leaders.iter().any(|(leader, knows)| leader != *knows);
-    ensure!(by_another, "nothing is shown: {leaders:?}");
-    Ok(())
+    // The primary first: nobody gets WAL that it alone would have.
+    let primary = cluster.primary().await?;
+    cluster.node_mut(&primary)?.kill_everything()?;
+    let other = if primary == "n1" { "n2" } else { "n1" };
+    cluster.node_mut(other)?.kill_everything()?;
+    let wanted = put(store, "11MB").await?;
+    let node = cluster.node(NO_LEADER)?;
+    let kept = node.data_dir.join("patroni.dynamic.json");
+    eventually("it has taken that", settle_deadline(), async || {
+        let kept: Value = serde_json::from_str(&std::fs::read_to_string(&kept)?)?;
+        ensure!(kept == wanted, "{kept}");
+        Ok(())
+    })
+    .await?;
+    cluster.cut_power()?;
+    delete(store, CONFIG).await?;
+    cluster.start_all()?;
+    comes_back(store, &wanted).await?;
+    let primary = cluster.healthy(settle_deadline()).await?;
+    ensure!(primary != NO_LEADER);
+    in_force(cluster, "11MB").await
 }
 
 async fn put(store: &EtcdStore, memory: &str) -> Result<Value> {

@@ -1,14 +1,13 @@
 //! A server whose machine is gone says no goodbye: what the proxy's clients see of that where no agent tells of it.
 
-use anyhow::{Context as _, Result, bail, ensure};
-use e2e::{in_a_lab, settle_deadline};
-use lab::{Host, Lab, Place, Service, eventually, file_of, run_to_end};
+use anyhow::{Context as _, Result, ensure};
+use e2e::{PoolMode, Proxies, in_a_lab, settle_deadline, value};
+use lab::{Host, Lab, Place, eventually, file_of, run_to_end};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 const PASSWORD: &str = "planted-app";
-const MODES: [(&str, u16); 2] = [("session", 6432), ("transaction", 6433)];
 
 /// A PostgreSQL on a host of its own, and nothing beside it.
 struct Server {
@@ -66,57 +65,13 @@ impl Server {
     }
 }
 
-/// A proxy on a host of its own.
-struct Front {
-    host: Arc<Host>,
-    services: Vec<Service>,
-}
-
-impl Front {
-    /// One for each way of pooling.
-    fn start(lab: &mut Lab, (name, number): (&str, u8), more: &str) -> Result<Self> {
-        let host = lab.add_host(name, number)?;
-        let users = format!("\"postgres\" \"{PASSWORD}\"\n");
-        let users = file_of(&host, "users.txt", &users)?;
-        let binary = lab.binary().display().to_string();
-        let mut services = Vec::new();
-        for (mode, port) in MODES {
-            let text = format!(
-                "proxy: {{listen: \"{}:{port}\", pool_mode: {mode}, users_file: {}, {more}}}\n",
-                host.address(),
-                users.display(),
-            );
-            let file = file_of(&host, &format!("{mode}.yml"), &text)?;
-            let file = file.to_str().context("a plain path")?;
-            services.push(Service::start(
-                &host,
-                &binary,
-                &["proxy", "--config", file],
-            )?);
-        }
-        Ok(Self { host, services })
-    }
-
-    /// The proxy may still be starting.
-    async fn client(&self, port: u16) -> Result<Client> {
-        let mut config = Config::new();
-        config.host(self.host.address()).port(port).user("postgres");
-        config.dbname("postgres").password(PASSWORD);
-        eventually("the proxy lets us in", settle_deadline(), async || {
-            let (client, connection) = config.connect(NoTls).await?;
-            tokio::spawn(connection);
-            Ok(client)
-        })
-        .await
-    }
-
-    fn check(&mut self) -> Result<()> {
-        for service in &mut self.services {
-            service.check()?;
-            ensure!(!service.log().contains("panicked"), "{}", service.log());
-        }
-        Ok(())
-    }
+/// On a host of their own, for what is outside of any cluster.
+fn proxies(lab: &mut Lab, (name, number): (&str, u8), more: &str) -> Result<Proxies> {
+    let host = lab.add_host(name, number)?;
+    let users = format!("\"postgres\" \"{PASSWORD}\"\n");
+    let users = file_of(&host, "users.txt", &users)?;
+    let keys = format!("users_file: {}, {more}", users.display());
+    Proxies::start(lab, host, "", &keys)
 }
 
 /// The severity and the code of what fails.
@@ -130,15 +85,6 @@ fn code<T>(result: Result<T, tokio_postgres::Error>) -> String {
     }
 }
 
-async fn value(client: &Client, sql: &str) -> Result<String> {
-    for message in client.simple_query(sql).await? {
-        if let SimpleQueryMessage::Row(row) = message {
-            return Ok(row.get(0).unwrap_or_default().to_owned());
-        }
-    }
-    bail!("no row")
-}
-
 /// What each of a few sessions is at when the machine goes.
 struct Sessions {
     mode: &'static str,
@@ -149,11 +95,12 @@ struct Sessions {
 }
 
 impl Sessions {
-    async fn open(front: &Front, (mode, port): (&'static str, u16)) -> Result<Self> {
-        let idle = front.client(port).await?;
+    async fn open(front: &Proxies, mode: PoolMode) -> Result<Self> {
+        let config = front.config(mode, "postgres", PASSWORD);
+        let idle = front.client(&config).await?;
         idle.batch_execute("set app.user_id = '7'; set work_mem = '9MB'")
             .await?;
-        let within = front.client(port).await?;
+        let within = front.client(&config).await?;
         within
             .batch_execute("begin; insert into t values (1)")
             .await?;
@@ -164,13 +111,13 @@ impl Sessions {
             })
         };
         let alone = "do $$ begin perform pg_sleep(600); end $$";
-        let running = run(front.client(port).await?, alone);
-        let client = front.client(port).await?;
+        let running = run(front.client(&config).await?, alone);
+        let client = front.client(&config).await?;
         client
             .batch_execute("begin; insert into t values (2)")
             .await?;
         Ok(Self {
-            mode,
+            mode: mode.word(),
             idle,
             within,
             running,
@@ -215,9 +162,9 @@ fn a_machine_that_is_gone_without_a_word_holds_nobody_for_ever() {
         // Two servers, and the kernel's timers as they are by default: nothing here waits for them.
         let both = "servers: [\"10.77.0.11:5432\", \"10.77.0.12:5432\"], check_user: postgres, \
             on_lossy_failover: continue";
-        let mut front = Front::start(lab, ("front", 41), both)?;
+        let front = proxies(lab, ("front", 41), both)?;
         let mut sessions = Vec::new();
-        for mode in MODES {
+        for mode in PoolMode::ALL {
             sessions.push(Sessions::open(&front, mode).await?);
         }
         sleeping(&a).await?;
@@ -235,9 +182,9 @@ fn a_machine_that_is_gone_without_a_word_holds_nobody_for_ever() {
         // acknowledged stays as it is by default.
         let one = "servers: [\"10.77.0.12:5432\"], hold_time: 3, tcp_keepidle: 2, tcp_keepintvl: 1, \
             tcp_keepcnt: 3";
-        let mut alone = Front::start(lab, ("alone", 42), one)?;
+        let alone = proxies(lab, ("alone", 42), one)?;
         let mut sessions = Vec::new();
-        for mode in MODES {
+        for mode in PoolMode::ALL {
             sessions.push(Sessions::open(&alone, mode).await?);
         }
         sleeping(&b).await?;

@@ -10,8 +10,8 @@ mod front;
 
 use anyhow::{Context as _, Result, ensure};
 use books::Books;
-use e2e::{Announced, Topology, World, settle_deadline, story};
-use front::{Front, Mode, value};
+use e2e::{Announced, PoolMode, Topology, World, settle_deadline, story, value};
+use front::Front;
 use lab::Fault;
 use std::io::Write as _;
 use std::process::{Child, Stdio};
@@ -38,12 +38,12 @@ fn sessions_outlive_the_primary() {
         )
         .await?;
         // psql, as a person uses it.
-        let shown = front.psql(world, Mode::Session, "select 40 + 2")?;
+        let shown = front.psql(world, PoolMode::Session, "select 40 + 2")?;
         ensure!(shown == "42", "{shown}");
         a_lost_machine_keeps_nothing(world, &front).await?;
         for fault in [Fault::Postmaster, Fault::Switchover] {
             let mut sessions = Vec::new();
-            for mode in [Mode::Session, Mode::Transaction] {
+            for mode in PoolMode::ALL {
                 let client = front.client(mode, "app").await?;
                 let prepared = client.prepare("select what || $1::text from seen").await?;
                 client
@@ -97,9 +97,9 @@ async fn a_lost_machine_keeps_nothing(world: &mut World<'_>, front: &Front) -> R
     let psql = world.lab.pg_bin().join("psql");
     let mut clients = Vec::new();
     for (mode, sql) in [
-        (Mode::Session, "select pg_advisory_lock(7);\n"),
+        (PoolMode::Session, "select pg_advisory_lock(7);\n"),
         (
-            Mode::Transaction,
+            PoolMode::Transaction,
             "begin; lock table seen in share row exclusive mode;\n",
         ),
     ] {
@@ -254,8 +254,8 @@ fn what_the_proxy_says_of_rows_is_true() {
     story(name, Topology::Three, Announced::FAILOVER, async |world| {
         let front = Front::start(world)?;
         let idle = [
-            front.client(Mode::Session, "postgres").await?,
-            front.client(Mode::Transaction, "postgres").await?,
+            front.client(PoolMode::Session, "postgres").await?,
+            front.client(PoolMode::Transaction, "postgres").await?,
         ];
         for client in &idle {
             client.batch_execute("set app.user_id = 'idle'").await?;

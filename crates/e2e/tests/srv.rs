@@ -1,38 +1,14 @@
 //! Nodes that are told a domain, and learn from DNS where etcd is.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{in_a_lab, settle_deadline};
-use lab::{Brought, Cluster, Disk, Dns, Etcd, Host, Passwords, Place, eventually};
+use e2e::{in_a_lab, lab_server, patroni_file, settle_deadline};
+use lab::{Brought, Cluster, Disk, Dns, Etcd, Host, Place, eventually};
 use store::{EtcdOptions, EtcdStore, Store};
 
 /// The nodes are told of no member but by DNS: etcd itself is not asked for the others.
 fn bring(host: &Host) -> Brought {
-    let (address, base) = (host.address(), host.directory().display());
-    let (bin, passwords) = (host.pg_bin().display(), Passwords::default());
-    let (superuser, replication) = (passwords.superuser, passwords.replication);
-    let text = format!(
-        "scope: shop
-name: {name}
-restapi: {{listen: '0.0.0.0:8008', connect_address: '{address}:8008'}}
-etcd3: {{srv: lab.test, srv_suffix: shop, use_proxies: true}}
-postgresql:
-  listen: 0.0.0.0:5432
-  connect_address: {address}:5432
-  data_dir: {base}/data
-  bin_dir: {bin}
-  pg_hba: [host all all all scram-sha-256]
-  parameters: {{unix_socket_directories: {base}/run}}
-  authentication:
-    superuser: {{username: postgres, password: '{superuser}'}}
-    replication: {{username: replicator, password: '{replication}'}}
-bootstrap: {{dcs: {{synchronous_mode: quorum}}}}
-",
-        name = host.name()
-    );
-    Brought {
-        files: vec![("patroni.yml".to_owned(), text)],
-        environment: Vec::new(),
-    }
+    let etcd = "srv: lab.test, srv_suffix: shop, use_proxies: true";
+    patroni_file(host, etcd, "synchronous_mode: quorum", &lab_server(host))
 }
 
 /// A service at one of etcd's hosts.

@@ -1,7 +1,8 @@
 //! Clients of the proxy that write rows in every way there is and note what they were told of each.
 
-use crate::front::{Front, Mode};
+use crate::front::Front;
 use anyhow::{Context as _, Result, bail, ensure};
+use e2e::PoolMode;
 use lab::{Cluster, Fault};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -93,7 +94,7 @@ impl fmt::Display for Pauses {
 
 impl Books {
     pub(crate) async fn open(front: &Front, writers: i32) -> Result<Self> {
-        let client = front.client(Mode::Session, "postgres").await?;
+        let client = front.client(PoolMode::Session, "postgres").await?;
         client
             .batch_execute("create table books (writer int, n bigint)")
             .await?;
@@ -102,8 +103,8 @@ impl Books {
         let longest = Arc::new(AtomicU64::new(0));
         let writers = (0..writers).map(|number| {
             let mode = match number % 2 {
-                0 => Mode::Session,
-                _ => Mode::Transaction,
+                0 => PoolMode::Session,
+                _ => PoolMode::Transaction,
             };
             let config = front.config(mode, "postgres");
             let writer = Writer {

@@ -3,8 +3,9 @@
 //! test of its own, which looks at what became of it.
 
 use crate::books::Books;
-use crate::front::{Front, Mode};
+use crate::front::Front;
 use anyhow::{Context as _, Result, bail, ensure};
+use e2e::PoolMode;
 use e2e::{Announced, Topology, World, settle_deadline, story};
 use lab::{Fault, Host, eventually, file_of};
 use serde_json::Value;
@@ -162,7 +163,7 @@ async fn play(world: &mut World<'_>) -> Result<Outcomes> {
          create table seats (client text, mode text, n bigint); grant all on seats to app",
     )
     .await?;
-    for mode in [Mode::Session, Mode::Transaction] {
+    for mode in PoolMode::ALL {
         front.client(mode, "app").await?;
     }
     let mut outcomes = Outcomes::new();
@@ -174,7 +175,7 @@ async fn play(world: &mut World<'_>) -> Result<Outcomes> {
     }
     world.say("plain use is over");
     let host = Arc::clone(&programs[0].host);
-    let at = format!("{} -p {}", front.address(), Mode::Transaction.port());
+    let at = format!("{} -p {}", front.address(), PoolMode::Transaction.port());
     let made = pgbench(&host, &format!("-i -q -h {at}"), "begins")?
         .ends()
         .await;
@@ -262,7 +263,7 @@ fn start_all(world: &mut World<'_>, front: &Front) -> Result<Vec<Program>> {
     fs::copy(sqlx, host.directory().join("with_sqlx"))?;
     let words = [&at, password, "./with_sqlx"];
     programs.push(Program::start(&host, "sqlx", "", &words)?);
-    for mode in [Mode::Session, Mode::Transaction] {
+    for mode in PoolMode::ALL {
         let port = mode.port().to_string();
         let words = [&at, password, "sh", "with_psql.sh", mode.word(), &port];
         programs.push(Program::start(&host, "psql", mode.word(), &words)?);
