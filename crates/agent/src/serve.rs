@@ -95,6 +95,7 @@ impl Shown {
             replication_state: standby
                 .and_then(|standby| api::replication_state(standby, observation.facts.has_archive))
                 .map(str::to_owned),
+            checkpoint_after_promote: None,
             pause: cluster.settings.paused,
             tags: self.tags.clone(),
             pending_restart: observation.facts.pending_restart.is_some(),

@@ -28,6 +28,8 @@ pub enum Ask {
     Reinitialize {
         /// Also where a base backup is being made already: that one is given up.
         force: bool,
+        /// The copy is made of the leader, also where another standby offers itself.
+        from_leader: bool,
     },
 }
 

@@ -9,6 +9,7 @@ use api::errand::{Ask, Errand, Restart};
 use api::v1::Code;
 use api::{Due, Refusal};
 use ha::{Action, ClusterView, Decision, Instant, Job, Postgres};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use store::{Outcome, Snapshot};
 use tokio::sync::oneshot;
@@ -155,7 +156,9 @@ impl Agent {
                 Some(_) => Ok(()),
                 None => Err(Refusal::new(Code::NotFound, "no restarts are scheduled")),
             },
-            Ask::Reinitialize { force } => return self.reinitialize(force, answer),
+            Ask::Reinitialize { force, from_leader } => {
+                return self.reinitialize(force, from_leader, answer);
+            }
         };
         let _ = answer.send(result);
     }
@@ -180,7 +183,7 @@ impl Agent {
         Ok(())
     }
 
-    fn reinitialize(&mut self, force: bool, answer: Answer) {
+    fn reinitialize(&mut self, force: bool, from_leader: bool, answer: Answer) {
         let cloning = self
             .memory
             .running
@@ -194,6 +197,7 @@ impl Agent {
             running.task.abort();
             self.memory.fresh_from = now();
         }
+        self.shell.from_leader.store(from_leader, Ordering::SeqCst);
         self.errands
             .stand(ha::Errand::Reinitialize, Some(answer), RETURNS);
     }

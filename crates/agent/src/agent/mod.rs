@@ -295,6 +295,8 @@ impl Agent {
             rewound: Rewound::open(&options.state_dir),
             roles_missing: Marker::new(options.state_dir.join("roles-missing")),
             checkpoint_owed: Arc::default(),
+            unchecked: Arc::default(),
+            from_leader: Arc::default(),
             watchdog_required: watchdog.as_ref().is_some_and(|it| it.required),
             promotion_ordered: Marker::new(options.state_dir.join("promotion-ordered")),
             bootstrap: options.bootstrap.clone(),

@@ -9,6 +9,7 @@ use crate::observe::Observation;
 use crate::shell::{self, Giving};
 use ha::{ClusterView, Decision, Epoch, Instant, NodeView, Postgres};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::Snapshot;
 
@@ -171,6 +172,9 @@ impl Agent {
         let registered = cluster.nodes.contains_key(&self.name);
         let member = registered.then(|| {
             let mut member = self.shown.member(cluster, me, observation, decision);
+            let unchecked = matches!(me.postgres, Postgres::Primary(_))
+                && self.shell.unchecked.load(Ordering::SeqCst);
+            member.checkpoint_after_promote = unchecked.then_some(false);
             if let Some(ours) = &mut member.standfast {
                 ours.ties = self.ties(view, me);
                 ours.remembers = self.shell.known.for_others(&self.shell.keys, snapshot);

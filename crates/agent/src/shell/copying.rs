@@ -5,6 +5,7 @@
 use super::{Basis, QUICK, Report, Shell, ShellError};
 use ha::{Epoch, Lineage, NodeName, Relation, Timeline};
 use postgres::{Control, CopyMethod, Copying, DataDir, PostgresError, Replace, Stop, Upstream};
+use std::sync::atomic::Ordering;
 
 impl Shell {
     pub(super) async fn rewind(
@@ -103,7 +104,11 @@ impl Shell {
                 ),
             }
         }
-        if let Some(other) = self.other_origin(epoch, basis) {
+        let other = match self.from_leader.swap(false, Ordering::SeqCst) {
+            true => None,
+            false => self.other_origin(epoch, basis),
+        };
+        if let Some(other) = other {
             match self
                 .copy_another(&other, leader, epoch, basis, replace)
                 .await

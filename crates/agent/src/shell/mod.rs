@@ -97,6 +97,10 @@ pub(crate) struct Shell {
     pub(crate) promotion_ordered: Marker,
     /// A promotion is owed its checkpoint.
     pub(crate) checkpoint_owed: Arc<AtomicBool>,
+    /// Until that has ended, nobody should rewind from here.
+    pub(crate) unchecked: Arc<AtomicBool>,
+    /// The next base backup is made of the leader itself.
+    pub(crate) from_leader: Arc<AtomicBool>,
     /// Nothing is promoted before the machine's watchdog device is armed.
     pub(crate) watchdog_required: bool,
     /// The first configuration of a cluster that this node founds.

@@ -57,6 +57,7 @@ impl Shell {
         self.promotion_ordered.set()?;
         let took = self.instance.promote(QUICK * 2).await?;
         tracing::info!(timeline = plan.timeline.0, begins = %plan.begins, ?took, "promoted");
+        self.unchecked.store(true, Ordering::SeqCst);
         self.checkpoint_owed.store(true, Ordering::SeqCst);
         Ok(())
     }
@@ -191,13 +192,17 @@ impl Shell {
 
     /// pg_rewind believes the control file, which names the new timeline only after a checkpoint.
     pub(super) fn checkpoint_soon(&self) {
-        let instance = self.instance.clone();
+        let this = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = instance.checkpoint(instance.options().stops_within).await {
-                tracing::warn!(
-                    error = crate::agent::chain(&error),
-                    "no checkpoint after the promotion"
-                );
+            match this.instance.checkpoint(this.stops_within()).await {
+                Ok(()) => this.unchecked.store(false, Ordering::SeqCst),
+                Err(error) => {
+                    tracing::warn!(
+                        error = crate::agent::chain(&error),
+                        "no checkpoint after the promotion"
+                    );
+                    this.checkpoint_owed.store(true, Ordering::SeqCst);
+                }
             }
         });
     }

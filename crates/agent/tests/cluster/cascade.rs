@@ -1,16 +1,19 @@
 //! Tags: a standby behind a standby, copies of a standby, and a circle.
 
 use crate::node::{Node, Wishes, free_ports, until, wishing};
+use api::errand::{Ask, Errand};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
-use store::layout::Keys;
+use store::layout::{Keys, MemberRecord};
 use store::{MemoryStore, Store as _};
 
 /// Patroni: Configuration | tag `replicatefrom` | works: by way of that standby while it streams from the leader itself,
 ///   else from the leader; no commit waits for a standby behind another; tags in a circle count for nothing
 /// Patroni: Configuration | tag `clonefrom` | works: base backups are made of such a standby; programs of
 ///   `create_replica_methods` are told of the leader
+/// Patroni: REST | `POST /reinitialize` with `from_leader` | works: the base backup is the leader's, whoever offers itself
+/// Patroni: patronictl | `checkpoint_after_promote` in a member's key | works: Patroni's nodes wait for it before they rewind
 pub(crate) async fn standbys_behind_a_standby(root: &Path, limit: Duration) {
     let store = MemoryStore::new();
     let keys = Keys::new("service", "cascade");
@@ -31,9 +34,7 @@ pub(crate) async fn standbys_behind_a_standby(root: &Path, limit: Duration) {
         .expect("a row");
     let c = start("c", 2, json!({"replicatefrom": "b"})).await;
     until("c streams from b", limit, || streams(&b, "c")).await;
-    let label = c.instance.options().data_dir.join("backup_label.old");
-    let label = std::fs::read_to_string(label).expect("c is a base backup");
-    assert!(label.contains("BACKUP FROM: standby"), "{label}");
+    assert!(origin(&c).contains("BACKUP FROM: standby"));
     a.psql("INSERT INTO t VALUES (2)").expect("a row");
     until("what a writes arrives at c", limit, || rows(&c) == 2).await;
     assert!(!streams(&a, "c"));
@@ -51,14 +52,29 @@ pub(crate) async fn standbys_behind_a_standby(root: &Path, limit: Duration) {
         streams(&a, "c") && tags_of(&store, &keys, "c") == Some(json!({"zone": "z"}))
     })
     .await;
+    let (answer, done) = tokio::sync::oneshot::channel();
+    let ask = Ask::Reinitialize {
+        force: false,
+        from_leader: true,
+    };
+    let errand = Errand { ask, answer };
+    c.errands.send(errand).await.expect("c listens");
+    done.await.expect("an answer").expect("begun");
+    until("c is a base backup of a", limit, || {
+        origin(&c).contains("BACKUP FROM: primary") && streams(&a, "c")
+    })
+    .await;
     retag(json!({"replicatefrom": "b"}));
     until("c streams from b again", limit, || streams(&b, "c")).await;
     the_leader_keeps_no_wal_for_one_that_streams_elsewhere(&a, limit).await;
     let d = start("d", 3, json!({"replicatefrom": "a"})).await;
     until("d streams from a, which leads", limit, || streams(&a, "d")).await;
 
+    let told = tokio::spawn(checkpoint_told(store.clone(), keys.member(&b.name)));
     a.kill_postmaster();
     until("b leads", limit, || b.is_open_primary()).await;
+    let told = tokio::time::timeout(limit, told).await;
+    told.expect("in time").expect("told");
     b.psql("INSERT INTO t VALUES (3)").expect("a row");
     until("c has it, from b itself", limit, || {
         rows(&c) == 3 && streams(&b, "c")
@@ -110,6 +126,25 @@ async fn the_leader_keeps_no_wal_for_one_that_streams_elsewhere(a: &Node, limit:
     .await;
 }
 
+/// The label of the base backup that it was made of.
+fn origin(node: &Node) -> String {
+    let label = node.instance.options().data_dir.join("backup_label.old");
+    std::fs::read_to_string(label).unwrap_or_default()
+}
+
+/// A member has said that its checkpoint is not done, and then no more.
+async fn checkpoint_told(store: MemoryStore, key: String) {
+    let mut view = store.view(&key);
+    for wanted in [Some(false), None] {
+        let told = view.wait_for(|seen| {
+            let member = seen.value(&key).unwrap_or_default();
+            let member: Option<MemberRecord> = serde_json::from_str(member).ok();
+            member.is_some_and(|it| it.checkpoint_after_promote == wanted)
+        });
+        told.await.expect("the store lives");
+    }
+}
+
 fn streams(source: &Node, name: &str) -> bool {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' \
@@ -135,7 +170,7 @@ fn tags_of(store: &MemoryStore, keys: &Keys, name: &str) -> Option<serde_json::V
     let snapshot = view.borrow();
     let name = ha::NodeName::new(name).expect("a plain name");
     let record = snapshot.value(&keys.member(&name))?;
-    let record: store::layout::MemberRecord = serde_json::from_str(record).ok()?;
+    let record: MemberRecord = serde_json::from_str(record).ok()?;
     record.tags
 }
 

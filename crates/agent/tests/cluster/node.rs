@@ -24,6 +24,7 @@ pub(crate) struct Node {
     pub(crate) port: u16,
     pub(crate) instance: Instance,
     pub(crate) shown: watch::Receiver<Arc<api::Served>>,
+    pub(crate) errands: tokio::sync::mpsc::Sender<api::errand::Errand>,
     pub(crate) handle: Handle,
     pub(crate) task: tokio::task::JoinHandle<agent::Ended>,
 }
@@ -87,6 +88,7 @@ pub(crate) async fn wishing(
     options.bin_dir = wishes.bin_dir;
     options.copies = wishes.copies;
     let instance = Instance::open(options).expect("an instance");
+    let (errands, asked) = tokio::sync::mpsc::channel(1);
     let (served, shown) = watch::channel(Arc::new(api::Served::new("test", name.clone())));
     let store: Arc<dyn Store> = Arc::new(store.handle());
     let register = api::v1::Register {
@@ -121,7 +123,7 @@ pub(crate) async fn wishing(
         callbacks: agent::Programs::new(),
         hooks: agent::Hooks::default(),
         served,
-        errands: tokio::sync::mpsc::channel(1).1,
+        errands: asked,
         holds: Arc::new(agent::Holds::open(&dir.join("state")).expect("no word was given")),
         token: api::Token::derive(b"test"),
         client: api::client::Client::default(),
@@ -135,6 +137,7 @@ pub(crate) async fn wishing(
         port,
         instance,
         shown,
+        errands,
         handle,
         task,
     }

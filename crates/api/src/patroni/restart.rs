@@ -163,10 +163,11 @@ pub(super) fn reload(context: &Context) -> Response {
 }
 
 pub(super) async fn reinitialize(context: &Context, body: &Map<String, Value>) -> Response {
-    // Whatever makes the copy, all WAL from its beginning on is the leader's: `from_leader` asks for no more.
-    let force = body.get("force").is_some_and(|value| value == true);
+    let asks = |key| body.get(key).is_some_and(|value| value == true);
+    let (force, from_leader) = (asks("force"), asks("from_leader"));
+    let ask = Ask::Reinitialize { force, from_leader };
     let done = match may_reinitialize(context, force) {
-        Ok(()) => send(context, Ask::Reinitialize { force }, BEGINS).await,
+        Ok(()) => send(context, ask, BEGINS).await,
         Err(refusal) => Err(refusal),
     };
     match done {

@@ -121,8 +121,7 @@ async fn a_restart_for_later_is_scheduled_shown_and_deleted() {
     assert_eq!(status, 500);
 }
 
-/// Patroni: REST | `POST /reinitialize` | works; `force` gives up the copy under way; `from_leader` has no effect: the copy is
-///   made as any is, by `create_replica_methods`, of a `clonefrom` standby or of the leader, and its WAL is the leader's
+/// Patroni: REST | `POST /reinitialize` | works; `force` gives up the copy under way
 #[tokio::test]
 async fn a_reinitialization_is_for_standbys_of_a_leader() {
     let world = World::three().await;
@@ -138,7 +137,8 @@ async fn a_reinitialization_is_for_standbys_of_a_leader() {
     let standby = world.serve("b").await;
     let (status, text, asked) = reinitialize(&standby, json!({"from_leader": true})).await;
     assert_eq!((status, &*text), (200, "reinitialize started"));
-    assert_eq!(asked, Some(Ask::Reinitialize { force: false }));
+    let wanted = |force, from_leader| Some(Ask::Reinitialize { force, from_leader });
+    assert_eq!(asked, wanted(false, true));
     standby.publish(|served| {
         served.me.as_mut().expect("a node").job = Some(ha::Job::Clone);
     });
@@ -148,10 +148,7 @@ async fn a_reinitialization_is_for_standbys_of_a_leader() {
         (503, "reinitialize already in progress", None)
     );
     let (status, _, asked) = reinitialize(&standby, json!({"force": true})).await;
-    assert_eq!(
-        (status, asked),
-        (200, Some(Ask::Reinitialize { force: true }))
-    );
+    assert_eq!((status, asked), (200, wanted(true, false)));
     standby.publish(|served| served.cluster.as_mut().expect("a cluster").leader = None);
     let (status, text, _) = reinitialize(&standby, Value::Null).await;
     assert_eq!(

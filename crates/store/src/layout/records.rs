@@ -203,6 +203,9 @@ pub struct MemberRecord {
     pub timeline: Timeline,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_state: Option<String>,
+    /// False from a promotion until its checkpoint has ended: before, pg_rewind would see the old timeline there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_after_promote: Option<bool>,
     /// The node knows that the cluster is paused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pause: bool,
