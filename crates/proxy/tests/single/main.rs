@@ -25,4 +25,5 @@ mod service;
 mod sources;
 mod tls;
 mod trouble;
+mod wakeups;
 mod zombie;

@@ -34,6 +34,8 @@ pub(crate) type Heard = (u8, Vec<u8>);
 impl Raw {
     pub(crate) async fn connect(address: SocketAddr) -> Result<Self> {
         let stream = timeout(PATIENCE, TcpStream::connect(address)).await??;
+        // What is said in pieces arrives in pieces, and at once.
+        stream.set_nodelay(true)?;
         Ok(Self { stream })
     }
 
