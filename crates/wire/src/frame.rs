@@ -195,33 +195,35 @@ impl<D: Direction> Framer<D> {
     ///
     /// # Errors
     /// The bytes begin no message. Nothing behind them can be understood any more.
+    #[inline]
     pub fn next<'a>(&mut self, buffer: &'a [u8]) -> Result<Step<'a, D>, FrameError> {
         if self.rest > 0 {
             return Ok(self.part(buffer));
         }
-        let header = Step::More {
-            buffer_bytes: HEADER_BYTES,
-        };
-        let Some(&byte) = buffer.first() else {
-            return Ok(header);
-        };
-        // A wrong type byte needs no length to be wrong.
+        match buffer.first_chunk() {
+            Some(header) => self.begin(*header, buffer),
+            None => self.beginning(buffer),
+        }
+    }
+
+    #[inline]
+    fn begin<'a>(
+        &mut self,
+        [byte, length @ ..]: [u8; HEADER_BYTES],
+        buffer: &'a [u8],
+    ) -> Result<Step<'a, D>, FrameError> {
         let (tag, bounds) = self.bounds(byte)?;
-        let Some(&[_, a, b, c, d]) = buffer.first_chunk::<HEADER_BYTES>() else {
-            return Ok(header);
-        };
-        let length = i32::from_be_bytes([a, b, c, d]);
-        let refused = || FrameError::Length {
-            speaker: D::SPEAKER,
-            byte,
-            length,
-        };
+        let length = i32::from_be_bytes(length);
         let body_len = usize::try_from(length).ok();
         let body_len = body_len.and_then(|length| length.checked_sub(4));
-        let body_len = body_len.ok_or_else(refused)?;
-        if body_len < bounds.body_bytes_min || body_len > bounds.body_bytes_max {
-            return Err(refused());
-        }
+        let within = |len: &usize| (bounds.body_bytes_min..=bounds.body_bytes_max).contains(len);
+        let Some(body_len) = body_len.filter(within) else {
+            return Err(FrameError::Length {
+                speaker: D::SPEAKER,
+                byte,
+                length,
+            });
+        };
         let here = if bounds.held {
             body_len
         } else {
@@ -240,6 +242,17 @@ impl<D: Direction> Framer<D> {
         }))
     }
 
+    /// Of a header that is not here as a whole. A wrong type byte needs no length to be wrong.
+    #[cold]
+    fn beginning<'a>(&self, buffer: &[u8]) -> Result<Step<'a, D>, FrameError> {
+        if let Some(&byte) = buffer.first() {
+            self.bounds(byte)?;
+        }
+        Ok(Step::More {
+            buffer_bytes: HEADER_BYTES,
+        })
+    }
+
     fn part<'a>(&mut self, buffer: &'a [u8]) -> Step<'a, D> {
         let taken = buffer.len().min(self.rest);
         if taken == 0 {
@@ -249,7 +262,7 @@ impl<D: Direction> Framer<D> {
         Step::Part(&buffer[..taken])
     }
 
-    #[inline]
+    #[inline(always)]
     fn bounds(&self, byte: u8) -> Result<(D::Tag, Bounds), FrameError> {
         let speaker = D::SPEAKER;
         let tag = D::tag(byte).ok_or(FrameError::Unknown { speaker, byte })?;

@@ -36,6 +36,12 @@ pub enum Busy {
 
 impl Session {
     /// Whether the server waits for the next request outside of any transaction.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.status == TransactionStatus::Idle && self.queue.is_empty() && self.idle().is_ok()
+    }
+
+    /// Likewise.
     ///
     /// # Errors
     /// The reason why it does not.

@@ -26,37 +26,40 @@ impl Session {
     /// # Errors
     /// It answers nothing that was asked; from now on [`super::Busy::Lost`].
     pub fn received(&mut self, frame: &Frame<'_>) -> Result<Reply, Violation> {
-        if let Some(reply) = self.another_row(frame.tag()) {
-            return Ok(reply);
-        }
+        let tag = frame.tag();
         let head = self.queue.front();
         let request = head.and_then(|head| Some((head.request.kind()?, head.origin)));
-        let taken = self.take(frame);
+        // Rows come by the million, and from the second on they change nothing.
+        if tag == Tag::DataRow
+            && matches!(
+                request,
+                Some((RequestKind::Query | RequestKind::Execute, _))
+            )
+            && head.is_some_and(|head| head.answered)
+            && self.is_sure()
+        {
+            return Ok(Reply {
+                request,
+                completes: false,
+            });
+        }
+        let taken = self.take(frame, request.map(|(kind, _)| kind));
         self.lost |= taken.is_err();
         let completes = taken?;
-        let asked = !matches!(
-            frame.tag(),
-            Tag::ParameterStatus | Tag::NotificationResponse
-        );
+        let asked = !matches!(tag, Tag::ParameterStatus | Tag::NotificationResponse);
         Ok(Reply {
             request: request.filter(|_| asked),
             completes,
         })
     }
 
-    /// Rows come by the million, and from the second on they change nothing.
-    fn another_row(&self, tag: Tag) -> Option<Reply> {
-        let head = self.queue.front().filter(|_| tag == Tag::DataRow)?;
-        let flows = matches!(head.request, Request::Query | Request::Execute);
-        let is_sure = self.copying.is_none() && self.doubtful == 0 && !self.early;
-        (flows && head.answered && is_sure).then_some(Reply {
-            request: Some((head.request.kind()?, head.origin)),
-            completes: false,
-        })
+    /// Whether the head of the queue is what the server is at, and no COPY goes on.
+    fn is_sure(&self) -> bool {
+        self.copying.is_none() && self.doubtful == 0 && !self.early
     }
 
-    /// Whether the message completes the answer to the head of the queue.
-    fn take(&mut self, frame: &Frame<'_>) -> Result<bool, Violation> {
+    /// Whether the message completes the answer to the head of the queue, which is of this kind.
+    fn take(&mut self, frame: &Frame<'_>, kind: Option<RequestKind>) -> Result<bool, Violation> {
         let tag = frame.tag();
         match tag {
             Tag::NoticeResponse | Tag::NotificationResponse => return Ok(false),
@@ -65,13 +68,10 @@ impl Session {
             Tag::ReadyForQuery => return self.become_ready(frame),
             _ => {}
         }
-        let Some(head) = self.queue.front_mut() else {
+        let (Some(kind), Some(head)) = (kind, self.queue.front_mut()) else {
             return Err(self.unexpected(tag));
         };
         let first = !std::mem::replace(&mut head.answered, true);
-        let Some(kind) = head.request.kind() else {
-            return Err(self.unexpected(tag));
-        };
         let completes = match (kind, tag) {
             (
                 RequestKind::Start,
@@ -98,7 +98,9 @@ impl Session {
             self.doubtful = 0;
             self.early = false;
         }
-        self.begun(first);
+        if first {
+            self.begun(kind);
+        }
         if completes {
             self.succeed();
         }
@@ -128,9 +130,8 @@ impl Session {
     }
 
     /// The server has begun with the head of the queue: a query takes the unnamed ones away.
-    fn begun(&mut self, first: bool) {
-        let head = self.queue.front().map(|head| &head.request);
-        if first && matches!(head, Some(Request::Query)) {
+    fn begun(&mut self, kind: RequestKind) {
+        if kind == RequestKind::Query {
             self.names.drop_statement(&[]);
             self.names.drop_portal(&[]);
         }
@@ -156,6 +157,10 @@ impl Session {
     fn complete(&mut self, frame: &Frame<'_>) -> Result<(), Violation> {
         self.copying = None;
         self.swallowed = 0;
+        // Hardly any other tag needs to be read.
+        if let [b'A'..=b'C' | b'E'..=b'Z', .., 0] = frame.body() {
+            return Ok(());
+        }
         let tag = Reader::new(frame.tag().name(), frame.body()).text()?;
         if matches!(tag.to_bytes(), b"DEALLOCATE ALL" | b"DISCARD ALL") {
             self.names.drop_named_statements();
@@ -215,11 +220,14 @@ impl Session {
         };
         let first = !std::mem::replace(&mut head.answered, true);
         let extended = head.request.is_extended();
+        let kind = head.request.kind().filter(|_| first);
         // A timeout can strike while the server waits within a batch, before it has read the
         // request that we take the error for an answer to.
         self.early |= first && self.batch_open && fields.sqlstate() == Some(QUERY_CANCELED);
         if !extended {
-            self.begun(first);
+            if let Some(kind) = kind {
+                self.begun(kind);
+            }
             return false;
         }
         let head = self.queue.front();
@@ -262,6 +270,7 @@ impl Session {
     }
 
     /// What was sent as the end of a COPY, and was none, the server throws away.
+    #[inline]
     fn drop_copy_ends(&mut self) {
         while matches!(self.queue.front(), Some(head) if matches!(head.request, Request::CopyEnd)) {
             self.pop();
