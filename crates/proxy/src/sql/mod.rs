@@ -12,6 +12,7 @@ mod calls;
 mod deed;
 mod plain;
 mod read_only;
+mod recent;
 mod set;
 mod token;
 
@@ -59,7 +60,19 @@ impl Reading {
 
     /// `standard`: whether backslashes in plain strings are plain.
     pub(crate) fn of(text: &[u8], standard: bool) -> Self {
-        plain::read(text).unwrap_or_else(|| Self::of_tokens(text, standard))
+        match recent::read(text) {
+            Some(acts) => Self::plain(acts),
+            None => Self::of_tokens(text, standard),
+        }
+    }
+
+    /// Of one statement, which does nothing but this.
+    fn plain(acts: Acts) -> Self {
+        Self {
+            statements: 1,
+            acts,
+            ..Self::default()
+        }
     }
 
     fn of_tokens(text: &[u8], standard: bool) -> Self {
