@@ -12,7 +12,7 @@
 use super::{CHUNK_BYTES, Stream};
 use std::cell::RefCell;
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// How many rooms a thread keeps.
 const STOCK: usize = 64;
@@ -38,6 +38,10 @@ impl Inbox {
         &self.room[self.cleared..self.unread]
     }
 
+    pub(crate) fn has_cleared(&self) -> bool {
+        self.cleared < self.unread
+    }
+
     /// What was not looked at.
     pub(crate) fn unread(&self) -> &[u8] {
         &self.room[self.unread..self.end]
@@ -48,6 +52,7 @@ impl Inbox {
     }
 
     /// The next `count` unread bytes may be passed on.
+    #[inline]
     pub(crate) fn clear(&mut self, count: usize) {
         self.wanted = 0;
         self.unread = (self.unread + count).min(self.end);
@@ -128,20 +133,22 @@ impl Inbox {
         read
     }
 
-    /// Reads once into a room of the stock, and keeps it only if something came.
+    /// Reads once into a room of the stock, and keeps it only if something came. Mostly nothing has come yet.
     fn poll_begin(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
-        ROOMS.with_borrow_mut(|rooms| {
-            if rooms.is_empty() {
-                rooms.push(vec![0; CHUNK_BYTES]);
-            }
-            let last = rooms.len() - 1;
-            let read = stream.poll_read(cx, &mut rooms[last]);
-            if let Poll::Ready(Ok(count @ 1..)) = read {
-                self.room = rooms.swap_remove(last);
+        loop {
+            ready!(stream.poll_readable(cx))?;
+            let mut room = room();
+            let read = stream.poll_heard(cx, &mut room);
+            if let Poll::Ready(Ok(Some(count @ 1..))) = read {
+                self.room = room;
                 (self.cleared, self.unread, self.end) = (0, 0, count);
+                return Poll::Ready(Ok(count));
             }
-            read
-        })
+            keep(room);
+            if let Some(end) = ready!(read)? {
+                return Poll::Ready(Ok(end));
+            }
+        }
     }
 
     /// Reads once.
@@ -151,9 +158,7 @@ impl Inbox {
 
     fn make_room(&mut self) {
         if self.room.is_empty() {
-            self.room = ROOMS
-                .with_borrow_mut(Vec::pop)
-                .unwrap_or_else(|| vec![0; CHUNK_BYTES]);
+            self.room = room();
         }
         let held = self.end - self.cleared;
         let needed = (self.unread - self.cleared) + self.wanted.max(1);
@@ -172,15 +177,25 @@ impl Inbox {
     }
 
     fn give_back(&mut self) {
-        let room = std::mem::take(&mut self.room);
         (self.cleared, self.unread, self.end) = (0, 0, 0);
-        if room.len() == CHUNK_BYTES {
-            ROOMS.with_borrow_mut(|rooms| {
-                if rooms.len() < STOCK {
-                    rooms.push(room);
-                }
-            });
-        }
+        keep(std::mem::take(&mut self.room));
+    }
+}
+
+/// One of the thread's stock, or a new one.
+fn room() -> Vec<u8> {
+    let kept = ROOMS.with_borrow_mut(Vec::pop);
+    kept.unwrap_or_else(|| vec![0; CHUNK_BYTES])
+}
+
+/// Back into the stock.
+fn keep(room: Vec<u8>) {
+    if room.len() == CHUNK_BYTES {
+        ROOMS.with_borrow_mut(|rooms| {
+            if rooms.len() < STOCK {
+                rooms.push(room);
+            }
+        });
     }
 }
 

@@ -6,12 +6,13 @@
 //! It does not know messages.
 
 use crate::tls::{ClientTls, EndPoint, PROTOCOL, end_point};
+use rustix::net::RecvFlags;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -160,14 +161,48 @@ impl Stream {
         cx: &mut Context<'_>,
         room: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(room);
-        ready!(match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, &mut room),
-            Self::Unix(unix) => Pin::new(unix).poll_read(cx, &mut room),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, &mut room),
-            Self::Gone => Poll::Ready(Ok(())),
-        })?;
-        Poll::Ready(Ok(room.filled().len()))
+        loop {
+            ready!(self.poll_readable(cx))?;
+            if let Some(read) = ready!(self.poll_heard(cx, room))? {
+                return Poll::Ready(Ok(read));
+            }
+        }
+    }
+
+    /// Reads once, after [`Self::poll_readable`]. `None`: nothing has come after all, and the runtime knows so now.
+    pub(super) fn poll_heard(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        let mut taken = 0;
+        let read = match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || read(&tcp, room, &mut taken)),
+            Self::Unix(unix) => unix.try_io(Interest::READABLE, || read(&unix, room, &mut taken)),
+            Self::Tls(tls) => {
+                let mut room = ReadBuf::new(room);
+                ready!(Pin::new(tls).poll_read(cx, &mut room))?;
+                taken = room.filled().len();
+                Ok(())
+            }
+            Self::Gone => Ok(()),
+        };
+        Poll::Ready(match read {
+            Err(error) if taken == 0 => match error.kind() {
+                io::ErrorKind::WouldBlock => Ok(None),
+                _ => Err(error),
+            },
+            _ => Ok(Some(taken)),
+        })
+    }
+
+    /// Ready when something has come, as far as the runtime has heard; always where that says nothing.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Unix(unix) => unix.poll_read_ready(cx),
+            Self::Tls(_) | Self::Gone => Poll::Ready(Ok(())),
+        }
     }
 
     /// Whether nothing has come, the end included, as far as the runtime has heard. What it finds otherwise
@@ -209,6 +244,7 @@ impl Stream {
         }
     }
 
+    #[inline]
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
@@ -233,6 +269,15 @@ impl Stream {
     pub(crate) async fn end(&mut self) -> io::Result<()> {
         let Self::Tls(tls) = self else { return Ok(()) };
         std::future::poll_fn(|cx| Pin::new(&mut *tls).poll_shutdown(cx)).await
+    }
+}
+
+/// Reads once, without a wait. Where that was all there is, it says so to the runtime, which then need not try to know.
+fn read(socket: impl AsFd, room: &mut [u8], taken: &mut usize) -> io::Result<()> {
+    (*taken, _) = rustix::net::recv(socket, &mut *room, RecvFlags::empty())?;
+    match (1..room.len()).contains(taken) {
+        true => Err(io::ErrorKind::WouldBlock.into()),
+        false => Ok(()),
     }
 }
 

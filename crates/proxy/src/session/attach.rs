@@ -57,23 +57,38 @@ enum Interrupted {
 }
 
 impl Conversation {
-    /// The next server, by the shortest way that leads to one.
-    pub(super) async fn attached(&mut self) -> Result<Attached, Unattached> {
-        if self.route == Route::Read || self.shared.pause.is_on() {
-            return Box::pin(self.attach_or_wait(None)).await;
+    /// The next server, by a longer way than [`Self::attach_at_once`].
+    pub(super) async fn attached(
+        &mut self,
+        permit: Option<Permit>,
+    ) -> Result<Attached, Unattached> {
+        if permit.is_some() || !self.is_usual() {
+            return Box::pin(self.attach_or_wait(permit)).await;
         }
-        let permit = match self.pool.try_permit() {
-            Some(permit) => permit,
-            None => self.stand_in_line().await?,
-        };
-        match self.attach_at_once(permit) {
+        let permit = self.stand_in_line().await?;
+        match self.take_idle(permit) {
             Ok(attached) => Ok(attached),
             Err(permit) => Box::pin(self.attach_or_wait(Some(permit))).await,
         }
     }
 
-    /// What most transactions meet: a server lies idle that is as the session wants it.
-    fn attach_at_once(&mut self, permit: Permit) -> Result<Attached, Permit> {
+    /// What most transactions meet: nobody waits, and a server lies idle that is as the session wants it.
+    /// Otherwise it may have a permit already.
+    pub(super) fn attach_at_once(&mut self) -> Result<Attached, Option<Permit>> {
+        if !self.is_usual() {
+            return Err(None);
+        }
+        let permit = self.pool.try_permit().ok_or(None)?;
+        self.take_idle(permit).map_err(Some)
+    }
+
+    /// Whether it wants the primary, and nobody has paused the proxy.
+    fn is_usual(&self) -> bool {
+        self.route != Route::Read && !self.shared.pause.is_on()
+    }
+
+    /// A server that lies idle and is as the session wants it.
+    fn take_idle(&mut self, permit: Permit) -> Result<Attached, Permit> {
         let epoch = {
             let topology = self.shared.seen.borrow();
             if topology.losses != self.losses || topology.primary.is_err() {

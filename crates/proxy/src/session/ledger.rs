@@ -115,8 +115,9 @@ impl Ledger {
     /// So many answers are still to come. What is older than that will have none: the server has
     /// read its Sync as part of a COPY, or thrown it away behind an error.
     pub(super) fn owed(&mut self, answers: usize, unmet: &mut VecDeque<Expect>) {
-        let surplus = self.whole.len().saturating_sub(answers);
-        for mut asked in self.whole.drain(..surplus) {
+        while self.whole.len() > answers
+            && let Some(mut asked) = self.whole.pop_front()
+        {
             unmet.append(&mut asked.expected);
         }
     }

@@ -144,10 +144,11 @@ impl Mind {
             Tag::Describe | Tag::Close => return self.about(frame, mirror),
             Tag::Execute => {
                 mirror.session.sent(frame, Origin::Client)?;
-                let Message::Execute { portal, .. } = frame.message()? else {
-                    return Ok(Plan::default());
-                };
-                self.execute(portal);
+                if let [0, _, _, _, _] = frame.body() {
+                    self.execute(c"");
+                } else if let Message::Execute { portal, .. } = frame.message()? {
+                    self.execute(portal);
+                }
             }
             Tag::Sync => {
                 mirror.session.sent(frame, Origin::Client)?;
@@ -553,8 +554,7 @@ impl Mind {
         }
         let mut told = false;
         let mut fate = Fate::Forward;
-        let deeds: Vec<_> = self.ledger.current().completed().collect();
-        for (deed, values) in deeds {
+        for (deed, values) in self.ledger.current().completed() {
             let values = values.unwrap_or_else(|| Arc::from([]));
             self.journal.done(&deed, &values);
             told |= matches!(deed, Deed::RollbackTo(_));

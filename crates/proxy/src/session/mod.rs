@@ -23,7 +23,7 @@ pub(crate) use closing::Closing;
 pub(crate) use greet::{Shared, Wishes, serve};
 
 use crate::auth::Credential;
-use crate::cancel::Key;
+use crate::cancel::{Key, Target};
 use crate::errors;
 use crate::net::{Inbox, Outbox, Stream};
 use crate::options::{PoolMode, Route};
@@ -37,7 +37,7 @@ use pump::Stopped;
 use standin::{Next, StandIn, tell};
 use std::io;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use wire::Step;
 use wire::frontend::{Framer, Tag};
 
@@ -88,7 +88,12 @@ impl Conversation {
                 if let Err(ending) = self.rest().await {
                     return self.say_goodbye(ending).await;
                 }
-                match self.attached().await {
+                let at_once = self.attach_at_once();
+                let new = match at_once {
+                    Ok(new) => Ok(new),
+                    Err(permit) => self.attached(permit).await,
+                };
+                match new {
                     Ok(new) => {
                         self.is_with(&new.server);
                         attached = Some(new);
@@ -102,9 +107,14 @@ impl Conversation {
             let Some(Attached { mut server, permit }) = attached.take() else {
                 continue;
             };
-            self.aim(Some(&server)).await;
+            if let Err(target) = self.aim(Some(&server.target)) {
+                self.key.slot.aim(target).await;
+            }
             let stopped = self.pump(&mut server, is_new).await;
-            self.aim(None).await;
+            if let Err(target) = self.aim(None) {
+                // A cancel is on its way: it must arrive before the server is somebody else's.
+                self.key.slot.aim(target).await;
+            }
             // While a server is asked what its session has become, it is shown as that session's still.
             if !matches!(stopped, Stopped::Opaque) {
                 self.entry.rest();
@@ -248,10 +258,7 @@ impl Conversation {
                     return Ok(());
                 }
             }
-            if self.outbox.flush(&mut self.stream).await.is_err() {
-                return Err(Ending::Left);
-            }
-            match self.listen().await {
+            match std::future::poll_fn(|cx| self.poll_listen(cx)).await {
                 None => {
                     tell(&errors::closing(), self.outbox.room());
                     return Err(Ending::Told);
@@ -262,14 +269,16 @@ impl Conversation {
         }
     }
 
-    /// Reads once. `None`: the proxy closes, and the client has not begun anything.
-    async fn listen(&mut self) -> Option<io::Result<usize>> {
-        std::future::poll_fn(|cx| match self.inbox.poll_fill(cx, &mut self.stream) {
+    /// Says what is to be said, and reads once. `None`: the proxy closes, and the client has not begun anything.
+    fn poll_listen(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<usize>>> {
+        if let Err(error) = ready!(self.outbox.poll_flush(cx, &mut self.stream)) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match self.inbox.poll_fill(cx, &mut self.stream) {
             Poll::Ready(read) => Poll::Ready(Some(read)),
             Poll::Pending if self.is_to_end() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
-        })
-        .await
+        }
     }
 
     /// Whether this is the moment to end: the proxy closes, and nothing was asked.
@@ -316,12 +325,9 @@ impl Conversation {
         Ok(false)
     }
 
-    async fn aim(&self, server: Option<&Server>) {
-        let target = server.map(|server| Arc::clone(&server.target));
-        if let Err(target) = self.key.slot.try_aim(target) {
-            // A cancel is on its way: it must arrive before the server is somebody else's.
-            self.key.slot.aim(target).await;
-        }
+    /// Cancels go there from now on, unless one is on its way.
+    fn aim(&self, target: Option<&Arc<Target>>) -> Result<(), Option<Arc<Target>>> {
+        self.key.slot.try_aim(target.cloned())
     }
 
     fn give_back(&mut self, mut server: Box<Server>, permit: Permit) {

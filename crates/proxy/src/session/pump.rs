@@ -16,8 +16,8 @@ use crate::net::{Inbox, Outbox};
 use crate::options::Route;
 use crate::pool::Server;
 use std::io;
-use std::task::{Context, Poll};
-use wire::backend::{Fields, Report, Severity, SqlState, Tag, TransactionStatus};
+use std::task::{Context, Poll, ready};
+use wire::backend::{Fields, Frame, Report, Severity, SqlState, Tag, TransactionStatus};
 use wire::{Step, frontend};
 
 /// So much of ours may wait for a client before its server is read again, in bytes.
@@ -51,116 +51,127 @@ pub(super) enum Stopped {
     EndSaid,
 }
 
-/// What happened.
-enum Event {
-    Passed,
-    Read,
-    ClientEnded,
-    ServerEnded,
-    Over,
-}
-
 impl Conversation {
     /// Runs until there is nothing more to do with this server.
     /// `is_new`: it has just got it, and where the primary is was looked at for that.
     pub(super) async fn pump(&mut self, server: &mut Server, is_new: bool) -> Stopped {
         let mut is_new = is_new;
+        std::future::poll_fn(|cx| self.poll_pump(server, &mut is_new, cx)).await
+    }
+
+    fn poll_pump(
+        &mut self,
+        server: &mut Server,
+        is_new: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Stopped> {
         loop {
-            if let Err(stopped) = self.hear_server(server) {
-                return stopped;
-            }
-            if self.mind.opaque && self.is_settled(server) {
-                return Stopped::Opaque;
-            }
-            if !std::mem::take(&mut is_new) && self.is_to_wait(server) {
-                return Stopped::Held;
-            }
-            if self.is_over(server) {
-                return Stopped::End(errors::closing());
-            }
-            // A server that is not the one to ask any more gets nothing new, also before its end is seen.
-            if self.inbox.is_worth_reading()
-                && !server.stamp.is_current()
-                && self.is_settled(server)
-            {
-                return moment(server, &self.outbox);
-            }
-            if let Err(stopped) = self.hear_client(server) {
-                return stopped;
-            }
-            if self.leaving && server.outbox.is_empty() && self.inbox.cleared().is_empty() {
-                return Stopped::Left;
-            }
-            if self.is_done(server) {
-                return Stopped::Idle;
-            }
-            if server.has_ended && self.outbox.is_empty() && server.inbox.cleared().is_empty() {
-                return moment(server, &self.outbox);
+            let moved = match self.turn(server, is_new, cx) {
+                Ok(moved) => moved,
+                Err(stopped) => return Poll::Ready(stopped),
+            };
+            if moved {
+                continue;
             }
             if self.mind.is_tied() {
                 self.entry.pin(self.mind.journal.pins());
                 self.entry.keep(self.is_settled(server));
             }
-            match std::future::poll_fn(|cx| self.poll(server, cx)).await {
-                Event::Passed | Event::Read => {}
-                // What it has said before is passed on first.
-                Event::ServerEnded => server.has_ended = true,
-                Event::ClientEnded => return Stopped::Gone,
-                Event::Over => return moment(server, &self.outbox),
+            if let Err(stopped) = ready!(self.poll_read(server, cx)) {
+                return Poll::Ready(stopped);
             }
         }
     }
 
-    /// Whether the client begins something new that is not for this server any more.
-    fn is_to_wait(&self, server: &Server) -> bool {
-        self.inbox.is_worth_reading()
-            && self.mind.journal.pins().is_empty()
-            && self.is_settled(server)
+    /// Looks at what has come, and passes on what can be passed on. `true`: what came from the client may not have been
+    /// the last that there is to be done.
+    fn turn(
+        &mut self,
+        server: &mut Server,
+        is_new: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Stopped> {
+        if server.inbox.is_worth_reading() {
+            self.hear_server(server)?;
+        }
+        if self.has_to_pass(server) {
+            self.pass(server, cx)?;
+        }
+        let was_new = std::mem::take(is_new);
+        if self.is_settled(server) {
+            self.between_two(server, was_new)?;
+        }
+        let is_heard = self.inbox.is_worth_reading() && self.hear_client(server)?;
+        if is_heard {
+            self.pass(server, cx)?;
+        }
+        if self.leaving && server.outbox.is_empty() && !self.inbox.has_cleared() {
+            return Err(Stopped::Left);
+        }
+        if server.has_ended && self.outbox.is_empty() && !server.inbox.has_cleared() {
+            return Err(moment(server, &self.outbox));
+        }
+        Ok(is_heard && self.mind.ledger.is_empty())
+    }
+
+    /// Everything is answered and passed on: whether this is where the session and its server part.
+    fn between_two(&mut self, server: &Server, is_new: bool) -> Result<(), Stopped> {
+        if self.mind.opaque {
+            return Err(Stopped::Opaque);
+        }
+        if self.inbox.is_worth_reading() {
+            if !is_new && self.is_to_wait() {
+                return Err(Stopped::Held);
+            }
+            // A server that is not the one to ask any more gets nothing new, also before its end is seen.
+            if !server.stamp.is_current() {
+                return Err(moment(server, &self.outbox));
+            }
+        }
+        if self.is_to_end() {
+            return Err(Stopped::End(errors::closing()));
+        }
+        // Needed no more.
+        match self.inbox.is_empty() && !self.mind.is_tied() {
+            true => Err(Stopped::Idle),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether what the client begins is not for this server any more.
+    fn is_to_wait(&self) -> bool {
+        self.mind.journal.pins().is_empty()
             && self.route == Route::Write
             && (self.shared.seen.borrow().primary.is_err() || self.shared.pause.is_on())
-    }
-
-    /// Whether the proxy closes and this is between two transactions.
-    fn is_over(&self, server: &Server) -> bool {
-        self.is_to_end()
-            && self.mind.ledger.is_empty()
-            && self.outbox.is_empty()
-            && server.inbox.is_empty()
-            && server.outbox.is_empty()
-            && server.mirror.session.idle().is_ok()
-    }
-
-    /// Whether the server is needed no more.
-    fn is_done(&self, server: &Server) -> bool {
-        !self.mind.is_tied() && self.inbox.is_empty() && self.is_settled(server)
     }
 
     /// Whether everything that was asked is answered, and the answers are passed on.
     fn is_settled(&self, server: &Server) -> bool {
         self.mind.ledger.is_empty()
-            && self.inbox.cleared().is_empty()
+            && !self.inbox.has_cleared()
             && self.outbox.is_empty()
             && server.inbox.is_empty()
             && server.outbox.is_empty()
             && !server.has_ended
-            && server.mirror.session.idle().is_ok()
+            && server.mirror.session.is_idle()
             && !self.framer.within_message()
     }
 
-    /// Whether nothing waits to be written, to either side.
-    fn is_written(&self, server: &Server) -> bool {
-        self.outbox.is_empty()
-            && server.outbox.is_empty()
-            && self.inbox.cleared().is_empty()
-            && server.inbox.cleared().is_empty()
+    /// Whether something may wait to be written. TLS says nothing of what it keeps.
+    fn has_to_pass(&self, server: &Server) -> bool {
+        !self.outbox.is_empty()
+            || !server.outbox.is_empty()
+            || self.inbox.has_cleared()
+            || server.inbox.has_cleared()
+            || self.stream.is_encrypted()
+            || server.stream.is_encrypted()
     }
 
-    /// Moves what can be moved; ready when something has come or all of it is gone.
-    fn poll(&mut self, server: &mut Server, cx: &mut Context<'_>) -> Poll<Event> {
-        let mut passed = false;
+    /// Writes what can be written, to both sides.
+    fn pass(&mut self, server: &mut Server, cx: &mut Context<'_>) -> Result<(), Stopped> {
         join(&mut self.outbox, &mut server.inbox);
         join(&mut server.outbox, &mut self.inbox);
-        while !self.outbox.is_empty() || !server.inbox.cleared().is_empty() {
+        while !self.outbox.is_empty() || server.inbox.has_cleared() {
             let ours = !self.outbox.is_empty();
             let bytes = match ours {
                 true => self.outbox.rest(),
@@ -168,9 +179,9 @@ impl Conversation {
             };
             let stream = &mut self.stream;
             match server.stamp.while_current(|| stream.poll_write(cx, bytes)) {
-                Err(_) => return Poll::Ready(Event::Over),
+                Err(_) => return Err(moment(server, &self.outbox)),
                 Ok(Poll::Pending) => break,
-                Ok(Poll::Ready(Ok(0) | Err(_))) => return Poll::Ready(Event::ClientEnded),
+                Ok(Poll::Ready(Ok(0) | Err(_))) => return Err(Stopped::Gone),
                 Ok(Poll::Ready(Ok(count))) => {
                     self.pool.work.sent.add(count as u64);
                     match ours {
@@ -179,9 +190,8 @@ impl Conversation {
                     }
                 }
             }
-            passed = true;
         }
-        while !server.outbox.is_empty() || !self.inbox.cleared().is_empty() {
+        while !server.outbox.is_empty() || self.inbox.has_cleared() {
             let ours = !server.outbox.is_empty();
             let bytes = match ours {
                 true => server.outbox.rest(),
@@ -203,28 +213,33 @@ impl Conversation {
                     }
                 }
             }
-            passed = true;
         }
         // What fails here fails again when it is read or written.
         let _ = self.stream.poll_flush(cx);
         let _ = server.stream.poll_flush(cx);
-        if passed && self.is_written(server) {
-            if self.mind.ledger.is_empty() || self.leaving || server.has_ended {
-                return Poll::Ready(Event::Passed);
-            }
-            // With an answer to come there is nothing to be done before it does.
-            passed = false;
-        }
+        Ok(())
+    }
+
+    /// Reads once, from either side.
+    fn poll_read(
+        &mut self,
+        server: &mut Server,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Stopped>> {
         if !server.has_ended && server.inbox.has_room() && self.outbox.len() < WAITING_MAX {
-            match server.inbox.poll_fill(cx, &mut server.stream) {
-                Poll::Pending if server.is_deaf => return Poll::Ready(Event::ServerEnded),
-                Poll::Pending => {}
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::ServerEnded),
-                Poll::Ready(Ok(_)) if server.stamp.is_current() => return Poll::Ready(Event::Read),
+            let is_ended = match server.inbox.poll_fill(cx, &mut server.stream) {
+                Poll::Pending => server.is_deaf,
+                Poll::Ready(Ok(0) | Err(_)) => true,
+                Poll::Ready(Ok(_)) if server.stamp.is_current() => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(_)) => {
                     server.inbox.forget();
-                    return Poll::Ready(Event::Over);
+                    return Poll::Ready(Err(moment(server, &self.outbox)));
                 }
+            };
+            if is_ended {
+                // What it has said before is passed on first.
+                server.has_ended = true;
+                return Poll::Ready(Ok(()));
             }
         }
         if !server.has_ended
@@ -232,16 +247,12 @@ impl Conversation {
             && self.inbox.has_room()
             && server.outbox.len() < WAITING_MAX
         {
-            match self.inbox.poll_fill(cx, &mut self.stream) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::ClientEnded),
-                Poll::Ready(Ok(_)) => return Poll::Ready(Event::Read),
+            match ready!(self.inbox.poll_fill(cx, &mut self.stream)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(Stopped::Gone)),
+                Ok(_) => return Poll::Ready(Ok(())),
             }
         }
-        match passed || self.is_over(server) {
-            true => Poll::Ready(Event::Passed),
-            false => Poll::Pending,
-        }
+        Poll::Pending
     }
 
     /// What it has said so far is still passed on, and nothing that comes behind it.
@@ -251,8 +262,9 @@ impl Conversation {
         server.has_ended = true;
     }
 
-    /// Looks at what the client has sent.
-    fn hear_client(&mut self, server: &mut Server) -> Result<(), Stopped> {
+    /// Looks at what the client has sent; `true`: there was something.
+    fn hear_client(&mut self, server: &mut Server) -> Result<bool, Stopped> {
+        let mut is_heard = false;
         while self.inbox.is_worth_reading()
             && !self.leaving
             && server.mirror.session.has_room_behind(AHEAD_MAX, NAMES_MAX)
@@ -260,10 +272,11 @@ impl Conversation {
             let broken = |_| Stopped::End(errors::protocol("invalid message"));
             let step = self.framer.next(self.inbox.unread()).map_err(broken)?;
             let taken = step.taken();
+            is_heard |= taken > 0;
             let plan = match step {
                 Step::More { buffer_bytes } => {
                     self.inbox.want(buffer_bytes);
-                    return Ok(());
+                    return Ok(is_heard);
                 }
                 Step::Part(_) => {
                     self.inbox.clear(taken);
@@ -271,7 +284,7 @@ impl Conversation {
                 }
                 Step::Message(frame) if frame.tag() == frontend::Tag::Terminate => {
                     self.leaving = true;
-                    return Ok(());
+                    return Ok(true);
                 }
                 Step::Message(frame) => self.mind.request(&frame, &mut server.mirror),
             };
@@ -291,82 +304,117 @@ impl Conversation {
                 None => self.inbox.clear(taken),
             }
         }
-        Ok(())
+        Ok(is_heard)
     }
 
     /// Looks at what the server has sent.
     fn hear_server(&mut self, server: &mut Server) -> Result<(), Stopped> {
-        while server.inbox.is_worth_reading() {
-            let Ok(step) = server.framer.next(server.inbox.unread()) else {
-                self.end_of_server(server);
+        // Of what is unread: it is passed on as it is.
+        let mut looked = 0;
+        loop {
+            let unread = &server.inbox.unread()[looked..];
+            if unread.is_empty() {
+                server.inbox.clear(looked);
                 return Ok(());
-            };
-            let taken = step.taken();
-            let frame = match step {
-                Step::More { buffer_bytes } => {
+            }
+            let frame = match server.framer.next(unread) {
+                Ok(Step::Message(frame)) => frame,
+                Ok(Step::Part(part)) => {
+                    looked += part.len();
+                    continue;
+                }
+                Ok(Step::More { buffer_bytes }) => {
+                    server.inbox.clear(looked);
                     server.inbox.want(buffer_bytes);
                     return Ok(());
                 }
-                Step::Part(_) => {
-                    server.inbox.clear(taken);
-                    continue;
+                Err(_) => {
+                    server.inbox.clear(looked);
+                    self.end_of_server(server);
+                    return Ok(());
                 }
-                Step::Message(frame) => frame,
             };
-            if frame.tag() == Tag::ErrorResponse {
-                let fields = Fields::beginning(frame.body());
-                if matches!(fields.severity(), Some(Severity::Fatal | Severity::Panic)) {
-                    if is_about_the_server(fields.sqlstate()) {
-                        self.end_of_server(server);
-                        return Ok(());
-                    }
-                    // Meant for this session: a timeout of its own, for one.
-                    let bytes = frame.bytes().to_vec();
+            let (tag, taken) = (frame.tag(), frame.bytes().len());
+            match farewell(&frame) {
+                None => {}
+                Some(Farewell::Server) => {
+                    server.inbox.clear(looked);
+                    self.end_of_server(server);
+                    return Ok(());
+                }
+                // Meant for this session: a timeout of its own, for one.
+                Some(Farewell::Session) => {
+                    server.inbox.clear(looked + taken);
                     self.outbox.push(server.inbox.cleared());
-                    self.outbox.push(&bytes);
                     return Err(Stopped::EndSaid);
                 }
             }
-            if frame.tag() == Tag::NoticeResponse && is_farewell(frame.body()) {
-                self.end_of_server(server);
-                return Ok(());
-            }
             let Ok(reply) = server.mirror.session.received(&frame) else {
+                server.inbox.clear(looked);
                 self.end_of_server(server);
                 return Ok(());
             };
-            let fate = match frame.tag() {
+            let fate = match tag {
                 Tag::DataRow | Tag::CopyData | Tag::RowDescription | Tag::BindComplete => {
                     Fate::Forward
                 }
                 _ => self.mind.reply(&frame, reply, &mut server.mirror),
             };
-            if frame.tag() == Tag::ReadyForQuery {
+            if tag == Tag::ReadyForQuery {
                 self.pool.work.queries.count();
                 if server.mirror.session.transaction_status() == TransactionStatus::Idle {
                     self.pool.work.transactions.count();
                 }
             }
-            match fate {
-                Fate::Forward => server.inbox.clear(taken),
-                Fate::Drop | Fate::Instead(_) => {
-                    self.outbox.push(server.inbox.cleared());
-                    server.inbox.pass_cleared();
-                    server.inbox.drop_unread(taken);
-                    if let Fate::Instead(bytes) = fate {
-                        self.outbox.push(&bytes);
-                    }
-                }
+            if fate == Fate::Forward {
+                looked += taken;
+                continue;
+            }
+            server.inbox.clear(looked);
+            self.outbox.push(server.inbox.cleared());
+            server.inbox.pass_cleared();
+            server.inbox.drop_unread(taken);
+            looked = 0;
+            if let Fate::Instead(bytes) = fate {
+                self.outbox.push(&bytes);
             }
         }
-        Ok(())
+    }
+}
+
+/// Who goes, by an error or a notice.
+enum Farewell {
+    Server,
+    /// This one alone.
+    Session,
+}
+
+#[inline]
+fn farewell(frame: &Frame<'_>) -> Option<Farewell> {
+    match frame.tag() {
+        Tag::ErrorResponse => {
+            let fields = Fields::beginning(frame.body());
+            match fields.severity()? {
+                Severity::Fatal | Severity::Panic if is_about_the_server(fields.sqlstate()) => {
+                    Some(Farewell::Server)
+                }
+                Severity::Fatal | Severity::Panic => Some(Farewell::Session),
+                _ => None,
+            }
+        }
+        Tag::NoticeResponse => is_farewell(frame.body()).then_some(Farewell::Server),
+        _ => None,
     }
 }
 
 /// What little is to follow words of ours goes out with them: a write costs more than a copy.
+#[inline]
 fn join(outbox: &mut Outbox, inbox: &mut Inbox) {
+    if outbox.is_empty() {
+        return;
+    }
     let follows = inbox.cleared();
-    if !outbox.is_empty() && (1..=COPIED_MAX).contains(&follows.len()) {
+    if (1..=COPIED_MAX).contains(&follows.len()) {
         outbox.push(follows);
         inbox.pass_cleared();
     }
@@ -374,7 +422,7 @@ fn join(outbox: &mut Outbox, inbox: &mut Inbox) {
 
 /// The server is lost: where its session was.
 fn moment(server: &Server, outbox: &Outbox) -> Stopped {
-    let due = !server.inbox.cleared().is_empty() || !outbox.is_empty();
+    let due = server.inbox.has_cleared() || !outbox.is_empty();
     Stopped::Lost(Moment {
         status: server.mirror.session.transaction_status(),
         copying: server.mirror.session.copying(),
