@@ -71,9 +71,10 @@ impl Watching {
         self.looked.as_ref().and_then(|(_, why)| why.clone())
     }
 
-    /// Whether it should be armed and could not be, as Patroni shows it.
+    /// Whether it should be armed and could not be, as Patroni shows it; or can't be where it must.
     pub(super) fn has_failed(&self) -> bool {
-        self.failed.is_some()
+        let missing = |(_, why): &(Instant, Option<String>)| why.is_some();
+        self.failed.is_some() || self.looked.as_ref().is_some_and(missing)
     }
 
     fn is_armed(&self, status: Option<&Status>) -> bool {
