@@ -57,6 +57,10 @@ impl Shown {
             .send_modify(|served| Arc::make_mut(served).tags = tags.clone());
     }
 
+    pub(crate) fn is_identity(&self, identity: &str) -> bool {
+        self.identity == identity
+    }
+
     /// When the Postgres that was seen last was started.
     pub(crate) fn started(&self) -> Option<String> {
         self.out.borrow().postmaster_start_time.clone()

@@ -12,6 +12,7 @@ mod logical;
 mod look;
 mod meeting;
 mod memory;
+mod namesake;
 mod phrases;
 mod sharing;
 mod stopping;
@@ -425,6 +426,9 @@ impl Agent {
             }
             Err(bad) => return self.undecided(&bad, at),
         };
+        if let Some(other) = self.namesake(&snapshot) {
+            return self.stay_out(&other, at);
+        }
         let rest = cluster.settings.loop_wait;
         let Some(observation) = self.observed.borrow_and_update().clone() else {
             return rest;

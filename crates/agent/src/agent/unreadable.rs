@@ -31,7 +31,6 @@ impl Agent {
 
     /// Nothing can be decided. Returns how long to rest without an event.
     pub(super) fn undecided(&mut self, bad: &Unreadable, at: Instant) -> Duration {
-        self.memory.last = None;
         if self.is_news(bad.to_string()) {
             tracing::error!(
                 error = %bad,
@@ -39,6 +38,11 @@ impl Agent {
                 "a record in the store can't be read: nothing is decided"
             );
         }
+        self.rest_undecided(at)
+    }
+
+    pub(super) fn rest_undecided(&mut self, at: Instant) -> Duration {
+        self.memory.last = None;
         let Some(observation) = self.observed.borrow_and_update().clone() else {
             return REST;
         };
@@ -76,7 +80,7 @@ impl Agent {
         }
     }
 
-    fn is_news(&mut self, what: String) -> bool {
+    pub(super) fn is_news(&mut self, what: String) -> bool {
         if what.is_empty() {
             self.memory.unreadable = None;
             return false;

@@ -61,8 +61,7 @@ pub(crate) async fn standbys_behind_a_standby(root: &Path, limit: Duration) {
     c.errands.send(errand).await.expect("c listens");
     done.await.expect("an answer").expect("begun");
     until("c is a base backup of a", limit, || {
-        // In this order: a copy of b has b's own old label until c starts on it.
-        streams(&a, "c") && origin(&c).contains("BACKUP FROM: primary")
+        origin(&c).contains("BACKUP FROM: primary") && streams(&a, "c")
     })
     .await;
     retag(json!({"replicatefrom": "b"}));

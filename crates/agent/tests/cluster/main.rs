@@ -14,10 +14,10 @@ mod logical;
 mod node;
 mod watched;
 
-use node::{Node, free_ports, start, until};
+use node::{Node, Wishes, free_ports, start, until, wishing};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::layout::{Keys, MemberRecord};
 use store::{MemoryStore, Store, Txn};
 
@@ -170,6 +170,7 @@ async fn a_pair(root: &Path, limit: Duration) {
     })
     .await;
     b.psql("INSERT INTO t VALUES (2)").expect("a row");
+    a_namesake_stays_out(root, &store, &keys, &b, limit).await;
     spoilt_settings_stop_nobody(&store, &keys, &a, &b, limit).await;
     what_nobody_can_read_keeps_no_office(&store, &keys, &a, &b, limit).await;
     let leader = who_has_left_unknowingly_ends(&store, &keys, a, b, limit).await;
@@ -177,6 +178,47 @@ async fn a_pair(root: &Path, limit: Duration) {
     let ended = tokio::time::timeout(limit, leader.task).await;
     println!("{} ended: {ended:?}", leader.name);
     a_lost_cluster_is_not_begun_anew(root, limit).await;
+}
+
+/// Somebody starts another node by the name of the leader `b`.
+async fn a_namesake_stays_out(
+    root: &Path,
+    store: &MemoryStore,
+    keys: &Keys,
+    b: &Node,
+    limit: Duration,
+) {
+    let view = store.view(keys.prefix());
+    let leads = || {
+        view.borrow()
+            .entries
+            .get(&keys.leader())
+            .map(|it| it.modified)
+    };
+    let before = leads().expect("a leader");
+    let wishes = Wishes {
+        twin: true,
+        ..Wishes::default()
+    };
+    let [port] = free_ports();
+    let twin = wishing(root, store, keys, "b", port, wishes).await;
+    until("it has looked and decides nothing", limit, || {
+        let shown = twin.shown.borrow();
+        shown.loop_at > ha::Instant::default() && shown.decision.is_none()
+    })
+    .await;
+    let turns = Instant::now();
+    until("more than a turn has passed", limit, || {
+        turns.elapsed() > Duration::from_secs(2)
+    })
+    .await;
+    assert_eq!(leads(), Some(before), "it took the leader key");
+    assert!(!twin.instance.options().data_dir.exists(), "it made a copy");
+    twin.handle.stop(agent::StopOrder::InOrder);
+    let ended = tokio::time::timeout(limit, twin.task).await;
+    assert!(ended.is_ok(), "{ended:?}");
+    assert_eq!(leads(), Some(before), "it took the leader key along");
+    assert!(b.is_open_primary());
 }
 
 /// The leader `b` dies while its settings can't be read: `a` takes over by those that it knew.

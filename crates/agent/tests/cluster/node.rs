@@ -52,6 +52,8 @@ pub(crate) struct Wishes {
     pub(crate) bootstrap: serde_json::Value,
     pub(crate) parameters: Vec<(&'static str, &'static str)>,
     pub(crate) copies: Vec<postgres::Copying>,
+    /// Another installation by this name, which nobody has registered.
+    pub(crate) twin: bool,
 }
 
 /// The same with these wishes. A watchdog device is a pipe.
@@ -64,7 +66,11 @@ pub(crate) async fn wishing(
     wishes: Wishes,
 ) -> Node {
     let name = NodeName::new(name).expect("a plain name");
-    let dir = root.join(name.as_str());
+    let identity = match wishes.twin {
+        true => format!("{name}-twin"),
+        false => name.to_string(),
+    };
+    let dir = root.join(&identity);
     let exe = std::env::current_exe().expect("this program");
     let mut options =
         postgres::Options::new(name.clone(), dir.join("data"), dir.join("state"), exe);
@@ -96,15 +102,14 @@ pub(crate) async fn wishing(
         host: "127.0.0.1".into(),
         port,
         api_url: "http://127.0.0.1:1".into(),
-        identity: name.to_string(),
+        identity: identity.clone(),
         priority: None,
         quorum: None,
         witness: false,
         ahead: false,
     };
-    api::register(store.as_ref(), keys, "test", &register)
-        .await
-        .expect("registered");
+    let registered = api::register(store.as_ref(), keys, "test", &register).await;
+    assert_eq!(registered.is_ok(), !wishes.twin, "{registered:?}");
     let (agent, handle) = Agent::start(Options {
         name: name.clone(),
         keys: keys.clone(),
@@ -115,7 +120,7 @@ pub(crate) async fn wishing(
         port,
         proxy_url: None,
         api_url: "http://127.0.0.1:1/patroni".into(),
-        identity: name.to_string(),
+        identity,
         tags: wishes.tags.as_object().cloned().unwrap_or_default(),
         bootstrap: ConfigRecord(wishes.bootstrap.as_object().cloned().unwrap_or_default()),
         post_bootstrap: Vec::new(),
