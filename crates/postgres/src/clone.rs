@@ -236,7 +236,7 @@ impl Instance {
         autoconf::strip(&data_dir)?;
         files::remove_durably(&self.inner.paths.fresh)?;
         let settings = self.inner.settings.lock().await;
-        self.write_config(&settings)
+        self.write_config(&settings).map(drop)
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) sync_defined: AtomicBool,
     /// A promotion with less than the last primary had was begun and has not been seen to succeed.
     pub(crate) lowering_failed: AtomicBool,
+    /// Whether somebody has looked what Postgres thinks of `pg_hba.conf`.
+    pub(crate) hba_seen: AtomicBool,
     /// Where in our log the lines of the last start begin.
     pub(crate) log_begins: AtomicU64,
     /// And those since it was last told whom to follow.
@@ -131,6 +133,7 @@ impl Instance {
             slow: tokio::sync::Mutex::new(None),
             sync_defined: AtomicBool::new(false),
             lowering_failed: AtomicBool::new(false),
+            hba_seen: AtomicBool::new(false),
             log_begins: AtomicU64::new(0),
             followed_at: AtomicU64::new(0),
             streams: tokio::sync::Mutex::new(()),
@@ -269,18 +272,21 @@ impl Instance {
         let mut settings = self.inner.settings.lock().await;
         let mut changed = settings.clone();
         change(&mut changed);
-        self.write_config(&changed)?;
+        let new_rules = self.write_config(&changed)?;
         *settings = changed;
         if self.postmaster().is_some() {
             self.reset_overrides().await?;
             // Always: an agent before us may have written the files and not lived to say so.
             self.signal_reload()?;
+            if new_rules {
+                self.look_at_hba();
+            }
         }
         Ok(())
     }
 
-    /// Writes our files.
-    pub(crate) fn write_config(&self, settings: &Settings) -> Result<(), PostgresError> {
+    /// Writes our files. Returns whether who may connect has changed.
+    pub(crate) fn write_config(&self, settings: &Settings) -> Result<bool, PostgresError> {
         let options = self.options();
         let paths = &self.inner.paths;
         settings.save(&paths.settings)?;
@@ -300,7 +306,7 @@ impl Instance {
         let ident = hba::ident_text(&options, &self.inner.os_user)?;
         let fixed = config::fixed_parameters(&options, &self.sockets(), settings);
         let config = config::config_text(&options, settings, &fixed, self.inner.binaries.major);
-        files::write_if_changed(&paths.hba, hba.as_bytes())?;
+        let new_rules = files::write_if_changed(&paths.hba, hba.as_bytes())?;
         files::write_if_changed(&paths.ident, ident.as_bytes())?;
         files::write_if_changed(&paths.config, config.as_bytes())?;
         if let Some(path) = &options.pgpass
@@ -309,7 +315,7 @@ impl Instance {
         {
             tracing::warn!(path = %path.display(), %error, "the pass file for programs was not written");
         }
-        Ok(())
+        Ok(new_rules)
     }
 
     /// Takes back what somebody set of ours by ALTER SYSTEM, on a running instance.

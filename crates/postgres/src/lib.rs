@@ -66,7 +66,7 @@ pub use control::{Control, ControlState};
 pub use datadir::{DataDir, Work};
 pub use discarded::Discarded;
 pub use error::PostgresError;
-pub use hba_rules::not_a_rule;
+pub use hba_rules::{not_a_rule, not_maps, not_rules};
 pub use health::DiskSpace;
 pub use identify::Identity;
 pub use instance::Instance;

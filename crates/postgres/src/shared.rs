@@ -137,26 +137,33 @@ impl Instance {
             pg_ident: asked.pg_ident.clone(),
         };
         let major = self.inner.binaries.major;
-        let bad = shared.pg_hba.iter().find_map(|line| {
-            let why = hba_rules::check(line, major).err()?;
-            Some((line.clone(), why))
-        });
-        if let Some((line, why)) = bad {
+        let bad = hba_rules::not_rules(&shared.pg_hba, major);
+        if let Some((n, why)) = bad.into_iter().next() {
             tracing::warn!(
-                line,
+                line = shared.pg_hba[n],
                 why,
                 "pg_hba of the cluster's configuration is not taken"
             );
             shared.pg_hba.clone_from(&before.pg_hba);
         }
+        let bad = hba_rules::not_maps(&shared.pg_ident, major);
+        if let Some((n, why)) = bad.into_iter().next() {
+            tracing::warn!(
+                line = shared.pg_ident[n],
+                why,
+                "pg_ident of the cluster's configuration is not taken"
+            );
+            shared.pg_ident.clone_from(&before.pg_ident);
+        }
         self.take_shared(shared.clone(), refused).await?;
-        if let Some(why) = self.hba_trouble().await {
-            tracing::error!(why, "Postgres refuses the lines of pg_hba");
-            if shared.pg_hba != before.pg_hba {
-                shared.pg_hba = before.pg_hba;
-                let refused = self.inner.settings.lock().await.refused.clone();
-                self.take_shared(shared, refused).await?;
-            }
+        // An agent before us may have written what is refused.
+        if !self.inner.hba_seen.swap(true, Ordering::SeqCst) {
+            self.look_at_hba();
+        }
+        if shared.pg_hba != before.pg_hba && self.hba_trouble().await.is_some() {
+            shared.pg_hba = before.pg_hba;
+            let refused = self.inner.settings.lock().await.refused.clone();
+            self.take_shared(shared, refused).await?;
         }
         *last = Some(asked.clone());
         Ok(())
@@ -283,15 +290,39 @@ impl Instance {
         }
     }
 
-    /// What a running Postgres thinks of our `pg_hba.conf`, if it thinks anything.
-    async fn hba_trouble(&self) -> Option<String> {
+    /// Says what a running Postgres does not take of our `pg_hba.conf`, without holding up whoever wrote it: it goes
+    /// on with the rules that it had, and lets nobody in if those were a closed file's.
+    pub(crate) fn look_at_hba(&self) {
+        let instance = self.clone();
+        tokio::spawn(async move {
+            if let Some((line, why)) = instance.hba_trouble().await {
+                tracing::warn!(
+                    line,
+                    why,
+                    "Postgres refuses pg_hba.conf and keeps the rules it had: mend the line in postgresql.pg_hba and \
+                     reload"
+                );
+            }
+        });
+    }
+
+    /// The first line of our `pg_hba.conf` that a running Postgres does not take, and why.
+    pub async fn hba_trouble(&self) -> Option<(String, String)> {
         if !self.is_started_by_us() {
             return None;
         }
-        let sql = "SELECT line_number::text || ': ' || error FROM pg_hba_file_rules \
-                   WHERE error IS NOT NULL ORDER BY line_number LIMIT 1";
+        // Of a line for connections that there are none of it says so, and takes it.
+        let sql = "SELECT line_number, error FROM pg_hba_file_rules \
+                   WHERE error IS NOT NULL AND error NOT LIKE '%cannot match because%' \
+                   ORDER BY line_number LIMIT 1";
         let rows = self.act("look at pg_hba.conf", sql, &[], ASK).await.ok()?;
-        rows.first()?.try_get::<_, String>(0).ok()
+        let row = rows.first()?;
+        let number = row.try_get::<_, i32>(0).ok()?;
+        let why = row.try_get::<_, String>(1).ok()?;
+        let text = std::fs::read_to_string(&self.inner.paths.hba).unwrap_or_default();
+        let above = usize::try_from(number).ok()?.checked_sub(1)?;
+        let line = text.lines().nth(above).unwrap_or_default();
+        Some((line.to_owned(), why))
     }
 }
 

@@ -241,6 +241,29 @@ fn parameters_change_by_reload() {
     });
 }
 
+#[test]
+fn a_line_that_postgres_does_not_take_is_found() {
+    run("a_line_that_postgres_does_not_take_is_found", async {
+        let node = Node::primary("n1").await;
+        node.instance.access(Access::Open).await.unwrap();
+        let reload = async |line: &str| {
+            let parameters = node.options.parameters.clone();
+            let mut lines = node.options.pg_hba.clone();
+            lines.push(line.to_owned());
+            let configured = node.instance.configure(parameters, lines, Vec::new());
+            configured.await.unwrap();
+            node.instance.hba_trouble().await
+        };
+        // There are no such connections here, and the file is taken all the same.
+        assert_eq!(reload("hostssl all all all md5").await, None);
+        assert_eq!(reload("host all all \"all\" \"md5").await, None);
+        let bad = "host all all all md5 no_such=1";
+        let (line, why) = reload(bad).await.unwrap();
+        assert_eq!(line, bad);
+        assert!(why.contains("no_such"), "{why}");
+    });
+}
+
 fn shared(parameters: &[(&str, &str)], pg_hba: &[&str]) -> Shared {
     let parameters = parameters.iter();
     Shared {

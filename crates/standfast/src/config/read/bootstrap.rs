@@ -1,7 +1,7 @@
 //! `bootstrap`: what the first node of a new cluster writes, and how it makes its data directory.
 
 use super::methods::{self, Told};
-use super::postgresql::{command, rejoining};
+use super::postgresql::{command, refused, rejoining};
 use crate::config::section::{Section, nearest};
 use crate::config::tree::Entry;
 use crate::config::{Bootstrap, postgres_rules};
@@ -152,8 +152,20 @@ fn postgresql(dcs: &Section<'_>) {
     let section = dcs.section("postgresql");
     let parameters = section.section("parameters");
     postgres_rules::check(&parameters, &parameters.pairs());
-    section.texts("pg_hba");
-    section.texts("pg_ident");
+    for key in ["pg_hba", "pg_ident"] {
+        let (places, lines): (Vec<u64>, Vec<String>) = section
+            .texts(key)
+            .into_iter()
+            .map(|at| (at.line, at.value))
+            .unzip();
+        for (n, why) in refused(key, &lines) {
+            let what = format!(
+                "{:?} is no line that PostgreSQL takes, so none of them counts: {why}",
+                lines[n]
+            );
+            section.warning(places[n], key, what);
+        }
+    }
     rejoining(&section);
     for key in NODES_OWN {
         if let Some(tree) = section.value(key) {

@@ -37,16 +37,8 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
     let mut parameters = parameters(&section);
     // Since PostgreSQL 12 these are parameters as well, which a primary has no use for.
     parameters.extend(recovery(&section));
-    let pg_hba = section
-        .texts("pg_hba")
-        .into_iter()
-        .map(|at| at.value)
-        .collect();
-    let pg_ident = section
-        .texts("pg_ident")
-        .into_iter()
-        .map(|at| at.value)
-        .collect();
+    let pg_hba = lines(&section, "pg_hba");
+    let pg_ident = lines(&section, "pg_ident");
     rejoining(&section);
     let callbacks = callbacks(&section);
     let hooks = agent::Hooks {
@@ -103,6 +95,32 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
         pgpass,
         stops_within: stops_within.unwrap_or(Duration::from_secs(60)),
     })
+}
+
+/// Lines of a file of PostgreSQL's. With one that it does not take it takes none of the file, or does not start.
+fn lines(section: &Section<'_>, key: &'static str) -> Vec<String> {
+    let (places, lines): (Vec<u64>, Vec<String>) = section
+        .texts(key)
+        .into_iter()
+        .map(|at| (at.line, at.value))
+        .unzip();
+    for (n, why) in refused(key, &lines) {
+        let what = format!(
+            "{:?} is no line that PostgreSQL takes, and with it none counts, mend or remove it: {why}",
+            lines[n]
+        );
+        section.error(places[n], key, what);
+    }
+    lines
+}
+
+/// Which version runs here is not known yet: what any of them takes passes.
+pub(super) fn refused(key: &str, lines: &[String]) -> Vec<(usize, String)> {
+    let any = u32::MAX;
+    match key {
+        "pg_ident" => postgres::not_maps(lines, any),
+        _ => postgres::not_rules(lines, any),
+    }
 }
 
 fn parameters(postgresql: &Section<'_>) -> BTreeMap<String, String> {

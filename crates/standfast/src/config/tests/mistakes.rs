@@ -121,6 +121,27 @@ bootstrap:
     );
 }
 
+/// With one such line PostgreSQL takes none of the file.
+#[test]
+fn a_line_that_postgres_does_not_take_is_refused_with_its_place() {
+    let node = |lines: &str| format!("{NODE}  pg_hba:\n{lines}");
+    check_error(
+        &node("    - local all all peer\n    - host all all 127.0.0.0/99 trust\n"),
+        expect![[
+            r#"f.yml: line 16: postgresql.pg_hba: "host all all 127.0.0.0/99 trust" is no line that PostgreSQL takes, and with it none counts, mend or remove it: "127.0.0.0/99" is no address with the length of its mask"#
+        ]],
+    );
+    check_error(
+        &format!("{NODE}  pg_ident:\n    - staff ann\n"),
+        expect![[
+            r#"f.yml: line 15: postgresql.pg_ident: "staff ann" is no line that PostgreSQL takes, and with it none counts, mend or remove it: it takes a map, a system user and a database user"#
+        ]],
+    );
+    // Whoever runs PostgreSQL 18 may say so.
+    load(node("    - include more.conf\n    - host all all all oauth scope=a\n").as_bytes())
+        .unwrap();
+}
+
 #[test]
 fn what_the_cluster_is_told_of_postgres_has_a_form() {
     let with = |line: &str| {
@@ -152,6 +173,12 @@ fn what_the_cluster_is_told_of_postgres_has_a_form() {
         expect![
             "f.yml: line 12: bootstrap.dcs.postgresql.parameters.fsync: off would lose acknowledged commits after a crash, remove it"
         ],
+    );
+    check_warning(
+        &with("pg_hba: [host all all all mdd5]"),
+        expect![[
+            r#"line 12: bootstrap.dcs.postgresql.pg_hba: "host all all all mdd5" is no line that PostgreSQL takes, so none of them counts: "mdd5" is no method"#
+        ]],
     );
     check_warning(
         &with("parameter: {work_mem: 1}"),
