@@ -71,7 +71,9 @@ pub(crate) fn port_is_taken(log: &str) -> bool {
     let last = last_lines(log);
     let taken = |line: &str| {
         let bind = line.contains("could not bind") && line.contains("Address already in use");
-        bind || (line.contains("lock file") && line.contains(".s.PGSQL."))
+        let socket = line.contains("lock file") && line.contains(".s.PGSQL.");
+        // That it could not be created is another matter.
+        bind || (socket && line.contains("already exists"))
     };
     last.lines().any(taken)
 }
@@ -182,6 +184,8 @@ mod tests {
         }
         for log in [
             "FATAL:  lock file \"postmaster.pid\" already exists\n",
+            "FATAL:  could not create lock file \"/none/.s.PGSQL.5432.lock\": No such file or directory\n",
+            "FATAL:  could not create lock file \"/none/.s.PGSQL.5432.lock\": Permission denied\n",
             "LOG:  could not bind IPv4 address \"192.0.2.1\": Cannot assign requested address\n",
         ] {
             assert!(!port_is_taken(log), "{log}");
