@@ -29,6 +29,15 @@ const CURES: &[(&str, &str)] = &[
         "unknown key here: what all nodes share belongs under `bootstrap.dcs.postgresql`, indent it below `dcs`",
     ),
     (
+        "bootstrap.pg_hba",
+        "has no effect: lines for one node belong under `postgresql.pg_hba`, those for all nodes under \
+         `bootstrap.dcs.postgresql.pg_hba`",
+    ),
+    (
+        "bootstrap.users",
+        "has no effect: make roles with a program, `bootstrap.post_bootstrap`",
+    ),
+    (
         "bootstrap.parameters",
         "unknown key here: what all nodes share belongs under `bootstrap.dcs.postgresql.parameters`",
     ),

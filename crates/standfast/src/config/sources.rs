@@ -47,10 +47,21 @@ impl Layers {
         warnings.extend(self.unknown);
         match read {
             Some(read) if errors.is_empty() => Ok((read, warnings)),
-            _ => Err(ConfigError {
-                file: file.to_owned(),
-                problems: errors,
-            }),
+            // What counts for nothing may be what is missing elsewhere, misspelt.
+            _ => {
+                let told = |problem: &Problem| {
+                    let same =
+                        |error: &Problem| (error.line, &error.key) == (problem.line, &problem.key);
+                    errors.iter().any(same)
+                };
+                let slips = warnings.into_iter().filter(|it| it.inert && !told(it));
+                let slips: Vec<Problem> = slips.collect();
+                errors.extend(slips);
+                Err(ConfigError {
+                    file: file.to_owned(),
+                    problems: errors,
+                })
+            }
         }
     }
 }

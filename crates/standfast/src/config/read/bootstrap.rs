@@ -99,7 +99,7 @@ pub(super) fn bootstrap(root: &Section<'_>, told: &Told<'_>) -> Option<Bootstrap
     let restore = methods::restore(&section, told);
     let post_bootstrap =
         command(&section, "post_bootstrap").or_else(|| command(&section, "post_init"));
-    section.finish(&["pg_hba", "users"]);
+    section.finish(&[]);
     if dcs.is_sound()
         && let Err(bad) = record.postgres()
     {

@@ -53,9 +53,9 @@ fn what_restores_is_told_as_patroni_tells_it() {
 fn a_method_without_its_program_is_an_error() {
     check_error(
         &founding("  method: walg\n  wal-g: {command: /bin/x}\n"),
-        expect![[
-            r#"f.yml: line 11: bootstrap.method: "walg" needs a section of its own beside it, with the `command` that restores the backup"#
-        ]],
+        expect![[r#"
+            f.yml: line 11: bootstrap.method: "walg" needs a section of its own beside it, with the `command` that restores the backup
+            f.yml: line 12: bootstrap.wal-g: unknown key, did you mean `walg`?"#]],
     );
 }
 

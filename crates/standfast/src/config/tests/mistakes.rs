@@ -121,6 +121,31 @@ bootstrap:
     );
 }
 
+/// The slip is said beside what it makes missing.
+#[test]
+fn a_misspelt_section_is_named_beside_what_is_missing_for_it() {
+    check_error(
+        &altered("restapi:", "restapii:"),
+        expect![[r#"
+        f.yml: line 1: restapi.listen: is missing: HOST:PORT of the REST API, such as 127.0.0.1:8008
+        f.yml: line 3: restapii: unknown key, did you mean `restapi`?"#]],
+    );
+}
+
+#[test]
+fn what_patroni_no_longer_does_at_bootstrap_has_a_cure() {
+    let text = altered(
+        "    synchronous_mode: quorum",
+        "    synchronous_mode: quorum\n  users: {ann: {password: x}}\n  pg_hba: [host all all all md5]",
+    );
+    check_warning(
+        &text,
+        expect![[r#"
+        line 11: bootstrap.users: has no effect: make roles with a program, `bootstrap.post_bootstrap`
+        line 12: bootstrap.pg_hba: has no effect: lines for one node belong under `postgresql.pg_hba`, those for all nodes under `bootstrap.dcs.postgresql.pg_hba`"#]],
+    );
+}
+
 /// With one such line PostgreSQL takes none of the file.
 #[test]
 fn a_line_that_postgres_does_not_take_is_refused_with_its_place() {
