@@ -19,6 +19,17 @@ use wire::{Limits, Origin, Session, Step};
 pub(crate) type Parameters = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 const STANDARD_STRINGS: &[u8] = b"standard_conforming_strings";
+const CLIENT_ENCODING: &[u8] = b"client_encoding";
+/// Encodings of clients in which a byte that looks like a backslash may be the second half of a letter.
+const SPLIT: [&[u8]; 7] = [
+    b"SJIS",
+    b"SHIFT_JIS_2004",
+    b"BIG5",
+    b"GBK",
+    b"UHC",
+    b"GB18030",
+    b"JOHAB",
+];
 
 /// See the module.
 #[derive(Debug)]
@@ -54,6 +65,8 @@ pub(crate) struct Mirror {
     pub(crate) own: Arc<Parameters>,
     /// Whether backslashes in plain strings are plain, as it has reported.
     standard_strings: bool,
+    /// Whether a backslash may be half of a letter.
+    splits_letters: bool,
     /// Statements with names of ours, by number.
     pub(crate) known: HashMap<u64, Kept>,
     /// It may have others of them than those: nobody else can use it.
@@ -247,6 +260,7 @@ impl Mirror {
             session,
             own: Arc::clone(&parameters),
             standard_strings: parameters.get(STANDARD_STRINGS).is_none_or(is_on),
+            splits_letters: parameters.get(CLIENT_ENCODING).is_some_and(is_split),
             parameters,
             known: HashMap::new(),
             is_mixed_up: false,
@@ -277,6 +291,9 @@ impl Mirror {
         if name == STANDARD_STRINGS {
             self.standard_strings = is_on(value);
         }
+        if name == CLIENT_ENCODING {
+            self.splits_letters = is_split(value);
+        }
         Arc::make_mut(&mut self.parameters).insert(name.into(), value.into());
         // Back to what everybody begins with: one copy for all again.
         if *self.parameters == *self.own {
@@ -294,6 +311,18 @@ impl Mirror {
     pub(crate) fn has_standard_strings(&self) -> bool {
         self.standard_strings
     }
+
+    /// Whether strings of a text may end elsewhere than they seem to, by the client's encoding.
+    pub(crate) fn may_misread(&self, text: &[u8]) -> bool {
+        self.splits_letters
+            && text
+                .windows(2)
+                .any(|pair| pair[0] >= 0x80 && pair[1] == b'\\')
+    }
+}
+
+fn is_split(encoding: impl AsRef<[u8]>) -> bool {
+    SPLIT.contains(&encoding.as_ref())
 }
 
 fn is_on(value: impl AsRef<[u8]>) -> bool {

@@ -23,6 +23,8 @@ pub(super) struct Asked {
     statements: u32,
     completed: u32,
     pub(super) failed: bool,
+    /// The server has said that a transaction is committed.
+    committed: bool,
     /// All of it, if that only begins a transaction.
     pub(super) begin: Option<Box<[u8]>>,
     deeds: VecDeque<(u32, Deed, Option<Values>)>,
@@ -168,7 +170,7 @@ impl Ledger {
         let one = self.whole.front().unwrap_or(&self.open);
         match read_only && stretches == 1 && one.statements <= 1 {
             true => acts.may_have_committed_read_only(from),
-            false => acts.may_have_committed(from),
+            false => acts.may_have_committed(from) || one.is_beyond_its_reading(),
         }
     }
 
@@ -207,6 +209,17 @@ impl Asked {
 
     pub(super) fn met(&mut self) -> Option<Expect> {
         self.expected.pop_front()
+    }
+
+    /// The server has said that a transaction is committed.
+    pub(super) fn has_committed(&mut self) {
+        self.committed = true;
+    }
+
+    /// Whether the server's words don't go with what was read in the statements: whatever it said of a commit counts more,
+    /// and so does the end of a statement that was not seen.
+    fn is_beyond_its_reading(&self) -> bool {
+        self.committed || self.completed > self.statements
     }
 
     /// A statement has been done; gives what it did to the session.

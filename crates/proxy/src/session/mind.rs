@@ -172,7 +172,9 @@ impl Mind {
 
     fn query(&mut self, frame: &frontend::Frame<'_>, mirror: &Mirror) -> Result<Plan, Wrong> {
         let reading = match frame.body().split_last() {
-            Some((0, text)) if frame.is_whole() => Reading::of(text, mirror.has_standard_strings()),
+            Some((0, text)) if frame.is_whole() && !mirror.may_misread(text) => {
+                Reading::of(text, mirror.has_standard_strings())
+            }
             _ => Reading::too_long(),
         };
         self.only_reads = self.only_reads && frame.is_whole() && !may_lift(frame.body());
@@ -228,7 +230,7 @@ impl Mind {
 
     fn parse(&mut self, frame: &frontend::Frame<'_>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         self.only_reads = self.only_reads && frame.is_whole() && !may_lift(frame.body());
-        if !frame.is_whole() {
+        if !frame.is_whole() || mirror.may_misread(frame.body()) {
             mirror.session.sent(frame, Origin::Client)?;
             if frame.body().first() == Some(&0) {
                 self.unnamed = None;
@@ -551,6 +553,9 @@ impl Mind {
             self.statements.clear();
             mirror.known.clear();
             mirror.is_mixed_up = self.ledger.expects_shared();
+        }
+        if matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION") {
+            self.ledger.current().has_committed();
         }
         let mut told = false;
         let mut fate = Fate::Forward;

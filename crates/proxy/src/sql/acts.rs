@@ -12,6 +12,9 @@ pub(crate) enum Act {
     Commit,
     Rollback,
     RollbackTo,
+    /// `COMMIT AND CHAIN`: the next transaction begins with the end of this one.
+    CommitAndChain,
+    RollbackAndChain,
     /// A query, whose functions may do anything: outside of a transaction it commits by itself, and where transactions
     /// are read-only it leaves nothing behind.
     Query,
@@ -65,6 +68,14 @@ impl Acts {
                 (Act::Commit, Phase::Inside) => (Phase::Outside, Committed::Something),
                 (Act::CommitPlain, Phase::Inside) => (Phase::Outside, more(Committed::IfWritable)),
                 (Act::Commit | Act::CommitPlain | Act::Rollback, _) => (Phase::Outside, *committed),
+                // Outside of a transaction they are errors.
+                (Act::CommitAndChain | Act::RollbackAndChain, Phase::Outside) => {
+                    (Phase::Outside, *committed)
+                }
+                (Act::CommitAndChain, Phase::Inside) => {
+                    (Phase::Inside, more(Committed::IfWritable))
+                }
+                (Act::CommitAndChain | Act::RollbackAndChain, _) => (Phase::Inside, *committed),
                 (Act::RollbackTo, Phase::Failed) => (Phase::Inside, *committed),
                 (Act::RollbackTo, phase) => (phase, *committed),
                 (Act::Query, Phase::Outside) => (Phase::Outside, more(Committed::IfWritable)),

@@ -190,7 +190,9 @@ pub(super) fn of(whole: &[u8], tokens: &[Token<'_>]) -> Found {
         "begin" => Found::act(Act::Begin),
         "start" => Found::act(Act::Begin),
         "commit" | "rollback" | "prepare" if is(1, "prepared") => Found::act(Act::Work),
+        "commit" | "end" if chains(tokens) => Found::act(Act::CommitAndChain),
         "commit" | "end" => Found::act(Act::CommitPlain),
+        "rollback" | "abort" if chains(tokens) => Found::act(Act::RollbackAndChain),
         "rollback" | "abort" => match tokens.iter().position(|token| token.is("to")) {
             Some(at) => named(
                 tokens,
@@ -234,6 +236,12 @@ pub(super) fn of(whole: &[u8], tokens: &[Token<'_>]) -> Found {
     }
 }
 
+/// `… AND CHAIN`, and not `… AND NO CHAIN`.
+fn chains(tokens: &[Token<'_>]) -> bool {
+    let mut pairs = tokens.windows(2);
+    pairs.any(|pair| pair[0].is("and") && pair[1].is("chain"))
+}
+
 /// A statement that needs a name at a place.
 fn named(tokens: &[Token<'_>], at: usize, make: impl FnOnce(Box<str>) -> Found) -> Found {
     match tokens.get(at).and_then(Token::name) {
@@ -247,7 +255,7 @@ fn select(tokens: &[Token<'_>]) -> Act {
     let constant = |token: &Token<'_>| match token.kind {
         Kind::Number | Kind::Plain | Kind::Parameter | Kind::Sign(b',') => true,
         Kind::Word => ["null", "true", "false"].iter().any(|word| token.is(word)),
-        Kind::Quoted | Kind::Fancy | Kind::Sign(_) => false,
+        Kind::Quoted | Kind::Unicode | Kind::Fancy | Kind::Sign(_) => false,
     };
     match tokens[1..].iter().all(constant) {
         true => Act::Nothing,

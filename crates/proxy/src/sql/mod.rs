@@ -38,7 +38,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// A text of which only the beginning is here.
+    /// A text of which only the beginning is here, or which can't be told from another one.
     pub(crate) fn too_long() -> Self {
         Self {
             statements: 1,

@@ -143,6 +143,12 @@ fn what_may_have_committed_is_never_called_harmless() {
             Outside,
         ),
         ("rollback prepared 'x'", Outside, true, Outside),
+        ("rollback and chain", Failed, false, Inside),
+        ("rollback and chain", Outside, false, Outside),
+        ("abort work and no chain", Failed, false, Outside),
+        ("commit and chain", Failed, false, Inside),
+        ("commit transaction and chain", Inside, true, Inside),
+        ("end and no chain", Inside, true, Outside),
         ("set x = 1; show x", Outside, false, Outside),
         ("'", Inside, true, Outside),
     ] {
@@ -197,4 +203,25 @@ fn backslashes_are_read_as_the_server_reads_them() {
     let text = br"select '\'; listen a; --'";
     assert_eq!(Reading::of(text, true).statements, 2);
     assert_eq!(Reading::of(text, false).statements, 1);
+}
+
+#[test]
+fn a_string_goes_on_behind_a_line_break_as_it_began() {
+    for (text, standard, statements) in [
+        ("select E'a'\n'b\\''; commit; select E'a'\n'b\\''", true, 3),
+        ("select E'a' -- c'\n -- '\n\t'b\\''; commit", true, 2),
+        ("select E'a' 'b\\'; commit --'", true, 2),
+        ("select 'a'\n'b\\'; commit; --'", true, 2),
+        ("select 'a'\r'b\\'; commit; --'", false, 1),
+        ("select n'a'\n'b\\'; commit; --'", false, 1),
+        ("select U&'a'\n'b\\'; commit; --'", true, 2),
+        ("select \"a\"\n'b\\'; commit; --'", true, 2),
+        ("select E'a' /* c */\n'b\\'; commit; --'", true, 2),
+    ] {
+        let read = Reading::of(text.as_bytes(), standard);
+        assert_eq!(read.statements, statements, "{text}");
+    }
+    // It is not taken for its first part.
+    let text = "select set_config('app.x', 'a'\n'b', false)";
+    assert!(!read(text).pins.is_empty());
 }

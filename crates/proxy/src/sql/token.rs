@@ -10,7 +10,9 @@ pub(super) enum Kind {
     Word,
     /// A name in double quotes.
     Quoted,
-    /// A string in single quotes without escapes.
+    /// A name in double quotes behind `U&`, whose escapes are not read.
+    Unicode,
+    /// A string in single quotes without escapes, and in one part.
     Plain,
     /// A string of any other form.
     Fancy,
@@ -38,7 +40,7 @@ impl Token<'_> {
     }
 
     pub(super) fn is_name(&self) -> bool {
-        matches!(self.kind, Kind::Word | Kind::Quoted)
+        matches!(self.kind, Kind::Word | Kind::Quoted | Kind::Unicode)
     }
 
     pub(super) fn is_sign(&self, sign: u8) -> bool {
@@ -123,11 +125,7 @@ impl<'t> Tokens<'t> {
         while let Some(byte) = self.text.get(self.at) {
             match byte {
                 b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => self.at += 1,
-                b'-' if self.peek(1) == b'-' => {
-                    let line = self.text[self.at..].iter();
-                    let end = line.take_while(|byte| !matches!(byte, b'\n' | b'\r'));
-                    self.at += end.count();
-                }
+                b'-' if self.peek(1) == b'-' => self.at += line(&self.text[self.at..]),
                 b'/' if self.peek(1) == b'*' => self.comment(),
                 _ => return,
             }
@@ -154,6 +152,35 @@ impl<'t> Tokens<'t> {
             }
         }
         self.unfinished = true;
+    }
+
+    /// Behind the end of the string whose first quote is at `at`. It goes on in the next quotes if only blanks with a line
+    /// break are between: in the same form, with escapes or without.
+    fn whole_string(&mut self, escapes: bool) {
+        self.quoted(b'\'', escapes);
+        while let Some(at) = self.continuation() {
+            self.at = at;
+            self.quoted(b'\'', escapes);
+        }
+    }
+
+    /// Where the string that has ended here goes on.
+    fn continuation(&self) -> Option<usize> {
+        let mut at = self.at;
+        let mut is_broken = false;
+        loop {
+            let rest = self.text.get(at..)?;
+            match rest {
+                [b'\'', ..] if is_broken => return Some(at),
+                [b'\n' | b'\r', ..] => {
+                    is_broken = true;
+                    at += 1;
+                }
+                [b' ' | b'\t' | 0x0b | 0x0c, ..] => at += 1,
+                [b'-', b'-', ..] => at += line(rest),
+                _ => return None,
+            }
+        }
     }
 
     /// Behind the quote that ends what the quote at `at` began.
@@ -214,19 +241,29 @@ impl<'t> Tokens<'t> {
             let next = self.peek(1);
             if matches!(first, b'e' | b'b' | b'x' | b'n') && next == b'\'' {
                 self.at += 1;
-                self.quoted(b'\'', first == b'e' || (first == b'n' && !self.standard));
+                self.whole_string(first == b'e' || (first == b'n' && !self.standard));
                 return Kind::Fancy;
             }
             if first == b'u' && next == b'&' && matches!(self.peek(2), b'\'' | b'"') {
-                let quote = self.peek(2);
                 self.at += 2;
-                self.quoted(quote, false);
-                return Kind::Fancy;
+                if self.peek(0) == b'\'' {
+                    self.whole_string(false);
+                    return Kind::Fancy;
+                }
+                self.quoted(b'"', false);
+                return Kind::Unicode;
             }
         }
         self.at += length;
         Kind::Word
     }
+}
+
+/// How long the line is that begins here, without its end.
+fn line(rest: &[u8]) -> usize {
+    let line = rest.iter();
+    line.take_while(|byte| !matches!(byte, b'\n' | b'\r'))
+        .count()
 }
 
 /// What a name without quotes goes on with. Bytes of any encoding beyond ASCII are letters.
@@ -260,8 +297,13 @@ impl<'t> Iterator for Tokens<'t> {
         let kind = match byte {
             b'\'' => {
                 self.quoted(b'\'', !self.standard);
-                let plain = self.standard || !self.text[at..self.at].contains(&b'\\');
-                if plain && !self.unfinished {
+                let first = self.at;
+                let plain = self.standard || !self.text[at..first].contains(&b'\\');
+                if let Some(more) = self.continuation() {
+                    self.at = more;
+                    self.whole_string(!self.standard);
+                }
+                if plain && first == self.at && !self.unfinished {
                     Kind::Plain
                 } else {
                     Kind::Fancy
