@@ -407,7 +407,33 @@ impl Mind {
             && !self.journal.pins().has(Pin::TooLong)
     }
 
-    fn lookup(&self, name: &[u8]) -> Option<Arc<Prepared>> {
+    /// Whether a statement of this name can be prepared where there is no server to say so.
+    pub(super) fn has_place_for(&self, name: &[u8]) -> bool {
+        name.is_empty() || (self.lookup(name).is_none() && !self.statements.is_full())
+    }
+
+    /// The client was told that it has a statement, without a server, which is given it when it is needed.
+    pub(super) fn learn(&mut self, name: &[u8], body: &[u8]) {
+        let prepared = match self.renames() && !name.is_empty() {
+            true => self.registry.prepared(body, true),
+            false => self.registry.alone(body, true),
+        };
+        match name.is_empty() {
+            true => self.unnamed = Some(prepared),
+            false => self.statements.insert(name.into(), prepared),
+        }
+    }
+
+    /// The same of a statement that is gone.
+    pub(super) fn forget(&mut self, name: &[u8]) {
+        match name.is_empty() {
+            true => self.unnamed = None,
+            false => self.statements.remove(name),
+        }
+    }
+
+    /// What a name stands for.
+    pub(super) fn lookup(&self, name: &[u8]) -> Option<Arc<Prepared>> {
         if name.is_empty() {
             return self.unnamed.clone();
         }

@@ -309,9 +309,7 @@ impl Conversation {
             Step::Message(frame) => match (frame.tag(), &mut self.stand_in) {
                 (Tag::Terminate, _) => return Err(Ending::Left),
                 (_, Some(stand_in)) => {
-                    let statements = &self.mind.statements;
-                    let known = |name: &[u8]| statements.get(name).cloned();
-                    if stand_in.answer(&frame, &known, self.outbox.room()) == Next::Leave {
+                    if stand_in.answer(&frame, &mut self.mind, self.outbox.room()) == Next::Leave {
                         self.stand_in = None;
                     }
                 }

@@ -4,12 +4,11 @@
 //! **Invariant:** it answers as PostgreSQL answers in a transaction that has failed, and never says
 //! that anything was done but that a transaction was rolled back.
 
+use super::mind::Mind;
 use crate::errors;
-use crate::prepared::Prepared;
 use crate::sql::{Acts, Phase, Reading};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
-use std::sync::Arc;
 use wire::List;
 use wire::backend::{self, Report, TransactionStatus};
 use wire::frontend::{Frame, Message, Tag, Target};
@@ -29,9 +28,8 @@ pub(super) struct StandIn {
     refused: Option<Acts>,
     /// The statements that it would have prepared.
     texts: HashMap<Box<[u8]>, Acts>,
-    /// Statements prepared here: whether each ends the transaction.
-    statements: HashMap<Box<[u8]>, bool>,
-    portals: HashMap<Box<[u8]>, bool>,
+    /// Portals of statements that end the transaction.
+    portals: HashSet<Box<[u8]>>,
 }
 
 /// Whether it goes on.
@@ -74,20 +72,14 @@ impl StandIn {
             skipping,
             refused: None,
             texts: HashMap::new(),
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            portals: HashSet::new(),
         }
     }
 
     /// Answers one message of the client's.
-    pub(super) fn answer(
-        &mut self,
-        frame: &Frame<'_>,
-        known: &dyn Fn(&[u8]) -> Option<Arc<Prepared>>,
-        out: &mut Vec<u8>,
-    ) -> Next {
+    pub(super) fn answer(&mut self, frame: &Frame<'_>, mind: &mut Mind, out: &mut Vec<u8>) -> Next {
         if self.phase == Phase::Outside {
-            self.note_refused(frame, known);
+            self.note_refused(frame, mind);
         }
         match frame.tag() {
             Tag::Sync => {
@@ -114,7 +106,7 @@ impl StandIn {
             _ => {}
         }
         let done = match frame.message() {
-            Ok(message) => self.part(&message, known, out),
+            Ok(message) => self.part(&message, frame, mind, out),
             Err(_) => false,
         };
         if !done {
@@ -124,7 +116,7 @@ impl StandIn {
         Next::Stay
     }
 
-    fn note_refused(&mut self, frame: &Frame<'_>, known: &dyn Fn(&[u8]) -> Option<Arc<Prepared>>) {
+    fn note_refused(&mut self, frame: &Frame<'_>, mind: &Mind) {
         let acts = |text: &[u8]| Reading::of(text, true).acts;
         match (frame.tag(), frame.message()) {
             (Tag::Query, _) if frame.is_whole() => {
@@ -137,7 +129,7 @@ impl StandIn {
             (_, Ok(Message::Bind(bind))) => {
                 let name = bind.statement.to_bytes();
                 let here = self.texts.get(name).copied();
-                let bound = here.or_else(|| known(name).map(|known| known.reading.acts));
+                let bound = here.or_else(|| mind.lookup(name).map(|known| known.reading.acts));
                 self.refuse_acts(bound.unwrap_or_default());
             }
             _ => {}
@@ -156,7 +148,8 @@ impl StandIn {
     fn part(
         &mut self,
         message: &Message<'_>,
-        known: &dyn Fn(&[u8]) -> Option<Arc<Prepared>>,
+        frame: &Frame<'_>,
+        mind: &mut Mind,
         out: &mut Vec<u8>,
     ) -> bool {
         if self.phase != Phase::Failed {
@@ -164,42 +157,40 @@ impl StandIn {
         }
         match message {
             Message::Parse(parse) => {
+                let name = parse.name.to_bytes();
                 let reading = Reading::of(parse.query.to_bytes(), true);
-                if !ends(&reading) {
+                if !ends(&reading) || !mind.has_place_for(name) {
                     return false;
                 }
-                let name = parse.name.to_bytes().into();
-                self.statements.insert(name, true);
+                mind.learn(name, &frame.body()[name.len() + 1..]);
                 say(&backend::Message::ParseComplete, out);
             }
-            Message::Bind(bind) => {
-                let name = bind.statement.to_bytes();
-                let here = self.statements.get(name).copied();
-                let ends = here.or_else(|| known(name).map(|known| ends(&known.reading)));
-                if ends != Some(true) {
-                    return false;
-                }
-                self.portals.insert(bind.portal.to_bytes().into(), true);
+            Message::Bind(bind) if ends_by(bind.statement, mind) => {
+                self.portals.insert(bind.portal.to_bytes().into());
                 say(&backend::Message::BindComplete, out);
             }
             Message::Describe(Target::Portal(name)) if self.has_portal(name) => {
                 say(&backend::Message::NoData, out);
             }
-            Message::Describe(Target::Statement(name))
-                if self.statements.contains_key(name.to_bytes()) =>
-            {
+            Message::Describe(Target::Statement(name)) if ends_by(name, mind) => {
                 say(&backend::Message::ParameterDescription(List::empty()), out);
                 say(&backend::Message::NoData, out);
             }
             Message::Execute { portal, .. } if self.has_portal(portal) => self.end(out),
-            Message::Close(_) => say(&backend::Message::CloseComplete, out),
+            Message::Close(target) => {
+                match target {
+                    Target::Statement(name) => mind.forget(name.to_bytes()),
+                    Target::Portal(name) => drop(self.portals.remove(name.to_bytes())),
+                }
+                say(&backend::Message::CloseComplete, out);
+            }
             _ => return false,
         }
         true
     }
 
     fn has_portal(&self, name: &CStr) -> bool {
-        self.portals.contains_key(name.to_bytes())
+        self.portals.contains(name.to_bytes())
     }
 
     /// The client ends the transaction, whatever it wanted to become of it.
@@ -236,6 +227,12 @@ fn ends(reading: &Reading) -> bool {
     reading.statements == 1 && reading.acts.leads_to(Phase::Failed) == Phase::Outside
 }
 
+/// The same of a statement that is prepared.
+fn ends_by(name: &CStr, mind: &Mind) -> bool {
+    let known = mind.lookup(name.to_bytes());
+    known.is_some_and(|known| ends(&known.reading))
+}
+
 pub(super) fn say(message: &backend::Message<'_>, out: &mut Vec<u8>) {
     // None of these has a part that could be too long.
     let _ = message.encode(out);
@@ -249,11 +246,15 @@ pub(super) fn tell(report: &Report, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{PoolMode, Route};
+    use std::sync::Arc;
     use wire::frontend::Framer;
     use wire::{Limits, Stage, Step};
 
     /// The types of the answers, the codes of errors, and the status of each ReadyForQuery.
     fn answers(stand_in: &mut StandIn, messages: &[Message<'_>]) -> (String, Next) {
+        let mode = PoolMode::Transaction;
+        let mut mind = Mind::new(mode, Route::Write, Arc::default(), 10);
         let (mut out, mut next) = (Vec::new(), Next::Stay);
         for message in messages {
             let mut bytes = Vec::new();
@@ -262,7 +263,7 @@ mod tests {
             let Ok(Step::Message(frame)) = framer.next(&bytes) else {
                 panic!("{message:?}");
             };
-            next = stand_in.answer(&frame, &|_| None, &mut out);
+            next = stand_in.answer(&frame, &mut mind, &mut out);
         }
         let mut said = Vec::new();
         let mut framer = backend::Framer::new(Stage::Conversation, Limits::default());
@@ -288,6 +289,10 @@ mod tests {
         assert_eq!(say(&mut lost, c"select 1"), ("25P02 E".into(), Next::Stay));
         assert_eq!(
             say(&mut lost, c"rollback to s"),
+            ("25P02 E".into(), Next::Stay)
+        );
+        assert_eq!(
+            say(&mut lost, c"rollback and chain"),
             ("25P02 E".into(), Next::Stay)
         );
         assert_eq!(

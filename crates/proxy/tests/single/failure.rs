@@ -358,3 +358,123 @@ fn a_cancel_finds_a_session_that_has_moved() {
         Ok(())
     });
 }
+
+/// PostgreSQL goes on with a string behind a line break, with or without escapes as it began; and in some encodings of
+/// clients a backslash may be half of a letter. Who reads either otherwise does not see the COMMIT.
+#[test]
+fn a_commit_between_strings_that_are_hard_to_read_is_never_denied() {
+    use crate::raw::{Raw, message, query, startup};
+    const STRINGS: [(&str, &[u8]); 2] = [("UTF8", b"E'a'\n'b\\''"), ("SJIS", b"E'\x83\\'")];
+    const WIDE: &str = "create database wide owner app encoding 'UTF8' template template0";
+    story(async |server| {
+        server.psql(WIDE)?;
+        server.sql("wide", "create table hidden (); grant all on hidden to app")?;
+        for mode in BOTH {
+            for (encoding, string) in STRINGS {
+                let proxy = server.trusting(mode, Limits::default()).await?;
+                let mut raw = Raw::connect(proxy.address).await?;
+                raw.send(&startup(&[("user", "app"), ("database", "wide")]))
+                    .await?;
+                raw.until(b'Z').await?;
+                let encoding = format!("set client_encoding to '{encoding}'");
+                let begin = "begin; truncate hidden; insert into hidden default values";
+                for sql in [&*encoding, begin] {
+                    raw.send(&query(sql)).await?;
+                    raw.until(b'Z').await?;
+                }
+                let end = b" from pg_sleep(60) -- '\0";
+                let hiding = [b"select ", string, b"; commit; select ", string, end].concat();
+                raw.send(&message(b'Q', &hiding)).await?;
+                stop_while(server, "select E").await?;
+                ensure!(raw.end().await? == "FATAL 08007", "{mode:?}: {encoding}");
+                ensure!(server.sql("wide", "select count(*) from hidden")? == "1");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Its end begins another transaction, which is none: what would run in that is not to run outside of one.
+#[test]
+fn a_lost_transaction_is_not_chained_to_the_next_one() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            let table = "drop table if exists chained; create table chained (a int)";
+            client.batch_execute(table).await?;
+            for chaining in ["rollback and chain", "commit and chain"] {
+                client.batch_execute("begin").await?;
+                let insert = "insert into chained values (1)";
+                client.batch_execute(insert).await?;
+                restart(server)?;
+                ensure!(code(client.batch_execute(chaining).await) == "ERROR 40001");
+                for sql in [chaining, insert] {
+                    ensure!(
+                        code(client.batch_execute(sql).await) == "ERROR 25P02",
+                        "{mode:?}"
+                    );
+                }
+                client.batch_execute("rollback").await?;
+                ensure!(one(&client, "select count(*) from chained").await? == "0");
+            }
+            // On a server they go on.
+            client.batch_execute("begin; commit and chain").await?;
+            client
+                .batch_execute("insert into chained values (1)")
+                .await?;
+            client.batch_execute("rollback and chain; rollback").await?;
+            ensure!(one(&client, "select count(*) from chained").await? == "0");
+        }
+        Ok(())
+    });
+}
+
+/// Drivers keep the statements that they end transactions with: what was prepared and closed where there was no server
+/// is so on the next one.
+#[test]
+fn statements_of_a_lost_transaction_outlive_it() {
+    use crate::raw::{Raw, message, query, told};
+    let sync = || message(b'S', b"");
+    let parse = |name: &str, sql: &str| {
+        let body = [name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat();
+        message(b'P', &body)
+    };
+    let run = |name: &str| {
+        let bind = [b"\0", name.as_bytes(), &[0; 7]].concat();
+        [message(b'B', &bind), message(b'E', &[0; 5]), sync()].concat()
+    };
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.trusting(mode, Limits::default()).await?;
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            let mut say = async |bytes: Vec<u8>| -> Result<(String, Vec<u8>)> {
+                raw.send(&bytes).await?;
+                let heard = raw.until(b'Z').await?;
+                Ok((told(&heard), heard.iter().map(|one| one.0).collect()))
+            };
+            let is_well = |(error, _): (String, Vec<u8>)| {
+                ensure!(error == "nothing", "{mode:?}: {error}");
+                Ok(())
+            };
+            is_well(say([parse("x", "select 42"), sync()].concat()).await?)?;
+            is_well(say(query("begin; select now()")).await?)?;
+            restart(server)?;
+            ensure!(say(query("select 1")).await?.0 == "ERROR 40001");
+            let close = [message(b'C', b"Sx\0"), sync()].concat();
+            is_well(say(close).await?)?;
+            is_well(say([parse("end", "ROLLBACK"), run("end")].concat()).await?)?;
+            is_well(say([parse("x", "select 43"), run("x")].concat()).await?)?;
+            // In another transaction, lost or not.
+            is_well(say(query("begin; select now()")).await?)?;
+            is_well(say(run("end")).await?)?;
+            is_well(say(query("begin; select now()")).await?)?;
+            restart(server)?;
+            ensure!(say(query("select 1")).await?.0 == "ERROR 40001");
+            is_well(say(run("end")).await?)?;
+            let (error, heard) = say(run("x")).await?;
+            ensure!(error == "nothing" && heard == b"2DCZ", "{mode:?}: {error}");
+        }
+        Ok(())
+    });
+}
