@@ -46,6 +46,8 @@ pub(super) struct Mind {
     /// Something was asked for that may have done more to the session than its text says, and the
     /// server was not asked what that was.
     pub(super) opaque: bool,
+    /// Behind such a thing the session has kept its server, which may have settings that nobody sees.
+    pub(super) stained: bool,
     /// What could be asked of another server as well.
     pub(super) again: Again,
     /// Parameters that were reported since the server was last ready.
@@ -102,6 +104,7 @@ impl Mind {
             begun: None,
             only_reads: route == Route::Read,
             opaque: false,
+            stained: false,
             again: Again::default(),
             reported: Vec::new(),
         }
@@ -109,6 +112,7 @@ impl Mind {
 
     /// The session is with another server, or with none.
     pub(super) fn detached(&mut self) {
+        self.stained = false;
         self.unnamed_here = false;
         self.portals.clear();
         self.reported.clear();
@@ -119,6 +123,11 @@ impl Mind {
         self.mode == PoolMode::Session
             || !self.journal.pins().is_empty()
             || self.journal.has_prepared()
+    }
+
+    /// Whether the server must be asked what it has become, before anything else happens to it.
+    pub(super) fn is_to_be_looked_at(&self) -> bool {
+        self.opaque || (self.stained && !self.is_tied())
     }
 
     pub(super) fn renames(&self) -> bool {

@@ -26,7 +26,7 @@ use crate::auth::Credential;
 use crate::cancel::{Key, Target};
 use crate::errors;
 use crate::net::{Inbox, Outbox, Stream};
-use crate::options::{PoolMode, Route};
+use crate::options::Route;
 use crate::pool::{Parameters, Permit, Pool, Refusal, Server, Startup};
 use crate::stats::Entry;
 use alarm::Alarm;
@@ -171,6 +171,7 @@ impl Conversation {
     ) -> Result<Option<Attached>, Refusal> {
         Box::pin(probe::look(&mut self.mind, &mut server)).await?;
         if self.mind.is_tied() {
+            self.mind.stained = true;
             return Ok(Some(Attached { server, permit }));
         }
         Box::pin(probe::reset(&self.mind, &mut server)).await?;
@@ -340,11 +341,13 @@ impl Conversation {
         if server.mirror.session.idle().is_err() || !server.outbox.is_empty() {
             return;
         }
-        let tied = self.mind.mode == PoolMode::Session || self.mind.is_tied();
-        if tied && server.wipe().await.is_err() {
+        // What it has answered is for nobody any more.
+        server.inbox.pass_cleared();
+        let marked = self.mind.is_tied() || self.mind.opaque || self.mind.stained;
+        if marked && server.wipe().await.is_err() {
             return;
         }
-        if !tied {
+        if !marked {
             server.applied = Arc::clone(self.mind.journal.settings());
         }
         self.pool.put(server);

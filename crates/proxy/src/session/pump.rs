@@ -116,7 +116,7 @@ impl Conversation {
 
     /// Everything is answered and passed on: whether this is where the session and its server part.
     fn between_two(&mut self, server: &Server, is_new: bool) -> Result<(), Stopped> {
-        if self.mind.opaque {
+        if self.mind.is_to_be_looked_at() {
             return Err(Stopped::Opaque);
         }
         if self.inbox.is_worth_reading() {

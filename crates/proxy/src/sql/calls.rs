@@ -9,12 +9,12 @@ use super::token::{Kind, NAME_MAX, Token};
 
 /// Statements whose effects depend on what is not in them, and those that take away what ties a
 /// session to its server.
-const OPAQUE: [&str; 7] = [
-    "call", "close", "create", "do", "drop", "execute", "unlisten",
+const OPAQUE: [&str; 8] = [
+    "call", "close", "create", "do", "drop", "execute", "explain", "unlisten",
 ];
 
 /// Not functions, though a parenthesis follows. In alphabetical order.
-const KEYWORDS: [&str; 62] = [
+const KEYWORDS: [&str; 61] = [
     "all",
     "and",
     "any",
@@ -76,7 +76,6 @@ const KEYWORDS: [&str; 62] = [
     "varchar",
     "when",
     "where",
-    "within",
 ];
 
 /// PostgreSQL's own that leave a session as it is, or whose effects are read elsewhere: those that
@@ -240,49 +239,75 @@ pub(super) fn is_opaque(tokens: &[Token<'_>], is_plain: bool) -> bool {
         let called = tokens.get(at + 1).is_some_and(|next| next.is_sign(b'('));
         // `SELECT … INTO` makes a table, in whatever schema comes first.
         (selects && token.is("into") && !is_target(tokens, at))
-            || (called && token.is_name() && !is_listed(token) && !is_table(tokens, at))
+            || (called && token.is_name() && !is_listed(tokens, at) && !is_table(tokens, at))
     })
 }
 
-fn is_listed(token: &Token<'_>) -> bool {
+/// Others of PostgreSQL's own, by their families; and those of uuid-ossp.
+const FAMILIES: &str = "\
+    has_any_column_privilege has_column_privilege has_database_privilege has_foreign_data_wrapper_privilege \
+    has_function_privilege has_language_privilege has_parameter_privilege has_schema_privilege \
+    has_sequence_privilege has_server_privilege has_table_privilege has_tablespace_privilege has_type_privilege \
+    json_array_element json_array_elements_text json_array_length json_each json_each_text json_extract_path \
+    json_extract_path_text json_object json_object_keys json_populate_record json_populate_recordset \
+    json_strip_nulls json_to_record json_to_recordset json_typeof \
+    jsonb_array_elements_text jsonb_each_text jsonb_extract_path jsonb_extract_path_text jsonb_insert jsonb_object \
+    jsonb_object_keys jsonb_path_exists jsonb_path_exists_tz jsonb_path_match jsonb_path_match_tz \
+    jsonb_path_query_array jsonb_path_query_array_tz jsonb_path_query_first jsonb_path_query_first_tz \
+    jsonb_path_query_tz jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set_lax jsonb_to_record \
+    jsonb_to_recordset \
+    pg_get_function_arg_default pg_get_function_arguments pg_get_function_identity_arguments \
+    pg_get_function_result pg_get_functiondef pg_get_keywords pg_get_partition_constraintdef pg_get_partkeydef \
+    pg_get_ruledef pg_get_statisticsobjdef pg_get_triggerdef pg_get_viewdef \
+    regexp_count regexp_instr regexp_like regexp_split_to_array regexp_split_to_table regexp_substr \
+    set_config setseed \
+    to_date to_hex to_number to_regclass to_regcollation to_regnamespace to_regoper to_regoperator to_regproc \
+    to_regprocedure to_regrole to_regtype to_timestamp to_tsquery to_tsvector \
+    transaction_timestamp trunc unnest upper upper_inc upper_inf version \
+    uuid_generate_v1 uuid_generate_v1mc uuid_generate_v3 uuid_generate_v4 uuid_generate_v5";
+
+/// Whether it stands for itself, or for a function of PostgreSQL's own: with its whole name, and in no schema but theirs.
+fn is_listed(tokens: &[Token<'_>], at: usize) -> bool {
+    let token = &tokens[at];
     let mut room = [0; NAME_MAX];
     let Some(name) = token.folded(&mut room) else {
         return false;
     };
+    let before = at.checked_sub(1).map(|before| &tokens[before]);
+    let is_in_schema = before.is_some_and(|before| before.is_sign(b'.'));
+    if is_in_schema && !is_in_theirs(tokens, at) {
+        return false;
+    }
     let keyword = token.kind == Kind::Word && KEYWORDS.binary_search(&name).is_ok();
-    keyword || HARMLESS.binary_search(&name).is_ok() || is_family(name)
+    (keyword && is_in_place(name, before))
+        || HARMLESS.binary_search(&name).is_ok()
+        || FAMILIES.split_ascii_whitespace().any(|known| known == name)
 }
 
-/// `to_date`, `pg_get_viewdef`, `has_table_privilege` and their like.
-fn is_family(name: &str) -> bool {
-    let families = [
-        "has_",
-        "json_",
-        "jsonb_",
-        "pg_get_",
-        "pg_stat_get_",
-        "regexp_",
-        "set_config",
-        "setseed",
-        "to_date",
-        "to_hex",
-        "to_number",
-        "to_reg",
-        "to_timestamp",
-        "to_tsquery",
-        "to_tsvector",
-        "transaction_timestamp",
-        "trunc",
-        "unnest",
-        "upper",
-        "uuid_generate",
-        "version",
-    ];
-    families.iter().any(|family| name.starts_with(family))
+fn is_in_theirs(tokens: &[Token<'_>], at: usize) -> bool {
+    let mut room = [0; NAME_MAX];
+    let schema = at.checked_sub(2).map(|at| &tokens[at]);
+    schema.and_then(|schema| schema.folded(&mut room)) == Some("pg_catalog")
+}
+
+/// Some keywords may be names of functions, too, elsewhere than where they are keywords.
+fn is_in_place(keyword: &str, before: Option<&Token<'_>>) -> bool {
+    let is_behind = |words: &[&str]| {
+        let is = |before: &Token<'_>| words.iter().any(|word| before.is(word));
+        before.is_some_and(is)
+    };
+    match keyword {
+        "by" => is_behind(&["group", "order", "partition"]),
+        "conflict" => is_behind(&["on"]),
+        "filter" | "over" => before.is_some_and(|before| before.is_sign(b')')),
+        "materialized" => is_behind(&["as", "not"]),
+        "sets" => is_behind(&["grouping"]),
+        _ => true,
+    }
 }
 
 /// `INSERT INTO [schema.]name (`: a list of columns follows.
-fn is_table(tokens: &[Token<'_>], at: usize) -> bool {
+pub(super) fn is_table(tokens: &[Token<'_>], at: usize) -> bool {
     let mut before = at;
     while before >= 2 && tokens[before - 1].is_sign(b'.') {
         before -= 2;
@@ -335,6 +360,28 @@ mod tests {
             ("create table x ()", true),
             ("unlisten *", true),
             ("select 1; select f()", true),
+            (
+                "select pg_catalog.upper(a), Has_Table_Privilege(b, 'c')",
+                false,
+            ),
+            (
+                "select sum(a) filter (where b) over (partition by (c) order by (d)) from t \
+                 group by grouping sets ((a), (b))",
+                false,
+            ),
+            ("select cast(a as pg_catalog.varchar(3))", false),
+            ("select truncate_x('a')", true),
+            ("select trunc_ate(1)", true),
+            ("select set_config_for('a')", true),
+            ("select has_access('a')", true),
+            ("select app.log('a')", true),
+            ("select app.pg_catalog.log('a'), app . \"log\" ('a')", true),
+            ("select conflict('a')", true),
+            ("select filter(1), 2", true),
+            ("select app.values(1)", true),
+            ("explain analyze create temp table t as select 1", true),
+            ("select U&\"set_config\"('a', 'b', false)", true),
+            ("insert into U&\"t\" (a) values (1)", false),
         ] {
             assert_eq!(Reading::of(text.as_bytes(), true).opaque, opaque, "{text}");
         }

@@ -1,8 +1,8 @@
 //! One statement: what it does to transactions and to the session.
 
-use super::Act;
 use super::set;
 use super::token::{Kind, NAME_MAX, Token};
+use super::{Act, calls};
 
 /// A change of the session that a later server must be told of, once the statement has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -280,7 +280,7 @@ pub(super) fn by_any_word(tokens: &[Token<'_>], deeds: &[Deed]) -> Pins {
     let mut room = [0; NAME_MAX];
     let understood = matches!(deeds, [Deed::Config(_)]);
     for (at, token) in tokens.iter().enumerate() {
-        if !matches!(token.kind, Kind::Word | Kind::Quoted) || token.text.len() < 4 {
+        if !token.is_name() || token.text.len() < 4 {
             continue;
         }
         let called = tokens.get(at + 1).is_some_and(|next| next.is_sign(b'('));
@@ -289,6 +289,10 @@ pub(super) fn by_any_word(tokens: &[Token<'_>], deeds: &[Deed]) -> Pins {
         }
         if !called {
             continue;
+        }
+        // It may be any of them.
+        if token.kind == Kind::Unicode && !calls::is_table(tokens, at) {
+            pins = pins.with(Pin::NotUnderstood);
         }
         let Some(name) = token.folded(&mut room) else {
             continue;

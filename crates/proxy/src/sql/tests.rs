@@ -115,6 +115,11 @@ fn what_ties_a_session_to_its_server_is_found() {
             "what a statement has done that was not understood",
         ),
         ("insert into t values ('listen')", ""),
+        (
+            "select U&\"set\\005fconfig\"('a', 'b', false)",
+            "what a statement has done that was not understood",
+        ),
+        ("select U&\"a\", U&'b' from U&\"c\"", ""),
     ] {
         assert_eq!(read(text).pins.describe(), pins, "{text}");
     }

@@ -60,6 +60,14 @@ impl Alone {
         anyhow::bail!("it ended");
     }
 
+    /// Stops it, or has it go on.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status()?;
+        ensure!(sent.success(), "kill -s {name} {pid}");
+        Ok(())
+    }
+
     /// Of what it has in memory, in kilobytes: `VmRSS`, or `VmHWM` for the most it ever had.
     pub(crate) fn memory(&self, what: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;

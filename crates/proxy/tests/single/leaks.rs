@@ -20,7 +20,7 @@ const STATE: &str = "select concat_ws('|', session_user, current_user, \
     (select count(*) from pg_class where relnamespace = pg_my_temp_schema()), \
     (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()))";
 
-const MESSES: [&str; 14] = [
+const MESSES: [&str; 19] = [
     "set work_mem = '3MB'; set search_path = pg_catalog; set timezone = 'Asia/Tokyo'",
     "set app.x = 'secret'; set application_name = 'somebody'",
     "set default_transaction_read_only = on",
@@ -31,6 +31,11 @@ const MESSES: [&str; 14] = [
     "prepare q as select 'secret'",
     "create temp table secret as select 1",
     "select make_temporary()",
+    "select truncate_x('secret')",
+    "select set_config_for('secret')",
+    "select has_access('secret')",
+    "select own.log('secret')",
+    "explain analyze create temp table secret as select 1",
     "select pg_advisory_lock(1); select take_lock(2)",
     "listen secret",
     "begin; declare secret cursor with hold for select 1; commit",
@@ -50,8 +55,15 @@ fn nothing_is_left_to_the_next_client() {
              create function take_lock(int) returns void language sql as \
              'select pg_advisory_lock($1)'; \
              create function change_setting(text, text) returns void language sql as \
-             'select set_config($1, $2, false)'",
+             'select set_config($1, $2, false)'; \
+             create schema own; grant usage on schema own to app",
         )?;
+        // Of names that are nearly those of PostgreSQL's own functions.
+        for name in ["truncate_x", "set_config_for", "has_access", "own.log"] {
+            let body = "language sql as 'select set_config(''app.hidden'', $1, false)'";
+            let create = format!("create function {name}(text) returns text {body}");
+            server.sql("app", &create)?;
+        }
         for mode in BOTH {
             for mess in MESSES {
                 let played = leak(server, mode, mess).await;
@@ -102,6 +114,65 @@ async fn find_nothing(proxy: &Running, fresh: &str) -> Result<()> {
     ensure!(one(&next, free).await? == "t");
     Ok(())
 }
+
+/// A session that keeps its server for one reason takes off what a function has set before it lets go of it.
+#[test]
+fn nothing_is_left_by_who_has_kept_its_server_for_a_while() {
+    story(async |server| {
+        server.sql("app", HIDE)?;
+        let limits = Limits {
+            pool_size: 1,
+            ..Limits::default()
+        };
+        let proxy = server.proxy(PoolMode::Transaction, limits).await?;
+        let first = proxy.client("app").await?;
+        for sql in ["prepare q as select 1", "select hide()", "deallocate q"] {
+            first.batch_execute(sql).await?;
+        }
+        let next = proxy.client("app").await?;
+        ensure!(one(&next, HIDDEN).await? == "nothing");
+        Ok(())
+    });
+}
+
+/// Between the answer to its function call and the look at what that has done.
+#[test]
+fn nothing_is_left_by_who_goes_before_it_was_looked_at() {
+    use crate::alone::Alone;
+    use crate::raw::{Raw, query};
+    const STATE: &str =
+        "select state from pg_stat_activity where query like '%hide%' and pid <> pg_backend_pid()";
+    story(async |server| {
+        server.sql("app", HIDE)?;
+        let proxy = Alone::start(server.port())?;
+        let becomes = async |state: &str| {
+            lab::eventually(state, Duration::from_secs(30), async || {
+                let now = tokio::task::block_in_place(|| server.psql(STATE))?;
+                ensure!(now == state, "{now}");
+                Ok(())
+            })
+            .await
+        };
+        let mut first = Raw::logged_in(proxy.address).await?;
+        first.send(&query("select hide() from pg_sleep(2)")).await?;
+        becomes("active").await?;
+        proxy.signal("STOP")?;
+        becomes("idle").await?;
+        first.reset()?;
+        proxy.signal("CONT")?;
+        let mut next = Raw::logged_in(proxy.address).await?;
+        next.send(&query(HIDDEN)).await?;
+        let heard = next.until(b'Z').await?;
+        let row = heard.iter().find(|(tag, _)| *tag == b'D');
+        let row = row.context("a row")?;
+        ensure!(row.1.ends_with(b"nothing"), "{row:?}");
+        Ok(())
+    });
+}
+
+const HIDE: &str = "create function hide() returns text language sql as \
+    $$ select set_config('app.hidden', 'secret', false) $$";
+const HIDDEN: &str = "select coalesce(nullif(current_setting('app.hidden', true), ''), 'nothing')";
 
 #[test]
 fn a_notification_goes_to_who_listens() {

@@ -56,6 +56,12 @@ impl Raw {
         Ok(raw)
     }
 
+    /// Cuts the connection, and whatever the peer says from now on is an error.
+    pub(crate) fn reset(self) -> Result<()> {
+        self.stream.set_zero_linger()?;
+        Ok(())
+    }
+
     /// What the peer refuses to take is its own affair.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         // A peer that has closed has said why, which is read next.
