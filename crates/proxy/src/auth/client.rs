@@ -26,8 +26,8 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 pub(crate) struct Gatekeeper {
     rules: Swap<Rules>,
     accounts: Accounts,
-    /// Made from passwords, once each: it takes a while.
-    verifiers: Mutex<HashMap<String, Verifier>>,
+    /// Made from passwords, which are with them, once each: it takes a while.
+    verifiers: Mutex<HashMap<String, (Secret, Verifier)>>,
     /// What unknown users' salts are made from, so that they stay the same.
     seed: [u8; 32],
 }
@@ -184,6 +184,8 @@ impl Gatekeeper {
             }
             AuthMethod::Scram | AuthMethod::Md5 => method,
         };
+        // Nobody has an empty password: PostgreSQL lets none in by it.
+        let secret = secret.filter(|secret| !secret.is_empty());
         Ok(match (secret, by_password) {
             (Some(Secret::Scram(verifier)), _) => Asked::Scram(verifier.clone(), None),
             (Some(Secret::Md5(stored)), _) => Asked::Md5 {
@@ -208,23 +210,32 @@ impl Gatekeeper {
 
     /// Thousands of hashes are no work for a thread that others wait for.
     async fn verifier(&self, user: &str, password: &str) -> Result<Verifier, NotLetIn> {
-        if let Some(known) = self.known(|known| known.get(user).cloned()) {
-            return Ok(known);
+        let is_its = |(made_of, _): &&(Secret, Verifier)| matches!(made_of, Secret::Password(text) if text == password);
+        let known = self.known(|known| known.get(user).filter(is_its).cloned());
+        if let Some((_, verifier)) = known {
+            return Ok(verifier);
         }
         let mut salt = vec![0; 16];
         random(&mut salt)?;
-        let password = password.to_owned();
+        let text = password.to_owned();
         let made = tokio::task::spawn_blocking(move || {
-            let keys = Keys::derive(password.as_bytes(), &salt, ITERATIONS);
+            let keys = Keys::derive(text.as_bytes(), &salt, ITERATIONS);
             Verifier::of(&keys, salt, ITERATIONS)
         });
         // It can only fail when the runtime ends.
         let verifier = made.await.map_err(|_| Broken::Ended)?;
-        // The first one stays: an exchange that runs may have shown its salt already.
-        Ok(self.known(|known| known.entry(user.to_owned()).or_insert(verifier).clone()))
+        Ok(self.known(|known| match known.get(user).filter(is_its) {
+            // The first one stays: an exchange that runs may have shown its salt already.
+            Some((_, first)) => first.clone(),
+            None => {
+                let new = (Secret::Password(password.to_owned()), verifier.clone());
+                known.insert(user.to_owned(), new);
+                verifier
+            }
+        }))
     }
 
-    fn known<T>(&self, look: impl FnOnce(&mut HashMap<String, Verifier>) -> T) -> T {
+    fn known<T>(&self, look: impl FnOnce(&mut HashMap<String, (Secret, Verifier)>) -> T) -> T {
         let mut known = self
             .verifiers
             .lock()

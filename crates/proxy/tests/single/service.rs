@@ -100,6 +100,65 @@ fn a_client_that_is_ended_is_told_why() {
     });
 }
 
+/// What the server tells of a user is its password, too, if that is what it keeps.
+#[test]
+fn a_plain_password_that_the_server_tells_counts_as_long_as_it_tells_it() {
+    story(async |server| {
+        server.psql("create role asker login superuser password 'pencil'")?;
+        let secrets = "create table secrets as select 'app' as name, 'pencil' as password";
+        server.sql("app", secrets)?;
+        let query = AuthQuery {
+            user: "asker".to_owned(),
+            query: "select name, password from public.secrets where name = $1".to_owned(),
+            database: Some("app".to_owned()),
+        };
+        let proxy = server
+            .proxy_with(|options| {
+                options.users = Users::parse("\"asker\" \"pencil\"").unwrap_or_default();
+                options.auth_query = Some(query);
+            })
+            .await?;
+        let connect = async |password: &str| {
+            let mut config = proxy.config("app");
+            config.password(password);
+            code(config.connect(NoTls).await.map(drop))
+        };
+        ensure!(connect("pencil").await == "ok");
+        server.psql("alter role app password 'other'")?;
+        server.psql("update secrets set password = 'other'")?;
+        ensure!(connect("pencil").await == "FATAL 28P01");
+        ensure!(connect("other").await == "ok");
+        server.psql("update secrets set password = ''")?;
+        for password in ["", "other"] {
+            ensure!(connect(password).await == "FATAL 28P01");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_empty_secret_is_no_password() {
+    story(async |server| {
+        for method in [AuthMethod::Scram, AuthMethod::Md5] {
+            let proxy = server
+                .proxy_with(|options| {
+                    options.users = Users::parse("\"app\" \"\"").unwrap_or_default();
+                    options.auth = method;
+                    options.admins.look = vec!["app".to_owned()];
+                })
+                .await?;
+            for password in ["", "pencil"] {
+                let mut config = proxy.config("app");
+                // No server has a say in it.
+                config.password(password).dbname("pgbouncer");
+                let refused = code(config.connect(NoTls).await.map(drop));
+                ensure!(refused == "FATAL 28P01", "{method:?}: {refused}");
+            }
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn users_that_no_file_lists_are_looked_for_at_the_server() {
     story(async |server| {
