@@ -59,6 +59,19 @@ impl Hold {
     }
 }
 
+impl Held {
+    /// So much more of its request is here.
+    pub(crate) fn grow(&mut self, bytes: usize) {
+        self.hold.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+    }
+
+    /// Whether more may be here.
+    pub(crate) fn has_room(&self) -> bool {
+        self.hold.bytes.load(Ordering::Relaxed) < self.hold.limits.load().hold_bytes
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.hold.clients.fetch_sub(1, Ordering::Relaxed);
@@ -82,7 +95,10 @@ mod tests {
         let second = hold.enter(4).unwrap();
         assert_eq!(hold.enter(0).err(), Some(Full::Clients(2)));
         drop(first);
-        let third = hold.enter(6).unwrap();
+        let mut third = hold.enter(5).unwrap();
+        assert!(third.has_room());
+        third.grow(1);
+        assert!(!third.has_room());
         drop((second, third));
         assert_eq!(hold.enter(10).err(), None);
     }

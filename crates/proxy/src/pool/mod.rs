@@ -12,12 +12,15 @@ mod places;
 mod quota;
 mod rows;
 mod server;
+mod vain;
 
 pub(crate) use connect::{ConnectError, connect};
 pub(crate) use places::Permit;
 use places::Places;
 use quota::{Counted, Full, Quota};
 pub(crate) use server::{Kept, Mirror, Parameters, Refusal, Server};
+pub(crate) use vain::InVain;
+use vain::Vain;
 
 use crate::auth::Credential;
 use crate::journal::Settings;
@@ -69,6 +72,7 @@ pub(crate) struct Pool {
     places: Places,
     /// For who has waited for long.
     reserve: Places,
+    vain: Vain,
     /// The last one used is the last in the list.
     idle: Mutex<VecDeque<Idle>>,
     /// With what the last login went: connections that are kept open for those who may come log in
@@ -121,6 +125,7 @@ impl Pools {
                     limits: Arc::clone(&self.limits),
                     places: Places::new(limits.pool_size),
                     reserve: Places::new(limits.reserve_size),
+                    vain: Vain::default(),
                     idle: Mutex::default(),
                     welcomes: Mutex::default(),
                     unset: Arc::default(),
@@ -228,7 +233,17 @@ impl Pool {
         }
     }
 
-    /// The same if nobody waits.
+    /// Somebody has a place, and gets no server.
+    pub(crate) fn wait_in_vain(self: &Arc<Self>, why: &str) -> InVain {
+        InVain::new(self, why)
+    }
+
+    /// Why those who have a place get no server, if that is so.
+    pub(crate) fn why_in_vain(&self) -> Option<String> {
+        self.vain.why()
+    }
+
+    /// A place, if there is one and nobody waits for it.
     pub(crate) fn try_permit(&self) -> Option<Permit> {
         self.places.try_enter()
     }

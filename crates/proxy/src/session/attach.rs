@@ -9,7 +9,7 @@ use super::{Conversation, be_the_same};
 use crate::errors;
 use crate::hold::Held;
 use crate::options::{OnLossyFailover, Route};
-use crate::pool::{ConnectError, Permit, Refusal, Server};
+use crate::pool::{ConnectError, InVain, Permit, Refusal, Server};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -26,6 +26,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// So much is read ahead of a client that waits; then it is only looked at again when it is served.
 const AHEAD_MAX: usize = 64 * 1024;
+/// Who waits for a place of the pool looks so often whether those who have one still get servers.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const IN_USE: &str = "all connections to the server are in use";
 
 /// A server, and the right to have it.
@@ -63,12 +65,12 @@ impl Conversation {
         permit: Option<Permit>,
     ) -> Result<Attached, Unattached> {
         if permit.is_some() || !self.is_usual() {
-            return Box::pin(self.attach_or_wait(permit)).await;
+            return Box::pin(self.attach_or_wait(permit, None)).await;
         }
-        let permit = self.stand_in_line().await?;
+        let (permit, wait) = self.stand_in_line().await?;
         match self.take_idle(permit) {
             Ok(attached) => Ok(attached),
-            Err(permit) => Box::pin(self.attach_or_wait(Some(permit))).await,
+            Err(permit) => Box::pin(self.attach_or_wait(Some(permit), Some(wait))).await,
         }
     }
 
@@ -113,19 +115,53 @@ impl Conversation {
         Ok(Attached { server, permit })
     }
 
-    /// Waits for a connection while all are in use, behind those who came before.
-    async fn stand_in_line(&mut self) -> Result<Permit, Unattached> {
+    /// Waits for a connection while all are in use, where that can be seen from outside.
+    async fn stand_in_line(&mut self) -> Result<(Permit, Wait), Unattached> {
         let begun = Instant::now();
         self.entry.wait(begun.into_std());
         self.key.slot.begin_to_wait();
-        let deadline = begun + self.shared.limits.load().hold_time;
-        let pool = Arc::clone(&self.pool);
-        let waited = self.until(deadline, pool.permit()).await;
+        let mut wait = self.wait_from(begun);
+        let permit = self.next_in_line(&mut wait).await;
         self.entry.rest();
         self.has_waited(begun);
-        waited
-            .and_then(|permit| permit.ok_or(Interrupted::Closing))
-            .map_err(|interrupted| self.broken_off(interrupted, IN_USE))
+        Ok((permit?, wait))
+    }
+
+    /// Behind those who came before. While these wait for a server in vain, it is no queue for a pool any more: then
+    /// it is counted among those who wait for a primary.
+    async fn next_in_line(&mut self, wait: &mut Wait) -> Result<Permit, Unattached> {
+        let pool = Arc::clone(&self.pool);
+        let mut turn = pin!(pool.permit());
+        loop {
+            match self.pool.why_in_vain() {
+                Some(why) => {
+                    wait.why = Cow::Owned(why);
+                    self.hold(wait)?;
+                }
+                None => {
+                    wait.why = Cow::Borrowed(IN_USE);
+                    wait.held = None;
+                }
+            }
+            let look_again = wait.deadline.min(Instant::now() + LOOK_AGAIN);
+            match self.until(look_again, &mut wait.held, turn.as_mut()).await {
+                Ok(Some(permit)) => return Ok(permit),
+                Ok(None) => return Err(Unattached::End(errors::closing())),
+                Err(Interrupted::Late) if look_again < wait.deadline => {}
+                Err(interrupted) => return Err(self.broken_off(interrupted, &wait.why)),
+            }
+        }
+    }
+
+    fn wait_from(&self, begun: Instant) -> Wait {
+        Wait {
+            begun,
+            deadline: begun + self.shared.limits.load().hold_time,
+            held: None,
+            is_next: false,
+            in_vain: None,
+            why: Cow::Borrowed(IN_USE),
+        }
     }
 
     fn has_waited(&self, since: Instant) {
@@ -135,15 +171,18 @@ impl Conversation {
         self.shared.stats.waited(waited);
     }
 
-    /// The long way, on which it can be seen from outside that the session waits. `permit`: if it has one already.
+    /// The long way, on which it can be seen from outside that the session waits. `permit`: if it has one already;
+    /// `wait`: what it had to wait for that.
     pub(super) async fn attach_or_wait(
         &mut self,
         permit: Option<Permit>,
+        wait: Option<Wait>,
     ) -> Result<Attached, Unattached> {
         let begun = Instant::now();
-        self.entry.wait(begun.into_std());
+        let wait = wait.unwrap_or_else(|| self.wait_from(begun));
+        self.entry.wait(wait.begun.into_std());
         self.key.slot.begin_to_wait();
-        let attached = self.attach(begun, permit).await;
+        let attached = self.attach(wait, permit).await;
         self.entry.rest();
         self.has_waited(begun);
         attached
@@ -152,15 +191,9 @@ impl Conversation {
     /// Waits for a server and makes it the session's own.
     async fn attach(
         &mut self,
-        begun: Instant,
+        mut wait: Wait,
         permit: Option<Permit>,
     ) -> Result<Attached, Unattached> {
-        let deadline = begun + self.shared.limits.load().hold_time;
-        let mut wait = Wait {
-            deadline,
-            held: None,
-            why: Cow::Borrowed(IN_USE),
-        };
         if self.shared.pause.is_on() {
             wait.why = Cow::Borrowed("an administrator has paused the proxy");
             self.hold(&mut wait)?;
@@ -169,13 +202,9 @@ impl Conversation {
         }
         let permit = match permit.or_else(|| self.pool.try_permit()) {
             Some(permit) => permit,
-            None => {
-                let pool = Arc::clone(&self.pool);
-                self.wait(&mut wait, pool.permit())
-                    .await?
-                    .ok_or_else(|| Unattached::End(errors::closing()))?
-            }
+            None => self.next_in_line(&mut wait).await?,
         };
+        wait.is_next = true;
         let mut pause = PAUSE_MIN;
         loop {
             let attempt = self.attempt(&mut wait).await?;
@@ -322,6 +351,9 @@ impl Conversation {
 
     /// Takes a place among those who wait, if it has none.
     fn hold(&mut self, wait: &mut Wait) -> Result<(), Unattached> {
+        if wait.is_next {
+            wait.in_vain = Some(self.pool.wait_in_vain(&wait.why));
+        }
         if wait.held.is_none() {
             let held = self.shared.hold.enter(self.inbox.unread().len());
             let stats = &self.shared.stats;
@@ -342,7 +374,7 @@ impl Conversation {
         wait: &mut Wait,
         something: impl Future<Output = T>,
     ) -> Result<T, Unattached> {
-        let done = self.until(wait.deadline, something).await;
+        let done = self.until(wait.deadline, &mut wait.held, something).await;
         done.map_err(|interrupted| self.broken_off(interrupted, &wait.why))
     }
 
@@ -350,19 +382,25 @@ impl Conversation {
     async fn until<T>(
         &mut self,
         deadline: Instant,
+        held: &mut Option<Held>,
         something: impl Future<Output = T>,
     ) -> Result<T, Interrupted> {
         let mut something = pin!(something);
         std::future::poll_fn(|cx| match something.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => self.poll_interrupted(deadline, cx).map(Err),
+            Poll::Pending => self.poll_interrupted(deadline, held, cx).map(Err),
         })
         .await
     }
 
     /// What ends any wait. Whoever gives up or closes wakes the task.
-    fn poll_interrupted(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<Interrupted> {
-        if self.poll_gone(cx).is_ready() {
+    fn poll_interrupted(
+        &mut self,
+        deadline: Instant,
+        held: &mut Option<Held>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Interrupted> {
+        if self.poll_gone(held, cx).is_ready() {
             return Poll::Ready(Interrupted::Gone);
         }
         if self.key.slot.has_given_up() {
@@ -386,12 +424,12 @@ impl Conversation {
         }
     }
 
-    /// Until the client leaves.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.inbox.unread().len() < AHEAD_MAX {
+    /// Until the client leaves. What it sends meanwhile counts where it is held.
+    fn poll_gone(&mut self, held: &mut Option<Held>, cx: &mut Context<'_>) -> Poll<()> {
+        while self.inbox.unread().len() < AHEAD_MAX && held.as_ref().is_none_or(Held::has_room) {
             match ready!(self.inbox.poll_fill(cx, &mut self.stream)) {
                 Ok(0) | Err(_) => return Poll::Ready(()),
-                Ok(_) => {}
+                Ok(count) => held.iter_mut().for_each(|held| held.grow(count)),
             }
         }
         Poll::Pending
@@ -400,9 +438,13 @@ impl Conversation {
 
 /// A wait under way.
 #[derive(Debug)]
-struct Wait {
+pub(super) struct Wait {
+    begun: Instant,
     deadline: Instant,
     held: Option<Held>,
+    /// It has a place of the pool, and others wait for that.
+    is_next: bool,
+    in_vain: Option<InVain>,
     why: Cow<'static, str>,
 }
 

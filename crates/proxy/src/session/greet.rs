@@ -435,7 +435,7 @@ impl Conversation {
             self.told = parameters;
         } else {
             // Nobody was let in with these settings yet: a server must say whether we are.
-            match self.attach_or_wait(None).await {
+            match self.attach_or_wait(None, None).await {
                 Ok(Attached { server, permit }) => {
                     self.told = Arc::clone(&server.mirror.parameters);
                     self.outbox.forget();

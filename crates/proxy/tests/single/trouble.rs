@@ -5,6 +5,7 @@ use crate::raw::{Raw, packet, query, startup, told};
 use crate::server::{Server, code, one, story};
 use crate::tls::{Authority, secured};
 use anyhow::{Context as _, Result, ensure};
+use futures_util::StreamExt as _;
 use futures_util::future::{join_all, try_join_all};
 use proxy::{Limits, PoolMode};
 use std::time::Duration;
@@ -284,6 +285,41 @@ fn a_hold_queue_that_is_full_says_so() {
             }
             last.send(&query("select 7")).await?;
             ensure!(told(&last.until(b'Z').await?) == "nothing", "{mode:?}");
+        }
+        Ok(())
+    });
+}
+
+/// It is those who wait that count, not those among them who have a place of the pool.
+#[test]
+fn who_waits_for_a_place_of_a_pool_without_servers_is_counted_too() {
+    story(async |server| {
+        let limits = Limits {
+            pool_size: 1,
+            ..few()
+        };
+        let proxy = server.trusting(PoolMode::Transaction, limits).await?;
+        let mut clients = Vec::new();
+        for _ in 0..9 {
+            clients.push(Raw::logged_in(proxy.address).await?);
+        }
+        off_the_runtime(|| server.down("immediate")).await?;
+        for raw in &mut clients {
+            raw.send(&query("select 7")).await?;
+        }
+        let mut answers: futures_util::stream::FuturesUnordered<_> =
+            clients.iter_mut().map(|raw| raw.until(b'Z')).collect();
+        for _ in 0..6 {
+            let soon = tokio::time::timeout(Duration::from_secs(10), answers.next());
+            let heard = soon.await?.context("an answer")??;
+            ensure!(told(&heard) == "ERROR 57P03", "{}", told(&heard));
+            let said = String::from_utf8_lossy(&heard[0].1).into_owned();
+            ensure!(said.contains("3 requests wait already"), "{said}");
+            ensure!(!said.contains("in use"), "{said}");
+        }
+        off_the_runtime(|| server.up()).await?;
+        while let Some(heard) = answers.next().await {
+            ensure!(told(&heard?) == "nothing");
         }
         Ok(())
     });
