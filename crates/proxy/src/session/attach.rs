@@ -28,6 +28,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(250);
 const AHEAD_MAX: usize = 64 * 1024;
 /// Who waits for a place of the pool looks so often whether those who have one still get servers.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// So many statements are prepared at once for a session that has moved.
+const PORTION: usize = 200;
+const SYNC: &[u8] = b"S\0\0\0\x04";
+const LOST_AT_ONCE: &str = "a connection to the server was lost before the session had it";
 const IN_USE: &str = "all connections to the server are in use";
 
 /// A server, and the right to have it.
@@ -48,6 +52,15 @@ pub(super) enum Unattached {
     End(Report),
     /// The session ends with the server's own words.
     Said(Vec<u8>),
+}
+
+/// Why a server did not answer.
+#[derive(Debug)]
+pub(super) enum Unasked {
+    /// The client is gone.
+    Gone,
+    /// It is lost, or answers nothing.
+    Lost,
 }
 
 /// What a wait is broken off for.
@@ -208,15 +221,15 @@ impl Conversation {
         let mut pause = PAUSE_MIN;
         loop {
             let attempt = self.attempt(&mut wait).await?;
-            if let Ok(mut server) = attempt {
-                if self.furnish(&mut server).await? {
-                    self.tell_differences(&server);
-                    return Ok(Attached { server, permit });
+            match attempt {
+                Ok(mut server) => {
+                    if self.furnish(&mut server, &mut wait).await? {
+                        self.tell_differences(&server);
+                        return Ok(Attached { server, permit });
+                    }
+                    wait.why = Cow::Borrowed(LOST_AT_ONCE);
                 }
-                continue;
-            }
-            if let Err(why) = attempt {
-                wait.why = Cow::Owned(why);
+                Err(why) => wait.why = Cow::Owned(why),
             }
             // A change of the cluster is news at once, and so is a connection less.
             let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.pool));
@@ -292,23 +305,33 @@ impl Conversation {
     }
 
     /// Gives the server what the session has; `false`: it was lost over it.
-    async fn furnish(&mut self, server: &mut Server) -> Result<bool, Unattached> {
-        match server.restore(self.mind.journal.settings()).await {
-            Ok(()) => {}
-            Err(Refusal::Lost) => return Ok(false),
-            Err(Refusal::Error(why)) => {
-                self.shared.stats.close("unmovable");
-                let report = errors::unmovable("settings that another server refuses");
-                return Err(Unattached::End(report.hint(&why)));
+    async fn furnish(&mut self, server: &mut Server, wait: &mut Wait) -> Result<bool, Unattached> {
+        let settings = Arc::clone(self.mind.journal.settings());
+        if !server.has(&settings) {
+            match self.wait(wait, server.restore(&settings)).await? {
+                Ok(()) => {}
+                Err(Refusal::Lost) => return Ok(false),
+                Err(Refusal::Error(why)) => {
+                    self.shared.stats.close("unmovable");
+                    let report = errors::unmovable("settings that another server refuses");
+                    return Err(Unattached::End(report.hint(&why)));
+                }
             }
         }
-        if self.is_to_be_prepared() && !prepare_again(&mut self.mind, server).await {
-            return Ok(false);
+        if self.is_to_be_prepared() {
+            for portion in to_prepare(&self.mind) {
+                // One that can't be prepared any more is missing when it is used, and the client hears of it.
+                let asked = server.send_bytes(&portion, Origin::Proxy);
+                let lost = |done| matches!(done, Err(Refusal::Lost));
+                if asked.is_err() || lost(self.wait(wait, server.finish()).await?) {
+                    return Ok(false);
+                }
+            }
         }
-        let Some(begin) = &self.mind.begun else {
+        let Some(begin) = self.mind.begun.clone() else {
             return Ok(true);
         };
-        match server.run(begin).await {
+        match self.wait(wait, server.run(&begin)).await? {
             Ok(()) => Ok(true),
             Err(Refusal::Lost) => Ok(false),
             Err(Refusal::Error(why)) => {
@@ -393,6 +416,24 @@ impl Conversation {
         .await
     }
 
+    /// Asks a server something for the session, between two transactions. What is under way then can't be canceled.
+    pub(super) async fn ask_server<T>(
+        &mut self,
+        asked: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Unasked> {
+        let deadline = Instant::now() + self.shared.limits.load().hold_time;
+        let mut asked = pin!(asked);
+        std::future::poll_fn(|cx| match asked.as_mut().poll(cx) {
+            Poll::Ready(answered) => Poll::Ready(answered.map_err(|_| Unasked::Lost)),
+            Poll::Pending if self.poll_gone(&mut None, cx).is_ready() => {
+                Poll::Ready(Err(Unasked::Gone))
+            }
+            Poll::Pending if self.shared.closing.has_begun() => Poll::Ready(Err(Unasked::Lost)),
+            Poll::Pending => self.alarm.poll(deadline, cx).map(|()| Err(Unasked::Lost)),
+        })
+        .await
+    }
+
     /// What ends any wait. Whoever gives up or closes wakes the task.
     fn poll_interrupted(
         &mut self,
@@ -448,24 +489,26 @@ pub(super) struct Wait {
     why: Cow<'static, str>,
 }
 
-/// What the client has prepared, in the order of nothing in particular: none needs another.
-async fn prepare_again(mind: &mut super::mind::Mind, server: &mut Server) -> bool {
-    let mut asked = Ok(());
+/// What prepares what the client has prepared, in the order of nothing in particular: none needs another. In portions,
+/// each to be answered before the next one.
+fn to_prepare(mind: &super::mind::Mind) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
     for sql in mind.journal.prepared() {
-        asked = asked.and_then(|()| server.query(sql));
+        let text: Vec<u8> = sql.iter().copied().filter(|byte| *byte != 0).collect();
+        let text = std::ffi::CString::new(text).unwrap_or_default();
+        let mut bytes = Vec::new();
+        let encoded = frontend::Message::Query(&text).encode(&mut bytes);
+        debug_assert!(encoded.is_ok(), "it came in a message");
+        all.push(bytes);
     }
     if mind.mode == crate::options::PoolMode::Session {
-        let mut sync = Vec::new();
-        let encoded = frontend::Message::Sync.encode(&mut sync);
-        debug_assert!(encoded.is_ok(), "a Sync has no parts");
         for (name, prepared) in mind.statements.iter() {
             let mut bytes = Vec::new();
             prepared.parse(name, &mut bytes);
             // Each for itself: one whose table is gone must not take the others with it.
-            bytes.extend_from_slice(&sync);
-            asked = asked.and_then(|()| server.send_bytes(&bytes, Origin::Proxy));
+            bytes.extend_from_slice(SYNC);
+            all.push(bytes);
         }
     }
-    // One that can't be prepared any more is missing when it is used, and the client hears of it.
-    asked.is_ok() && !matches!(server.finish().await, Err(Refusal::Lost))
+    all.chunks(PORTION).map(<[_]>::concat).collect()
 }

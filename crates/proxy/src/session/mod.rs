@@ -27,10 +27,10 @@ use crate::cancel::{Key, Target};
 use crate::errors;
 use crate::net::{Inbox, Outbox, Stream};
 use crate::options::Route;
-use crate::pool::{Parameters, Permit, Pool, Refusal, Server, Startup};
+use crate::pool::{Parameters, Permit, Pool, Server, Startup};
 use crate::stats::Entry;
 use alarm::Alarm;
-use attach::{Attached, Unattached};
+use attach::{Attached, Unasked, Unattached};
 use lost::{Moment, Outcome};
 use mind::Mind;
 use pump::Stopped;
@@ -130,7 +130,8 @@ impl Conversation {
                         self.entry.pin(self.mind.journal.pins());
                         attached = kept;
                     }
-                    Err(_) => {
+                    Err(Unasked::Gone) => return Ending::Left,
+                    Err(Unasked::Lost) => {
                         self.entry.rest();
                         if let Some(ending) = self.lose(Moment::IDLE) {
                             return self.say_goodbye(ending).await;
@@ -168,13 +169,16 @@ impl Conversation {
         &mut self,
         mut server: Box<Server>,
         permit: Permit,
-    ) -> Result<Option<Attached>, Refusal> {
-        Box::pin(probe::look(&mut self.mind, &mut server)).await?;
+    ) -> Result<Option<Attached>, Unasked> {
+        let seen = self.ask_server(Box::pin(probe::ask(&mut server))).await?;
+        probe::note(&mut self.mind, seen);
         if self.mind.is_tied() {
             self.mind.stained = true;
             return Ok(Some(Attached { server, permit }));
         }
-        Box::pin(probe::reset(&self.mind, &mut server)).await?;
+        let settings = Arc::clone(self.mind.journal.settings());
+        let reset = Box::pin(probe::reset(&settings, &mut server));
+        self.ask_server(reset).await?;
         self.mind.detached();
         self.pool.put(server);
         drop(permit);
@@ -344,7 +348,8 @@ impl Conversation {
         // What it has answered is for nobody any more.
         server.inbox.pass_cleared();
         let marked = self.mind.is_tied() || self.mind.opaque || self.mind.stained;
-        if marked && server.wipe().await.is_err() {
+        let limit = self.shared.limits.load().hold_time;
+        if marked && !matches!(tokio::time::timeout(limit, server.wipe()).await, Ok(Ok(()))) {
             return;
         }
         if !marked {

@@ -9,7 +9,7 @@
 //! It does not see custom settings that a function makes: no view of PostgreSQL's shows them.
 
 use super::mind::Mind;
-use crate::journal::{Observed, set_config_sql};
+use crate::journal::{Observed, Settings, set_config_sql};
 use crate::pool::{Mirror, Refusal, Server};
 use crate::sql::{Pin, Pins};
 use std::sync::Arc;
@@ -31,33 +31,27 @@ const QUESTION: &[u8] = b"SELECT 'temporary', '', '' FROM pg_catalog.pg_my_temp_
     UNION ALL SELECT 'setting', name, pg_catalog.current_setting(name) FROM pg_catalog.pg_settings \
     WHERE source = 'session'";
 
-/// Asks, and writes it down; between two transactions. An error: the server is lost.
-pub(super) async fn look(mind: &mut Mind, server: &mut Server) -> Result<(), Refusal> {
-    let seen = match ask(server).await {
-        Ok(seen) => seen,
-        Err(Refusal::Lost) => return Err(Refusal::Lost),
-        Err(Refusal::Error(_)) => None,
-    };
+/// Writes down what was seen between two transactions.
+pub(super) fn note(mind: &mut Mind, seen: Option<Observed>) {
     mind.opaque = false;
     match seen {
         Some(observed) => mind.journal.observed(observed),
         None => mind.journal.pin(Pins::default().with(Pin::NotUnderstood)),
     }
-    Ok(())
 }
 
 /// Takes all settings off a server that goes to somebody else, seen ones and others.
-pub(super) async fn reset(mind: &Mind, server: &mut Server) -> Result<(), Refusal> {
+pub(super) async fn reset(settings: &Settings, server: &mut Server) -> Result<(), Refusal> {
     server.run(b"RESET ALL").await?;
     // The role is no setting that RESET ALL resets.
-    let mut left = (**mind.journal.settings()).clone();
+    let mut left = settings.clone();
     left.retain(|name, _| &**name == "role");
     server.applied = Arc::new(left);
     Ok(())
 }
 
-/// `None`: it said something that was not understood.
-async fn ask(server: &mut Server) -> Result<Option<Observed>, Refusal> {
+/// Asks between two transactions. `None`: it said something that was not understood. An error: it is lost.
+pub(super) async fn ask(server: &mut Server) -> Result<Option<Observed>, Refusal> {
     server.query(QUESTION)?;
     let mut observed = Some(Observed::default());
     let hear = |_: &mut Mirror, frame: Option<&Frame<'_>>| {
@@ -69,7 +63,7 @@ async fn ask(server: &mut Server) -> Result<Option<Observed>, Refusal> {
                 let noted = match (&mut observed, frame.message()) {
                     (Some(observed), Ok(Message::DataRow(row))) => {
                         let row: Vec<_> = row.iter().flatten().collect();
-                        note(observed, &row).is_some()
+                        observe(observed, &row).is_some()
                     }
                     _ => false,
                 };
@@ -84,7 +78,7 @@ async fn ask(server: &mut Server) -> Result<Option<Observed>, Refusal> {
     Ok(observed)
 }
 
-fn note(observed: &mut Observed, row: &[&[u8]]) -> Option<()> {
+fn observe(observed: &mut Observed, row: &[&[u8]]) -> Option<()> {
     let [kind, name, value] = row else {
         return None;
     };

@@ -478,3 +478,91 @@ fn statements_of_a_lost_transaction_outlive_it() {
         Ok(())
     });
 }
+
+#[test]
+fn a_session_with_many_statements_moves() {
+    use crate::raw::{Raw, message, query, told};
+    const MANY: usize = 6_000;
+    story(async |server| {
+        let proxy = server
+            .trusting(PoolMode::Session, Limits::default())
+            .await?;
+        let mut raw = Raw::logged_in(proxy.address).await?;
+        for first in (0..MANY).step_by(500) {
+            let parses = (first..first + 500).flat_map(|n| {
+                let body = format!("s{n}\0select {n}\0\0\0");
+                message(b'P', body.as_bytes())
+            });
+            let mut bytes: Vec<u8> = parses.collect();
+            bytes.extend(message(b'S', b""));
+            raw.send(&bytes).await?;
+            raw.until(b'Z').await?;
+        }
+        restart(server)?;
+        let prepared = "select count(*) from pg_prepared_statements";
+        raw.send(&query(prepared)).await?;
+        let heard = raw.until(b'Z').await?;
+        ensure!(told(&heard) == "nothing", "{}", told(&heard));
+        let row = heard.iter().find(|(tag, _)| *tag == b'D');
+        ensure!(row.is_some_and(|(_, row)| row.ends_with(b"6000")));
+        Ok(())
+    });
+}
+
+/// A server that answers nothing when it is to have the session's settings keeps nobody for longer than a wait may last.
+#[test]
+fn a_server_that_hangs_while_a_session_gets_it_is_given_up() {
+    story(async |server| {
+        let limits = Limits {
+            pool_size: 1,
+            hold_time: Duration::from_secs(2),
+            ..Limits::default()
+        };
+        let proxy = server.proxy(PoolMode::Transaction, limits).await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        a.batch_execute("set work_mem = '3MB'").await?;
+        let pid = one(&b, "select pg_backend_pid()").await?;
+        let signal = |name: &str| server.run("sh", &["-c", &format!("kill -s {name} {pid}")]);
+        signal("STOP")?;
+        let asked = tokio::time::timeout(Duration::from_secs(10), a.batch_execute("select 1"));
+        let said = code(asked.await?);
+        ensure!(said == "ERROR 57P03", "{said}");
+        // Its place is free again, while it still hangs.
+        ensure!(one(&a, "show work_mem").await? == "3MB");
+        signal("CONT")?;
+        Ok(())
+    });
+}
+
+/// What a session has become its server is asked behind the answer, when its client may be gone.
+#[test]
+fn a_server_that_hangs_behind_a_function_keeps_no_place() {
+    story(async |server| {
+        let create = "create function odd() returns int language sql as 'select 1'";
+        server.sql("app", create)?;
+        let limits = Limits {
+            pool_size: 1,
+            hold_time: Duration::from_secs(3),
+            ..Limits::default()
+        };
+        let proxy = server.proxy(PoolMode::Transaction, limits).await?;
+        let (gone, stays) = (proxy.client("app").await?, proxy.client("app").await?);
+        let next = proxy.client("app").await?;
+        one(&gone, "select odd()").await?;
+        let mut config = tokio_postgres::Config::new();
+        config.host_path(server.directory()).port(server.port());
+        config.user("postgres").dbname("app");
+        let (holder, connection) = config.connect(tokio_postgres::NoTls).await?;
+        tokio::spawn(connection);
+        let lock = "begin; lock table pg_catalog.pg_settings in access exclusive mode";
+        holder.batch_execute(lock).await?;
+        ensure!(one(&gone, "select odd()").await? == "1");
+        drop(gone);
+        ensure!(one(&next, "select 7").await? == "7");
+        ensure!(one(&stays, "select odd()").await? == "1");
+        let said = code(stays.batch_execute("select 1").await);
+        ensure!(said == "FATAL 57P01", "{said}");
+        ensure!(one(&next, "select 7").await? == "7");
+        Ok(())
+    });
+}
