@@ -80,6 +80,20 @@ struct Seen {
     loss_accepted: bool,
 }
 
+impl Seen {
+    /// Whether somebody may have led and acknowledged commits since then whom nobody here has seen: the store was not to
+    /// be had. Of those that claim and fail there are traces. Who leads publishes a lineage before it acknowledges
+    /// anything; and a claim is joined to the settings of the one before, unless a person has accepted a loss.
+    fn has_missed_one(&self, cluster: &Cluster) -> bool {
+        let step = cluster.current_epoch().0.saturating_sub(self.epoch.0);
+        let published = cluster.lineage.as_ref();
+        let none_acknowledged = published.is_some_and(|it| it.epoch <= self.epoch);
+        let settings = cluster.sync.iter().flat_map(|record| record.settings());
+        let is_joined = step == 2 && settings.into_iter().any(|it| it.leader == self.leader);
+        step > 1 && !none_acknowledged && !is_joined
+    }
+}
+
 impl Memory {
     /// Takes note, and counts a loss.
     fn note(&mut self, cluster: &Cluster) {
@@ -101,7 +115,7 @@ impl Memory {
         }
         if let Some(last) = &self.last
             && last.leader != claimed.leader
-            && (!last.is_protected || last.loss_accepted)
+            && (!last.is_protected || last.loss_accepted || last.has_missed_one(cluster))
         {
             self.losses += 1;
             tracing::warn!(
@@ -229,5 +243,34 @@ mod tests {
             accept_loss: true,
         });
         assert_eq!(losses(&[forced, cluster(2, "b", true)]), 1);
+    }
+
+    #[test]
+    fn a_leader_that_was_not_seen_may_have_lost_what_it_acknowledged() {
+        let (a, c) = (cluster(1, "a", true), cluster(3, "c", true));
+        assert_eq!(losses(&[a.clone(), c.clone()]), 1);
+        // It was `a` again, with another epoch after a restart.
+        let again = cluster(2, "a", true);
+        assert_eq!(losses(&[a.clone(), again, c.clone()]), 0);
+        // Whoever it was has published nothing, and acknowledged nothing.
+        let mut silent = c.clone();
+        silent.lineage = Some(ha::Published {
+            epoch: Epoch(1),
+            leader: a.leader.clone(),
+            lineage: ha::Lineage::founded(ha::Timeline(1), Epoch(1)),
+        });
+        assert_eq!(losses(&[a.clone(), silent.clone()]), 0);
+        silent.lineage.as_mut().unwrap().epoch = Epoch(2);
+        assert_eq!(losses(&[a.clone(), silent]), 1);
+        // Each claim has met what the ones before it had promised.
+        let settings =
+            ["a", "c"].map(|name| ha::quorum::Setting::alone(NodeName::new(name).unwrap()));
+        let joined = |epoch| Cluster {
+            sync: ha::quorum::SyncRecord::from_settings(settings.to_vec()),
+            ..cluster(epoch, "c", true)
+        };
+        assert_eq!(losses(&[a.clone(), joined(3)]), 0);
+        // Not if `a` may have led in between, too.
+        assert_eq!(losses(&[a, joined(4)]), 1);
     }
 }
