@@ -251,12 +251,15 @@ impl Conversation {
         &mut self,
         wait: &mut Wait,
     ) -> Result<Result<Box<Server>, String>, Unattached> {
-        if self.shared.seen.borrow().losses != self.losses
-            && self.is_greeted
-            && *self.shared.on_lossy_failover.load() == OnLossyFailover::Disconnect
-        {
-            self.shared.stats.close("lossy failover");
-            return Err(Unattached::End(errors::lossy()));
+        let losses = self.shared.seen.borrow().losses;
+        if losses != self.losses {
+            let is_told = *self.shared.on_lossy_failover.load() == OnLossyFailover::Disconnect;
+            if is_told && self.is_greeted {
+                self.shared.stats.close("lossy failover");
+                return Err(Unattached::End(errors::lossy()));
+            }
+            // It goes on, or has seen nothing yet: the loss is none of its own any more.
+            self.losses = losses;
         }
         let at = match self.shared.place(self.route) {
             Ok(at) => at,

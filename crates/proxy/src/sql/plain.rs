@@ -149,9 +149,9 @@ fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\t')
 }
 
-/// What is behind the digits; `None`: `1e5`, `0x1F`, `1_000`, and what begins right behind a number.
+/// What is behind the digits; `None`: `1e5`, `0x1F`, `1_000`, and what begins right behind a number, or behind its point.
 fn behind_number(digits: &[u8]) -> Option<&[u8]> {
-    let behind = &digits[length(digits, |byte| byte.is_ascii_digit())..];
+    let behind = &digits[length(digits, |byte| byte.is_ascii_digit() || byte == b'.')..];
     let goes_on = behind.first().is_some_and(|byte| is_name(*byte));
     (!goes_on).then_some(behind)
 }
@@ -182,6 +182,14 @@ mod tests {
         ] {
             assert!(read(text.as_bytes()).is_some(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_begins_right_behind_a_number_is_looked_at_closer() {
+        for text in ["select 1.select ", "select 1a", "select 1.5.abcdef"] {
+            assert!(read(text.as_bytes()).is_none(), "{text}");
+        }
+        assert!(read(b"select column + 1.5").is_some());
     }
 
     proptest! {

@@ -60,6 +60,17 @@ fn of_several_servers_the_newest_primary_is_followed() -> Result<()> {
             let client = proxy.client("app").await?;
             ensure!(one(&client, WHERE).await? == b.to_string());
         }
+        // Whom a loss was kept from does not end for it later.
+        careless.handle.reload(&with(OnLossyFailover::Disconnect)?);
+        let kill =
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = 'app'";
+        tokio::task::block_in_place(|| pair.b.psql(kill))?;
+        // What it asks while the server ends may be answered with 40001.
+        lab::eventually("it has moved", SOON, async || {
+            ensure!(one(&goes_on, "show search_path").await? == "public");
+            Ok(())
+        })
+        .await?;
         Ok(())
     })
 }
