@@ -3,6 +3,8 @@
 //! **Invariant:** a change counts when the server has confirmed it, and goes with the transaction or
 //! the savepoint that it was made in.
 //!
+//! **Invariant:** no text is said again where it may be read in another way than it was said.
+//!
 //! **Invariant:** it has not much more than [`BYTES_MAX`]; a session that changes more about itself stays with its server.
 
 mod settings;
@@ -27,7 +29,20 @@ pub(crate) struct Journal {
     bytes: usize,
     /// There was more, and nothing is noted any more.
     is_full: bool,
+    strings: Strings,
 }
+
+/// How texts of the session's own would be read again.
+#[derive(Debug, Default)]
+struct Strings {
+    /// The session has said how a backslash in a string is read.
+    changed: bool,
+    /// A text that is kept has a backslash.
+    escaped: bool,
+}
+
+/// Whether a backslash in a plain string is a letter like any other.
+const STRINGS: &str = "standard_conforming_strings";
 
 /// Of settings and statements, with what it takes to find them.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -109,8 +124,14 @@ impl Journal {
             return;
         }
         match deed {
-            Deed::Set { name, sql } => self.change(Change::Set(name.clone(), sql.clone())),
-            Deed::Reset(name) => self.change(Change::Reset(name.clone())),
+            Deed::Set { name, sql } => {
+                self.read_again(name, sql);
+                self.change(Change::Set(name.clone(), sql.clone()));
+            }
+            Deed::Reset(name) => {
+                self.read_again(name, b"");
+                self.change(Change::Reset(name.clone()));
+            }
             Deed::ResetAll => self.change(Change::ResetAll),
             Deed::Config(calls) => {
                 for call in calls {
@@ -137,6 +158,7 @@ impl Journal {
                 }
             }
             Deed::Prepare { name, sql } => {
+                self.read_again("", sql);
                 self.bytes += ENTRY_BYTES + name.len() + sql.len();
                 self.prepared.insert(name.clone(), sql.clone());
             }
@@ -186,6 +208,7 @@ impl Journal {
         if right {
             return;
         }
+        self.read_again(&name, b"");
         let settings = Arc::make_mut(&mut self.settings);
         match own {
             true => drop(settings.remove(&name)),
@@ -234,10 +257,27 @@ impl Journal {
             (Some(name), Some(value), Some(false)) => {
                 let sql = set_config_sql(&name, &value);
                 let name = String::from_utf8_lossy(&name).to_ascii_lowercase();
+                if has_half_letters(&value) {
+                    self.pin_settings();
+                }
+                self.read_again(&name, b"");
                 self.change(Change::Set(name.into(), sql));
             }
             // NULL, or in a form that we do not read.
-            _ => self.pins = self.pins.with(crate::sql::Pin::Settings),
+            _ => self.pin_settings(),
+        }
+    }
+
+    fn pin_settings(&mut self) {
+        self.pins = self.pins.with(crate::sql::Pin::Settings);
+    }
+
+    /// `sql`, which is kept, sets `name`. A session whose texts could be read otherwise later stays with its server.
+    fn read_again(&mut self, name: &str, sql: &[u8]) {
+        self.strings.changed |= name == STRINGS;
+        self.strings.escaped |= sql.contains(&b'\\');
+        if has_half_letters(sql) || (self.strings.changed && self.strings.escaped) {
+            self.pin_settings();
         }
     }
 
@@ -263,7 +303,7 @@ impl Journal {
             self.is_full = self.bytes > BYTES_MAX;
         }
         if self.is_full {
-            self.pins = self.pins.with(crate::sql::Pin::Settings);
+            self.pin_settings();
         }
         !self.is_full
     }
@@ -300,6 +340,12 @@ impl Journal {
             }
         }
     }
+}
+
+/// In some encodings of clients a backslash may be the second half of a letter.
+fn has_half_letters(text: &[u8]) -> bool {
+    text.windows(2)
+        .any(|pair| !pair[0].is_ascii() && pair[1] == b'\\')
 }
 
 /// As it stands in a constant, or in a parameter in text form or in binary form.

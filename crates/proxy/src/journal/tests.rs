@@ -4,6 +4,13 @@ use crate::sql::Reading;
 /// Statements that all succeed, one request each; `!` before one that fails. The status after each
 /// is what PostgreSQL would say.
 fn after(script: &[&str]) -> Vec<String> {
+    let journal = journal_after(script);
+    let sql = journal.settings().values();
+    sql.map(|sql| String::from_utf8_lossy(sql).into_owned())
+        .collect()
+}
+
+fn journal_after(script: &[&str]) -> Journal {
     let mut journal = Journal::default();
     let mut status = TransactionStatus::Idle;
     for line in script {
@@ -36,9 +43,35 @@ fn after(script: &[&str]) -> Vec<String> {
         }
         journal.ready(status, failed);
     }
-    let sql = journal.settings().values();
-    sql.map(|sql| String::from_utf8_lossy(sql).into_owned())
-        .collect()
+    journal
+}
+
+/// The string would end before it did, and what is behind it would be run.
+#[test]
+fn a_text_is_not_said_again_where_it_would_be_read_otherwise() {
+    const OFF: &str = "set standard_conforming_strings = off";
+    const ON: &str = "set standard_conforming_strings to on";
+    const EVIL: &str = r"set app.y = 'q\'; create table hacked(); --'";
+    let stays = |script: &[&str]| journal_after(script).pins() != Pins::default();
+    let path = r"set app.path = 'C:\data'";
+    assert!(!stays(&[path, "set app.x = 'plain'"]));
+    assert!(!stays(&[
+        ON,
+        "set app.x = 'plain'",
+        "prepare p as select 1"
+    ]));
+    assert!(stays(&[OFF, path, ON]) && stays(&[path, OFF]) && stays(&[OFF, EVIL]));
+    assert!(stays(&[path, "reset standard_conforming_strings"]));
+    let config = "select set_config('standard_conforming_strings', 'off', false)";
+    assert!(stays(&[r"prepare p as select '\d+'", config]));
+    // The second byte of a letter in SJIS, here behind one that is none in ASCII either.
+    assert!(stays(&["set app.x = 'é\\'"]));
+    let mut journal = journal_after(&[path]);
+    journal.reported("standard_conforming_strings", b"off", false);
+    assert!(
+        journal.pins() != Pins::default(),
+        "a function has changed it"
+    );
 }
 
 #[test]

@@ -201,6 +201,15 @@ rows! {
         "select currval('numbers')",
         After::Answers("ERROR 55000"),
     ),
+    // Said again, the string would end before its end.
+    a_setting_that_would_be_read_otherwise: closed(
+        &[
+            "set standard_conforming_strings = off",
+            r"set app.y = 'q\'; create table hacked(); --'",
+            "set standard_conforming_strings = on",
+        ],
+        "in a way that is not followed",
+    ),
     a_seed: closed(&["select setseed(0.5)"], "random"),
     a_seed_that_was_set: closed(&["set seed to 0.5"], "random"),
     a_library: by_superuser(closed(&["load '$libdir/plpgsql'"], "library")),
