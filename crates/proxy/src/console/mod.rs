@@ -26,6 +26,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How often PAUSE looks whether all are done.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How long the files may take to be read.
+const RELOADS: Duration = Duration::from_secs(10);
+/// As PostgreSQL says of its configuration.
+const NOT_RELOADED: SqlState = SqlState(*b"F0000");
 const SYNTAX: SqlState = SqlState(*b"42601");
 const NOT_ALLOWED: SqlState = SqlState(*b"42501");
 
@@ -174,14 +178,28 @@ async fn order(shared: &Arc<Shared>, command: &str, outbox: &mut Outbox) {
             shared.pools.reconnect();
             complete(c"RECONNECT", outbox);
         }
-        "RELOAD" => {
-            shared.wishes.reload.notify_one();
-            complete(c"RELOAD", outbox);
-        }
+        "RELOAD" => match reload(shared).await {
+            Ok(()) => complete(c"RELOAD", outbox),
+            Err(why) => tell(&Report::error(NOT_RELOADED, &why), outbox),
+        },
         _ => {
             shared.wishes.stop.notify_one();
             complete(c"SHUTDOWN", outbox);
         }
+    }
+}
+
+async fn reload(shared: &Arc<Shared>) -> Result<(), String> {
+    let mut reloads = shared.wishes.reloads.subscribe();
+    let before = reloads.borrow_and_update().count;
+    shared.wishes.reload.notify_one();
+    let after = tokio::time::timeout(RELOADS, reloads.wait_for(|it| it.count > before)).await;
+    match after {
+        Ok(Ok(after)) => after.refused.clone().map_or(Ok(()), Err),
+        _ => Err(format!(
+            "the configuration was not read again within {} s: the log says why",
+            RELOADS.as_secs()
+        )),
     }
 }
 

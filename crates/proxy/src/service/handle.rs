@@ -31,6 +31,19 @@ impl Handle {
         shared.limits.store(options.limits);
         shared.admins.store(options.admins.clone());
         shared.pools.reload(options.server_tls.clone());
+        self.has_reloaded(None);
+    }
+
+    /// The files can't be taken, and everything stays as it was: who asked for it is told why.
+    pub fn refuse_reload(&self, why: &str) {
+        self.has_reloaded(Some(why.to_owned()));
+    }
+
+    fn has_reloaded(&self, refused: Option<String>) {
+        self.shared.wishes.reloads.send_modify(|last| {
+            last.count += 1;
+            last.refused = refused;
+        });
     }
 
     /// Lets nobody in any more, ends every session as soon as it is between two transactions, and
@@ -59,7 +72,8 @@ impl Handle {
         self.told.send_replace(Ending::Now);
     }
 
-    /// Until an administrator asks at the console for the files to be read again.
+    /// Until an administrator asks at the console for the files to be read again. It is answered by [`Self::reload`] or
+    /// [`Self::refuse_reload`].
     pub async fn reload_wanted(&self) {
         self.shared.wishes.reload.notified().await;
     }

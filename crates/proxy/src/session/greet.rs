@@ -27,7 +27,7 @@ use crate::topology::{At, Doubt, Kind, Readers, Seen, choose};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use wire::backend::{Authentication, CancelKey, Message, Report, TransactionStatus};
 use wire::frontend::Framer;
 use wire::startup::{Agreed, CancelRequest, First, Opening, Packet, Replication, StartupMessage};
@@ -69,7 +69,15 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Wishes {
     pub(crate) reload: Notify,
+    pub(crate) reloads: watch::Sender<Reloads>,
     pub(crate) stop: Notify,
+}
+
+/// How often the files were read again, and why the last attempt changed nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    pub(crate) count: u64,
+    pub(crate) refused: Option<String>,
 }
 
 impl Shared {

@@ -156,9 +156,17 @@ fn servers_are_left_when_the_console_says_so() {
             "{after:?}"
         );
         let handle = proxy.handle.clone();
-        let wanted = handle.reload_wanted();
-        admin.simple_query("RELOAD").await?;
-        timeout(Duration::from_secs(10), wanted).await?;
+        let refused = async {
+            handle.reload_wanted().await;
+            handle.refuse_reload("line 3 of the users file");
+        };
+        let (said, ()) = tokio::join!(admin.simple_query("RELOAD"), refused);
+        let said = said.expect_err("it was refused");
+        let said = said.as_db_error().map(|it| it.message().to_owned());
+        ensure!(
+            said.as_deref() == Some("line 3 of the users file"),
+            "{said:?}"
+        );
         Ok(())
     });
 }

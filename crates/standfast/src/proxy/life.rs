@@ -124,6 +124,7 @@ async fn reload(
     match read.await {
         Err(error) => {
             tracing::error!("reload: {error:#}; everything stays as it was");
+            handle.refuse_reload(&format!("{error:#}"));
             None
         }
         Ok((section, options)) => {

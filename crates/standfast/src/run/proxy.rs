@@ -138,7 +138,7 @@ impl Place {
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
-                () = self.reload.notified() => if let Some(new) = self.read() { section = new },
+                () = self.reload.notified() => if let Ok(new) = self.read() { section = new },
                 () = told(&mut ending) => return,
             }
         };
@@ -193,20 +193,21 @@ impl Place {
         Ok(options)
     }
 
-    fn read(&self) -> Option<ProxySection> {
-        match Config::load(&self.file, &Homes::from_env()) {
-            Ok((config, _)) if config.proxy.is_some() => config.proxy,
-            Ok(_) => {
-                tracing::warn!("the file has no proxy any more: it ends with the node");
-                None
-            }
-            // The node says why.
-            Err(_) => None,
-        }
+    /// A broken file the node itself tells of.
+    fn read(&self) -> Result<ProxySection> {
+        let (config, _) = Config::load(&self.file, &Homes::from_env())?;
+        config.proxy.ok_or_else(|| {
+            let what = "the file has no proxy any more: it ends with the node";
+            tracing::warn!("{what}");
+            anyhow::anyhow!(what)
+        })
     }
 
     async fn reload(&self, handle: &Handle, section: &mut ProxySection) {
-        let Some(new) = self.read() else { return };
+        let new = match self.read() {
+            Ok(new) => new,
+            Err(error) => return handle.refuse_reload(&format!("{error:#}")),
+        };
         match self.options(&new).await {
             Ok(options) => {
                 if crate::proxy::has_moved(section, &new) {
@@ -218,6 +219,7 @@ impl Place {
             }
             Err(error) => {
                 tracing::error!("reload: {error:#}; the proxy stays as it was");
+                handle.refuse_reload(&format!("{error:#}"));
             }
         }
     }
