@@ -11,18 +11,36 @@ use crate::peer::message::{Refusal, Request, Response, Status};
 use ha::NodeName;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ROUND: Duration = Duration::from_millis(250);
+/// A refusal that stays is said again this often.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// The refusal that was said last, and when.
+#[derive(Default)]
+struct Said(Option<(String, Instant)>);
+
+impl Said {
+    fn refused(&mut self, address: &str, reason: &str) {
+        let known = self.0.as_ref();
+        if known.is_some_and(|(last, at)| last == reason && at.elapsed() < AGAIN) {
+            return;
+        }
+        tracing::warn!(%address, %reason, "the store does not let this node in; asking on");
+        self.0 = Some((reason.to_owned(), Instant::now()));
+    }
+}
 
 /// Works until this member is part of a cluster.
 pub(crate) async fn run(member: Arc<Member>) {
     let start = member.options.start.clone();
+    let mut said = Said::default();
     while !member.is_founded().await {
         match &start {
             Start::Found => found(&member, BTreeMap::from([(member.id, member.myself())])).await,
-            Start::Members(list) => meet(&member, list).await,
-            Start::Join(addresses) => join(&member, addresses).await,
+            Start::Members(list) => meet(&member, list, &mut said).await,
+            Start::Join(addresses) => join(&member, addresses, &mut said).await,
         }
         if !member.is_founded().await {
             tokio::time::sleep(ROUND).await;
@@ -38,7 +56,7 @@ async fn found(member: &Member, voters: BTreeMap<NodeId, Peer>) {
     }
 }
 
-async fn meet(member: &Member, list: &BTreeMap<NodeName, String>) {
+async fn meet(member: &Member, list: &BTreeMap<NodeName, String>, said: &mut Said) {
     let others = || {
         list.iter()
             .filter(|(name, _)| **name != member.options.name)
@@ -60,7 +78,7 @@ async fn meet(member: &Member, list: &BTreeMap<NodeName, String>) {
                 if knows(&status, member) {
                     return;
                 }
-                return join(member, std::slice::from_ref(address)).await;
+                return join(member, std::slice::from_ref(address), said).await;
             }
             Ok(Response::Status(status)) if status.name == name.as_str() => {
                 let peer = Peer {
@@ -87,7 +105,7 @@ fn knows(status: &Status, member: &Member) -> bool {
 }
 
 /// Asks at each address, and at the leader's if it is told one.
-async fn join(member: &Member, addresses: &[String]) {
+async fn join(member: &Member, addresses: &[String], said: &mut Said) {
     let limit = member.options.timing.request_timeout * 3;
     for address in addresses {
         let mut next = Some(address.clone());
@@ -110,7 +128,7 @@ async fn join(member: &Member, addresses: &[String]) {
                     next = leader.map(|peer| peer.address);
                 }
                 Err(CallError::Refused(Refusal::Denied(reason))) => {
-                    tracing::warn!(%address, %reason, "the store does not let this node in");
+                    said.refused(&address, &reason);
                 }
                 Err(error) => tracing::debug!(%address, %error, "cannot join there"),
             }
