@@ -156,7 +156,7 @@ fn a_transaction_that_begins_behind_something_else_is_lost_as_any_other() {
             restart(server)?;
             ensure!(code(client.batch_execute("select 1").await) == "ERROR 40001");
             is_in_failed_transaction().await?;
-            let lost = while_stopped(&client, STRING).await?;
+            let lost = while_stopped(server, &client, STRING).await?;
             ensure!(code(lost) == "ERROR 40001", "{mode:?}");
             is_in_failed_transaction().await?;
         }
@@ -170,7 +170,7 @@ fn a_begin_that_is_not_answered_does_not_fail() {
         for mode in BOTH {
             let proxy = server.proxy(mode, Limits::default()).await?;
             let client = proxy.client("app").await?;
-            while_stopped(&client, "begin isolation level repeatable read").await??;
+            while_stopped(server, &client, "begin isolation level repeatable read").await??;
             ensure!(one(&client, "show transaction_isolation").await? == "repeatable read");
             client.batch_execute("commit").await?;
         }
@@ -180,9 +180,13 @@ fn a_begin_that_is_not_answered_does_not_fail() {
 
 /// What is said to something that is asked of a backend which stands still, and then dies.
 async fn while_stopped(
+    server: &Server,
     client: &tokio_postgres::Client,
     sql: &str,
 ) -> Result<Result<(), tokio_postgres::Error>> {
+    const CHECKPOINTER: &str =
+        "select pid from pg_stat_activity where backend_type = 'checkpointer'";
+    let before = server.psql(CHECKPOINTER)?;
     let pid = one(client, "select pg_backend_pid()").await?;
     signal(&pid, "STOP")?;
     let asked = client.batch_execute(sql);
@@ -192,7 +196,16 @@ async fn while_stopped(
     // The postmaster starts everything anew.
     signal(&pid, "KILL")?;
     ensure!(waits, "a stopped backend has answered");
-    Ok(asked.await)
+    let answer = asked.await;
+    // Until the postmaster has seen the death it lets others in, whom it ends then.
+    let limit = Duration::from_secs(30);
+    lab::eventually("the server has begun anew", limit, async || {
+        let now = server.psql(CHECKPOINTER)?;
+        ensure!(!now.is_empty() && now != before, "not yet");
+        Ok(())
+    })
+    .await?;
+    Ok(answer)
 }
 
 fn signal(pid: &str, signal: &str) -> Result<()> {
