@@ -76,13 +76,9 @@ pub(crate) fn lossy() -> Report {
     .detail("The cluster commits without waiting for standbys, or somebody has accepted the loss.")
 }
 
-/// The wait for a primary has come to an end.
+/// The wait for a server has come to an end; `why` says what it was for.
 pub(crate) fn held_too_long(why: &str) -> Report {
-    Report::error(
-        CANNOT_CONNECT_NOW,
-        "there is no primary to take the request",
-    )
-    .detail(why)
+    Report::error(CANNOT_CONNECT_NOW, "no server took the request in time").detail(why)
 }
 
 /// A session holds more than one may.

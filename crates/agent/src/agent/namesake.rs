@@ -27,7 +27,7 @@ impl Agent {
         if self.is_news(what.clone()) {
             tracing::error!(
                 hint = "choose another name; if that node is gone for good, or is this one without its state directory: \
-                        standfast drop node --name NAME --force",
+                        standfast drop node --name NAME --force --config FILE, on another node",
                 "{what}: nothing is decided"
             );
         }

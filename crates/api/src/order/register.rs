@@ -84,7 +84,7 @@ fn place(
         }
         if entry.dropped {
             return Err(Refusal::conflict(format!("{name} was dropped and has not left yet"))
-                .hint(format!("start it once so that it leaves, or: standfast drop node --name {name} --force")));
+                .hint(format!("start it once so that it leaves, or: standfast drop node --name {name} --force --pgdata DIR")));
         }
         address_free(&nodes, name, asked)?;
         return Ok((name.clone(), updated(entry, asked), true));
@@ -108,7 +108,7 @@ fn place(
             )
         };
         return Err(Refusal::conflict(what).hint(format!(
-            "choose another name; if that node is gone for good: standfast drop node --name {taken} --force"
+            "choose another name; if that node is gone for good, on one that is not: standfast drop node --name {taken} --force --pgdata DIR (or --config FILE)"
         )));
     }
     address_free(&nodes, &name, asked)?;
