@@ -91,6 +91,8 @@ fn errand(cluster: &Cluster, me: &NodeView, leader: &NodeName) -> Option<Decisio
             Action::Stop,
             "a person asked for a restart: stopping cleanly",
         )),
+        // Its copy is the only proof yet that nothing is lost: first it follows, and the leader has it.
+        (Errand::Reinitialize, Postgres::Standby(_)) if acknowledged_alone(cluster, me) => None,
         (Errand::Reinitialize, _) => Some(match known_lineage(cluster) {
             Some(lineage) => clone(
                 (leader.clone(), cluster.current_epoch(), lineage.clone()),
@@ -100,6 +102,14 @@ fn errand(cluster: &Cluster, me: &NodeView, leader: &NodeName) -> Option<Decisio
         }),
         (Errand::Restart | Errand::Restarting, _) => None,
     }
+}
+
+/// Whether a setting stands under which this node acknowledged alone: until the leader's own has passed its barrier.
+fn acknowledged_alone(cluster: &Cluster, me: &NodeView) -> bool {
+    let settings = cluster.sync.iter().flat_map(|record| record.settings());
+    settings
+        .filter(|setting| setting.leader == me.name)
+        .any(|setting| setting.standbys.is_empty())
 }
 
 /// The lineage of the leader that there is, as soon as it can be followed. A standby cluster is led by a standby: what
