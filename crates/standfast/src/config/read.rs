@@ -54,7 +54,7 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
     let state_dir = state_dir(root, &anchor, postgresql.as_ref(), homes);
     let restapi = restapi(root);
     let trust = trust(root);
-    let chosen = store::store(root, restapi.as_ref(), &state_dir, homes);
+    let chosen = store::store(root, name.as_ref(), restapi.as_ref(), &state_dir, homes);
     let data_dir = anchor.display().to_string();
     let told = Told {
         scope: scope.as_deref().unwrap_or_default(),

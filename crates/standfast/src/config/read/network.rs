@@ -136,6 +136,7 @@ fn is_name(text: &str) -> bool {
 
 pub(super) fn raft(
     section: &Section<'_>,
+    name: Option<&NodeName>,
     restapi: Option<&RestApi>,
     state_dir: &Path,
 ) -> Option<Raft> {
@@ -162,6 +163,9 @@ pub(super) fn raft(
         (None, Some(listen)) => listen.clone(),
         (None, None) => restapi?.connect_address.clone(),
     };
+    if let (Some(name), Some(RaftStart::Members(listed))) = (name, &start) {
+        is_listed(&members, name, &advertise, listed);
+    }
     let tls = tls?.map(|tls| store::TlsOptions {
         host: Some(advertise.host.clone()),
         ..tls
@@ -173,6 +177,34 @@ pub(super) fn raft(
         data_dir,
         start: start?,
     })
+}
+
+/// The others look for this node where their list says.
+fn is_listed(
+    members: &Section<'_>,
+    name: &NodeName,
+    advertise: &Endpoint,
+    listed: &BTreeMap<NodeName, Endpoint>,
+) {
+    let line = || {
+        let pairs = members.pairs();
+        pairs
+            .get(name.as_str())
+            .map_or_else(|| members.line(), |at| at.line)
+    };
+    match listed.get(name) {
+        None => {
+            let what = format!("{name}, which is this node's name, is not among them");
+            members.error(members.line(), "", what);
+        }
+        Some(there) if there != advertise => {
+            let what = format!(
+                "the others look for this node there, and it says itself that it is at {advertise}"
+            );
+            members.warning(line(), name.as_str(), what);
+        }
+        Some(_) => {}
+    }
 }
 
 /// `Some(None)`: no TLS; `None`: something is wrong with it. A section that is there is never without effect.

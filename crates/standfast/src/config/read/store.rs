@@ -6,11 +6,13 @@ use super::places::absolute_path;
 use crate::config::section::Section;
 use crate::config::{RestApi, StoreChoice};
 use crate::paths::Homes;
+use ha::NodeName;
 use std::path::{Path, PathBuf};
 
 /// The store and the cluster secret's file.
 pub(super) fn store(
     root: &Section<'_>,
+    name: Option<&NodeName>,
     restapi: Option<&RestApi>,
     state_dir: &Path,
     homes: &Homes,
@@ -49,6 +51,6 @@ pub(super) fn store(
         return Some((StoreChoice::Etcd(etcd), secret_file));
     }
     section.finish(&["memory"]);
-    let raft = raft(&embedded, restapi, state_dir)?;
+    let raft = raft(&embedded, name, restapi, state_dir)?;
     Some((StoreChoice::Raft(raft), secret_file))
 }

@@ -197,6 +197,18 @@ fn addresses() {
             "f.yml: line 7: store.raft.members: either a fixed list of members or join, not both"
         ],
     );
+    check_error(
+        &altered("join: [127.0.0.1:6000]", "members: {n1: 'x:1'}"),
+        expect![
+            "f.yml: line 7: store.raft.members: a, which is this node's name, is not among them"
+        ],
+    );
+    check_warning(
+        &altered("join: [127.0.0.1:6000]", "members: {a: 'x:1'}"),
+        expect![
+            "line 7: store.raft.members.a: the others look for this node there, and it says itself that it is at 127.0.0.1:8008"
+        ],
+    );
 }
 
 #[test]
