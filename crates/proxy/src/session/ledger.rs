@@ -6,7 +6,7 @@
 
 use crate::pool::Kept;
 use crate::prepared::Prepared;
-use crate::sql::{Acts, Deed, Phase, Reading};
+use crate::sql::{Act, Acts, Deed, Phase, Reading};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -196,6 +196,12 @@ impl Expect {
 }
 
 impl Asked {
+    /// A ROLLBACK and nothing else, as one simple query.
+    pub(super) fn is_rollback(&self) -> bool {
+        let rollback = Acts::default().then(Act::Rollback);
+        self.acts == rollback && self.statements == 1 && !self.extended && !self.failed
+    }
+
     /// Statements are on their way.
     pub(super) fn read(&mut self, reading: &Reading, values: Option<&Values>) {
         self.acts = self.acts.and(reading.acts);

@@ -90,7 +90,7 @@ impl Mind {
 
     /// A transaction that has done nothing but begin is begun anew on the next server, before the next request goes there:
     /// nothing that its client has seen depends on the old one. Drivers don't expect a BEGIN to fail, and some stay
-    /// confused for the rest of the session.
+    /// confused for the rest of the session. A ROLLBACK outside of a transaction is done without a server.
     fn begin_again(
         &mut self,
         phase: Phase,
@@ -100,6 +100,14 @@ impl Mind {
     ) -> Option<Outcome> {
         match (phase, asked) {
             (Phase::Inside, []) => self.begun.is_some().then_some(Outcome::Unnoticed),
+            // Nor one that ends nothing: said behind an error, it is what brings a driver back.
+            (Phase::Outside, [one]) if !is_open && one.is_rollback() => {
+                if !one.has_completed() {
+                    say(&Message::CommandComplete(c"ROLLBACK"), out);
+                }
+                say(&Message::ReadyForQuery(TransactionStatus::Idle), out);
+                Some(Outcome::Unnoticed)
+            }
             (Phase::Outside, [one]) if !is_open && !one.failed => {
                 let begin = one.begin.take()?;
                 if !one.has_completed() {

@@ -178,6 +178,22 @@ fn a_begin_that_is_not_answered_does_not_fail() {
     });
 }
 
+/// Said behind an error, it is what brings a driver back.
+#[test]
+fn a_rollback_that_ends_nothing_does_not_fail() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.proxy(mode, Limits::default()).await?;
+            let client = proxy.client("app").await?;
+            while_stopped(server, &client, "rollback").await??;
+            let more = while_stopped(server, &client, "rollback; select 1").await?;
+            ensure!(code(more) == "ERROR 40001", "{mode:?}");
+            ensure!(one(&client, "select 1").await? == "1");
+        }
+        Ok(())
+    });
+}
+
 /// What is said to something that is asked of a backend which stands still, and then dies.
 async fn while_stopped(
     server: &Server,
