@@ -138,23 +138,9 @@ impl Instance {
         };
         let major = self.inner.binaries.major;
         let bad = hba_rules::not_rules(&shared.pg_hba, major);
-        if let Some((n, why)) = bad.into_iter().next() {
-            tracing::warn!(
-                line = shared.pg_hba[n],
-                why,
-                "pg_hba of the cluster's configuration is not taken"
-            );
-            shared.pg_hba.clone_from(&before.pg_hba);
-        }
+        taken_or("pg_hba", &mut shared.pg_hba, bad, &before.pg_hba);
         let bad = hba_rules::not_maps(&shared.pg_ident, major);
-        if let Some((n, why)) = bad.into_iter().next() {
-            tracing::warn!(
-                line = shared.pg_ident[n],
-                why,
-                "pg_ident of the cluster's configuration is not taken"
-            );
-            shared.pg_ident.clone_from(&before.pg_ident);
-        }
+        taken_or("pg_ident", &mut shared.pg_ident, bad, &before.pg_ident);
         self.take_shared(shared.clone(), refused).await?;
         // An agent before us may have written what is refused.
         if !self.inner.hba_seen.swap(true, Ordering::SeqCst) {
@@ -323,6 +309,23 @@ impl Instance {
         let above = usize::try_from(number).ok()?.checked_sub(1)?;
         let line = text.lines().nth(above).unwrap_or_default();
         Some((line.to_owned(), why))
+    }
+}
+
+/// With one line that PostgreSQL would refuse none of them is taken, and those before stay.
+fn taken_or(
+    file: &'static str,
+    asked: &mut Vec<String>,
+    bad: Vec<(usize, String)>,
+    before: &Vec<String>,
+) {
+    if let Some((n, why)) = bad.into_iter().next() {
+        tracing::warn!(
+            line = asked[n],
+            why,
+            "{file} of the cluster's configuration is not taken"
+        );
+        asked.clone_from(before);
     }
 }
 

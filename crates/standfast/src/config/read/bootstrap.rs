@@ -1,7 +1,7 @@
 //! `bootstrap`: what the first node of a new cluster writes, and how it makes its data directory.
 
 use super::methods::{self, Told};
-use super::postgresql::{command, refused, rejoining};
+use super::postgresql::{Refused, command, lines_of, rejoining};
 use crate::config::section::{Section, nearest};
 use crate::config::tree::Entry;
 use crate::config::{Bootstrap, postgres_rules};
@@ -153,17 +153,10 @@ fn postgresql(dcs: &Section<'_>) {
     let parameters = section.section("parameters");
     postgres_rules::check(&parameters, &parameters.pairs());
     for key in ["pg_hba", "pg_ident"] {
-        let (places, lines): (Vec<u64>, Vec<String>) = section
-            .texts(key)
-            .into_iter()
-            .map(|at| (at.line, at.value))
-            .unzip();
-        for (n, why) in refused(key, &lines) {
-            let what = format!(
-                "{:?} is no line that PostgreSQL takes, so none of them counts: {why}",
-                lines[n]
-            );
-            section.warning(places[n], key, what);
+        for Refused { place, line, why } in lines_of(&section, key).1 {
+            let what =
+                format!("{line:?} is no line that PostgreSQL takes, so none of them counts: {why}");
+            section.warning(place, key, what);
         }
     }
     rejoining(&section);

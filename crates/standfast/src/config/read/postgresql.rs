@@ -99,23 +99,40 @@ pub(super) fn postgresql(root: &Section<'_>, witness: bool, scope: &str) -> Opti
 
 /// Lines of a file of PostgreSQL's. With one that it does not take it takes none of the file, or does not start.
 fn lines(section: &Section<'_>, key: &'static str) -> Vec<String> {
+    let (lines, refused) = lines_of(section, key);
+    for Refused { place, line, why } in refused {
+        let what = format!(
+            "{line:?} is no line that PostgreSQL takes, and with it none counts, mend or remove it: {why}"
+        );
+        section.error(place, key, what);
+    }
+    lines
+}
+
+/// A line that PostgreSQL does not take, and where it stands.
+pub(super) struct Refused {
+    pub(super) place: u64,
+    pub(super) line: String,
+    pub(super) why: String,
+}
+
+pub(super) fn lines_of(section: &Section<'_>, key: &'static str) -> (Vec<String>, Vec<Refused>) {
     let (places, lines): (Vec<u64>, Vec<String>) = section
         .texts(key)
         .into_iter()
         .map(|at| (at.line, at.value))
         .unzip();
-    for (n, why) in refused(key, &lines) {
-        let what = format!(
-            "{:?} is no line that PostgreSQL takes, and with it none counts, mend or remove it: {why}",
-            lines[n]
-        );
-        section.error(places[n], key, what);
-    }
-    lines
+    let refused = refused(key, &lines).into_iter().map(|(n, why)| Refused {
+        place: places[n],
+        line: lines[n].clone(),
+        why,
+    });
+    let refused = refused.collect();
+    (lines, refused)
 }
 
 /// Which version runs here is not known yet: what any of them takes passes.
-pub(super) fn refused(key: &str, lines: &[String]) -> Vec<(usize, String)> {
+fn refused(key: &str, lines: &[String]) -> Vec<(usize, String)> {
     let any = u32::MAX;
     match key {
         "pg_ident" => postgres::not_maps(lines, any),
