@@ -8,6 +8,7 @@ mod answers;
 mod callbacks;
 mod clock;
 mod contact;
+mod directory;
 mod door;
 mod events;
 mod failsafe;

@@ -2,21 +2,19 @@
 
 use crate::answers::Answers;
 use crate::clock::now;
+use crate::directory::Directory;
 use crate::door::Door;
 use crate::figures::Figures;
 use crate::pace::Pace;
 use ha::{
     DataDir, Instant, Lsn, NodeName, Postgres, Primary, Standby, Storage, StreamBroken, Walsender,
 };
-use postgres::{
-    Access, ControlState, Instance, Liveness, Probe, StreamFailure, StreamTrouble, Upstream,
-};
+use postgres::{Access, Instance, Liveness, Probe, StreamFailure, StreamTrouble, Upstream};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
 /// A probe that takes longer has not been answered.
 const PROBE: Duration = Duration::from_millis(900);
@@ -26,8 +24,6 @@ const READ_LOG_EVERY: Duration = Duration::from_millis(500);
 const REPAIR_EVERY: Duration = Duration::from_secs(1);
 /// Twice `wal_retrieve_retry_interval`.
 const TWO_RETRIES: Duration = Duration::from_millis(200);
-/// A data directory that is not read after this is on a disk that hangs.
-const READ: Duration = Duration::from_secs(1);
 /// How often the disk is asked to write, and how long it may take.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
 const WRITE: Duration = Duration::from_millis(1500);
@@ -44,6 +40,8 @@ pub(crate) struct Observation {
     pub(crate) postgres: Postgres,
     /// Down, and the control file says that it stopped cleanly as a primary.
     pub(crate) clean_stop: bool,
+    /// Where its WAL ends then.
+    pub(crate) on_disk: Option<Lsn>,
     /// Why no new cluster may be made of the data directory.
     pub(crate) may_not_found: Option<String>,
     pub(crate) stream_broken: Option<StreamBroken>,
@@ -80,9 +78,6 @@ impl Observation {
     }
 }
 
-/// What a look into the directory found, and why no new cluster may be made of it.
-type Read = Result<(postgres::DataDir, Option<String>), postgres::PostgresError>;
-
 /// Looks when poked, when the postmaster dies, and from time to time.
 #[derive(Debug)]
 pub(crate) struct Observer {
@@ -92,12 +87,7 @@ pub(crate) struct Observer {
     streams: Arc<Streams>,
     answers: Answers,
     door: Door,
-    data: Option<DataDir>,
-    last_data: DataDir,
-    /// What the control file said of the last stop, read while nothing ran.
-    clean_stop: bool,
-    may_not_found: Option<String>,
-    reading: Option<JoinHandle<Read>>,
+    directory: Directory,
     /// When each standby was last seen streaming, and how much it had flushed then.
     seen: BTreeMap<NodeName, (Instant, Lsn)>,
     /// Since when it should stream and does not.
@@ -115,6 +105,8 @@ pub(crate) struct Observer {
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     proven_gone: AtomicBool,
+    /// How often one could begin to come.
+    starts: AtomicU64,
     /// Whether there is a data directory whose disk can be asked to write.
     has_data: AtomicBool,
 }
@@ -125,7 +117,13 @@ impl Streams {
     }
 
     pub(crate) fn may_come(&self) {
+        self.starts.fetch_add(1, Ordering::SeqCst);
         self.proven_gone.store(false, Ordering::SeqCst);
+    }
+
+    /// Changes before anything is started that could bring WAL.
+    pub(crate) fn starts(&self) -> u64 {
+        self.starts.load(Ordering::SeqCst)
     }
 
     fn has_data(&self) -> bool {
@@ -145,17 +143,13 @@ impl Observer {
         streams: Arc<Streams>,
     ) -> Self {
         Self {
+            directory: Directory::new(instance.clone(), Arc::clone(&streams)),
             instance,
             poke,
             pace,
             streams,
             answers: Answers::default(),
             door: Door::default(),
-            data: None,
-            last_data: DataDir::Empty,
-            clean_stop: false,
-            may_not_found: None,
-            reading: None,
             seen: BTreeMap::new(),
             strangers: BTreeSet::new(),
             waiting: None,
@@ -187,6 +181,7 @@ impl Observer {
             data: DataDir::Empty,
             postgres: Postgres::Starting,
             clean_stop: false,
+            on_disk: None,
             may_not_found: None,
             stream_broken: None,
             stream_says: None,
@@ -213,18 +208,18 @@ impl Observer {
                 self.probe(at, postmaster, &mut observation).await
             }
         };
-        observation.data = self.data_dir().await;
+        observation.data = self.directory.look().await;
         let down = observation.postgres == (Postgres::Down { leftovers: 0 });
-        observation.clean_stop = down && self.clean_stop;
-        observation.may_not_found.clone_from(&self.may_not_found);
+        observation.clean_stop = down && self.directory.clean_stop();
+        observation.on_disk = self.directory.on_disk().filter(|_| down);
+        observation.may_not_found = self.directory.may_not_found();
         let there = matches!(observation.data, DataDir::Ready(_));
         self.streams.has_data.store(there, Ordering::SeqCst);
         observation
     }
 
     fn forget(&mut self) {
-        self.data = None;
-        self.clean_stop = false;
+        self.directory.forget();
         self.answers.forget();
         self.door.forget();
         self.waiting = None;
@@ -445,40 +440,6 @@ impl Observer {
         }
         self.strangers = strangers;
     }
-
-    /// The directory is read again when nothing runs in it; while something does, it stays what it was. A disk that
-    /// hangs must not hang the observer: until it answers, the directory is what it was last.
-    async fn data_dir(&mut self) -> DataDir {
-        if let Some(data) = &self.data {
-            return data.clone();
-        }
-        let instance = self.instance.clone();
-        let reading = self
-            .reading
-            .get_or_insert_with(|| tokio::task::spawn_blocking(move || read(&instance)));
-        let Ok(read) = tokio::time::timeout(READ, reading).await else {
-            return self.last_data.clone();
-        };
-        self.reading = None;
-        self.clean_stop = matches!(
-            &read,
-            Ok(Ok((postgres::DataDir::Ready(control), _)))
-                if control.state == ControlState::ShutDown
-        );
-        let found = match read {
-            Ok(Ok((found, may_not_found))) => {
-                self.may_not_found = may_not_found;
-                typed(found)
-            }
-            Ok(Err(error)) => DataDir::Unusable(error.to_string()),
-            Err(_) => DataDir::Unusable("it could not be read".to_owned()),
-        };
-        if matches!(found, DataDir::Ready(_)) && self.instance.liveness() != Liveness::Down {
-            self.data = Some(found.clone());
-        }
-        self.last_data = found.clone();
-        found
-    }
 }
 
 /// What only another copy of the data helps against.
@@ -488,15 +449,6 @@ fn broken(failure: &StreamFailure) -> Option<StreamBroken> {
         StreamTrouble::Diverged => Some(StreamBroken::Diverged),
         StreamTrouble::WrongSystem | StreamTrouble::NoSlot | StreamTrouble::Refused => None,
     }
-}
-
-fn read(instance: &Instance) -> Read {
-    let found = instance.data_dir()?;
-    let may_not_found = match &found {
-        postgres::DataDir::Ready(control) => instance.may_found(control).err(),
-        _ => None,
-    };
-    Ok((found, may_not_found))
 }
 
 /// As Patroni writes a moment.
@@ -548,15 +500,6 @@ fn stream_heard(probe: &Probe) -> Option<Instant> {
         .as_ref()
         .filter(|receiver| receiver.status == "streaming")?;
     receiver.message_age.map(|age| now().minus(age))
-}
-
-fn typed(found: postgres::DataDir) -> DataDir {
-    match found {
-        postgres::DataDir::Absent | postgres::DataDir::Empty => DataDir::Empty,
-        postgres::DataDir::Ready(control) => DataDir::Ready(control.system_id),
-        postgres::DataDir::Unfinished(_) => DataDir::Unfinished,
-        postgres::DataDir::Unusable { why } => DataDir::Unusable(why),
-    }
 }
 
 /// Asks the disk to write, again and again, in a task of its own: it may hang for ever.

@@ -41,7 +41,8 @@ pub enum Action {
     Park,
     /// Stop the WAL receiver so that it is gone and cannot come back.
     Detach,
-    /// Store: the promise. Guards: the epoch. Only ever after [`Action::Detach`] or [`Action::Park`].
+    /// Store: the promise. Guards: the epoch. Only ever after [`Action::Detach`] or [`Action::Park`],
+    /// or while nothing runs.
     Promise(Promise),
     /// Store: take my promise back. Guard: the epoch, if it is the promise's own.
     Withdraw { epoch: Epoch },
@@ -67,10 +68,19 @@ pub enum Action {
     },
     /// Let clients in.
     Open,
-    /// Note the lineage, then stream from the leader, by reload. The shell first makes sure by a linearizable read
+    /// Note the lineage, then stream from the leader and let clients in, by reload. The shell first makes sure by a linearizable read
     /// that the epoch is still this one and that no promise of mine stands in it. By way of `via`, if it is given: a
     /// standby that serves this epoch.
     Follow {
+        leader: NodeName,
+        epoch: Epoch,
+        lineage: Lineage,
+        #[serde(default)]
+        via: Option<NodeName>,
+    },
+    /// Postgres is down. Where the WAL on disk is proven to be part of the lineage: as [`Action::Follow`], started so from
+    /// the first moment on. Else as [`Action::Park`].
+    Rejoin {
         leader: NodeName,
         epoch: Epoch,
         lineage: Lineage,

@@ -199,6 +199,12 @@ impl Lineage {
         self.relation(&note.at(end))
     }
 
+    /// Whether a node whose note is `note`, and whose WAL ends at `end` on `timeline`, has nothing but what is part of this
+    /// lineage.
+    pub fn has_all_of(&self, note: &Self, timeline: Timeline, end: Lsn) -> bool {
+        note.names(timeline) && self.relation_of(note, end) == Relation::Ancestor
+    }
+
     /// How a node at `position` relates to a leader of this lineage, by its last record alone.
     fn relation(&self, position: &Position) -> Relation {
         let same = |branch: &Branch| branch.epoch == position.epoch;

@@ -256,6 +256,9 @@ pub struct NodeView {
     /// Down, and it stopped cleanly as a primary: whoever streamed from it has everything.
     #[serde(default)]
     pub clean_stop: bool,
+    /// Where its WAL ends then, read from its files; `None` where only a start can tell.
+    #[serde(default)]
+    pub on_disk: Option<Lsn>,
     /// Why no new cluster may be made of the data directory, unless a person says so.
     #[serde(default)]
     pub may_not_found: Option<String>,

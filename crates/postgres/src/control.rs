@@ -46,6 +46,7 @@ pub struct Control {
     pub checksums: bool,
     pub wal_log_hints: bool,
     pub wal_segment_size: u64,
+    pub wal_block_size: u64,
     /// Settings that a standby must not go below, as named in `postgresql.conf`.
     pub floors: BTreeMap<&'static str, u64>,
 }
@@ -90,6 +91,7 @@ impl Control {
             "in crash recovery" => ControlState::InCrashRecovery,
             _ => ControlState::Other,
         };
+        let size = |label: &str| value(label)?.parse().ok().filter(|n| *n > 0);
         let backup: Lsn = value("Backup start location")?.parse().ok()?;
         let floors = [
             ("max_connections", "max_connections setting"),
@@ -110,10 +112,8 @@ impl Control {
             in_backup: backup != Lsn::ZERO || value("End-of-backup record required")? == "yes",
             checksums: value("Data page checksum version")? != "0",
             wal_log_hints: value("wal_log_hints setting")? == "on",
-            wal_segment_size: value("Bytes per WAL segment")?
-                .parse()
-                .ok()
-                .filter(|n| *n > 0)?,
+            wal_segment_size: size("Bytes per WAL segment")?,
+            wal_block_size: size("WAL block size")?,
             floors: floors
                 .into_iter()
                 .filter_map(|(name, label)| Some((name, value(label)?.parse().ok()?)))
@@ -161,6 +161,7 @@ max_wal_senders setting:              10
 max_prepared_xacts setting:           0
 max_locks_per_xact setting:           64
 Bytes per WAL segment:                16777216
+WAL block size:                       8192
 Data page checksum version:           1
 ";
 

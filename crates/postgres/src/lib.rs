@@ -40,6 +40,7 @@ mod clone;
 mod compare;
 mod copied;
 mod discarded;
+mod end_on_disk;
 mod rewind;
 
 mod logical;

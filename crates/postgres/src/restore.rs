@@ -127,11 +127,9 @@ impl Instance {
         }
         let guard = self
             .launch(Launched {
-                upstream: None,
-                floors: BTreeMap::new(),
                 answers: Answers::Nobody,
                 recovery: Some(asked.unwrap_or_default()),
-                without_archive: false,
+                ..Launched::default()
             })
             .await?;
         started();

@@ -63,6 +63,8 @@ pub(crate) enum Answers {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Launched {
     pub(crate) upstream: Option<Upstream>,
+    /// From the first moment on.
+    pub(crate) access: Access,
     /// Of what a standby must have how much.
     pub(crate) floors: BTreeMap<String, u64>,
     pub(crate) answers: Answers,
@@ -172,7 +174,8 @@ impl Instance {
         self.signal_postmaster(Signal::USR1)
     }
 
-    /// Starts as a standby of `upstream`, or parked: streaming from nobody. Nobody is let in until `access(Open)`.
+    /// Starts as a standby of `upstream`, open to clients, or parked: it streams from nobody, and nobody is let in until
+    /// `follow` or `access(Open)`.
     ///
     /// Returns when it takes connections, or with [`Started::Recovering`] after `limit`; an error means that it has
     /// ended, with what it said.
@@ -299,6 +302,10 @@ impl Instance {
     ) -> Result<Started, PostgresError> {
         let end = Instant::now() + limit;
         let launched = Launched {
+            access: match upstream {
+                Some(_) => Access::Open,
+                None => Access::Closed,
+            },
             upstream,
             floors,
             ..Launched::default()
@@ -330,7 +337,7 @@ impl Instance {
             let mut changed = settings.clone();
             changed.upstream = launched.upstream;
             changed.sealed = false;
-            changed.access = Access::Closed;
+            changed.access = launched.access;
             changed.floors = launched.floors;
             changed.recovers_alone = launched.answers == Answers::Nobody;
             changed.recovery = launched.recovery;

@@ -6,7 +6,7 @@ use crate::error::PostgresError;
 use crate::files;
 use crate::instance::Instance;
 use crate::logfile::{self, StreamFailure};
-use crate::options::Upstream;
+use crate::options::{Access, Upstream};
 use crate::probe::Probe;
 use crate::process::{self, PidFile};
 use ha::{Lsn, Timeline};
@@ -44,7 +44,7 @@ pub struct EndOfWal {
 }
 
 impl Instance {
-    /// Streams from `upstream` from now on, by reload: sessions stay.
+    /// Streams from `upstream` from now on and lets clients in, by reload: sessions stay.
     pub async fn follow(&self, upstream: Upstream) -> Result<(), PostgresError> {
         self.inner
             .followed_at
@@ -52,6 +52,7 @@ impl Instance {
         self.change(|settings| {
             settings.upstream = Some(upstream);
             settings.sealed = false;
+            settings.access = Access::Open;
         })
         .await
     }

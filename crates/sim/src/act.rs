@@ -30,9 +30,16 @@ impl World {
         self.nodes[id].agent.fresh_from = self.local(id);
         let snapshot = Rc::clone(&self.nodes[id].agent.snapshot);
         let pg = &self.nodes[id].pg;
-        let promoting = pg.promoting || matches!(pg.role, Role::Primary(_));
+        let primary = pg.promoting || matches!(pg.role, Role::Primary(_));
+        let promoting = pg.life != Life::Down && primary;
         if let (Action::Adopt, Some(lease)) = (&action, self.nodes[id].agent.lease) {
             self.adopt(id, lease.epoch);
+        }
+        if let Action::Rejoin { lineage, .. } = &action
+            && !self.has_all_of(id, lineage)
+        {
+            self.start(id, rule, Action::Park);
+            return;
         }
         let mut begin = |job, phase| {
             let action = action.clone();
@@ -96,6 +103,10 @@ impl World {
             }
             Action::Follow { epoch, .. } => {
                 begin(Job::Follow, Phase::Asked);
+                self.take_stance(id, serial, *epoch);
+            }
+            Action::Rejoin { epoch, .. } => {
+                begin(Job::Park, Phase::Asked);
                 self.take_stance(id, serial, *epoch);
             }
             Action::Rewind { epoch, .. } => {
@@ -212,7 +223,10 @@ impl World {
             Action::Reattach { epoch } => self.extend_lease(id, epoch, sent),
             Action::Release { .. } => self.nodes[id].guard = None,
             Action::Leave => self.kill_agent(id),
-            Action::Follow { .. } | Action::Rewind { .. } | Action::Clone { .. } => {
+            Action::Follow { .. }
+            | Action::Rejoin { .. }
+            | Action::Rewind { .. }
+            | Action::Clone { .. } => {
                 // Whatever was on its way is void from here on.
                 self.nodes[id].agent.spoken = None;
                 self.nodes[id].agent.unsettled = None;
@@ -238,7 +252,7 @@ impl World {
         self.after(delay, target, Event::Step(serial));
     }
 
-    fn watch_postgres(&mut self, id: NodeId) {
+    pub(crate) fn watch_postgres(&mut self, id: NodeId) {
         let run = self.nodes[id].pg.run;
         if let Some(doing) = &mut self.nodes[id].agent.doing {
             doing.phase = Phase::Watching { run };

@@ -53,11 +53,13 @@ pub enum Break {
     HoldForgotten,
     /// A promoted node whose commits need nobody else acknowledges them before its lineage is published.
     AcknowledgeUnpublished,
+    /// A node that starts streams at once, whatever WAL it has.
+    RejoinUnproven,
 }
 
 impl Break {
     /// With the names that the command line knows them by.
-    pub const ALL: [(Self, &'static str); 22] = [
+    pub const ALL: [(Self, &'static str); 23] = [
         (Self::PromiseWhileStreaming, "promise-while-streaming"),
         (Self::WithdrawUnchecked, "withdraw-unchecked"),
         (Self::ClaimBehind, "claim-behind"),
@@ -80,6 +82,7 @@ impl Break {
         (Self::HoldLost, "hold-lost"),
         (Self::HoldForgotten, "hold-forgotten"),
         (Self::AcknowledgeUnpublished, "acknowledge-unpublished"),
+        (Self::RejoinUnproven, "rejoin-unproven"),
     ];
 
     pub fn named(name: &str) -> Option<Self> {
@@ -129,6 +132,7 @@ fn weights(broken: Option<Break>, rng: &mut Rng) -> Vec<u64> {
         Some(Break::AcknowledgeUnpublished) => {
             &[Kind::LoseMachine, Kind::KillPostmaster, Kind::Isolate]
         }
+        Some(Break::RejoinUnproven) => &[Kind::KillPostmaster, Kind::LoseMachine, Kind::Isolate],
         Some(Break::LeaveNamed) => &[Kind::Drop, Kind::LoseMachine, Kind::Isolate],
         _ => &[],
     };

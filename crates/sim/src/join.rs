@@ -2,9 +2,10 @@
 //!
 //! **Invariant:** the note is on disk before the first byte arrives; a copy that is cut off leaves a mark.
 
-use crate::node::{Health, Life, NodeId, Phase, id_of};
+use crate::config::Break;
+use crate::node::{Health, Life, NodeId, Phase, Role, id_of};
 use crate::time::ms;
-use crate::wal::SYSTEM;
+use crate::wal::{SYSTEM, lsn};
 use crate::world::{Event, World};
 use ha::{Action, DataDir, Epoch, Job, Lineage};
 
@@ -27,6 +28,7 @@ impl World {
                     node.disk.upstream = Some((id_of(&leader), epoch));
                     if let Some(standby) = node.standby_mut() {
                         standby.broken = None;
+                        standby.open = true;
                         // Looked at anew once it is cut off again.
                         standby.waiting = false;
                     }
@@ -34,6 +36,18 @@ impl World {
                     self.after(ms(1), target, Event::Connect);
                 }
                 self.done(id);
+            }
+            Action::Rejoin {
+                leader,
+                epoch,
+                lineage,
+                via: _,
+            } => {
+                let disk = &mut self.nodes[id].disk;
+                disk.note = Some(lineage);
+                disk.upstream = Some((id_of(&leader), epoch));
+                self.start_following(id);
+                self.watch_postgres(id);
             }
             Action::Rewind {
                 leader,
@@ -130,6 +144,26 @@ impl World {
         disk.data = DataDir::Ready(SYSTEM);
         disk.note = Some(lineage.clone());
         disk.upstream = Some((from, epoch));
+        self.start_following(id);
+    }
+
+    /// Open from the first moment on.
+    fn start_following(&mut self, id: NodeId) {
         self.start_postgres(id);
+        if let Role::Standby(standby) = &mut self.nodes[id].pg.role {
+            standby.open = true;
+        }
+    }
+
+    /// Whether all WAL of an instance that is down is part of `lineage`, as its files tell. A history file of another
+    /// timeline leaves it in doubt.
+    pub(crate) fn has_all_of(&self, id: NodeId, lineage: &Lineage) -> bool {
+        let disk = &self.nodes[id].disk;
+        let (Some(note), Some(last)) = (&disk.note, disk.wal.last()) else {
+            return false;
+        };
+        let newest = disk.histories.iter().all(|it| *it <= last.timeline);
+        let proven = lineage.has_all_of(note, last.timeline, lsn(disk.wal.len()));
+        newest && proven || self.config.is_broken(Break::RejoinUnproven)
     }
 }

@@ -53,6 +53,7 @@ impl World {
             storage,
             registered: agent.registered,
             promised_at: agent.promised_at.map(|(_, at)| at),
+            on_disk: clean_stop.then(|| lsn(node.disk.wal.len())),
             clean_stop: clean_stop || self.config.is_broken(Break::CrashAsHandover),
             may_not_found: None,
             down_since: agent.down_since,

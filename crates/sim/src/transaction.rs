@@ -95,6 +95,7 @@ impl World {
             | Action::Apply { .. }
             | Action::Open
             | Action::Follow { .. }
+            | Action::Rejoin { .. }
             | Action::Rewind { .. }
             | Action::Clone { .. }
             | Action::Compare { .. }

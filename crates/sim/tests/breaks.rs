@@ -152,3 +152,12 @@ fn half_a_record_taken_for_a_whole_one_is_caught() {
 fn a_founder_that_overlooks_its_data_is_caught() {
     check(Break::DataOverlooked, 100, LOSS);
 }
+
+#[test]
+fn a_node_that_streams_into_what_is_not_the_leaders_is_caught() {
+    check(
+        Break::RejoinUnproven,
+        100,
+        &["timelines_never_fork_unseen", "promises_tell_the_truth"],
+    );
+}

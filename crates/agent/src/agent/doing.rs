@@ -157,7 +157,11 @@ impl Agent {
     pub(super) fn failed(&mut self, action: &Action, error: &ShellError) {
         let starts = matches!(
             action,
-            Action::Park | Action::Clone { .. } | Action::Rewind { .. } | Action::Bootstrap
+            Action::Park
+                | Action::Rejoin { .. }
+                | Action::Clone { .. }
+                | Action::Rewind { .. }
+                | Action::Bootstrap
         );
         let instance = &self.shell.instance;
         match error {

@@ -102,6 +102,7 @@ impl Agent {
                 .map(|(_, at)| at),
             down_since: self.memory.down_since,
             clean_stop: observation.clean_stop,
+            on_disk: observation.on_disk,
             may_not_found: observation.may_not_found.clone(),
             start_failures: self.memory.start_failures,
             stream_broken: observation.stream_broken,

@@ -245,6 +245,7 @@ mod tests {
             registered: true,
             promised_at: None,
             clean_stop: false,
+            on_disk: None,
             may_not_found: None,
             down_since: None,
             start_failures: 0,

@@ -257,6 +257,7 @@ Backup start location:                0/0
 End-of-backup record required:        no
 wal_log_hints setting:                on
 Bytes per WAL segment:                16777216
+WAL block size:                       8192
 Data page checksum version:           1
 ";
 

@@ -8,6 +8,8 @@ use ha::{Cluster, Epoch, Lineage, NodeName};
 use postgres::{Started, Upstream};
 use std::time::Duration;
 
+/// Past it a start finds the end of the WAL faster than a look does.
+const READ_WAL: Duration = Duration::from_secs(1);
 /// Several of the looks of pg_ctl.
 const PG_CTL_LOOKS: Duration = Duration::from_millis(500);
 
@@ -38,6 +40,36 @@ impl Shell {
         self.promotion_ordered.clear()?;
         self.started(self.instance.start_standby(None, START).await?);
         Ok(())
+    }
+
+    /// **Invariant:** nothing is streamed into a directory that may hold what is not the leader's.
+    pub(super) async fn rejoin(
+        &self,
+        leader: &NodeName,
+        epoch: Epoch,
+        lineage: &Lineage,
+        via: Option<&NodeName>,
+        basis: &Basis,
+    ) -> Result<(), ShellError> {
+        if !self.is_part_of(lineage).await? {
+            return self.park().await;
+        }
+        self.let_pg_ctl_see().await;
+        self.take_stance(leader, epoch, basis).await?;
+        let upstream = self.upstream(via.unwrap_or(leader), epoch, basis)?;
+        self.note.write(lineage)?;
+        self.disarm();
+        self.start_following(upstream).await
+    }
+
+    /// Whether all WAL on disk is proven to be part of `lineage`.
+    async fn is_part_of(&self, lineage: &Lineage) -> Result<bool, ShellError> {
+        let note = self.note.read();
+        let Some(note) = note.filter(|_| !self.instance.was_patronis()) else {
+            return Ok(false);
+        };
+        let end = self.instance.end_on_disk(READ_WAL).await?;
+        Ok(end.is_some_and(|end| lineage.has_all_of(&note, end.timeline, end.lsn)))
     }
 
     pub(super) async fn start_following(&self, upstream: Upstream) -> Result<(), ShellError> {

@@ -131,6 +131,7 @@ impl Shell {
         match action {
             Action::Bootstrap | Action::Adopt => self.share(basis, Some(&founding)).await,
             Action::Park
+            | Action::Rejoin { .. }
             | Action::Clone { .. }
             | Action::Rewind { .. }
             | Action::Compare { .. }
@@ -166,6 +167,15 @@ impl Shell {
                 via,
             } => self
                 .follow(&leader, epoch, &lineage, via.as_ref(), basis)
+                .await
+                .map(none),
+            Action::Rejoin {
+                leader,
+                epoch,
+                lineage,
+                via,
+            } => self
+                .rejoin(&leader, epoch, &lineage, via.as_ref(), basis)
                 .await
                 .map(none),
             Action::Rewind {

@@ -6,7 +6,7 @@ use ha::{Action, Job};
 pub(crate) fn job(action: &Action) -> Job {
     match action {
         Action::Bootstrap | Action::Adopt => Job::Bootstrap,
-        Action::Park => Job::Park,
+        Action::Park | Action::Rejoin { .. } => Job::Park,
         Action::Detach => Job::Detach,
         Action::Promote { .. } => Job::Promote,
         Action::Apply { .. } => Job::Apply,
@@ -52,6 +52,7 @@ pub(crate) fn name(action: &Action) -> &'static str {
         Action::Apply { .. } => "apply",
         Action::Open => "open",
         Action::Follow { .. } => "follow",
+        Action::Rejoin { .. } => "rejoin",
         Action::Feed { .. } => "feed",
         Action::Rewind { .. } => "rewind",
         Action::Clone { .. } => "clone",

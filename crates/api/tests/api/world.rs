@@ -265,6 +265,7 @@ pub(crate) fn node_view(node: &str) -> NodeView {
         promised_at: None,
         down_since: None,
         clean_stop: false,
+        on_disk: None,
         may_not_found: None,
         start_failures: 0,
         stream_broken: None,

@@ -134,9 +134,7 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
             ),
             None => waiting_for_promotion(leader),
         },
-        DataDir::Ready(_) => {
-            Decision::act("park", Action::Park, "starting to see what WAL is here")
-        }
+        DataDir::Ready(_) => start(cluster, me, leader, now),
         DataDir::Empty | DataDir::Unfinished if foreign::is_unknown(cluster) => {
             foreign::recognize(cluster, leader)
         }
@@ -157,6 +155,30 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
             format!("the data directory is unusable: {why}"),
         ),
     }
+}
+
+/// Clients that find a node closed take its refusal for an answer, while of one that starts they know to ask another:
+/// what can be proven is proven before the start.
+fn start(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> Decision {
+    let vouched = me.lineage.is_some() && !me.nostream && !cluster.foreign.leads;
+    let lineage = known_lineage(cluster).filter(|_| vouched);
+    if lineage.is_none() && vouched && me.on_disk.is_some() && suspicion(cluster, me, now).is_none()
+    {
+        return waiting_for_promotion(leader);
+    }
+    let Some(lineage) = lineage else {
+        return Decision::act("park", Action::Park, "starting to see what WAL is here");
+    };
+    let via = source::between(cluster, &me.name, me.source.as_ref());
+    let rejoin = Action::Rejoin {
+        leader: leader.clone(),
+        epoch: cluster.current_epoch(),
+        lineage: lineage.clone(),
+        via: via.cloned(),
+    };
+    let reason =
+        format!("starting as a standby of {leader}, if the WAL here is part of its history");
+    Decision::act("rejoin", rejoin, reason)
 }
 
 /// Starts and copies that failed are tried again, with a growing pause.

@@ -1,7 +1,7 @@
 //! No leader, or one that is silent: stop taking its WAL, say so, and let the most advanced claim.
 //!
-//! **Invariant:** a promise is written only after the WAL receiver is gone and cannot come back, with the position that
-//! the node then has; whoever claims has every commit that can have been acknowledged.
+//! **Invariant:** a promise is written only where nothing runs, or after the WAL receiver is gone and cannot come back,
+//! with the position that the node then has; whoever claims has every commit that can have been acknowledged.
 
 use crate::decision::{Action, Claim, Decision};
 use crate::lineage::Position;
@@ -37,7 +37,7 @@ pub(super) fn race(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) ->
                 "nothing to offer",
                 format!("{why}; this node was rewound to the last leader and lacks WAL of it"),
             ),
-            DataDir::Ready(_) => park(cluster, me, why, now),
+            DataDir::Ready(_) => lie(cluster, me, why, now),
             DataDir::Empty | DataDir::Unfinished | DataDir::Unusable(_) => Decision::wait(
                 "nothing to offer",
                 format!("{why}; this node has no data to lead with"),
@@ -47,6 +47,30 @@ pub(super) fn race(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) ->
         // Unlawful primaries were fenced before, the other states settled.
         Postgres::Primary(_) | Postgres::Starting | Postgres::Unresponsive { .. } => {
             Decision::wait("unsettled", "Postgres has not settled yet")
+        }
+    }
+}
+
+/// A primary that has stopped in order promises as it lies there: the end of its WAL is known, and who streamed from it
+/// has it too. It starts only where it is to lead, after an order only if nobody else has come forward; as a standby of the
+/// next leader it starts when that leads.
+fn lie(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Decision {
+    let (Some(end), Some(lineage)) = (me.on_disk, &me.lineage) else {
+        return park(cluster, me, why, now);
+    };
+    if let Some(promise) = promise(cluster, me, lineage.at(end), why) {
+        return promise;
+    }
+    let promised = me.promised_at.map_or(Duration::ZERO, |at| now.since(at));
+    let hands_over = cluster.switchover.is_some() && promised < cluster.settings.failure_timeout;
+    match verdict(cluster, &me.name, Some(me), now) {
+        Verdict::Claims { .. } if hands_over => Decision::wait(
+            "election",
+            format!("{why}; it hands over, another node goes first"),
+        ),
+        Verdict::Claims { .. } => park(cluster, me, why, now),
+        Verdict::Waits { why: hindrance } => {
+            Decision::wait("election", format!("{why}; {hindrance}"))
         }
     }
 }
@@ -105,22 +129,8 @@ fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: In
             ),
         );
     }
-    let promise = Promise {
-        epoch: cluster.current_epoch(),
-        position: lineage.at(standby.received),
-        unfit: super::unfit(me),
-        priority: cluster.node(&me.name).priority,
-    };
-    if !cluster
-        .promises
-        .get(&me.name)
-        .is_some_and(|stands| says_as_much(stands, &promise))
-    {
-        let reason = format!(
-            "{why}; promising to acknowledge nothing more, at {}",
-            promise.position
-        );
-        return Decision::act("promise", Action::Promise(promise), reason);
+    if let Some(promise) = promise(cluster, me, lineage.at(standby.received), why) {
+        return promise;
     }
     match verdict(cluster, &me.name, Some(me), now) {
         Verdict::Claims { counted } => claim(cluster, me, &counted, why),
@@ -128,6 +138,22 @@ fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: In
             Decision::wait("election", format!("{why}; {hindrance}"))
         }
     }
+}
+
+/// The promise, unless it stands already.
+fn promise(cluster: &Cluster, me: &NodeView, position: Position, why: &str) -> Option<Decision> {
+    let promise = Promise {
+        epoch: cluster.current_epoch(),
+        position,
+        unfit: super::unfit(me),
+        priority: cluster.node(&me.name).priority,
+    };
+    let stands = cluster.promises.get(&me.name);
+    if stands.is_some_and(|stands| says_as_much(stands, &promise)) {
+        return None;
+    }
+    let reason = format!("{why}; promising to acknowledge nothing more, at {position}");
+    Some(Decision::act("promise", Action::Promise(promise), reason))
 }
 
 /// Whether the promise that stands need not be written again. It may say a little more: WAL that ends in the middle of

@@ -410,8 +410,20 @@ impl World {
                     by_members: false,
                 });
             }
+            Action::Rejoin {
+                leader, lineage, ..
+            } => {
+                let end = leader_wal(&leader);
+                let note = self.me(name).lineage.clone();
+                let part = |note| lineage.has_all_of(&note, Timeline(0), wal);
+                match note.is_some_and(part) {
+                    true => self.stream(name, leader, lineage, end),
+                    false => self.act(name, Action::Park),
+                }
+            }
             Action::Park => {
                 self.me(name).clean_stop = false;
+                self.me(name).on_disk = None;
                 self.me(name).postgres = Postgres::Standby(Standby {
                     received: wal,
                     replayed: wal,
@@ -495,6 +507,7 @@ impl World {
             Action::Drain | Action::Stop | Action::Fence => {
                 let me = self.me(name);
                 me.clean_stop = action == Action::Drain;
+                me.on_disk = me.clean_stop.then_some(wal);
                 me.postgres = Postgres::Down { leftovers: 0 };
             }
             Action::Release { .. } => {
@@ -634,6 +647,7 @@ impl World {
             streaming: true,
             received: end,
             replayed: end,
+            open: true,
             ..Standby::default()
         });
     }
@@ -659,6 +673,7 @@ fn fresh(name: NodeName) -> NodeView {
         promised_at: None,
         down_since: None,
         clean_stop: false,
+        on_disk: None,
         may_not_found: None,
         start_failures: 0,
         stream_broken: None,

@@ -118,6 +118,7 @@ impl World {
             registered: true,
             promised_at: node.promised.filter(|(of, _)| *of == epoch).map(|it| it.1),
             clean_stop: node.clean_stop,
+            on_disk: node.clean_stop.then(|| lsn(node.wal.len())),
             may_not_found: None,
             down_since: None,
             start_failures: 0,
@@ -218,6 +219,15 @@ impl World {
                 self.nodes[id].serves = None;
                 self.nodes[id].clean_stop = false;
             }
+            Action::Rejoin {
+                leader,
+                epoch,
+                lineage,
+                via: _,
+            } => match self.has_all_of(id, &lineage) {
+                true => self.join(id, &leader, epoch, lineage, false),
+                false => self.act(id, Action::Park),
+            },
             Action::Detach => self.nodes[id].pg = Pg::Standby(Source::Nobody),
             Action::Stop | Action::Fence | Action::Drain => {
                 let node = &mut self.nodes[id];
@@ -385,6 +395,13 @@ impl World {
             lineage,
         });
         self.nodes[id].serves = Some(epoch);
+    }
+
+    /// As the files of an instance that is down tell.
+    fn has_all_of(&self, id: usize, lineage: &Lineage) -> bool {
+        let node = &self.nodes[id];
+        let note = node.note.as_ref();
+        note.is_some_and(|note| lineage.has_all_of(note, node.timeline(), lsn(node.wal.len())))
     }
 
     fn join(&mut self, id: usize, leader: &NodeName, epoch: Epoch, lineage: Lineage, copy: bool) {

@@ -62,6 +62,7 @@ impl World {
             registered: true,
             promised_at: node.promised.filter(|(of, _)| *of == epoch).map(|it| it.1),
             clean_stop: node.clean_stop,
+            on_disk: (node.clean_stop && !node.patronis).then(|| node.position()),
             may_not_found: None,
             down_since: None,
             start_failures: 0,
@@ -123,6 +124,15 @@ impl World {
                 node.clean_stop = false;
                 node.pg = Pg::Standby { upstream: None };
             }
+            Action::Rejoin {
+                leader,
+                epoch,
+                lineage,
+                via: _,
+            } => match self.has_all_of(id, &lineage) {
+                true => self.join(id, &leader, epoch, lineage, false),
+                false => self.act(id, Action::Park),
+            },
             Action::Detach => self.nodes[id].pg = Pg::Standby { upstream: None },
             Action::Stop | Action::Fence => self.nodes[id].stop(),
             Action::Drain => self.clean_stop(id),
@@ -252,6 +262,13 @@ impl World {
     }
 
     /// `copied`: what does not fit is made to fit, by its identity.
+    /// As the files of an instance that is down tell.
+    fn has_all_of(&self, id: usize, lineage: &Lineage) -> bool {
+        let node = &self.nodes[id];
+        let note = node.note.as_ref().filter(|_| !node.patronis);
+        note.is_some_and(|note| lineage.has_all_of(note, node.timeline(), lsn(node.wal.len())))
+    }
+
     fn join(&mut self, id: usize, leader: &NodeName, epoch: Epoch, lineage: Lineage, copied: bool) {
         let up = self.id_of(leader).filter(|up| self.nodes[*up].is_primary());
         let promised = self.store.at.promises.contains_key(&self.nodes[id].name);

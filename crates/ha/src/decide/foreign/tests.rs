@@ -94,6 +94,7 @@ fn b(promised: u64) -> NodeView {
         registered: true,
         promised_at: Some(NOW.minus(Duration::from_secs(promised))),
         clean_stop: false,
+        on_disk: None,
         may_not_found: None,
         down_since: None,
         start_failures: 0,

@@ -1,0 +1,129 @@
+//! The end of the WAL as the files tell it is the one that a start then finds.
+#![allow(clippy::unwrap_used, reason = "a helper fails as its test does")]
+
+mod support;
+
+use ha::Lsn;
+use postgres::{EndOfWal, Stop};
+use support::{LONG, Node, run, wait};
+
+async fn told(node: &Node) -> Option<EndOfWal> {
+    node.instance.end_on_disk(LONG).await.unwrap()
+}
+
+/// Told from the files of a stopped node, found by a start of it, which is stopped `how`.
+async fn found(node: &Node, what: &str, how: Stop) -> EndOfWal {
+    let told = told(node).await;
+    node.instance.start_standby(None, LONG).await.unwrap();
+    let found = node.instance.end_of_wal(LONG).await.unwrap();
+    assert_eq!(told, Some(found), "{what}");
+    node.stop(how).await;
+    found
+}
+
+#[test]
+fn a_primarys_end_is_known_before_it_starts() {
+    run("a_primarys_end_is_known_before_it_starts", async {
+        let node = Node::primary("a").await;
+        assert_eq!(told(&node).await, None, "it runs");
+        node.insert(1).await;
+        node.stop(Stop::Fast).await;
+        found(&node, "stopped", Stop::Fast).await;
+        // Nothing has come to it since: a standby's stop ends where the primary's did.
+        let end = found(&node, "stopped as a standby", Stop::Immediate).await;
+        found(&node, "killed as a standby", Stop::Immediate).await;
+
+        promote(&node).await;
+        node.sql("INSERT INTO t SELECT generate_series(2, 50000)")
+            .await;
+        node.stop(Stop::Immediate).await;
+        let killed = found(&node, "killed", Stop::Fast).await;
+        assert!(killed.lsn > end.lsn && killed.timeline.0 == 2, "{killed:?}");
+
+        promote(&node).await;
+        node.sql("SELECT pg_switch_wal()").await;
+        node.stop(Stop::Immediate).await;
+        let switched = found(&node, "killed behind a switch", Stop::Fast).await;
+        assert!(switched.lsn > killed.lsn, "{switched:?}");
+    });
+}
+
+async fn promote(node: &Node) {
+    node.instance.start_standby(None, LONG).await.unwrap();
+    node.instance.end_of_wal(LONG).await.unwrap();
+    node.instance.promote(LONG).await.unwrap();
+    node.instance.access(postgres::Access::Open).await.unwrap();
+    node.instance.serve_streams(true).await.unwrap();
+}
+
+#[test]
+fn a_standbys_end_is_what_it_received() {
+    run("a_standbys_end_is_what_it_received", async {
+        let primary = Node::primary("a").await;
+        let standby = Node::standby("b", &primary).await;
+        for how in [Stop::Fast, Stop::Immediate] {
+            standby.sql("SELECT pg_wal_replay_pause()").await;
+            wait("paused", async || {
+                standby.probe().await.replay_paused.then_some(())
+            })
+            .await;
+            primary
+                .sql("INSERT INTO t SELECT generate_series(1, 20000)")
+                .await;
+            let sent = primary.probe().await.flushed;
+            let behind = wait("received", async || {
+                let probe = standby.probe().await;
+                let replayed = probe.replayed.unwrap();
+                (probe.flushed >= sent).then_some(replayed)
+            })
+            .await;
+            standby.stop(how).await;
+            let end = found(&standby, "with WAL to replay", how).await;
+            assert!(behind < sent && end.lsn >= sent, "{behind} {sent} {end:?}");
+            standby.start_following(&primary).await;
+            standby.streams().await;
+        }
+    });
+}
+
+#[test]
+fn the_end_is_on_the_newest_timeline_or_unknown() {
+    run("the_end_is_on_the_newest_timeline_or_unknown", async {
+        let first = Node::primary("a").await;
+        let second = Node::standby("b", &first).await;
+        let third = Node::standby("c", &first).await;
+        first.insert(1).await;
+        first.stop(Stop::Fast).await;
+        second.instance.detach(LONG).await.unwrap();
+        second.instance.promote(LONG).await.unwrap();
+        second.instance.serve_streams(true).await.unwrap();
+        third.instance.detach(LONG).await.unwrap();
+        third.instance.follow(second.upstream()).await.unwrap();
+        second.insert(2).await;
+        wait("row", async || (third.count().await == 2).then_some(())).await;
+        third.stop(Stop::Fast).await;
+        let end = found(&third, "behind a switch of timelines", Stop::Fast).await;
+        assert_eq!(end.timeline.0, 2);
+
+        let known = told(&third).await.unwrap();
+        let wal = third.options.data_dir.join("pg_wal");
+        let history = wal.join("00000003.history");
+        std::fs::write(&history, "1\t0/1\tx\n").unwrap();
+        assert_eq!(told(&third).await, None, "another timeline may follow");
+        std::fs::remove_file(&history).unwrap();
+        let label = third.options.data_dir.join("backup_label");
+        std::fs::write(&label, "START WAL LOCATION: 0/0\n").unwrap();
+        assert_eq!(told(&third).await, None, "a backup begins elsewhere");
+        std::fs::remove_file(&label).unwrap();
+        assert_eq!(told(&third).await, Some(known));
+        // What the control file is certain of is not there.
+        let segment = std::fs::read_dir(&wal).unwrap().flatten();
+        let segments = segment.filter(|it| it.file_name().len() == 24);
+        for segment in segments {
+            let file = std::fs::File::options().write(true).open(segment.path());
+            file.unwrap().set_len(0).unwrap();
+        }
+        assert_eq!(told(&third).await, None, "its WAL is gone");
+        assert!(known.lsn > Lsn(0));
+    });
+}
