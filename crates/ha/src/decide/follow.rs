@@ -158,9 +158,10 @@ fn begin(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> D
 }
 
 /// Clients that find a node closed take its refusal for an answer, while of one that starts they know to ask another:
-/// what can be proven is proven before the start.
+/// what can be proven is proven before the start. Beside agents of Patroni's it is not: what they do with a directory no
+/// note of ours tells.
 fn start(cluster: &Cluster, me: &NodeView, leader: &NodeName, now: Instant) -> Decision {
-    let vouched = me.lineage.is_some() && !me.nostream && !cluster.foreign.leads;
+    let vouched = me.lineage.is_some() && !me.nostream && foreign::are_none(cluster);
     let lineage = known_lineage(cluster).filter(|_| vouched);
     if lineage.is_none() && vouched && me.on_disk.is_some() && suspicion(cluster, me, now).is_none()
     {

@@ -55,7 +55,8 @@ pub(super) fn race(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) ->
 /// has it too. It starts only where it is to lead, after an order only if nobody else has come forward; as a standby of the
 /// next leader it starts when that leads.
 fn lie(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Decision {
-    let (Some(end), Some(lineage)) = (me.on_disk, &me.lineage) else {
+    let ours = me.on_disk.filter(|_| super::foreign::are_none(cluster));
+    let (Some(end), Some(lineage)) = (ours, &me.lineage) else {
         return park(cluster, me, why, now);
     };
     if let Some(promise) = promise(cluster, me, lineage.at(end), why) {

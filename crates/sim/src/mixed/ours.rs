@@ -62,7 +62,8 @@ impl World {
             registered: true,
             promised_at: node.promised.filter(|(of, _)| *of == epoch).map(|it| it.1),
             clean_stop: node.clean_stop,
-            on_disk: (node.clean_stop && !node.patronis).then(|| node.position()),
+            // Patroni has run every directory there, or one that it was copied from.
+            on_disk: None,
             may_not_found: None,
             down_since: None,
             start_failures: 0,

@@ -20,6 +20,12 @@ pub(in crate::decide) fn accompany(
     follow::come_along(cluster, me, leader, now)
 }
 
+/// Whether no agent of Patroni's is here, leads or has led last.
+pub(in crate::decide) fn are_none(cluster: &Cluster) -> bool {
+    let foreign = &cluster.foreign;
+    !foreign.leads && !foreign.recorded && foreign.members.is_empty()
+}
+
 /// Whether no epoch stands for the leadership yet.
 pub(in crate::decide) fn is_unknown(cluster: &Cluster) -> bool {
     cluster.foreign.leads && !cluster.foreign.recorded

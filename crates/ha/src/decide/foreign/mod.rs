@@ -16,7 +16,7 @@ mod host;
 mod tests;
 mod vacancy;
 
-pub(super) use self::guest::{accompany, is_unknown, known_lineage, recognize};
+pub(super) use self::guest::{accompany, are_none, is_unknown, known_lineage, recognize};
 pub(super) use self::host::guest_fit;
 pub(super) use self::vacancy::race;
 
