@@ -143,7 +143,7 @@ async fn read(
     let cut_off = |e| PostgresError::Refused(format!("it could not be read: {e}"));
     let (found, may_not_found) = read.await.map_err(cut_off)??;
     let on_disk = match was_stopped_in_order(&found) {
-        Some(control) if !is_of_patroni(&instance) => {
+        Some(control) if !instance.was_patronis() => {
             let same = before.filter(|it| it.control == *control && it.starts == starts);
             match same {
                 Some(same) => Some(same),
@@ -161,13 +161,6 @@ async fn read(
         may_not_found,
         on_disk,
     })
-}
-
-/// Whether Patroni has ever run this directory, or one that it was copied from. In a cluster of both kinds a node that
-/// only lies there is not what Patroni's agents wait for.
-fn is_of_patroni(instance: &Instance) -> bool {
-    let left = instance.options().data_dir.join("patroni.dynamic.json");
-    instance.was_patronis() || left.exists()
 }
 
 fn typed(found: postgres::DataDir) -> DataDir {

@@ -62,7 +62,7 @@ impl World {
             registered: true,
             promised_at: node.promised.filter(|(of, _)| *of == epoch).map(|it| it.1),
             clean_stop: node.clean_stop,
-            // Patroni has run every directory there, or one that it was copied from.
+            // Not modelled: with it the walk of seed 2315 does not become whole, and why is not known.
             on_disk: None,
             may_not_found: None,
             down_since: None,
