@@ -55,10 +55,7 @@ impl Shell {
             return self.park().await;
         }
         self.let_pg_ctl_see().await;
-        self.take_stance(leader, epoch, basis).await?;
-        let upstream = self.upstream(via.unwrap_or(leader), epoch, basis)?;
-        self.note.write(lineage)?;
-        self.disarm();
+        let upstream = self.turn_to(leader, epoch, lineage, via, basis).await?;
         self.start_following(upstream).await
     }
 
@@ -172,6 +169,22 @@ impl Shell {
         Ok(())
     }
 
+    /// The stance is taken and the lineage noted: from here on WAL may come.
+    async fn turn_to(
+        &self,
+        leader: &NodeName,
+        epoch: Epoch,
+        lineage: &Lineage,
+        via: Option<&NodeName>,
+        basis: &Basis,
+    ) -> Result<Upstream, ShellError> {
+        self.take_stance(leader, epoch, basis).await?;
+        let upstream = self.upstream(via.unwrap_or(leader), epoch, basis)?;
+        self.note.write(lineage)?;
+        self.disarm();
+        Ok(upstream)
+    }
+
     pub(super) async fn follow(
         &self,
         leader: &NodeName,
@@ -180,10 +193,7 @@ impl Shell {
         via: Option<&NodeName>,
         basis: &Basis,
     ) -> Result<(), ShellError> {
-        self.take_stance(leader, epoch, basis).await?;
-        let upstream = self.upstream(via.unwrap_or(leader), epoch, basis)?;
-        self.note.write(lineage)?;
-        self.disarm();
+        let upstream = self.turn_to(leader, epoch, lineage, via, basis).await?;
         self.streams.may_come();
         self.instance.follow(upstream).await?;
         Ok(())

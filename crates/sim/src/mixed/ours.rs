@@ -262,7 +262,6 @@ impl World {
         }
     }
 
-    /// `copied`: what does not fit is made to fit, by its identity.
     /// As the files of an instance that is down tell.
     fn has_all_of(&self, id: usize, lineage: &Lineage) -> bool {
         let node = &self.nodes[id];
@@ -270,6 +269,7 @@ impl World {
         note.is_some_and(|note| lineage.has_all_of(note, node.timeline(), lsn(node.wal.len())))
     }
 
+    /// `copied`: what does not fit is made to fit, by its identity.
     fn join(&mut self, id: usize, leader: &NodeName, epoch: Epoch, lineage: Lineage, copied: bool) {
         let up = self.id_of(leader).filter(|up| self.nodes[*up].is_primary());
         let promised = self.store.at.promises.contains_key(&self.nodes[id].name);
