@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use std::path::Path;
 use store::{Start, Store, Txn};
 
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 20;
 /// More than a snapshot's worth in each round.
 const COMMITS: usize = 500;
 const SNAPSHOT_EVERY: u64 = 200;
@@ -37,12 +37,14 @@ async fn a_member_that_is_written_to_for_ever_keeps_a_small_file() {
         sizes.push(size(&cluster.places[0].directory));
     }
     println!("bytes after each {COMMITS} commits of 1 kB: {sizes:?}");
-    // All of it is ten times what the log may hold.
+    // The file breathes: redb gives free space at its end back and takes it again, by half or by as much
+    // more, as snapshots and purges fall. So no two sizes are compared: all of them stay below a bound that
+    // knows what the log holds (the entries of a snapshot and some more) and not how much was written.
     let written = ROUNDS * COMMITS * 1000;
-    let largest = sizes.iter().copied().max().unwrap_or_default();
-    assert!(largest < written / 2, "{sizes:?}");
-    // And it has stopped to grow.
-    assert!(sizes[ROUNDS - 1] <= sizes[ROUNDS / 2], "{sizes:?}");
+    let held = usize::try_from(SNAPSHOT_EVERY).expect("fits") * 2 * 1000;
+    let bound = held * 5;
+    assert!(bound * 5 <= written, "the bound would tell nothing");
+    assert!(sizes.iter().all(|size| *size <= bound), "{sizes:?}");
 }
 
 fn size(directory: &Path) -> usize {
