@@ -192,6 +192,27 @@ impl SyncRecord {
             .try_for_each(|setting| self.weakest(&setting.leader).accepts(promised))
     }
 
+    /// Which names Patroni's agents may read, and by which quorum, so that they let nobody lead whom this record would
+    /// not accept. Whom they read there without a quorum, each of them may lead alone: so only who has every commit
+    /// that was acknowledged is named, and of a record that is changing that is who all of its settings cover. With a
+    /// quorum in force it is the union, and a quorum that every setting's commits meet.
+    pub fn named_to_patroni(&self) -> (BTreeSet<NodeName>, usize) {
+        let newest = self.newest();
+        if newest.needed >= newest.standbys.len() {
+            let covered =
+                |name: &&NodeName| self.accepts(&BTreeSet::from([(*name).clone()])).is_ok();
+            return (newest.standbys.iter().filter(covered).cloned().collect(), 0);
+        }
+        if self.settings.iter().any(Setting::is_alone) {
+            return (BTreeSet::new(), 0);
+        }
+        let names = self.settings.iter().flat_map(|it| it.standbys.iter());
+        let names: BTreeSet<NodeName> = names.cloned().collect();
+        let fewest = self.settings.iter().map(|setting| setting.needed).min();
+        let quorum = names.len() - fewest.unwrap_or(0);
+        (names, quorum)
+    }
+
     /// What every commit of `leader` needs for sure, whichever of its settings its walsenders have read.
     ///
     /// Not each setting by itself: a walsender that has read the new one waits for *its* number of standbys, but

@@ -68,6 +68,29 @@ fn nobody_but_the_leader_may_follow_a_leader_that_was_alone() {
 }
 
 #[test]
+fn a_settled_record_names_all_of_its_standbys_to_patroni() {
+    for (set, needed, setting) in settings(5).into_iter().filter(|(_, needed, _)| *needed > 0) {
+        let standbys = set.count_ones() as usize;
+        let named = SyncRecord::of(setting).named_to_patroni();
+        assert_eq!(named, (names(set), standbys - needed));
+    }
+}
+
+#[test]
+fn who_is_new_in_a_record_is_not_named_to_patroni_before_it_is_covered() {
+    let one =
+        |leader: usize, standby: usize| Setting::quorum(name(leader), names(1_usize << standby), 1);
+    let record = SyncRecord::of(one(2, 0)).joined(one(0, 1));
+    assert_eq!(record.named_to_patroni(), (names(0), 0));
+    let back = SyncRecord::of(one(1, 0)).joined(one(0, 1));
+    assert_eq!(
+        back.named_to_patroni(),
+        (names(0b10), 0),
+        "it has led before"
+    );
+}
+
+#[test]
 fn a_quorum_needs_one_at_least_and_all_at_most() {
     assert_eq!(Setting::quorum(name(0), names(0b110), 0).needed, 1);
     assert_eq!(Setting::quorum(name(0), names(0b110), 9).needed, 2);
@@ -146,6 +169,16 @@ proptest! {
         if record.joined(setting.clone()).accepts(&names(promised)).is_ok() {
             prop_assert_eq!(record.accepts(&names(promised)), Ok(()));
             prop_assert_eq!(setting.accepts(&names(promised)), Ok(()));
+        }
+    }
+
+    /// Patroni's agents let each name lead where no quorum goes with them, and else whom `quorum` others agree with.
+    #[test]
+    fn patroni_reads_nobody_whom_the_record_would_not_accept(record in any_record(), voters in 0..64_usize) {
+        let (named, quorum) = record.named_to_patroni();
+        let voters: BTreeSet<_> = named.intersection(&names(voters)).cloned().collect();
+        if voters.len() > quorum {
+            prop_assert!(record.accepts(&voters).is_ok(), "{record:?} {voters:?}");
         }
     }
 

@@ -94,8 +94,7 @@ impl From<PromiseRecord> for Promise {
     }
 }
 
-/// `sync`. Patroni's tools see the stricter reading of a joint record: the union of the standbys, and a quorum by
-/// which no vote passes that we would refuse.
+/// `sync`. Patroni's agents and tools see the stricter reading of a joint record ([`SyncRecord::named_to_patroni`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncValue {
     pub leader: Option<NodeName>,
@@ -152,24 +151,14 @@ impl SyncValue {
 
 impl From<&SyncRecord> for SyncValue {
     fn from(record: &SyncRecord) -> Self {
-        let settings = record.settings();
-        let alone = settings.iter().any(Setting::is_alone);
-        let union: BTreeSet<&str> = settings
-            .iter()
-            .flat_map(|setting| setting.standbys.iter().map(NodeName::as_str))
-            .collect();
-        let fewest = settings
-            .iter()
-            .map(|setting| setting.needed)
-            .min()
-            .unwrap_or(0);
-        let names = union.iter().copied().collect::<Vec<_>>().join(",");
+        let (names, quorum) = record.named_to_patroni();
+        let names: Vec<&str> = names.iter().map(NodeName::as_str).collect();
         Self {
             leader: Some(record.newest().leader.clone()),
-            quorum: if alone { 0 } else { union.len() - fewest },
-            sync_standby: (!alone && !names.is_empty()).then_some(names),
+            quorum,
+            sync_standby: (!names.is_empty()).then(|| names.join(",")),
             standfast: Some(SyncSettings {
-                settings: settings.to_vec(),
+                settings: record.settings().to_vec(),
             }),
         }
     }
@@ -406,7 +395,7 @@ mod tests {
 
     #[test]
     fn patronis_nodes_are_not_named_to_patroni() {
-        let record = SyncRecord::of(setting("p", &["b", "g"], 1)).joined(setting("b", &["c"], 1));
+        let record = SyncRecord::of(setting("p", &["b", "c", "g"], 2));
         let open = SyncValue::from(&record);
         assert_eq!(open.sync_standby.as_deref(), Some("b,c,g"));
         let beside = SyncValue::beside(&record, &[name("g")].into());
