@@ -8,6 +8,7 @@ use crate::served::{ReplicationRow, Served};
 use ha::{Epoch, Errand, Job, NodeName, NodeState, Postgres};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 
 /// So few lines wait wherever somebody writes a log, and are not worth a word, as Patroni has it.
 const QUEUE_USUAL: u64 = 2;
@@ -41,7 +42,7 @@ pub(crate) struct Status<'a> {
     failsafe_mode_is_active: bool,
     dcs_last_seen: u64,
     #[serde(skip_serializing_if = "Map::is_empty")]
-    tags: &'a Map<String, Value>,
+    tags: Cow<'a, Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     database_system_identifier: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
@@ -122,6 +123,18 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+/// A node that Patroni's agents are to pass over says so in the word they know.
+fn tags<'a>(office: &Office<'a>) -> Cow<'a, Map<String, Value>> {
+    let served = office.served;
+    let note = served.me.as_ref().and_then(|me| me.lineage.as_ref());
+    if !office.cluster().is_some_and(|it| ha::gives_way(it, note)) {
+        return Cow::Borrowed(&served.tags);
+    }
+    let mut tags = served.tags.clone();
+    tags.insert("nofailover".to_owned(), true.into());
+    Cow::Owned(tags)
+}
+
 pub(super) fn document<'a>(office: &Office<'a>, log: Option<&Backlog>) -> Status<'a> {
     let served = office.served;
     let cluster = office.cluster();
@@ -146,7 +159,7 @@ pub(super) fn document<'a>(office: &Office<'a>, log: Option<&Backlog>) -> Status
         cluster_unlocked: cluster.is_none_or(|cluster| cluster.leader.is_none()),
         failsafe_mode_is_active: office.failsafe_is_active(),
         dcs_last_seen: office.store_seen(),
-        tags: &served.tags,
+        tags: tags(office),
         database_system_identifier: served.system_id.map(|id| id.to_string()),
         pending_restart: served.pending_restart,
         pending_restart_reason: served.pending_restart_reason.as_ref(),

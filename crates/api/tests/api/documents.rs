@@ -1,13 +1,13 @@
 //! The documents: Patroni's by field and order, ours by type.
 
-use crate::world::{Server, World, name, text};
+use crate::world::{Server, World, name, text, until};
 use api::v1;
 use expect_test::{Expect, expect};
 use ha::quorum::{Setting, SyncRecord};
-use ha::{Epoch, Lsn, NodeState, Postgres, Promise, Timeline};
-use serde_json::Value;
+use ha::{Epoch, Lineage, Lsn, NodeState, Postgres, Promise, Timeline};
+use serde_json::{Value, json};
 use store::Txn;
-use store::layout::{PromiseRecord, SyncValue};
+use store::layout::{EpochRecord, PromiseRecord, SyncValue};
 
 /// The body, with the times of this moment taken out.
 async fn check(server: &Server, path: &str, expected: Expect) {
@@ -196,6 +196,35 @@ async fn a_member_of_patronis_own_is_listed_too() {
     world.write(Txn::new().put(key, record)).await;
     let document: Value = world.serve("a").await.document("/cluster").await;
     expect![[r#"{"api_url":"http://127.0.0.9:8008/patroni","host":"127.0.0.9","lag":0,"lsn":"0/4045948","name":"p","port":7109,"receive_lag":0,"receive_lsn":"0/4045948","replay_lag":64,"replay_lsn":"0/4045908","role":"replica","state":"streaming","tags":{"zone":"x"},"timeline":2}"#]].assert_eq(&text(&document["members"][3]));
+}
+
+/// Patroni's agents ask each member by this document before they lead.
+#[tokio::test]
+async fn who_may_not_lead_after_patronis_leader_says_so_in_patronis_word() {
+    let world = World::three().await;
+    let key = world.keys.member(&name("p"));
+    let record = r#"{"conn_url":"postgres://127.0.0.9:7109/postgres","api_url":"http://127.0.0.9:8008/patroni","state":"running","role":"replica","version":"4.1.5"}"#;
+    let led = EpochRecord {
+        patroni: true,
+        ..EpochRecord::new(Epoch(8), name("p"))
+    };
+    let keys = &world.keys;
+    let after = Txn::new()
+        .put(key, record)
+        .put(keys.epoch(), text(&led))
+        .delete(keys.leader())
+        .delete(keys.sync());
+    world.write(after).await;
+    let server = world.serve("b").await;
+    let tags = async || -> Value { server.document::<Value>("/patroni").await["tags"].clone() };
+    assert_eq!(tags().await, json!({"nofailover": true}));
+    let picture = world.picture("b").await;
+    server.publish(|served| {
+        let mut me = picture.me.clone().expect("a view");
+        me.lineage = Some(Lineage::founded(Timeline(2), Epoch(8)));
+        served.me = Some(me);
+    });
+    until("it has followed", async || tags().await.is_null()).await;
 }
 
 #[tokio::test]

@@ -23,8 +23,18 @@ pub enum Break {
     SyncUnread,
     /// Of a leader of Patroni's the numbers of its timelines are believed.
     NumbersBelieved,
+    /// While our record changes, Patroni's agents read the names of all of its settings.
+    UnionNamed,
+    /// Who may not lead after a leader of Patroni's does not say so to Patroni's agents.
+    WayKept,
 }
 
 impl Break {
-    pub const ALL: [Self; 3] = [Self::KeyRaced, Self::SyncUnread, Self::NumbersBelieved];
+    pub const ALL: [Self; 5] = [
+        Self::KeyRaced,
+        Self::SyncUnread,
+        Self::NumbersBelieved,
+        Self::UnionNamed,
+        Self::WayKept,
+    ];
 }

@@ -10,7 +10,6 @@ use ha::{
     Action, Claim, ClusterView, Contact, DataDir, Epoch, Instant, Lease, Lineage, Lsn, NodeName,
     NodeView, Postgres, Primary, Published, Standby, Storage, Timeline, Walsender,
 };
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl World {
@@ -62,8 +61,7 @@ impl World {
             registered: true,
             promised_at: node.promised.filter(|(of, _)| *of == epoch).map(|it| it.1),
             clean_stop: node.clean_stop,
-            // Not modelled: with it the walk of seed 2315 does not become whole, and why is not known.
-            on_disk: None,
+            on_disk: (node.clean_stop && !node.patronis).then(|| node.position()),
             may_not_found: None,
             down_since: None,
             start_failures: 0,
@@ -247,14 +245,13 @@ impl World {
 
     /// As `sync` is written beside Patroni's nodes.
     fn sync_value(&self, record: SyncRecord) -> Sync {
-        let settings = record.settings().iter();
         let guest = |name: &NodeName| self.store.guests.contains(name);
-        let alone = record.settings().iter().any(Setting::is_alone);
-        let names = settings.flat_map(|setting| setting.standbys.iter());
-        let standbys: BTreeSet<NodeName> = names
-            .filter(|name| !guest(name) && !alone)
-            .cloned()
-            .collect();
+        let mut named = record.named_to_patroni().0;
+        if self.broken == Some(Break::UnionNamed) {
+            let settings = record.settings().iter();
+            named = settings.flat_map(|it| it.standbys.clone()).collect();
+        }
+        let standbys = named.into_iter().filter(|name| !guest(name)).collect();
         Sync {
             leader: record.newest().leader.clone(),
             standbys,

@@ -3,11 +3,12 @@
 //! It reads the store as it is: its own races with the store are not what is looked at here. Its leader adds a standby to
 //! Postgres first and to `sync` then, and takes one away in the other order.
 
-use super::node::{Kind, Pg, Stream, Waits};
+use super::Break;
+use super::node::{Kind, Node, Pg, Stream, Waits};
 use super::store::Sync;
 use super::walk::World;
 use crate::wal::{common, lsn};
-use ha::{NodeName, Switchover};
+use ha::{NodeName, Switchover, gives_way};
 use std::collections::BTreeSet;
 
 impl World {
@@ -138,6 +139,7 @@ impl World {
             self.nodes[id].pg = Pg::Standby { upstream: None };
             return;
         }
+        let kept = self.broken == Some(Break::WayKept);
         let sync = self.store.sync.clone().filter(|_| self.synchronous);
         let named = |who: &NodeName| {
             let names = |it: &Sync| it.leader == *who || it.standbys.contains(who);
@@ -158,9 +160,10 @@ impl World {
                 .nodes
                 .iter()
                 .filter(|node| node.up && !node.frozen && node.name != *name && named(&node.name));
-            let ahead = |node: &&super::node::Node| {
+            let ahead = |node: &&Node| {
                 let former = sync.as_ref().is_some_and(|it| it.leader == node.name);
-                node.is_primary() || (node.wal.len() > mine && !former)
+                let may = node.pg != Pg::Down && (kept || !says_that_it_may_not(node));
+                node.is_primary() || (node.wal.len() > mine && !former && may)
             };
             if reached.filter(ahead).count() > 0 {
                 return;
@@ -176,4 +179,9 @@ impl World {
         self.store.put_leader(name);
         self.store.cluster.switchover = None;
     }
+}
+
+/// A node of ours answers with the tag `nofailover` then.
+fn says_that_it_may_not(node: &Node) -> bool {
+    node.kind == Kind::Ours && gives_way(&node.seen.view(), node.note.as_ref())
 }

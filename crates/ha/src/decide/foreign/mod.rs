@@ -18,6 +18,7 @@ mod vacancy;
 
 pub(super) use self::guest::{accompany, are_none, is_unknown, known_lineage, recognize};
 pub(super) use self::host::guest_fit;
+pub use self::vacancy::gives_way;
 pub(super) use self::vacancy::race;
 
 use crate::decision::Decision;

@@ -7,6 +7,7 @@
 //! **Invariant:** after a leader of Patroni's only a node claims that has followed that very leader.
 
 use crate::decision::{Action, Decision};
+use crate::lineage::Lineage;
 use crate::types::{Instant, NodeName};
 use crate::view::{Cluster, NodeView};
 use std::time::Duration;
@@ -31,11 +32,7 @@ fn may_claim(cluster: &Cluster, me: &NodeView, now: Instant) -> Result<(), Strin
     if super::super::race::loss_accepted(cluster, &me.name) {
         return Ok(());
     }
-    let followed = me.lineage.as_ref().map(|note| note.newest().epoch);
-    if let Some(last) = cluster.epoch.as_ref().filter(|_| cluster.foreign.recorded)
-        && followed != Some(last.epoch)
-    {
-        let leader = &last.leader;
+    if let Some(leader) = passed_by(cluster, me.lineage.as_ref()) {
         return Err(format!(
             "{leader} led last, by Patroni, and this node has not followed it"
         ));
@@ -54,6 +51,25 @@ fn may_claim(cluster: &Cluster, me: &NodeView, now: Instant) -> Result<(), Strin
         }
     }
     Ok(())
+}
+
+/// The leader of Patroni's that led last, if a node with this note has not followed it: what it acknowledged may be
+/// missing there, however much other WAL there is.
+fn passed_by<'a>(cluster: &'a Cluster, note: Option<&Lineage>) -> Option<&'a NodeName> {
+    let last = cluster
+        .epoch
+        .as_ref()
+        .filter(|_| cluster.foreign.recorded)?;
+    let followed = note.map(|note| note.newest().epoch);
+    (followed != Some(last.epoch)).then_some(&last.leader)
+}
+
+/// Whether Patroni's agents are to pass over a node with this note, however much WAL it has. In asynchronous mode they
+/// let go first who has more, and would wait for ever for one that may not lead. (In synchronous mode they look at
+/// those only that are named, and in quorum mode need its vote.)
+pub fn gives_way(cluster: &Cluster, note: Option<&Lineage>) -> bool {
+    let raced = !cluster.foreign.members.is_empty() && cluster.sync.is_none();
+    raced && (note.is_none() || passed_by(cluster, note).is_some())
 }
 
 /// How long a rival goes first.
