@@ -40,6 +40,9 @@ pub(crate) struct Settings {
     /// It was started to answer nobody before its promotion.
     #[serde(default)]
     pub(crate) recovers_alone: bool,
+    /// It was started without a port of its own: see [`crate::Instance::start_secluded`].
+    #[serde(default)]
+    pub(crate) secluded: bool,
     /// It recovers what was restored, by these parameters; no target is set aside then.
     #[serde(default)]
     pub(crate) recovery: Option<BTreeMap<String, String>>,
@@ -174,6 +177,10 @@ pub(crate) fn fixed_parameters(
     let paths = Paths::new(&options.state_dir);
     let floors = &settings.floors;
     let hot_standby = if settings.recovers_alone { "off" } else { "on" };
+    let listen = match settings.secluded {
+        true => String::new(),
+        false => options.listen.clone(),
+    };
     let own = |name: &str| options.parameters.get(name).map(|value| value.trim());
     let at_least = |name: &str, least: u64| {
         let user = own(name)
@@ -194,7 +201,7 @@ pub(crate) fn fixed_parameters(
         ("hba_file", text(&paths.hba)),
         ("ident_file", text(&paths.ident)),
         ("data_directory", text(&options.data_dir)),
-        ("listen_addresses", options.listen.clone()),
+        ("listen_addresses", listen),
         ("port", options.port.to_string()),
         ("unix_socket_directories", sockets.join(",")),
         ("cluster_name", options.node.to_string()),

@@ -19,6 +19,7 @@ use crate::process;
 use crate::shared::Own;
 use crate::socket;
 use crate::sql::{Address, Host, Kept, Link};
+use crate::standby::START_ANEW;
 use guard::Guard;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -233,6 +234,9 @@ impl Instance {
 
     /// Lets clients in, or nobody but ourselves. Sessions that are open stay open.
     pub async fn access(&self, access: Access) -> Result<(), PostgresError> {
+        if access == Access::Open && self.is_secluded().await {
+            return self.appear(None, access, START_ANEW).await;
+        }
         self.change(|settings| settings.access = access).await
     }
 

@@ -68,6 +68,7 @@ pub(crate) struct Launched {
     /// Of what a standby must have how much.
     pub(crate) floors: BTreeMap<String, u64>,
     pub(crate) answers: Answers,
+    pub(crate) secluded: bool,
     /// It recovers what was restored, by these parameters.
     pub(crate) recovery: Option<BTreeMap<String, String>>,
     /// Whatever any file says, no WAL comes from an archive.
@@ -184,6 +185,65 @@ impl Instance {
         upstream: Option<Upstream>,
         limit: Duration,
     ) -> Result<Started, PostgresError> {
+        let access = match upstream {
+            Some(_) => Access::Open,
+            None => Access::Closed,
+        };
+        let launched = Launched {
+            upstream,
+            access,
+            ..Launched::default()
+        };
+        Box::pin(self.start_recovering(launched, limit)).await
+    }
+
+    /// Starts parked, and without a TCP port: who comes finds nobody there, and asks another host, where a server that
+    /// lets nobody in would be taken for an answer. For a directory that will most likely be stopped again to be rewound.
+    /// `follow` and `access(Open)` start it anew with its port; before a promotion [`Instance::be_reachable`] does.
+    pub async fn start_secluded(&self, limit: Duration) -> Result<Started, PostgresError> {
+        let launched = Launched {
+            secluded: true,
+            ..Launched::default()
+        };
+        Box::pin(self.start_recovering(launched, limit)).await
+    }
+
+    /// A standby that was started secluded is started anew with its port, parked as it is. Any other is left alone.
+    pub async fn be_reachable(&self, limit: Duration) -> Result<(), PostgresError> {
+        match self.is_secluded().await {
+            true => self.appear(None, Access::Closed, limit).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Starts a secluded standby anew: with its port, and letting in from the first moment on whom it shall.
+    pub(crate) async fn appear(
+        &self,
+        upstream: Option<Upstream>,
+        access: Access,
+        limit: Duration,
+    ) -> Result<(), PostgresError> {
+        let end = Instant::now() + limit;
+        self.stop(Stop::Fast, limit).await?;
+        let launched = Launched {
+            upstream,
+            access,
+            ..Launched::default()
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        let started = Box::pin(self.start_recovering(launched, left)).await;
+        started.map(drop)
+    }
+
+    pub(crate) async fn is_secluded(&self) -> bool {
+        self.inner.settings.lock().await.secluded
+    }
+
+    async fn start_recovering(
+        &self,
+        launched: Launched,
+        limit: Duration,
+    ) -> Result<Started, PostgresError> {
         let data_dir = self.options().data_dir.clone();
         let DataDir::Ready(control) = self.data_dir()? else {
             return Err(self.not_startable()?);
@@ -195,7 +255,11 @@ impl Instance {
         let mut floors = floors::named(control.floors);
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let started = self.start(upstream.clone(), floors.clone(), left).await;
+            let launched = Launched {
+                floors: floors.clone(),
+                ..launched.clone()
+            };
+            let started = self.start(launched, left).await;
             let Err(PostgresError::Ended { log }) = started else {
                 return started;
             };
@@ -259,7 +323,7 @@ impl Instance {
         files::remove_durably(&self.inner.paths.fresh)?;
         let data_dir = self.options().data_dir.clone();
         files::remove_durably(&data_dir.join("standby.signal"))?;
-        let started = self.start(None, BTreeMap::new(), limit).await?;
+        let started = self.start(Launched::default(), limit).await?;
         self.mark_as_standby()?;
         Ok(started)
     }
@@ -294,22 +358,8 @@ impl Instance {
         }
     }
 
-    async fn start(
-        &self,
-        upstream: Option<Upstream>,
-        floors: BTreeMap<String, u64>,
-        limit: Duration,
-    ) -> Result<Started, PostgresError> {
+    async fn start(&self, launched: Launched, limit: Duration) -> Result<Started, PostgresError> {
         let end = Instant::now() + limit;
-        let launched = Launched {
-            access: match upstream {
-                Some(_) => Access::Open,
-                None => Access::Closed,
-            },
-            upstream,
-            floors,
-            ..Launched::default()
-        };
         let guard = self.launch(launched).await?;
         let left = end.saturating_duration_since(Instant::now());
         self.wait_until_accepting(&guard, left).await
@@ -340,6 +390,7 @@ impl Instance {
             changed.access = launched.access;
             changed.floors = launched.floors;
             changed.recovers_alone = launched.answers == Answers::Nobody;
+            changed.secluded = launched.secluded;
             changed.recovery = launched.recovery;
             // They are those of a leadership, which ends with every start.
             changed.standby_slots.clear();

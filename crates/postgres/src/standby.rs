@@ -20,6 +20,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// said again.
 const PROMOTE_AGAIN: Duration = Duration::from_millis(30);
 const POLL: Duration = Duration::from_millis(3);
+/// Of a server that has recovered already.
+pub(crate) const START_ANEW: Duration = Duration::from_secs(60);
 
 /// Where a standby stands after it was detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +46,12 @@ pub struct EndOfWal {
 }
 
 impl Instance {
-    /// Streams from `upstream` from now on and lets clients in, by reload: sessions stay.
+    /// Streams from `upstream` from now on and lets clients in, by reload: sessions stay. A secluded one is started anew.
     pub async fn follow(&self, upstream: Upstream) -> Result<(), PostgresError> {
+        if self.is_secluded().await {
+            let open = Access::Open;
+            return self.appear(Some(upstream), open, START_ANEW).await;
+        }
         self.inner
             .followed_at
             .store(logfile::size(&self.inner.paths.log), Ordering::SeqCst);
@@ -199,6 +205,10 @@ impl Instance {
     /// Promotes, and returns when it is out of recovery. The caller has claimed, noted the lineage and set the
     /// synchronous setting.
     pub async fn promote(&self, limit: Duration) -> Result<Duration, PostgresError> {
+        if self.is_secluded().await {
+            let why = "a server without a port is not promoted".to_owned();
+            return Err(PostgresError::Refused(why));
+        }
         let began = Instant::now();
         let signal_file = self.options().data_dir.join("promote");
         let mut said: Option<Instant> = None;

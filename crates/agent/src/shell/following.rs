@@ -5,7 +5,8 @@
 use super::{Basis, QUICK, Report, START, Shell, ShellError};
 use crate::clock::now;
 use ha::{Cluster, Epoch, Lineage, NodeName};
-use postgres::{Started, Upstream};
+use postgres::{ControlState, DataDir, Started, Upstream};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Past it a start finds the end of the WAL faster than a look does.
@@ -28,7 +29,7 @@ impl Shell {
         tokio::time::sleep(PG_CTL_LOOKS.saturating_sub(gone)).await;
     }
 
-    pub(super) async fn park(&self) -> Result<(), ShellError> {
+    pub(super) async fn park(&self, basis: &Basis) -> Result<(), ShellError> {
         self.let_pg_ctl_see().await;
         self.streams.may_come();
         if self.instance.was_patronis() && self.note.forget()?.is_some() {
@@ -38,8 +39,25 @@ impl Shell {
         }
         self.instance.serve_streams(false).await?;
         self.promotion_ordered.clear()?;
-        self.started(self.instance.start_standby(None, START).await?);
+        let started = match self.is_to_be_replaced(&basis.cluster).await? {
+            true => self.instance.start_secluded(START).await?,
+            false => self.instance.start_standby(None, START).await?,
+        };
+        self.started(started);
         Ok(())
+    }
+
+    /// Whether a primary has crashed here that others replace: its newest WAL is likely not theirs, and then it is rewound
+    /// before anybody is let in.
+    async fn is_to_be_replaced(&self, cluster: &Cluster) -> Result<bool, ShellError> {
+        let DataDir::Ready(control) = self.data_dir().await? else {
+            return Ok(false);
+        };
+        Ok(control.state == ControlState::InProduction
+            && match &cluster.leader {
+                Some(leader) => *leader != self.me,
+                None => others_can_lead(cluster, &self.me),
+            })
     }
 
     /// **Invariant:** nothing is streamed into a directory that may hold what is not the leader's.
@@ -52,7 +70,7 @@ impl Shell {
         basis: &Basis,
     ) -> Result<(), ShellError> {
         if !self.is_part_of(lineage).await? {
-            return self.park().await;
+            return self.park(basis).await;
         }
         self.let_pg_ctl_see().await;
         let upstream = self.turn_to(leader, epoch, lineage, via, basis).await?;
@@ -198,4 +216,15 @@ impl Shell {
         self.instance.follow(upstream).await?;
         Ok(())
     }
+}
+
+/// Whether those that are alive beside this node have every commit.
+fn others_can_lead(cluster: &Cluster, me: &NodeName) -> bool {
+    let fit = cluster.members.iter().filter(|(_, it)| it.unfit.is_none());
+    let others: BTreeSet<NodeName> = fit
+        .map(|(name, _)| name.clone())
+        .filter(|name| name != me)
+        .collect();
+    let sync = cluster.sync.as_ref();
+    sync.is_some_and(|record| record.accepts(&others).is_ok())
 }

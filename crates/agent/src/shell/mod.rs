@@ -143,7 +143,7 @@ impl Shell {
             Action::Bootstrap => self.bootstrap(basis).await.map(none),
             Action::Adopt => self.adopt(basis, &founding).await.map(none),
             Action::Reattach { epoch } => self.reattach(epoch, basis).await.map(none),
-            Action::Park => self.park().await.map(none),
+            Action::Park => self.park(basis).await.map(none),
             Action::Detach => self.detach().await,
             Action::Promise(promise) => self.promise(&promise, basis).await,
             Action::Withdraw { .. } => self.step(basis, |steps| steps.withdraw()).await.map(none),

@@ -45,6 +45,7 @@ impl Shell {
             tracing::info!("starting once more, with no more than the configuration asks for");
             self.instance.start_for_promotion(START).await?;
         }
+        Box::pin(self.instance.be_reachable(START)).await?;
         self.arm_in_office();
         self.is_watched().await?;
         // Asked once more at the last moment: the lease may have ended while files were written.
