@@ -138,16 +138,16 @@ async fn read(
             postgres::DataDir::Ready(control) => there.may_found(control).err(),
             _ => None,
         };
-        Ok::<_, PostgresError>((found, may_not_found))
+        Ok::<_, PostgresError>((found, may_not_found, there.was_patronis()))
     });
     let cut_off = |e| PostgresError::Refused(format!("it could not be read: {e}"));
-    let (found, may_not_found) = read.await.map_err(cut_off)??;
+    let (found, may_not_found, was_patronis) = read.await.map_err(cut_off)??;
     let on_disk = match was_stopped_in_order(&found) {
-        Some(control) if !instance.was_patronis() => {
+        Some(control) if !was_patronis => {
             let same = before.filter(|it| it.control == *control && it.starts == starts);
             match same {
                 Some(same) => Some(same),
-                None => instance.end_on_disk(READ_END).await?.map(|end| Stopped {
+                None => instance.end_on_disk(READ_END).await.map(|end| Stopped {
                     control: control.clone(),
                     end: end.lsn,
                     starts,

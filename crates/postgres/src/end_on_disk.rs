@@ -26,25 +26,22 @@ const ALIGNMENT: u64 = 8;
 impl Instance {
     /// The end of the WAL that is here, without starting anything; `None` where only a start can tell, or where reading
     /// takes longer than `limit`.
-    ///
-    /// # Errors
-    /// The data directory can't be read.
-    pub async fn end_on_disk(&self, limit: Duration) -> Result<Option<EndOfWal>, PostgresError> {
-        let DataDir::Ready(control) = self.data_dir()? else {
+    pub async fn end_on_disk(&self, limit: Duration) -> Option<EndOfWal> {
+        match tokio::time::timeout(limit, self.read_end()).await {
+            Ok(Ok(end)) => end,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the WAL was not read before the start");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    async fn read_end(&self) -> Result<Option<EndOfWal>, PostgresError> {
+        let Some(control) = self.readable().await? else {
             return Ok(None);
         };
-        let data_dir = self.options().data_dir.clone();
-        if self.nothing_runs().is_err()
-            || control.in_backup
-            || data_dir.join("backup_label").exists()
-        {
-            return Ok(None);
-        }
-        let wal = data_dir.join("pg_wal");
         let (timeline, certain) = control.end();
-        if newest_timeline(&wal)? > timeline {
-            return Ok(None);
-        }
         let layout = Layout::of(&control);
         let from = match control.timeline == timeline {
             true => control.checkpoint.max(layout.segment_of(certain)),
@@ -53,42 +50,55 @@ impl Instance {
         let mut end = None;
         let read = Program::new("pg_waldump", self.inner.binaries.program("pg_waldump"))
             .arg("-p")
-            .arg(&wal)
+            .arg(self.options().data_dir.join("pg_wal"))
             .args([format!("-t{timeline}"), format!("-s{from}")]);
         // It always fails at the end of the WAL; what it has printed until then is the answer.
-        let read = read.run_lines(|line| {
+        read.run_lines(|line| {
             if let Some(record) = Record::read(line) {
                 end = Some(layout.end_of(&record));
             }
-        });
-        match tokio::time::timeout(limit, read).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "the WAL was not read before the start");
-                return Ok(None);
-            }
-            Err(_) => return Ok(None),
-        }
+        })
+        .await?;
         // Nothing was started meanwhile.
-        let same = matches!(self.data_dir()?, DataDir::Ready(now) if now == control);
-        if !same || self.nothing_runs().is_err() {
+        if self.readable().await? != Some(control) {
             return Ok(None);
         }
         Ok(end
             .filter(|lsn| *lsn >= certain)
             .map(|lsn| EndOfWal { lsn, timeline }))
     }
+
+    /// The control file, if the WAL beyond it can be read: a disk that hangs holds up none but who waits for this.
+    async fn readable(&self) -> Result<Option<Control>, PostgresError> {
+        let instance = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let DataDir::Ready(control) = instance.data_dir()? else {
+                return Ok(None);
+            };
+            let data_dir = instance.options().data_dir.clone();
+            let (timeline, _) = control.end();
+            let readable = instance.nothing_runs().is_ok()
+                && !control.in_backup
+                && !data_dir.join("backup_label").exists()
+                && newest_timeline(&data_dir.join("pg_wal"))? <= timeline;
+            Ok(readable.then_some(control))
+        });
+        let cut_off = |e| PostgresError::Refused(format!("the WAL could not be read: {e}"));
+        read.await.map_err(cut_off)?
+    }
 }
 
 /// Of every segment and every history that lies there.
 fn newest_timeline(wal: &Path) -> Result<Timeline, PostgresError> {
-    let entries = std::fs::read_dir(wal).map_err(|e| PostgresError::file("list", wal, e))?;
-    let named = entries.flatten().filter_map(|entry| {
-        let name = entry.file_name();
-        let number = name.to_str()?.get(..8)?;
-        u32::from_str_radix(number, 16).ok()
-    });
-    Ok(Timeline(named.max().unwrap_or(0)))
+    let failed = |e| PostgresError::file("list", wal, e);
+    let mut newest = 0;
+    for entry in std::fs::read_dir(wal).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let number = name.to_str().and_then(|name| name.get(..8));
+        let number = number.and_then(|number| u32::from_str_radix(number, 16).ok());
+        newest = newest.max(number.unwrap_or(0));
+    }
+    Ok(Timeline(newest))
 }
 
 /// `rmgr: XLOG len (rec/tot): 114/ 114, tx: 0, lsn: 0/03000028, prev 0/02000100, desc: CHECKPOINT_SHUTDOWN redo …`

@@ -5,10 +5,13 @@ mod support;
 
 use ha::Lsn;
 use postgres::{EndOfWal, Stop};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 use support::{LONG, Node, run, wait};
 
 async fn told(node: &Node) -> Option<EndOfWal> {
-    node.instance.end_on_disk(LONG).await.unwrap()
+    node.instance.end_on_disk(LONG).await
 }
 
 /// Told from the files of a stopped node, found by a start of it, which is stopped `how`.
@@ -124,6 +127,44 @@ fn the_end_is_on_the_newest_timeline_or_unknown() {
             file.unwrap().set_len(0).unwrap();
         }
         assert_eq!(told(&third).await, None, "its WAL is gone");
+        std::fs::rename(&wal, wal.with_extension("away")).unwrap();
+        assert_eq!(told(&third).await, None, "its WAL can't be listed");
         assert!(known.lsn > Lsn(0));
+    });
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_nobody_else() {
+    run("a_disk_that_hangs_holds_up_nobody_else", async {
+        let mut node = Node::primary("a").await;
+        node.stop(Stop::Fast).await;
+        let programs = node.instance.binaries().dir.clone();
+        let slow = tempfile::tempdir_in("/tmp").unwrap();
+        for program in std::fs::read_dir(&programs).unwrap().flatten() {
+            let path = slow.path().join(program.file_name());
+            std::os::unix::fs::symlink(program.path(), path).unwrap();
+        }
+        let control = slow.path().join("pg_controldata");
+        std::fs::remove_file(&control).unwrap();
+        let real = programs.join("pg_controldata");
+        let text = format!("#!/bin/sh\nsleep 1\nexec {} \"$@\"\n", real.display());
+        std::fs::write(&control, text).unwrap();
+        std::fs::set_permissions(&control, Permissions::from_mode(0o755)).unwrap();
+        node.options.bin_dir = Some(slow.path().to_owned());
+        let node = node.again();
+
+        let mut longest = Duration::ZERO;
+        let ticks = async {
+            loop {
+                let began = Instant::now();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                longest = longest.max(began.elapsed());
+            }
+        };
+        tokio::select! {
+            end = told(&node) => assert!(end.is_some(), "it only takes its time"),
+            () = ticks => {}
+        }
+        assert!(longest < Duration::from_millis(700), "{longest:?}");
     });
 }

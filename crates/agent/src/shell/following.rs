@@ -69,7 +69,7 @@ impl Shell {
         via: Option<&NodeName>,
         basis: &Basis,
     ) -> Result<(), ShellError> {
-        if !self.is_part_of(lineage).await? {
+        if !self.is_part_of(lineage).await {
             return self.park(basis).await;
         }
         self.let_pg_ctl_see().await;
@@ -78,13 +78,13 @@ impl Shell {
     }
 
     /// Whether all WAL on disk is proven to be part of `lineage`.
-    async fn is_part_of(&self, lineage: &Lineage) -> Result<bool, ShellError> {
+    async fn is_part_of(&self, lineage: &Lineage) -> bool {
         let note = self.note.read();
         let Some(note) = note.filter(|_| !self.instance.was_patronis()) else {
-            return Ok(false);
+            return false;
         };
-        let end = self.instance.end_on_disk(READ_WAL).await?;
-        Ok(end.is_some_and(|end| lineage.has_all_of(&note, end.timeline, end.lsn)))
+        let end = self.instance.end_on_disk(READ_WAL).await;
+        end.is_some_and(|end| lineage.has_all_of(&note, end.timeline, end.lsn))
     }
 
     pub(super) async fn start_following(&self, upstream: Upstream) -> Result<(), ShellError> {
