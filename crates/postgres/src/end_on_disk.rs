@@ -5,7 +5,8 @@
 //! (`src/include/access/xlog_internal.h`).
 //!
 //! **Invariant:** an end is told only of WAL that was read record by record beyond everything the control file is certain
-//! of, on the newest timeline that any file here names. Whatever is in doubt has no end.
+//! of, on the newest timeline that any file here names, where a start replays nothing else. Whatever is in doubt has no
+//! end.
 
 use crate::control::Control;
 use crate::datadir::DataDir;
@@ -41,6 +42,9 @@ impl Instance {
         let Some(control) = self.readable().await? else {
             return Ok(None);
         };
+        if self.has_archive().await {
+            return Ok(None);
+        }
         let (timeline, certain) = control.end();
         let layout = Layout::of(&control);
         let from = match control.timeline == timeline {
@@ -66,6 +70,25 @@ impl Instance {
         Ok(end
             .filter(|lsn| *lsn >= certain)
             .map(|lsn| EndOfWal { lsn, timeline }))
+    }
+
+    /// Whether a start looks into an archive, or may. What that has goes before what is here, and on beyond its end: a
+    /// primary that died has archived there what no standby ever got.
+    async fn has_archive(&self) -> bool {
+        let options = self.options();
+        let named = options.parameters.get("restore_command");
+        if named.is_some_and(|command| !command.trim().is_empty()) {
+            return true;
+        }
+        // With -C it says what its files mean together, and ends.
+        let asked = Program::new("postgres", self.inner.binaries.program("postgres"))
+            .arg("-D")
+            .arg(&options.data_dir)
+            .arg("-c")
+            .arg(format!("config_file={}", self.inner.paths.config.display()))
+            .args(["-C", "restore_command"]);
+        let said = asked.succeed().await;
+        !said.is_ok_and(|said| said.trim().is_empty())
     }
 
     /// The control file, if the WAL beyond it can be read: a disk that hangs holds up none but who waits for this.

@@ -168,3 +168,45 @@ fn a_disk_that_hangs_holds_up_nobody_else() {
         assert!(longest < Duration::from_millis(700), "{longest:?}");
     });
 }
+
+#[test]
+fn where_there_is_an_archive_only_a_start_can_tell() {
+    run("where_there_is_an_archive_only_a_start_can_tell", async {
+        let primary = Node::primary("a").await;
+        let standby = Node::standby("b", &primary).await;
+        primary.insert(1).await;
+        standby.stop(Stop::Fast).await;
+        let alone = told(&standby).await.unwrap();
+        // The primary goes on without it, archives, and is lost.
+        primary.insert(2).await;
+        primary.sql("SELECT pg_switch_wal()").await;
+        primary.insert(3).await;
+        let archive = tempfile::tempdir_in("/tmp").unwrap();
+        let wal = primary.options.data_dir.join("pg_wal");
+        for segment in std::fs::read_dir(wal).unwrap().flatten() {
+            if segment.file_name().len() == 24 {
+                let copy = archive.path().join(segment.file_name());
+                std::fs::copy(segment.path(), copy).unwrap();
+            }
+        }
+        let command = format!(
+            "restore_command = 'cp {}/%f %p'\n",
+            archive.path().display()
+        );
+        for file in ["postgresql.conf", "postgresql.auto.conf"] {
+            let file = standby.options.data_dir.join(file);
+            let before = std::fs::read_to_string(&file).unwrap();
+            std::fs::write(&file, format!("{before}{command}")).unwrap();
+            assert_eq!(told(&standby).await, None, "{}", file.display());
+            std::fs::write(&file, before).unwrap();
+        }
+        assert_eq!(told(&standby).await, Some(alone));
+        let file = standby.options.data_dir.join("postgresql.conf");
+        let before = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{before}{command}")).unwrap();
+        let started = standby.instance.start_standby(None, LONG).await;
+        started.unwrap();
+        let found = standby.instance.end_of_wal(LONG).await.unwrap();
+        assert!(found.lsn > alone.lsn, "{found:?} {alone:?}");
+    });
+}
