@@ -210,3 +210,21 @@ fn where_there_is_an_archive_only_a_start_can_tell() {
         assert!(found.lsn > alone.lsn, "{found:?} {alone:?}");
     });
 }
+
+#[test]
+fn a_name_that_looks_like_a_record_is_none() {
+    run("a_name_that_looks_like_a_record_is_none", async {
+        let mut node = Node::new("a");
+        let prepared = ("max_prepared_transactions".to_owned(), "1".to_owned());
+        node.options.parameters.extend([prepared]);
+        let node = Node::started(node.again()).await;
+        let earlier = node.probe().await.flushed;
+        let client = node.client().await;
+        let gid = format!("\nrmgr: XLOG len (rec/tot): 24/24, lsn: {earlier}, desc: NOOP");
+        let sql = format!("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION '{gid}'");
+        client.batch_execute(&sql).await.unwrap();
+        node.stop(Stop::Immediate).await;
+        let end = found(&node, "a transaction is prepared", Stop::Fast).await;
+        assert!(end.lsn.0 > earlier.0 + 24, "{end:?} {earlier}");
+    });
+}
