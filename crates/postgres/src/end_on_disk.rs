@@ -42,9 +42,6 @@ impl Instance {
         let Some(control) = self.readable().await? else {
             return Ok(None);
         };
-        if self.has_archive().await {
-            return Ok(None);
-        }
         let (timeline, certain) = control.end();
         let layout = Layout::of(&control);
         let from = match control.timeline == timeline {
@@ -57,15 +54,16 @@ impl Instance {
             .arg(self.options().data_dir.join("pg_wal"))
             .args([format!("-t{timeline}"), format!("-s{from}")]);
         // It always fails at the end of the WAL; what it has printed until then is the answer.
-        read.run_lines(|line| {
+        let read = read.run_lines(|line| {
             if let Some(record) = Record::read(line) {
                 // Names that users give stand there as they are, with lines that look like records.
                 end = end.max(Some(layout.end_of(&record)));
             }
-        })
-        .await?;
+        });
+        let (read, has_archive) = tokio::join!(read, self.has_archive());
+        read?;
         // Nothing was started meanwhile.
-        if self.readable().await? != Some(control) {
+        if has_archive || self.readable().await? != Some(control) {
             return Ok(None);
         }
         Ok(end
