@@ -147,25 +147,26 @@ fn a_disk_that_hangs_holds_up_nobody_else() {
         let control = slow.path().join("pg_controldata");
         std::fs::remove_file(&control).unwrap();
         let real = programs.join("pg_controldata");
-        let text = format!("#!/bin/sh\nsleep 1\nexec {} \"$@\"\n", real.display());
+        let text = format!("#!/bin/sh\nsleep 3\nexec {} \"$@\"\n", real.display());
         std::fs::write(&control, text).unwrap();
         std::fs::set_permissions(&control, Permissions::from_mode(0o755)).unwrap();
         node.options.bin_dir = Some(slow.path().to_owned());
         let node = node.again();
 
-        let mut longest = Duration::ZERO;
+        let (mut longest, mut last) = (Duration::ZERO, Instant::now());
         let ticks = async {
             loop {
-                let began = Instant::now();
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                longest = longest.max(began.elapsed());
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
             }
         };
         tokio::select! {
             end = told(&node) => assert!(end.is_some(), "it only takes its time"),
             () = ticks => {}
         }
-        assert!(longest < Duration::from_millis(700), "{longest:?}");
+        longest = longest.max(last.elapsed());
+        assert!(longest < Duration::from_secs(2), "{longest:?}");
     });
 }
 
