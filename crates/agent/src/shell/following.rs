@@ -39,25 +39,25 @@ impl Shell {
         }
         self.instance.serve_streams(false).await?;
         self.promotion_ordered.clear()?;
-        let started = match self.is_to_be_replaced(&basis.cluster).await? {
-            true => self.instance.start_secluded(START).await?,
-            false => self.instance.start_standby(None, START).await?,
+        let started = match self.is_of_use_soon(&basis.cluster).await? {
+            true => self.instance.start_standby(None, START).await?,
+            false => self.instance.start_secluded(START).await?,
         };
         self.started(started);
         Ok(())
     }
 
-    /// Whether a primary has crashed here that others replace: its newest WAL is likely not theirs, and then it is rewound
-    /// before anybody is let in.
-    async fn is_to_be_replaced(&self, cluster: &Cluster) -> Result<bool, ShellError> {
+    /// Whether this node may be the next to lead. Where another leads it lets nobody in before it follows; and a primary
+    /// that has crashed while others can lead on has WAL that is likely not theirs, and is rewound first.
+    async fn is_of_use_soon(&self, cluster: &Cluster) -> Result<bool, ShellError> {
+        if let Some(leader) = &cluster.leader {
+            return Ok(*leader == self.me);
+        }
         let DataDir::Ready(control) = self.data_dir().await? else {
-            return Ok(false);
+            return Ok(true);
         };
-        Ok(control.state == ControlState::InProduction
-            && match &cluster.leader {
-                Some(leader) => *leader != self.me,
-                None => others_can_lead(cluster, &self.me),
-            })
+        let crashed = control.state == ControlState::InProduction;
+        Ok(!crashed || !others_can_lead(cluster, &self.me))
     }
 
     /// **Invariant:** nothing is streamed into a directory that may hold what is not the leader's.

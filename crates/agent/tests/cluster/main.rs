@@ -10,6 +10,7 @@
 
 mod abroad;
 mod cascade;
+mod lies;
 mod logical;
 mod node;
 mod watched;
@@ -123,6 +124,9 @@ async fn stories(root: &Path) -> bool {
             let dir = root.join("logical17");
             logical::a_logical_slot_goes_on(&dir, Some(&newer), limit).await;
         }
+    }
+    if wanted("the_newest_does_not_start") {
+        lies::the_newest_does_not_start(&root.join("lies"), limit).await;
     }
     if wanted("a_pair") {
         a_pair(root, limit).await;

@@ -62,8 +62,14 @@ fn lie(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Decision {
     if let Some(promise) = promise(cluster, me, lineage.at(end), why) {
         return promise;
     }
+    // The others go by its word no more, but where only it has everything it must go on trying.
+    if me.start_failures > 0 {
+        return park(cluster, me, why, now);
+    }
     let promised = me.promised_at.map_or(Duration::ZERO, |at| now.since(at));
-    let hands_over = cluster.switchover.is_some() && promised < cluster.settings.failure_timeout;
+    let order = cluster.switchover.as_ref();
+    let to_another = order.is_some_and(|order| order.to.as_ref() != Some(&me.name));
+    let hands_over = to_another && promised < cluster.settings.failure_timeout;
     match verdict(cluster, &me.name, Some(me), now) {
         Verdict::Claims { .. } if hands_over => Decision::wait(
             "election",
@@ -143,14 +149,20 @@ fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: In
 
 /// The promise, unless it stands already.
 fn promise(cluster: &Cluster, me: &NodeView, position: Position, why: &str) -> Option<Decision> {
+    // It counts for what has been acknowledged, and keeps nobody from leading who has all of that.
+    let idle = (me.start_failures > 0).then(|| "its Postgres does not start".to_owned());
     let promise = Promise {
         epoch: cluster.current_epoch(),
         position,
-        unfit: super::unfit(me),
+        unfit: super::unfit(me).or(idle),
         priority: cluster.node(&me.name).priority,
     };
-    let stands = cluster.promises.get(&me.name);
-    if stands.is_some_and(|stands| says_as_much(stands, &promise)) {
+    let lies = matches!(me.postgres, Postgres::Down { .. });
+    let tells = |stands: &&Promise| match lies {
+        true => **stands == promise,
+        false => says_as_much(stands, &promise),
+    };
+    if cluster.promises.get(&me.name).filter(tells).is_some() {
         return None;
     }
     let reason = format!("{why}; promising to acknowledge nothing more, at {position}");
@@ -448,10 +460,20 @@ fn turn(
         .collect();
     let waits = TURN * u32::try_from(better.len()).unwrap_or(u32::MAX);
     let promised_at = me.and_then(|me| me.promised_at).unwrap_or(now);
-    if now.since(promised_at) < waits {
+    let waited = now.since(promised_at);
+    if waited < waits {
         return Err(format!("{} goes first", better[better.len() - 1]));
     }
-    Ok(())
+    // The old leader's own promise may prove enough before whom a person has named has said a word.
+    let silent = |asked: &&NodeName| {
+        cluster.members.contains_key(*asked) && !cluster.live_promises().contains_key(*asked)
+    };
+    match asked.filter(silent) {
+        Some(asked) if asked != name && waited < cluster.settings.failure_timeout => {
+            Err(format!("a person has named {asked}, which goes first"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whom a leader that a person restarts can count on again: its standbys have promised nothing, and wait for it. So
