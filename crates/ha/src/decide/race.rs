@@ -504,9 +504,7 @@ fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &s
     let record = cluster.sync.as_ref().map(|record| match unproven {
         // A standby leader acknowledges nothing: what protects older commits stands until it follows the remote.
         _ if cluster.settings.remote.is_some() => record.clone(),
-        // The loss was accepted: what it might have kept is no longer waited for. What is here, is here alone until
-        // the first setting's barrier is passed.
-        Some(_) => SyncRecord::of(Setting::alone(me.name.clone())).joined(first()),
+        Some(_) => after_loss(record, &me.name).joined(first()),
         None => record.joined(first()),
     });
     let voices: Vec<&str> = counted.iter().map(NodeName::as_str).collect();
@@ -527,6 +525,19 @@ fn claim(cluster: &Cluster, me: &NodeView, counted: &BTreeSet<NodeName>, why: &s
         why: reason.clone(),
     };
     Decision::act("claim", Action::Claim(claim), reason)
+}
+
+/// A person has accepted the loss of what is not at `me`, and of nothing else: whoever was to be asked for the commits of
+/// a leader, now it or `me` is. What is here, is here alone until the first setting's barrier is passed. The leaders stay
+/// named: should `me` not come to publish its lineage, theirs is what counts ([`in_doubt`]).
+fn after_loss(record: &SyncRecord, me: &NodeName) -> SyncRecord {
+    let settings = record.settings().iter();
+    let leaders: BTreeSet<&NodeName> = settings.map(|setting| &setting.leader).collect();
+    let others = leaders.into_iter().filter(|leader| *leader != me);
+    let here = others.map(|leader| Setting::quorum(leader.clone(), [me.clone()].into(), 1));
+    let mut settings: Vec<Setting> = here.collect();
+    settings.push(Setting::alone(me.clone()));
+    SyncRecord::from_settings(settings).unwrap_or_else(|| record.clone())
 }
 
 /// Whether all signs of the leader's life have been silent for too long.
