@@ -373,6 +373,10 @@ impl World {
             commit: false,
         });
         side.recovered = node.disk.wal.len();
+        // PostgreSQL flushes it before it says that recovery is over (`CreateEndOfRecoveryRecord`).
+        if matches!(node.disk.health, Health::Fine | Health::Slow) {
+            node.disk.flushed = node.disk.wal.len();
+        }
         let early = self.config.is_broken(Break::OpenEarly);
         side.open |= early;
         self.nodes[id].pg.role = Role::Primary(side);
