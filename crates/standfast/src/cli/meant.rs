@@ -225,7 +225,7 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
         Verb::Create(Create::Postgres(typed)) => {
             Command::CreatePostgres(Box::new(create::postgres(*typed)?))
         }
-        Verb::Run(own) => Command::Run(which(own)?),
+        Verb::Run(own) => Command::Run(which(own, "run")?),
         Verb::Show(show) => self::show(show)?,
         Verb::Status(table) => ask(table.target, Ask::Status { json: table.json })?,
         Verb::Explain(table) => ask(table.target, Ask::Explain { json: table.json })?,
@@ -273,12 +273,14 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
                 (false, false) => Signal::TERM,
             };
             Command::Stop {
-                which: which(args.own)?,
+                which: which(args.own, "stop")?,
                 signal,
             }
         }
-        Verb::Reload(own) => Command::Reload(which(own)?),
-        Verb::Config(typed::Config::Check { own }) => Command::CheckConfig(which(own)?),
+        Verb::Reload(own) => Command::Reload(which(own, "reload")?),
+        Verb::Config(typed::Config::Check { own }) => {
+            Command::CheckConfig(which(own, "config check")?)
+        }
         Verb::Config(typed::Config::Import { file, output }) => {
             Command::ImportConfig { file, output }
         }
@@ -290,7 +292,7 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
             })?)
         }
         Verb::Store(typed::Store::Recover { own, yes }) => Command::RecoverStore {
-            which: which(own)?,
+            which: which(own, "store recover")?,
             yes,
         },
         Verb::Version(args) => Command::Version { json: args.json },
@@ -442,19 +444,28 @@ fn one_group(group: Option<u32>) -> Result<(), Failure> {
     }
 }
 
-fn which(own: typed::Own) -> Result<Which, Failure> {
-    match own.file {
-        Some(file) => Ok(Which::File(made_absolute(&file)?)),
-        None => Ok(Which::Pgdata(pgdata(&own.local)?)),
+/// `command` is what was typed, for who has named no node.
+fn which(own: typed::Own, command: &str) -> Result<Which, Failure> {
+    if let Some(file) = own.file {
+        return Ok(Which::File(made_absolute(&file)?));
     }
+    if let Some(dir) = given(&own.local) {
+        return Ok(Which::Pgdata(made_absolute(dir)?));
+    }
+    let missing = Failure::usage(format!("{command} wants a FILE: a node's configuration"));
+    Err(missing.hint(format!(
+        "standfast {command} /etc/standfast/n1.yml; or --pgdata DIR (PGDATA in the environment) for a node that \
+         `standfast create` made"
+    )))
+}
+
+fn given(local: &typed::Local) -> Option<&Path> {
+    let dir = local.pgdata.as_deref();
+    dir.filter(|dir| !dir.as_os_str().is_empty())
 }
 
 fn pgdata(local: &typed::Local) -> Result<PathBuf, Failure> {
-    let Some(dir) = local
-        .pgdata
-        .as_ref()
-        .filter(|dir| !dir.as_os_str().is_empty())
-    else {
+    let Some(dir) = given(local) else {
         return Err(
             Failure::usage("--pgdata is missing: the node's data directory")
                 .hint("PGDATA in the environment does as well"),

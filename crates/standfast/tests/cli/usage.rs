@@ -43,6 +43,18 @@ fn who_types_patronictls_words_is_told_where_they_are() {
 }
 
 #[test]
+fn who_names_no_node_is_told_that_a_file_is_wanted() {
+    let home = Home::new();
+    for command in ["run", "config check", "stop", "reload", "store recover"] {
+        let said = home.expect(2, command);
+        let wants = format!("error: {command} wants a FILE");
+        let example = format!("\nhint: standfast {command} /etc/standfast/n1.yml");
+        assert!(said.err.contains(&wants), "{said:?}");
+        assert!(said.err.contains(&example), "{said:?}");
+    }
+}
+
+#[test]
 fn a_directory_of_nobody_is_an_unknown_cluster() {
     let home = Home::new();
     for line in [
