@@ -15,7 +15,7 @@ use super::problem::{ConfigError, Problem};
 use super::proxy::proxy_section;
 use super::section::{At, Findings, Section};
 use super::sources::Layers;
-use super::{Config, Guard, Postgresql, StoreChoice, Tags};
+use super::{Config, Endpoint, Guard, Postgresql, RestApi, StoreChoice, Tags};
 use crate::paths::Homes;
 pub(super) use bootstrap::DCS_KEYS;
 use bootstrap::bootstrap;
@@ -80,6 +80,11 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         }
         false => Some(None),
     };
+    if let Some(Some(proxy)) = &proxy {
+        let store = chosen.as_ref().map(|(store, _)| store);
+        let taken = taken(restapi.as_ref(), store, postgresql.as_ref());
+        proxy.check_ports(&root.section("proxy"), taken);
+    }
     root.finish(&["citus", "kubernetes"]);
     if witness && postgresql.is_some() {
         root.refuse(
@@ -120,6 +125,24 @@ fn config(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<Config> {
         watchdog,
         proxy: proxy?,
     })
+}
+
+/// Where the node itself listens.
+fn taken(
+    restapi: Option<&RestApi>,
+    store: Option<&StoreChoice>,
+    postgresql: Option<&Postgresql>,
+) -> Vec<(&'static str, Endpoint)> {
+    let mut taken = Vec::new();
+    taken.extend(restapi.map(|restapi| ("restapi.listen", restapi.listen.clone())));
+    if let Some(StoreChoice::Raft(raft)) = store {
+        taken.extend(raft.listen.clone().map(|it| ("store.raft.listen", it)));
+    }
+    if let Some(pg) = postgresql {
+        let hosts = pg.listen.split(',').map(str::trim);
+        taken.extend(hosts.map(|host| ("postgresql.listen", Endpoint::new(host, pg.port))));
+    }
+    taken
 }
 
 /// Scope and namespace.

@@ -10,6 +10,7 @@ mod etcd;
 mod layers;
 mod methods;
 mod mistakes;
+mod ports;
 mod text;
 mod values;
 

@@ -35,6 +35,24 @@ impl Endpoint {
     pub(crate) fn is_any(&self) -> bool {
         matches!(self.host.as_str(), "*" | "0.0.0.0" | "::")
     }
+
+    /// Whether two programs of one machine can't listen on both.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        let same = |name: &str| {
+            if name == "localhost" {
+                "127.0.0.1"
+            } else {
+                name
+            }
+            .to_owned()
+        };
+        // Only `::` means addresses of both kinds.
+        let covers = |any: &Self, one: &Self| {
+            any.is_any() && (any.host == "::" || !one.host.contains(':') || one.is_any())
+        };
+        let is_one = same(&self.host) == same(&other.host);
+        self.port == other.port && (is_one || covers(self, other) || covers(other, self))
+    }
 }
 
 /// A member's REST interface. It is shown without its scheme, as people type it.

@@ -8,9 +8,11 @@ mod source;
 pub(crate) use section::{ProxySection, proxy_section};
 pub(crate) use source::ProxySource;
 
+use super::Endpoint;
 use super::problem::{ConfigError, Problem};
 use super::read::log;
 use super::section::{Findings, Section};
+use super::values::is_loopback;
 use super::{Log, sources};
 use crate::paths::Homes;
 use std::path::Path;
@@ -48,6 +50,13 @@ fn read(file: &Path, root: &Section<'_>, homes: &Homes) -> Option<ProxyConfig> {
     let section = root.section("proxy");
     let source = source::source(root, &section, homes);
     let proxy = proxy_section(&section);
+    if let Some(proxy) = &proxy {
+        // Every address of this machine is not every machine's.
+        let ours = |server: &Endpoint| !proxy.listen.is_any() || is_loopback(&server.host);
+        let servers = source.iter().flat_map(ProxySource::servers);
+        let taken = servers.filter(|(_, server)| ours(server));
+        proxy.check_ports(&section, taken.collect());
+    }
     root.finish(&[
         "name",
         "restapi",

@@ -41,6 +41,38 @@ pub(crate) struct ProxySection {
     pub(crate) shutdown_time: Duration,
 }
 
+impl ProxySection {
+    /// Complains of what something else listens on, which the key beside it names.
+    pub(crate) fn check_ports(
+        &self,
+        section: &Section<'_>,
+        mut taken: Vec<(&'static str, Endpoint)>,
+    ) {
+        let own = [
+            ("listen", "proxy.listen", Some(&self.listen)),
+            (
+                "listen_read",
+                "proxy.listen_read",
+                self.listen_read.as_ref(),
+            ),
+            (
+                "metrics_listen",
+                "proxy.metrics_listen",
+                self.metrics_listen.as_ref(),
+            ),
+        ];
+        for (key, path, wanted) in own {
+            let Some(wanted) = wanted else { continue };
+            if let Some((whose, other)) = taken.iter().find(|(_, other)| wanted.meets(other)) {
+                let what =
+                    format!("{wanted} is taken: {whose} is {other}, choose another port for one");
+                section.refuse(key, what);
+            }
+            taken.push((path, wanted.clone()));
+        }
+    }
+}
+
 const SSL_MODES: [(&str, SslMode); 6] = [
     ("disable", SslMode::Disable),
     ("allow", SslMode::Allow),

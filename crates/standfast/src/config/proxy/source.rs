@@ -35,6 +35,18 @@ pub(crate) enum ProxySource {
     },
 }
 
+impl ProxySource {
+    /// Those that are named by address, with the key that names them.
+    pub(super) fn servers(&self) -> impl Iterator<Item = (&'static str, Endpoint)> {
+        let servers = match self {
+            Self::Server(server) => std::slice::from_ref(server),
+            Self::Servers { servers, .. } => servers,
+            Self::Patroni { .. } | Self::Raft { .. } | Self::Etcd { .. } => &[],
+        };
+        servers.iter().map(|it| ("proxy.servers", it.clone()))
+    }
+}
+
 /// One server alone, or several that are asked.
 fn servers(section: &Section<'_>) -> Option<ProxySource> {
     let mut servers = Vec::new();
