@@ -3,6 +3,7 @@
 //! **Invariant:** the guard is entered before anything else exists: no thread, no runtime, no open file.
 
 mod bench;
+mod check;
 mod cli;
 mod client;
 mod config;
@@ -93,7 +94,7 @@ fn standfast() -> anyhow::Result<ExitCode> {
         Command::Reload(which) => client::reload(&own(which, &homes)?, &homes),
         Command::Demo(options) => demo::run(options),
         Command::Bench(what) => bench::run(&what),
-        Command::CheckConfig(which) => check_config(&file(which, &homes)?, &homes),
+        Command::CheckConfig(which) => check::check(&file(which, &homes)?, &user),
         Command::ImportConfig { file, output } => import_config(&file, output.as_deref(), &homes),
         Command::Replay(journal) => replay::replay(&journal),
         Command::RecoverStore { which, yes } => {
@@ -178,31 +179,6 @@ fn with_hint(error: PidFileError, config: &Config, homes: &Homes) -> anyhow::Err
     Failure::error(error.to_string())
         .hint(format!("stop it first: {stop}"))
         .into()
-}
-
-fn check_config(file: &std::path::Path, homes: &Homes) -> anyhow::Result<ExitCode> {
-    if config::ProxyConfig::is_meant(file)? {
-        let (_, warnings) = config::ProxyConfig::load(file, homes)?;
-        for warning in &warnings {
-            output::note(&format!("warning: {}: {warning}", file.display()));
-        }
-        output::line(&format!("{}: ok", file.display()));
-        return Ok(ExitCode::Ok);
-    }
-    let (config, warnings) = Config::load(file, homes)?;
-    for warning in &warnings {
-        output::note(&format!("warning: {}: {warning}", file.display()));
-    }
-    let problems = config.check_machine();
-    if !problems.is_empty() {
-        return Err(config::ConfigError {
-            file: file.to_owned(),
-            problems,
-        }
-        .into());
-    }
-    output::line(&format!("{}: ok", file.display()));
-    Ok(ExitCode::Ok)
 }
 
 fn import_config(

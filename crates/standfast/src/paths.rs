@@ -29,6 +29,16 @@ impl Homes {
         })
     }
 
+    /// Those of another user, who keeps some variables of the environment.
+    pub(crate) fn of(home: &Path, keeps: impl Fn(&str) -> bool) -> Self {
+        let given = |name: &str| env::var_os(name).map(PathBuf::from);
+        Self::resolve(|name| match name {
+            "HOME" => Some(home.to_owned()),
+            _ if keeps(name) => given(name).filter(|path| path.is_absolute()),
+            _ => None,
+        })
+    }
+
     fn resolve(var: impl Fn(&str) -> Option<PathBuf>) -> Self {
         let home = var("HOME").filter(|home| home != Path::new("/") && home.is_dir());
         let below = |variable: &str, usual: &str| {

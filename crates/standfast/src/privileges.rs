@@ -6,6 +6,7 @@
 //! **Invariant:** nothing that runs Postgres or writes a node's files runs as root.
 
 use crate::exit::Failure;
+use crate::paths::Homes;
 use anyhow::Context as _;
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -22,24 +23,93 @@ struct User {
     home: PathBuf,
 }
 
-/// Returns at once unless this is root; otherwise becomes `user`, with the same command line.
-pub(crate) fn drop_to(user: &str) -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        return Ok(());
+/// Who runs a node here: whoever asks, or whom root becomes.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    pub(crate) name: String,
+    /// `None`: it is who asks.
+    becomes: Option<User>,
+}
+
+impl Runner {
+    /// `user` counts for root alone.
+    pub(crate) fn find(user: &str) -> anyhow::Result<Self> {
+        let me = geteuid();
+        if !me.is_root() {
+            let name = ask("id", &["-un"]).ok().flatten();
+            return Ok(Self {
+                name: name.unwrap_or_else(|| me.as_raw().to_string()),
+                becomes: None,
+            });
+        }
+        Ok(Self {
+            name: user.to_owned(),
+            becomes: Some(ordinary(user)?),
+        })
     }
+
+    /// Whether it is not who asks.
+    pub(crate) fn is_another(&self) -> bool {
+        self.becomes.is_some()
+    }
+
+    /// Where its files are unless a configuration says so.
+    pub(crate) fn homes(&self) -> Homes {
+        match &self.becomes {
+            None => Homes::from_env(),
+            Some(user) => Homes::of(&user.home, |variable| !is_roots(variable)),
+        }
+    }
+
+    /// The owner that its data directory must have.
+    pub(crate) fn uid(&self) -> u32 {
+        let own = || geteuid().as_raw();
+        self.becomes.as_ref().map_or_else(own, |user| user.uid)
+    }
+
+    /// Looks with this user's rights: in a thread that gives up root's, and ends.
+    pub(crate) fn look<T: Send>(&self, look: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        let Some(user) = &self.becomes else {
+            return Ok(look());
+        };
+        let looked = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| become_thread(user).map(|()| look()));
+            thread.join()
+        });
+        match looked {
+            Ok(looked) => looked.with_context(|| format!("can't look as the user {}", self.name)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// The kernel counts users by thread; of a process with one thread this is the process.
+fn become_thread(user: &User) -> rustix::io::Result<()> {
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_thread_groups(&groups)
+        .and_then(|()| set_thread_res_gid(gid, gid, gid))
+        .and_then(|()| set_thread_res_uid(uid, uid, uid))
+}
+
+fn ordinary(user: &str) -> anyhow::Result<User> {
     let found = find(user)?;
     if found.uid == 0 {
         let failure = Failure::usage(format!("Postgres does not run as root, and {user} is root"));
         return Err(failure.hint("name an ordinary user with --user").into());
     }
+    Ok(found)
+}
+
+/// Returns at once unless this is root; otherwise becomes `user`, with the same command line.
+pub(crate) fn drop_to(user: &str) -> anyhow::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let found = ordinary(user)?;
     let exe = std::env::current_exe().context("can't find the program's own file")?;
-    // Single-threaded still: what these set for the thread they set for the process.
-    let groups: Vec<Gid> = found.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    let (uid, gid) = (Uid::from_raw(found.uid), Gid::from_raw(found.gid));
-    set_thread_groups(&groups)
-        .and_then(|()| set_thread_res_gid(gid, gid, gid))
-        .and_then(|()| set_thread_res_uid(uid, uid, uid))
-        .with_context(|| format!("can't become the user {user}"))?;
+    // Single-threaded still: what is set for the thread is set for the process.
+    become_thread(&found).with_context(|| format!("can't become the user {user}"))?;
     let mut command = Command::new(&exe);
     command.args(std::env::args_os().skip(1));
     for variable in [

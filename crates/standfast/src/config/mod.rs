@@ -26,6 +26,8 @@ pub(crate) use client::{Client, yaml_to_json};
 pub(crate) use import::import;
 pub(crate) use problem::{ConfigError, Problem};
 pub(crate) use proxy::{ProxyConfig, ProxySection, ProxySource};
+pub(crate) use section::nearest;
+pub(crate) use sources::files as source_files;
 pub(crate) use values::{
     BadEndpoint, Endpoint, Password, RestAddress, check_host, is_loopback, parse_port,
 };

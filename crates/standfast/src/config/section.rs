@@ -351,7 +351,7 @@ impl<'t> Section<'t> {
 }
 
 /// The known key that a mistyped one most likely means.
-pub(super) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     let limit = (typed.chars().count() / 3).clamp(1, 3);
     known
         .map(|key| (distance(typed, key), key))

@@ -200,7 +200,7 @@ fn texts(
 }
 
 /// The files that `file` stands for: itself, or the `*.yml` and `*.yaml` in it, in the order of their names.
-pub(super) fn files(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+pub(crate) fn files(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     if !file.is_dir() {
         return Ok(vec![file.to_owned()]);
     }

@@ -5,7 +5,7 @@ mod options;
 mod patroni;
 
 pub(crate) use life::{has_moved, metrics, serve};
-pub(crate) use options::{options, source};
+pub(crate) use options::{client_tls, hba, options, server_tls, source, users};
 
 use crate::config::{LogLevel, ProxyConfig};
 use crate::exit::ExitCode;

@@ -14,16 +14,7 @@ use tokio::net::lookup_host;
 
 /// Reads the files that the section names. Blocks for as long as a disk does.
 pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Options> {
-    let users_file = &section.users_file;
-    let users = Users::parse(&text(users_file)?);
-    let users = users.with_context(|| users_file.display().to_string())?;
-    let hba = match &section.hba_file {
-        None => None,
-        Some(file) => {
-            let hba = Hba::parse(&text(file)?);
-            Some(hba.with_context(|| file.display().to_string())?)
-        }
-    };
+    let (users, hba) = (users(section)?, hba(section)?);
     Ok(Options {
         listen: addresses(&section.listen).await?,
         listen_read: match &section.listen_read {
@@ -40,13 +31,35 @@ pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Op
         auth: section.auth,
         hba,
         auth_query: section.auth_query.clone(),
-        client_tls: ClientTls::load(&section.client_tls).context("proxy.client_tls")?,
-        server_tls: ServerTls::load(&section.server_tls).context("proxy.server_tls")?,
+        client_tls: client_tls(section).context("proxy.client_tls")?,
+        server_tls: server_tls(section).context("proxy.server_tls")?,
         on_lossy_failover: section.on_lossy_failover,
         admins: section.admins.clone(),
         limits: section.limits,
         ..Options::new(source, users)
     })
+}
+
+pub(crate) fn users(section: &ProxySection) -> Result<Users> {
+    let file = &section.users_file;
+    let users = Users::parse(&text(file)?);
+    users.with_context(|| file.display().to_string())
+}
+
+pub(crate) fn hba(section: &ProxySection) -> Result<Option<Hba>> {
+    let Some(file) = &section.hba_file else {
+        return Ok(None);
+    };
+    let hba = Hba::parse(&text(file)?);
+    hba.map(Some).with_context(|| file.display().to_string())
+}
+
+pub(crate) fn client_tls(section: &ProxySection) -> Result<ClientTls> {
+    Ok(ClientTls::load(&section.client_tls)?)
+}
+
+pub(crate) fn server_tls(section: &ProxySection) -> Result<ServerTls> {
+    Ok(ServerTls::load(&section.server_tls)?)
 }
 
 fn text(file: &Path) -> Result<String> {

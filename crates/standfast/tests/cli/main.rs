@@ -6,6 +6,7 @@
 )]
 
 mod certificates;
+mod checks;
 mod cluster;
 mod founding;
 mod home;

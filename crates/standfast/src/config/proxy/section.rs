@@ -43,7 +43,7 @@ pub(crate) struct ProxySection {
 
 impl ProxySection {
     /// Complains of what something else listens on, which the key beside it names.
-    pub(crate) fn check_ports(
+    pub(in crate::config) fn check_ports(
         &self,
         section: &Section<'_>,
         mut taken: Vec<(&'static str, Endpoint)>,
