@@ -27,6 +27,7 @@ mod floors;
 mod hba;
 mod hba_rules;
 mod shared;
+mod taken;
 
 mod health;
 mod hold;

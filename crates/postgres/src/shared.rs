@@ -330,7 +330,7 @@ fn taken_or(
 }
 
 /// The line of the log that holds `word`, without its time and place.
-fn first_words(said: &str, word: &str) -> String {
+pub(crate) fn first_words(said: &str, word: &str) -> String {
     let line = said
         .lines()
         .find(|line| line.contains(word) && !line.trim().is_empty())

@@ -3,6 +3,7 @@
 //! **Invariant:** nothing is touched. Errors are what would keep it from starting; what another user, another day or a
 //! command of root's may change is a warning.
 
+mod parameters;
 mod rights;
 
 use crate::config::{Config, ConfigError, Problem, ProxyConfig, ProxySection, ProxySource};
@@ -50,6 +51,7 @@ type Found = (Vec<Problem>, Vec<Problem>);
 fn of_node(file: &Path, homes: &Homes, runner: Option<&Runner>) -> Result<Found, ConfigError> {
     let (config, mut warnings) = Config::load(file, homes)?;
     let mut errors = config.check_machine();
+    warnings.extend(parameters::check(&config));
     warnings.extend(
         runner
             .map(|runner| rights::of_node(&config, runner))

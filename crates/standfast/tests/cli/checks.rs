@@ -66,6 +66,26 @@ fn directories_that_the_user_may_not_write_to_are_warnings_with_the_cure() {
 }
 
 #[test]
+fn parameters_that_postgres_does_not_take_are_warnings_with_the_nearest_name() {
+    let home = Home::new();
+    let parameters = "  parameters: {max_conections: 100, Work_Mem: 8MB, my.own: 1, jit: maybe}\n";
+    let shared = "bootstrap: {dcs: {synchronous_mode: quorum, postgresql: {parameters: {shared_bufers: 1GB}}}}\n";
+    write(&home, "data", parameters, shared);
+    let said = home.expect(0, "config check own.yml");
+    has(
+        &said,
+        &[
+            "postgresql.parameters.max_conections: PostgreSQL ",
+            "; did you mean `max_connections`?",
+            "postgresql.parameters.jit: ",
+            "bootstrap.dcs.postgresql.parameters.shared_bufers: ",
+            "; did you mean `shared_buffers`?",
+        ],
+    );
+    assert_eq!(said.err.lines().count(), 3, "{said:?}");
+}
+
+#[test]
 fn files_of_a_proxy_are_read() {
     let home = Home::new();
     let users = home.path("users.txt");
