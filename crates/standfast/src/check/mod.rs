@@ -20,9 +20,7 @@ pub(crate) fn check(file: &Path, user: &str) -> anyhow::Result<ExitCode> {
         Ok(runner) => (Some(runner), None),
         Err(error) => (
             None,
-            Some(Problem::whole(format!(
-                "{error:#}, or name one with --user"
-            ))),
+            Some(Problem::whole(format!("{error:#}; --user names another"))),
         ),
     };
     let homes = runner.as_ref().map_or_else(Homes::from_env, Runner::homes);
