@@ -4,6 +4,7 @@ use super::Ending;
 use crate::auth::Rules;
 use crate::options::Options;
 use crate::session::Shared;
+use crate::topology::Seen;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -96,9 +97,35 @@ impl Handle {
         names
     }
 
+    /// Until no primary is known, and why.
+    pub async fn primary_is_missing(&self) -> String {
+        let mut seen = self.shared.seen.clone();
+        loop {
+            if let Err(why) = &seen.borrow_and_update().primary {
+                return why.clone();
+            }
+            changed(&mut seen).await;
+        }
+    }
+
+    /// Until a primary is known.
+    pub async fn primary_is_known(&self) {
+        let mut seen = self.shared.seen.clone();
+        while seen.borrow_and_update().primary.is_err() {
+            changed(&mut seen).await;
+        }
+    }
+
     /// How many clients are connected.
     pub fn clients(&self) -> usize {
         self.shared.closing.clients()
+    }
+}
+
+/// Who tells nothing any more changes nothing.
+async fn changed(seen: &mut Seen) {
+    if seen.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

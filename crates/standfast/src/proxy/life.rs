@@ -5,6 +5,7 @@
 //! SIGTERM and SIGINT let transactions that are under way end, for `shutdown_time`; the second one,
 //! and SIGQUIT, end everything at once.
 
+use super::lookout;
 use super::options::{addresses, options};
 use crate::config::{Endpoint, ProxySection};
 use crate::systemd::{self, State};
@@ -29,7 +30,8 @@ pub(crate) async fn serve(
     }
     systemd::tell(State::Ready);
     let mut section = section.clone();
-    let _metrics = metrics(&handle, &section);
+    let mut beside = metrics(&handle, &section);
+    beside.spawn(lookout::watch(handle.clone(), source.clone()));
     let running = proxy.run();
     tokio::pin!(running);
     loop {

@@ -1,6 +1,7 @@
 //! `standfast proxy`: turns a proxy's file into a running proxy.
 
 mod life;
+mod lookout;
 mod options;
 mod patroni;
 

@@ -9,12 +9,7 @@ fn write(home: &Home, data: &str, postgresql: &str, rest: &str) {
     let secret = home.path("secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
     std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).unwrap();
-    if rustix::process::geteuid().is_root() {
-        // The user that root becomes in tests, as in life.
-        let mut chown = std::process::Command::new("chown");
-        let given = chown.arg("postgres").arg(&secret).status();
-        assert!(given.unwrap().success());
-    }
+    home.give_away(&secret);
     let text = format!(
         "scope: demo\nname: a\nstate_dir: {}\nrestapi: {{listen: '127.0.0.1:{port}'}}\nstore: {{raft: {{members: \
          {{a: '127.0.0.1:{port}'}}, secret_file: {}}}}}\npostgresql:\n  listen: '127.0.0.1:{}'\n  data_dir: \

@@ -58,6 +58,14 @@ impl Home {
             .join("standfast.yml")
     }
 
+    /// To the user that root becomes in tests, as in life.
+    pub(crate) fn give_away(&self, file: &Path) {
+        if rustix::process::geteuid().is_root() {
+            let given = Command::new("chown").arg("postgres").arg(file).status();
+            assert!(given.unwrap().success());
+        }
+    }
+
     pub(crate) fn run(&self, line: &str) -> Said {
         self.run_from(self.dir.path(), line)
     }
@@ -74,7 +82,11 @@ impl Home {
 
     /// Runs it in the background; what it says on standard error goes to the file `log`.
     pub(crate) fn start(&self, line: &str) -> Child {
-        let log = std::fs::File::create(self.path("log")).unwrap();
+        self.start_with_log(line, "log")
+    }
+
+    pub(crate) fn start_with_log(&self, line: &str, log: &str) -> Child {
+        let log = std::fs::File::create(self.path(log)).unwrap();
         let mut command = self.command(self.dir.path(), line);
         command.stdout(Stdio::null()).stderr(log);
         command.spawn().unwrap()

@@ -10,4 +10,5 @@ mod checks;
 mod cluster;
 mod founding;
 mod home;
+mod lookout;
 mod usage;

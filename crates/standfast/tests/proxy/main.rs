@@ -102,6 +102,25 @@ fn the_service_manager_is_told() -> Result<()> {
 }
 
 #[test]
+fn a_primary_that_is_gone_is_said_and_that_it_is_back() -> Result<()> {
+    scene::play(async |home| {
+        home.write_servers("pencil")?;
+        let proxy = home.start()?;
+        let (client, _) = home.client("pencil").await?;
+        ensure!(one(&client, "select 7").await? == "7");
+        home.stop_server()?;
+        proxy
+            .says("the proxy knows no primary, clients wait")
+            .await?;
+        proxy
+            .says("can `check_user` log in at each of `servers`")
+            .await?;
+        home.start_server()?;
+        proxy.says("the proxy knows a primary after_s=").await
+    })
+}
+
+#[test]
 fn told_again_it_ends_at_once() -> Result<()> {
     scene::play(async |home| {
         home.write("pool_mode: session, shutdown_time: 3600", "pencil")?;

@@ -60,12 +60,18 @@ impl Home {
             "initdb",
             &["-D", "data", "-U", "postgres", "-A", "trust", "-N"],
         )?;
-        let directory = home.host.directory().display().to_string();
+        home.start_server()?;
+        Ok(home)
+    }
+
+    pub(crate) fn start_server(&self) -> Result<()> {
+        let directory = self.host.directory().display().to_string();
         let options = format!(
-            "-c listen_addresses=127.0.0.1 -c port={server} -c unix_socket_directories={directory} \
-             -c fsync=off"
+            "-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories={directory} \
+             -c fsync=off",
+            self.server
         );
-        home.run(
+        self.run(
             "pg_ctl",
             &[
                 "-D",
@@ -78,7 +84,24 @@ impl Home {
                 "start",
             ],
         )?;
-        Ok(home)
+        Ok(())
+    }
+
+    pub(crate) fn stop_server(&self) -> Result<()> {
+        self.run("pg_ctl", &["-D", "data", "-w", "-m", "immediate", "stop"])?;
+        Ok(())
+    }
+
+    /// A proxy's file with two servers, of which one is never there.
+    pub(crate) fn write_servers(&self, password: &str) -> Result<()> {
+        let users = self.path("users.txt");
+        fs::write(&users, format!("\"postgres\" \"{password}\"\n"))?;
+        let text = format!(
+            "proxy: {{listen: \"127.0.0.1:{}\", servers: [\"127.0.0.1:{}\", \"127.0.0.1:1\"], check_user: postgres, \
+             users_file: {users}}}\n",
+            self.port, self.server
+        );
+        Ok(fs::write(self.file(), text)?)
     }
 
     fn run(&self, program: &str, words: &[&str]) -> Result<String> {
