@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use subtle::ConstantTimeEq as _;
 use tokio::sync::Notify;
 use wire::Hidden;
@@ -88,6 +88,8 @@ pub(crate) struct Target {
     pub(crate) guise: Guise,
     pub(crate) process_id: u32,
     pub(crate) secret: Vec<u8>,
+    /// Since when it is there.
+    pub(crate) since: SystemTime,
 }
 
 /// A client's key, for as long as the client is there.
@@ -165,6 +167,15 @@ impl Cancels {
         for slot in slots.values() {
             slot.wake();
         }
+    }
+
+    /// The servers that clients have, by their process numbers.
+    pub(crate) fn targets(&self) -> HashMap<u32, Arc<Target>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let targets = slots
+            .values()
+            .filter_map(|slot| slot.locked().target.clone());
+        targets.map(|target| (target.process_id, target)).collect()
     }
 
     /// Whose key it is.
@@ -348,6 +359,7 @@ mod tests {
             guise: Guise::Plain,
             process_id: 7,
             secret: vec![7; 4],
+            since: SystemTime::now(),
         };
         let cancels = Arc::new(Cancels::default());
         let key = cancels.issue(4).unwrap();

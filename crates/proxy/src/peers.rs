@@ -16,7 +16,7 @@ use crate::tls::{ServerTls, SslMode, TlsFiles};
 use crate::topology::Seen;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use store::layout::{Keys, ProxyRecord, proxies};
 use store::{Guard, LeaseId, Store, StoreError, Txn};
 use tokio::sync::Semaphore;
@@ -123,6 +123,7 @@ impl Peers {
             guise,
             process_id: process_id | NOBODYS,
             secret: secret.to_vec(),
+            since: SystemTime::now(),
         };
         let sent = tokio::time::timeout(limit, send(&target)).await;
         if !matches!(sent, Ok(Ok(()))) {

@@ -1,12 +1,14 @@
 //! What SHOW shows. Columns are PgBouncer's where it has them, so that what reads them goes on.
 
 use super::table::Table;
+use crate::cancel::Target;
 use crate::options::{OnLossyFailover, PoolMode};
+use crate::pool::Pool;
 use crate::session::Shared;
 use crate::stats::{Card, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 const KINDS: [&str; 12] = [
     "CLIENTS",
@@ -105,6 +107,9 @@ fn sessions(shared: &Shared) -> Table {
     table
 }
 
+/// A server's process, and where it is if that is known.
+type At<'t> = (u32, Option<&'t Target>);
+
 fn servers(shared: &Shared) -> Table {
     let mut table = Table::new(&[
         "type",
@@ -112,40 +117,50 @@ fn servers(shared: &Shared) -> Table {
         "database",
         "state",
         "addr",
+        "port",
+        "connect_time",
         "link",
         "remote_pid",
         "epoch",
     ]);
-    for card in shared.roster.all() {
-        let Some(server) = card.server() else {
-            continue;
-        };
+    let mut row = |pool: &Pool, state: &str, (pid, target): At<'_>, link: String, epoch: u64| {
+        let (host, port) = target.map_or(("", ""), |target| apart(&target.address));
         table.row([
             "S".to_owned(),
-            card.pool.user.to_string(),
-            card.pool.database.to_string(),
-            "active".to_owned(),
-            String::new(),
-            card.number.to_string(),
-            server.to_string(),
-            card.epoch().to_string(),
+            pool.user.to_string(),
+            pool.database.to_string(),
+            state.to_owned(),
+            host.to_owned(),
+            port.to_owned(),
+            target.map(|target| time(target.since)).unwrap_or_default(),
+            link,
+            pid.to_string(),
+            epoch.to_string(),
         ]);
+    };
+    let targets = shared.cancels.targets();
+    for card in shared.roster.all() {
+        let Some(pid) = card.server() else {
+            continue;
+        };
+        // A session that is about to give it back can't have it cancelled any more.
+        let target = targets.get(&pid).map(|target| &**target);
+        let link = card.number.to_string();
+        row(&card.pool, "active", (pid, target), link, card.epoch());
     }
     for pool in shared.pools.all() {
-        for (address, pid, epoch) in pool.idle_list() {
-            table.row([
-                "S".to_owned(),
-                pool.user.to_string(),
-                pool.database.to_string(),
-                "idle".to_owned(),
-                address,
-                String::new(),
-                pid.to_string(),
-                epoch.0.to_string(),
-            ]);
+        for (target, epoch) in pool.idle_list() {
+            let at = (target.process_id, Some(&*target));
+            row(&pool, "idle", at, String::new(), epoch.0);
         }
     }
     table
+}
+
+/// Host and port.
+fn apart(address: &str) -> (&str, &str) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    (host.trim_start_matches('[').trim_end_matches(']'), port)
 }
 
 fn pools(shared: &Shared) -> Table {
@@ -340,8 +355,7 @@ fn peers(shared: &Shared) -> Table {
     let mut table = Table::new(&["peer_id", "host", "port", "name", "epoch", "own"]);
     let own = shared.cancels.number();
     for (number, record) in &*shared.peers.known() {
-        let address = record.address.as_deref().unwrap_or_default();
-        let (host, port) = address.rsplit_once(':').unwrap_or_default();
+        let (host, port) = apart(record.address.as_deref().unwrap_or_default());
         table.row([
             number.to_string(),
             host.to_owned(),
@@ -375,8 +389,8 @@ fn address(card: &Card) -> String {
         .map_or_else(unix, |address| address.to_string())
 }
 
-/// Seconds since 1970: what needs no calendar.
+/// As PgBouncer writes it, in UTC.
 fn time(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    since.as_secs().to_string()
+    let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

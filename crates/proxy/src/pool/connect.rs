@@ -144,6 +144,7 @@ async fn connect_as(
             guise,
             process_id: opening.key.0,
             secret: opening.key.1,
+            since: std::time::SystemTime::now(),
         }),
         applied: Arc::clone(&pool.unset),
         is_deaf: false,

@@ -23,6 +23,7 @@ pub(crate) use vain::InVain;
 use vain::Vain;
 
 use crate::auth::Credential;
+use crate::cancel::Target;
 use crate::journal::Settings;
 use crate::net::{Keepalive, Vigil};
 use crate::options::{Limits, Route};
@@ -419,14 +420,12 @@ impl Pool {
         self.idle().len()
     }
 
-    /// Address, process and epoch of each connection that lies idle.
-    pub(crate) fn idle_list(&self) -> Vec<(String, u32, Epoch)> {
+    /// Where each connection leads that lies idle, and its epoch.
+    pub(crate) fn idle_list(&self) -> Vec<(Arc<Target>, Epoch)> {
         let idle = self.idle();
-        let all = idle.iter().map(|one| {
-            let target = &one.server.target;
-            (target.address.clone(), target.process_id, one.server.epoch)
-        });
-        all.collect()
+        let all = idle.iter();
+        all.map(|one| (Arc::clone(&one.server.target), one.server.epoch))
+            .collect()
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<Idle>> {

@@ -76,9 +76,21 @@ fn the_console_shows_who_is_there_and_what_ties_them() {
             (&*pool["database"], &*pool["cl_active"], &*pool["sv_active"]) == ("app", "2", "2"),
             "{pool:?}"
         );
-        let servers = rows(&look, "SHOW SERVERS").await?;
-        let active = servers.iter().filter(|row| row["state"] == "active");
-        ensure!(active.count() == 2, "{servers:?}");
+        // While a server is asked what its session has become, it is nobody's to cancel, and shown by its number alone.
+        let shown = async || {
+            let servers = rows(&look, "SHOW SERVERS").await?;
+            let active = servers.iter().filter(|row| row["state"] == "active");
+            ensure!(active.count() == 2, "{servers:?}");
+            for row in &servers {
+                let at = format!("{}:{}", row["addr"], row["port"]);
+                ensure!(at == format!("127.0.0.1:{}", server.port()), "{row:?}");
+                ensure!(row["connect_time"].ends_with(" UTC"), "{row:?}");
+            }
+            Ok(())
+        };
+        lab::eventually("both servers are shown", SOON, shown).await?;
+        let clients = rows(&look, "SHOW CLIENTS").await?;
+        ensure!(clients[0]["connect_time"].ends_with(" UTC"), "{clients:?}");
         b.batch_execute("commit").await?;
         a.batch_execute("drop table t").await?;
         // The client has its answer before the server is asked what the session has become.
