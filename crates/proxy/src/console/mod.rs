@@ -168,6 +168,10 @@ async fn order(shared: &Arc<Shared>, command: &str, outbox: &mut Outbox) {
             while shared.pause.is_on() && is_busy(shared) {
                 tokio::time::sleep(LOOK).await;
             }
+            // Whoever pauses may want the server, or a database of it, for himself.
+            if shared.pause.is_on() {
+                shared.pools.reconnect();
+            }
             complete(c"PAUSE", outbox);
         }
         "RESUME" => {

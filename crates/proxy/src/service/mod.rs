@@ -230,6 +230,9 @@ impl Proxy {
         let Ok(primary) = self.shared.place(Route::Write) else {
             return;
         };
+        if self.shared.pause.is_on() {
+            return;
+        }
         if warming.is_empty() && self.shared.limits.load().pool_size_min > 0 {
             let pools = Arc::clone(&self.shared.pools);
             warming.spawn(async move { pools.warm(&primary).await });

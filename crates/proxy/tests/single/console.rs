@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
+const SOON: Duration = Duration::from_secs(20);
+
 async fn administered(server: &Server, mode: PoolMode) -> Result<Running> {
     server
         .proxy_with(|options| {
@@ -99,7 +101,7 @@ fn the_console_shows_who_is_there_and_what_ties_them() {
             ensure!(sessions[0]["movable"] == "yes", "{sessions:?}");
             Ok(())
         };
-        lab::eventually("nothing ties it any more", Duration::from_secs(20), freed).await?;
+        lab::eventually("nothing ties it any more", SOON, freed).await?;
         drop(a);
         let stats = rows(&look, "SHOW STATS").await?;
         let done: u64 = stats[0]["total_xact_count"].parse()?;
@@ -122,7 +124,13 @@ fn the_console_shows_who_is_there_and_what_ties_them() {
 fn what_is_paused_waits_and_nothing_under_way_is_cut_off() {
     for mode in [PoolMode::Session, PoolMode::Transaction] {
         story(async move |server| {
-            let proxy = administered(server, mode).await?;
+            let proxy = server
+                .proxy_with(|options| {
+                    options.pool_mode = mode;
+                    options.limits.pool_size_min = 2;
+                    options.admins.everything = vec!["app".to_owned()];
+                })
+                .await?;
             let admin = console(&proxy, "app").await?;
             let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
             b.batch_execute("set work_mem = '7MB'").await?;
@@ -139,9 +147,26 @@ fn what_is_paused_waits_and_nothing_under_way_is_cut_off() {
             ensure!(timeout(short, &mut asked).await.is_err(), "it is paused");
             a.batch_execute("select 2; commit").await?;
             pause.await?;
+            let idle = async || {
+                let mut servers = rows(&admin, "SHOW SERVERS").await?;
+                servers.retain(|row| row["state"] == "idle");
+                anyhow::Ok(servers)
+            };
+            // Nobody needs them now, and who pauses may want the server for himself.
+            ensure!(idle().await?.is_empty(), "{:?}", idle().await?);
+            let gone = async || {
+                let sql = "select count(*) from pg_stat_activity where usename = 'app'";
+                let left = tokio::task::block_in_place(|| server.sql("postgres", sql))?;
+                // In session mode a client keeps its own.
+                let kept = mode == PoolMode::Session || left == "0";
+                ensure!(kept, "{left}");
+                Ok(())
+            };
+            lab::eventually("idle connections are closed", SOON, gone).await?;
             // The server may go now, and nobody notices.
             tokio::task::block_in_place(|| server.down("fast").and_then(|()| server.up()))?;
             ensure!(timeout(short, &mut asked).await.is_err(), "it is paused");
+            ensure!(idle().await?.is_empty(), "none is opened for later");
             admin.simple_query("RESUME").await?;
             ensure!(asked.await? == "7MB");
             ensure!(one(&a, "select 3").await? == "3");
