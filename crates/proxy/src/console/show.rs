@@ -5,10 +5,10 @@ use crate::cancel::Target;
 use crate::options::{OnLossyFailover, PoolMode};
 use crate::pool::Pool;
 use crate::session::Shared;
-use crate::stats::{Card, State};
+use crate::stats::{self, Card, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 const KINDS: [&str; 12] = [
     "CLIENTS",
@@ -241,24 +241,17 @@ fn stats(shared: &Shared) -> Table {
         "total_received",
         "total_sent",
         "total_wait_time",
+        "avg_xact_count",
+        "avg_query_count",
+        "avg_recv",
+        "avg_sent",
+        "avg_wait_time",
     ]);
-    let mut all: BTreeMap<String, [u64; 5]> = BTreeMap::new();
-    for pool in shared.pools.all() {
-        let sums = all.entry(pool.database.to_string()).or_default();
-        let work = &pool.work;
-        let counters = [
-            &work.transactions,
-            &work.queries,
-            &work.received,
-            &work.sent,
-            &work.waited,
-        ];
-        for (sum, counter) in sums.iter_mut().zip(counters) {
-            *sum += counter.get();
-        }
-    }
-    for (name, sums) in all {
-        table.row(std::iter::once(name).chain(sums.map(|sum| sum.to_string())));
+    let now = Instant::now();
+    for (name, sums) in stats::sums(&shared.pools) {
+        let averages = shared.stats.averages.of(&name, sums, now);
+        let numbers = sums.into_iter().chain(averages);
+        table.row(std::iter::once(name).chain(numbers.map(|number| number.to_string())));
     }
     table
 }

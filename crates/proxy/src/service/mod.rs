@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use store::layout::ProxyRecord;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -211,6 +211,8 @@ impl Proxy {
                         self.shared.doubt.raise();
                     }
                     self.warm(&mut warming);
+                    let pools = &self.shared.pools;
+                    self.shared.stats.averages.turn(Instant::now(), || stats::sums(pools));
                 }
                 // What is kept open is wanted there soonest after a failover.
                 () = self.shared.changed() => self.warm(&mut warming),

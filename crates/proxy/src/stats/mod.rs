@@ -2,10 +2,12 @@
 //!
 //! It is told by the sessions as they go, by counters that nobody waits for.
 
+mod average;
 mod failover;
 mod metrics;
 mod roster;
 
+pub(crate) use average::{Averages, sums};
 pub(crate) use failover::watch;
 pub(crate) use metrics::text;
 pub(crate) use roster::{Card, Entry, Roster, State};
@@ -62,6 +64,7 @@ pub(crate) struct Stats {
     pub(crate) failovers: Counter,
     /// Sessions that the proxy has ended, by the reason.
     closed: Mutex<BTreeMap<&'static str, u64>>,
+    pub(crate) averages: Averages,
     /// The longest that a request has waited since this was last taken, in microseconds.
     longest: AtomicU64,
 }

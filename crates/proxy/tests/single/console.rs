@@ -106,6 +106,13 @@ fn the_console_shows_who_is_there_and_what_ties_them() {
         let stats = rows(&look, "SHOW STATS").await?;
         let done: u64 = stats[0]["total_xact_count"].parse()?;
         ensure!(done >= 2, "{stats:?}");
+        let queries =
+            ["avg_query_count", "total_query_count"].map(|name| stats[0][name].parse::<u64>());
+        let [average, total] = queries;
+        ensure!(average? <= total?, "{stats:?}");
+        for column in ["avg_xact_count", "avg_recv", "avg_sent", "avg_wait_time"] {
+            stats[0][column].parse::<u64>()?;
+        }
         ensure!(code(look.simple_query("SHOW NONSENSE").await) == "ERROR 42601");
         ensure!(code(look.simple_query("PAUSE").await) == "ERROR 42501");
         let metrics = proxy.handle.metrics();
