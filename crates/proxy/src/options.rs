@@ -56,13 +56,14 @@ pub struct Admins {
 }
 
 impl Admins {
+    /// At the console's databases, which are its own for everybody: who is not listed is turned away there.
     pub(crate) fn right_of(&self, user: &str) -> Option<Right> {
         let is_in = |users: &[String]| users.iter().any(|one| one == user);
-        match (is_in(&self.everything), is_in(&self.look)) {
-            (true, _) => Some(Right::Everything),
-            (false, true) => Some(Right::Look),
-            (false, false) => None,
-        }
+        Some(match (is_in(&self.everything), is_in(&self.look)) {
+            (true, _) => Right::Everything,
+            (false, true) => Right::Look,
+            (false, false) => Right::Nothing,
+        })
     }
 }
 

@@ -19,6 +19,9 @@ use wire::{Limits, Stage, Step};
 /// The databases that stand for it.
 pub(crate) const DATABASES: [&str; 2] = ["pgbouncer", "standfast"];
 
+/// What changes something.
+const ORDERS: [&str; 5] = ["PAUSE", "RESUME", "RECONNECT", "RELOAD", "SHUTDOWN"];
+
 /// Longer statements are none of the console's.
 const QUERY_BYTES_MAX: usize = 8 * 1024;
 /// For the last words to a client.
@@ -36,18 +39,27 @@ const NOT_ALLOWED: SqlState = SqlState(*b"42501");
 /// What a user may do there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Right {
+    /// Not even to be there.
+    Nothing,
     /// SHOW.
     Look,
     Everything,
 }
 
-/// Serves an administrator who is let in, to the end.
+/// Serves an administrator to the end. Anybody else has proved who he is, and is told that it is not enough.
 pub(crate) async fn serve(
     shared: &Arc<Shared>,
     mut stream: Stream,
     mut inbox: Inbox,
     right: Right,
 ) {
+    if right == Right::Nothing {
+        let mut outbox = Outbox::default();
+        tell(&not_allowed(), &mut outbox);
+        // Who does not listen has not heard it.
+        let _ = tokio::time::timeout(FAREWELL, outbox.flush(&mut stream)).await;
+        return;
+    }
     let limits = Limits {
         held_bytes_max: QUERY_BYTES_MAX,
         query_bytes_max: QUERY_BYTES_MAX,
@@ -138,25 +150,40 @@ async fn answer(shared: &Arc<Shared>, text: &str, right: Right, outbox: &mut Out
         [] => say(&Message::EmptyQueryResponse, outbox),
         ["SHOW", what] => match show::table(shared, what) {
             Some(table) => table.write(outbox.room()),
-            None => tell(&unknown(&format!("SHOW {what}")), outbox),
+            None => tell(&unknown(&format!("SHOW {what}"), &show::kinds()), outbox),
         },
         // Drivers say things like these on their own.
         ["SET", ..] | ["BEGIN"] | ["COMMIT"] | ["ROLLBACK"] => complete(c"SET", outbox),
-        [command @ ("PAUSE" | "RESUME" | "RECONNECT" | "RELOAD" | "SHUTDOWN")] => match right {
+        [command] if ORDERS.contains(command) => match right {
             Right::Everything => order(shared, command, outbox).await,
-            Right::Look => {
+            Right::Look | Right::Nothing => {
                 let what = "admin access needed";
                 tell(&Report::error(NOT_ALLOWED, what), outbox);
             }
         },
-        _ => tell(&unknown(text), outbox),
+        [command, _] if ORDERS.contains(command) => {
+            let what = format!("{command} takes no database: it is for all of them");
+            tell(&Report::error(errors::UNSUPPORTED, &what), outbox);
+        }
+        _ => tell(&unknown(text, &commands()), outbox),
     }
     ready(outbox);
 }
 
-fn unknown(text: &str) -> Report {
+/// In PgBouncer's words, and what there is.
+fn unknown(text: &str, known: &str) -> Report {
     let what = format!("invalid command '{text}', use SHOW HELP;");
-    Report::error(SYNTAX, &what)
+    Report::error(SYNTAX, &what).hint(&format!("There is {known}."))
+}
+
+fn commands() -> String {
+    format!("{}, {}", show::kinds(), ORDERS.join(", "))
+}
+
+/// As PgBouncer refuses its console, with what would help.
+fn not_allowed() -> Report {
+    Report::fatal(NOT_ALLOWED, "not allowed")
+        .hint("This database is the proxy's console, for users in admin_users or stats_users.")
 }
 
 async fn order(shared: &Arc<Shared>, command: &str, outbox: &mut Outbox) {

@@ -48,12 +48,17 @@ pub(super) fn table(shared: &Shared, what: &str) -> Option<Table> {
     })
 }
 
+/// As one line of help.
+pub(super) fn kinds() -> String {
+    format!("SHOW {}", KINDS.join("|"))
+}
+
 fn help() -> Table {
     let mut table = Table::new(&["command"]);
     for kind in KINDS {
         table.row([format!("SHOW {kind}")]);
     }
-    for command in ["PAUSE", "RESUME", "RECONNECT", "RELOAD", "SHUTDOWN"] {
+    for command in super::ORDERS {
         table.row([command.to_owned()]);
     }
     table

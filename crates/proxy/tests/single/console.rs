@@ -6,6 +6,7 @@ use proxy::{Admins, PoolMode};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -113,13 +114,34 @@ fn the_console_shows_who_is_there_and_what_ties_them() {
         for column in ["avg_xact_count", "avg_recv", "avg_sent", "avg_wait_time"] {
             stats[0][column].parse::<u64>()?;
         }
-        ensure!(code(look.simple_query("SHOW NONSENSE").await) == "ERROR 42601");
+        for (typed, code, said) in [
+            (
+                "SHOW NONSENSE",
+                SqlState::SYNTAX_ERROR,
+                "There is SHOW CLIENTS|CLUSTER|",
+            ),
+            (
+                "KILL app",
+                SqlState::SYNTAX_ERROR,
+                ", PAUSE, RESUME, RECONNECT, ",
+            ),
+            (
+                "pause app",
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "PAUSE takes no database",
+            ),
+        ] {
+            let error = look.simple_query(typed).await.expect_err(typed);
+            let error = error.as_db_error().context("an answer")?;
+            let text = format!("{} {}", error.message(), error.hint().unwrap_or_default());
+            ensure!(*error.code() == code && text.contains(said), "{text}");
+        }
         ensure!(code(look.simple_query("PAUSE").await) == "ERROR 42501");
         let metrics = proxy.handle.metrics();
         let labels = "user=\"app\",database=\"app\",route=\"write\"";
         let line = format!("standfast_proxy_transactions_total{{{labels}}} ");
         ensure!(metrics.contains(&line), "{metrics}");
-        // A user who is neither is at a database, which there is not.
+        // A user who is neither has no business there.
         let outsider = administered(server, PoolMode::Session).await?;
         outsider.handle.reload(&server.options()?);
         ensure!(console(&outsider, "app").await.is_err());
@@ -226,14 +248,20 @@ fn the_console_does_only_what_its_user_may() {
             })
             .await?;
         for database in ["pgbouncer", "standfast"] {
-            // To him it is a database like any other, which the server does not have.
             let mut config = proxy.config("app");
             let refused = config
                 .dbname(database)
                 .connect(tokio_postgres::NoTls)
                 .await
                 .map(drop);
-            ensure!(code(refused) == "FATAL 3D000", "{database}");
+            let refused = refused.expect_err("he is no administrator");
+            let said = refused.as_db_error().context("an answer")?;
+            ensure!(said.message() == "not allowed", "{database}: {said}");
+            ensure!(*said.code() == SqlState::INSUFFICIENT_PRIVILEGE, "{said}");
+            ensure!(
+                said.hint().is_some_and(|hint| hint.contains("admin_users")),
+                "{said:?}"
+            );
         }
         let look = console(&proxy, "other").await?;
         for order in ORDERS {
