@@ -101,7 +101,14 @@ impl Patronictl {
 
     /// However it ends.
     pub fn tries(&self, words: &str) -> Result<Said> {
-        self.terminal.tries(&format!("{} {words}", self.program))
+        self.tries_with("", words)
+    }
+
+    /// With variables of the shell's before it.
+    pub fn tries_with(&self, variables: &str, words: &str) -> Result<Said> {
+        let program = &self.program;
+        self.terminal
+            .tries(&format!("{variables}{program} {words}"))
     }
 }
 

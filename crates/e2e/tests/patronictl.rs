@@ -201,6 +201,7 @@ fn our_patronictl_runs_a_cluster_without_etcd() {
         async |world| {
             let ctl = Patronictl::ours(world)?;
             let leader = world.cluster.primary().await?;
+            asks_for_a_password(&ctl)?;
             shows(world, &ctl, &leader).await?;
             configures(&ctl)?;
             let ledger = world.load(2).await?;
@@ -211,6 +212,22 @@ fn our_patronictl_runs_a_cluster_without_etcd() {
             world.reckon(ledger).await.map(drop)
         },
     );
+}
+
+/// Who gave no password, or a wrong one, is told by what to give it.
+fn asks_for_a_password(ctl: &Patronictl) -> Result<()> {
+    for (given, hint) in [
+        ("", "hint: no password was given: set PGPASSWORD, or "),
+        (
+            "PGPASSWORD=wrong ",
+            "hint: PGPASSWORD or --password, and -U, must be ",
+        ),
+    ] {
+        let said = ctl.tries_with(given, "query -U postgres -d postgres -c 'select 1'")?;
+        ensure!(said.code == Some(1), "{said:?}");
+        ensure!(said.stderr.contains(hint), "{said:?}");
+    }
+    Ok(())
 }
 
 /// Where the original ends with 0 or 1, ours says what kind of no it is.

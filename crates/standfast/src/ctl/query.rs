@@ -12,6 +12,7 @@ use postgres::{BadSslMode, Connector, Tls};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -100,8 +101,22 @@ async fn asked(
             }
             None => why(&error),
         };
+        if wants_password(&error) {
+            output::note(match password {
+                None => "hint: no password was given: set PGPASSWORD, or be asked for it with --password",
+                Some(_) => "hint: PGPASSWORD or --password, and -U, must be those of a role of the cluster",
+            });
+        }
         format!("ERROR, SQLSTATE: {why}")
     }))
+}
+
+/// The member wants one that it was not given, or not this one.
+fn wants_password(error: &tokio_postgres::Error) -> bool {
+    // The driver has no other word for it.
+    let is_missing = |source: &dyn std::error::Error| source.to_string() == "password missing";
+    error.code() == Some(&SqlState::INVALID_PASSWORD)
+        || std::error::Error::source(error).is_some_and(is_missing)
 }
 
 /// With its cause: what of TLS went wrong is said there.
