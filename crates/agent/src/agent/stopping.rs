@@ -106,9 +106,11 @@ impl Agent {
     /// Stops in order: a leader hands over first, its standbys get everything.
     async fn hand_over_and_stop(&mut self, how: StopOrder, basis: Basis) {
         let office = self.tenure.office();
+        // Where nothing runs there is nobody to be given everything.
+        let drains = office.is_some() && self.shell.instance.liveness() != Liveness::Down;
         let stop = match how {
             StopOrder::AtOnce => Action::Fence,
-            StopOrder::InOrder | StopOrder::UnlessPaused if office.is_some() => Action::Drain,
+            StopOrder::InOrder | StopOrder::UnlessPaused if drains => Action::Drain,
             StopOrder::InOrder | StopOrder::UnlessPaused => Action::Stop,
         };
         tracing::info!("stopping Postgres");

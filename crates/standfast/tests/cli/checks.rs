@@ -4,7 +4,7 @@ use crate::home::{Home, Said, free_port};
 use std::os::unix::fs::PermissionsExt as _;
 
 /// A node's file with these lines for its Postgres, and whatever follows.
-fn write(home: &Home, data: &str, postgresql: &str, rest: &str) {
+pub(crate) fn write(home: &Home, data: &str, postgresql: &str, rest: &str) {
     let port = free_port();
     let secret = home.path("secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
@@ -22,7 +22,7 @@ fn write(home: &Home, data: &str, postgresql: &str, rest: &str) {
     std::fs::write(home.path("own.yml"), text).unwrap();
 }
 
-const QUORUM: &str = "bootstrap: {dcs: {synchronous_mode: quorum}}\n";
+pub(crate) const QUORUM: &str = "bootstrap: {dcs: {synchronous_mode: quorum}}\n";
 
 fn has(said: &Said, parts: &[&str]) {
     for part in parts {

@@ -1,6 +1,8 @@
 //! A monitor founds one store and no second.
 
+use crate::checks::{QUORUM, write};
 use crate::home::{Home, free_port};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 /// How long a monitor may take to answer.
@@ -82,4 +84,25 @@ fn a_node_is_stopped_in_order_from_its_first_moment() {
             assert!(ended.success(), "{ended}: {log}");
         }
     }
+}
+
+#[test]
+fn a_leader_whose_postgres_never_ran_stops_without_a_warning() {
+    let home = Home::new();
+    let shut = home.path("shut");
+    std::fs::create_dir(&shut).unwrap();
+    std::fs::set_permissions(&shut, std::fs::Permissions::from_mode(0o555)).unwrap();
+    write(&home, "shut/data", "", QUORUM);
+    let mut agent = home.start("run own.yml");
+    let log = || std::fs::read_to_string(home.path("log")).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while !log().contains("the action failed and is decided anew action=\"bootstrap\"") {
+        assert!(Instant::now() < deadline, "{}", log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    home.expect(0, "stop own.yml");
+    assert!(agent.wait().unwrap().success());
+    let end = log();
+    let end = end.split_once("stopping Postgres").unwrap().1;
+    assert!(!end.contains(" WARN "), "{end}");
 }
