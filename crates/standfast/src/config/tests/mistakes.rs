@@ -132,8 +132,12 @@ fn a_misspelt_section_is_named_beside_what_is_missing_for_it() {
     );
 }
 
+/// Patroni: Configuration | `bootstrap.users` | no effect, as in Patroni since 4.0: a warning names
+///   `bootstrap.post_bootstrap`, a program that makes them
+/// Patroni: Configuration | `bootstrap.pg_hba` | no effect: a warning names `postgresql.pg_hba`, for one node, and
+///   `bootstrap.dcs.postgresql.pg_hba`, for all
 #[test]
-fn what_patroni_no_longer_does_at_bootstrap_has_a_cure() {
+fn users_and_lines_of_pg_hba_at_bootstrap_have_a_cure() {
     let text = altered(
         "    synchronous_mode: quorum",
         "    synchronous_mode: quorum\n  users: {ann: {password: x}}\n  pg_hba: [host all all all md5]",
