@@ -9,7 +9,7 @@
 
 mod settings;
 
-pub(crate) use settings::{Settings, set_config_sql, to_restore};
+pub(crate) use settings::{Settings, literal, set_config_sql, to_restore};
 
 use crate::sql::{Argument, ConfigCall, Deed, Pins};
 use std::collections::BTreeMap;
@@ -83,6 +83,23 @@ impl Change {
 }
 
 impl Journal {
+    /// Whether the session has set it, or will have when its transaction has ended.
+    pub(crate) fn has_set(&self, name: &str) -> bool {
+        let changes = self
+            .frames
+            .iter()
+            .rev()
+            .flat_map(|frame| frame.changes.iter().rev());
+        let last = changes.filter_map(|change| match change {
+            Change::Set(set, _) => (**set == *name).then_some(true),
+            Change::Reset(reset) => (**reset == *name).then_some(false),
+            Change::ResetAll => Some(false),
+        });
+        let mut last = last;
+        last.next()
+            .unwrap_or_else(|| self.settings.contains_key(name))
+    }
+
     /// The settings as of the last transaction that has ended.
     pub(crate) fn settings(&self) -> &Arc<Settings> {
         &self.settings

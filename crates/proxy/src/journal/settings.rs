@@ -67,7 +67,7 @@ pub(crate) fn set_config_sql(name: &[u8], value: &[u8]) -> Box<[u8]> {
 }
 
 /// A string that is read the same whatever `standard_conforming_strings` says.
-fn literal(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn literal(out: &mut Vec<u8>, text: &[u8]) {
     let escaped = text.contains(&b'\\');
     if escaped {
         out.extend_from_slice(b" E");

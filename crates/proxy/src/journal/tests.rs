@@ -203,6 +203,22 @@ fn what_the_server_reports_is_believed() {
     assert!(journal.settings().is_empty());
 }
 
+#[test]
+fn what_was_set_or_reset_last_counts_before_its_transaction_has_ended() {
+    let has = |script: &[&str]| journal_after(script).has_set("a");
+    assert!(has(&["set a = 1"]) && has(&["begin", "set a = 1"]));
+    assert!(has(&[
+        "reset a",
+        "begin",
+        "set a = 1",
+        "savepoint s",
+        "reset b"
+    ]));
+    assert!(!has(&[]) && !has(&["set a = 1", "begin", "reset a"]));
+    assert!(!has(&["set a = 1", "begin", "reset all", "set b = 1"]));
+    assert!(has(&["set a = 1", "begin", "reset all", "rollback"]));
+}
+
 /// What a session has set without an end is not remembered without one.
 #[test]
 fn a_session_with_too_many_settings_stays_with_its_server() {

@@ -5,7 +5,7 @@
 
 use super::quota::{Counted, Full};
 use super::server::{Mirror, Parameters, Server, limits};
-use super::{Pool, Startup};
+use super::{Pool, Said, Startup, Welcome};
 use crate::auth::{Answers, Broken, Credential, Login, login, next_message};
 use crate::cancel::Target;
 use crate::gate::Over;
@@ -127,12 +127,19 @@ async fn connect_as(
     };
     opening.authenticate(&login).await?;
     opening.until_ready().await?;
+    let mirror = Mirror::new(opening.session, opening.parameters);
+    let said = Said {
+        epoch: at.epoch,
+        address: at.address.as_str().into(),
+        generation: pool.generation(),
+    };
     let mut server = Box::new(Server {
         stream: opening.stream,
         inbox: opening.inbox,
         outbox: Outbox::default(),
         framer: opening.framer,
-        mirror: Mirror::new(opening.session, opening.parameters),
+        welcome: Welcome::new(&mirror.parameters, said),
+        mirror,
         stamp,
         epoch: at.epoch,
         counted,

@@ -8,19 +8,24 @@
 //! taken out, and carries nothing of its last client but what it says in `applied`.
 
 mod connect;
+mod loan;
 mod places;
 mod quota;
 mod rows;
 mod server;
 mod vain;
+mod welcome;
 
 pub(crate) use connect::{ConnectError, connect};
+pub(crate) use loan::{Loan, Names};
 pub(crate) use places::Permit;
 use places::Places;
 use quota::{Counted, Full, Quota};
 pub(crate) use server::{Kept, Mirror, Parameters, Refusal, Server};
 pub(crate) use vain::InVain;
 use vain::Vain;
+pub(crate) use welcome::Welcome;
+use welcome::{Said, Welcomes};
 
 use crate::auth::Credential;
 use crate::cancel::Target;
@@ -37,11 +42,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
-/// The settings of a client's startup packet, sorted: its server connections start with the same.
+/// The settings of a client's startup packet, sorted: server connections that are opened for it start with the same.
 pub(crate) type Startup = Vec<(Box<[u8]>, Box<[u8]>)>;
-
-/// How many greetings are remembered for each pool.
-const WELCOMES: usize = 64;
 
 /// All of a proxy's.
 #[derive(Debug)]
@@ -79,8 +81,7 @@ pub(crate) struct Pool {
     /// With what the last login went: connections that are kept open for those who may come log in
     /// the same way.
     last: Mutex<Option<(Arc<Startup>, Credential)>>,
-    /// What servers say at a login, for each set of settings that one was started with.
-    welcomes: Mutex<HashMap<Arc<Startup>, Arc<Parameters>>>,
+    welcomes: Welcomes,
     /// No settings at all, in one copy.
     unset: Arc<Settings>,
     /// What a password comes to under the servers' salt.
@@ -128,7 +129,7 @@ impl Pools {
                     reserve: Places::new(limits.reserve_size),
                     vain: Vain::default(),
                     idle: Mutex::default(),
-                    welcomes: Mutex::default(),
+                    welcomes: Welcomes::default(),
                     unset: Arc::default(),
                     keys: crate::auth::KeyCache::default(),
                     work: crate::stats::Work::default(),
@@ -249,10 +250,9 @@ impl Pool {
         self.places.try_enter()
     }
 
-    /// What a server would say at a login with these settings, if one has.
-    pub(crate) fn welcome(&self, startup: &Arc<Startup>) -> Option<Arc<Parameters>> {
-        let welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        welcomes.get(startup).cloned()
+    /// What a server would say at a login with these settings, if that is known.
+    pub(crate) fn welcome(&self, startup: &Arc<Startup>) -> Option<Arc<Welcome>> {
+        self.welcomes.of(startup)
     }
 
     /// One that lies idle and was started with the same settings.
@@ -263,13 +263,43 @@ impl Pool {
         epoch: Epoch,
         address: Option<&str>,
     ) -> Option<Box<Server>> {
+        self.take_which(epoch, address, |one| one.startup == *startup)
+    }
+
+    /// One that lies idle and was started with settings that differ by what can be set.
+    pub(crate) fn borrow(
+        &self,
+        startup: &Startup,
+        welcome: &Arc<Welcome>,
+        epoch: Epoch,
+        address: Option<&str>,
+    ) -> Option<Box<Server>> {
+        let was_lent = |one: &mut Server| {
+            let loan = one.mirror.loan.as_ref();
+            loan.is_some_and(|loan| loan.is(welcome, one))
+        };
+        let is_lent = |one: &mut Server| {
+            let loan = Loan::new(startup, welcome, one);
+            loan.map(|loan| one.lend(loan)).is_some()
+        };
+        // Rather one that was made to look so before.
+        let again = self.take_which(epoch, address, was_lent);
+        again.or_else(|| self.take_which(epoch, address, is_lent))
+    }
+
+    fn take_which(
+        &self,
+        epoch: Epoch,
+        address: Option<&str>,
+        mut is_wanted: impl FnMut(&mut Server) -> bool,
+    ) -> Option<Box<Server>> {
         let mut idle = self.idle();
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
             let one = &mut idle[at].server;
             let elsewhere = address.is_some_and(|address| one.target.address != *address);
-            if one.startup != *startup || elsewhere {
+            if elsewhere || !is_wanted(one) {
                 continue;
             }
             let Some(Idle { mut server, .. }) = idle.remove(at) else {
@@ -300,26 +330,7 @@ impl Pool {
         let limit = self.limits.load().connect_time;
         let server = tokio::time::timeout(limit, Box::pin(opening)).await;
         let mut server = server.map_err(|_| ConnectError::Late(limit))??;
-        let mirror = &mut server.mirror;
-        let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        // One copy for all of what is the same.
-        let known = welcomes.get_key_value(startup);
-        if let Some((startup, _)) = known {
-            server.startup = Arc::clone(startup);
-        }
-        match known {
-            Some((_, known)) if **known == *mirror.parameters => {
-                mirror.parameters = Arc::clone(known);
-            }
-            _ => {
-                if welcomes.len() >= WELCOMES {
-                    welcomes.clear();
-                }
-                welcomes.insert(Arc::clone(startup), Arc::clone(&mirror.parameters));
-            }
-        }
-        mirror.own = Arc::clone(&mirror.parameters);
-        drop(welcomes);
+        self.welcomes.learn(&mut server);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_none_or(|(_, known)| known != credential) {
             *last = Some((Arc::clone(startup), credential.clone()));

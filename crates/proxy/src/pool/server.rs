@@ -1,7 +1,7 @@
 //! One connection to a server, logged in.
 
-use super::Startup;
 use super::quota::Counted;
+use super::{Loan, Startup, Welcome};
 use crate::cancel::Target;
 use crate::gate::Stamp;
 use crate::journal::{Settings, to_restore};
@@ -46,6 +46,8 @@ pub(crate) struct Server {
     #[expect(dead_code, reason = "its place is free when it is dropped")]
     pub(super) counted: Arc<Counted>,
     pub(crate) startup: Arc<Startup>,
+    /// What it said at its login.
+    pub(crate) welcome: Arc<Welcome>,
     pub(crate) target: Arc<Target>,
     /// The settings that were made since its login.
     pub(crate) applied: Arc<Settings>,
@@ -61,8 +63,10 @@ pub(crate) struct Mirror {
     pub(crate) session: Session,
     /// What it has reported last.
     pub(crate) parameters: Arc<Parameters>,
-    /// What it reported at its login.
+    /// What it reported at its login, or what it would have in the place of one of the client's own.
     pub(crate) own: Arc<Parameters>,
+    /// It was started with other settings than those of whom it is at work for.
+    pub(crate) loan: Option<Arc<Loan>>,
     /// Whether backslashes in plain strings are plain, as it has reported.
     standard_strings: bool,
     /// Whether a backslash may be half of a letter.
@@ -115,6 +119,38 @@ pub(super) fn limits() -> Limits {
 }
 
 impl Server {
+    /// It is for somebody who came with the same settings as it was started with.
+    pub(crate) fn lend_no_more(&mut self) {
+        if self.mirror.loan.take().is_some() {
+            self.mirror.own = Arc::clone(&self.welcome.parameters);
+            self.mirror.share();
+        }
+    }
+
+    /// It is for somebody who came with other ones.
+    pub(crate) fn lend(&mut self, loan: Loan) {
+        self.mirror.own = Arc::clone(&loan.own);
+        self.mirror.loan = Some(Arc::new(loan));
+        self.mirror.share();
+    }
+
+    /// What a session with these settings of its own is to find here.
+    pub(crate) fn wanted(&self, settings: &Arc<Settings>) -> Arc<Settings> {
+        match &self.mirror.loan {
+            None => Arc::clone(settings),
+            Some(loan) => loan.with(settings),
+        }
+    }
+
+    /// Such a session leaves it.
+    pub(crate) fn is_left_with(&mut self, settings: &Arc<Settings>) {
+        match &self.mirror.loan {
+            Some(loan) => self.applied = loan.left(settings, &self.mirror.parameters),
+            None if Arc::ptr_eq(&self.applied, settings) => {}
+            None => self.applied = Arc::clone(settings),
+        }
+    }
+
     /// Whether it can be given to somebody: it is of the current epoch and has nothing to say.
     pub(crate) fn is_fit(&mut self) -> bool {
         if !self.stamp.is_current()
@@ -262,9 +298,22 @@ impl Mirror {
             standard_strings: parameters.get(STANDARD_STRINGS).is_none_or(is_on),
             splits_letters: parameters.get(CLIENT_ENCODING).is_some_and(is_split),
             parameters,
+            loan: None,
             known: HashMap::new(),
             is_mixed_up: false,
             clock: 0,
+        }
+    }
+
+    /// It begins with what others began with, too: one copy for all.
+    pub(super) fn begin_with(&mut self, parameters: &Arc<Parameters>) {
+        self.parameters = Arc::clone(parameters);
+        self.own = Arc::clone(parameters);
+    }
+
+    fn share(&mut self) {
+        if !Arc::ptr_eq(&self.parameters, &self.own) && self.parameters == self.own {
+            self.parameters = Arc::clone(&self.own);
         }
     }
 
@@ -296,9 +345,7 @@ impl Mirror {
         }
         Arc::make_mut(&mut self.parameters).insert(name.into(), value.into());
         // Back to what everybody begins with: one copy for all again.
-        if *self.parameters == *self.own {
-            self.parameters = Arc::clone(&self.own);
-        }
+        self.share();
     }
 
     /// Whether transactions begin read-only. Before PostgreSQL 14 it does not say so.

@@ -9,7 +9,8 @@ use super::{Conversation, be_the_same};
 use crate::errors;
 use crate::hold::Held;
 use crate::options::{OnLossyFailover, Route};
-use crate::pool::{ConnectError, InVain, Permit, Refusal, Server};
+use crate::pool::{ConnectError, InVain, Parameters, Permit, Refusal, Server};
+use ha::Epoch;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -111,21 +112,41 @@ impl Conversation {
             }
             topology.epoch
         };
-        let Some(server) = self.pool.take(&self.startup, epoch, None) else {
+        let Some(server) = self.take(epoch, None) else {
             return Err(permit);
         };
-        if !server.has(self.mind.journal.settings())
-            || self.is_to_be_prepared()
-            || self.mind.begun.is_some()
-        {
+        let settings = self.mind.journal.settings();
+        let is_lent = server.mirror.loan.is_some();
+        let is_furnished = match is_lent {
+            false => server.has(settings),
+            true => server.has(&server.wanted(settings)),
+        };
+        if !is_furnished || self.is_to_be_prepared() || self.mind.begun.is_some() {
             self.pool.put(server);
             return Err(permit);
         }
-        // One copy of what is the same, which is seen at a glance the next time.
-        be_the_same(&mut self.startup, &server.startup);
-        self.mind.journal.share(&server.applied);
+        if !is_lent {
+            // One copy of what is the same, which is seen at a glance the next time.
+            be_the_same(&mut self.startup, &server.startup);
+            self.mind.journal.share(&server.applied);
+        }
         self.tell_differences(&server);
         Ok(Attached { server, permit })
+    }
+
+    /// One that lies idle: started with the session's settings, or else lent to it, which in session mode none is. It is
+    /// still to be given what the session has.
+    fn take(&mut self, epoch: Epoch, address: Option<&str>) -> Option<Box<Server>> {
+        if let Some(mut server) = self.pool.take(&self.startup, epoch, address) {
+            server.lend_no_more();
+            let known = self.welcome.as_ref();
+            if !known.is_some_and(|known| Arc::ptr_eq(known, &server.welcome)) {
+                self.welcome = Some(Arc::clone(&server.welcome));
+            }
+            return Some(server);
+        }
+        let welcome = self.welcome.as_ref().filter(|_| self.mind.renames())?;
+        self.pool.borrow(&self.startup, welcome, epoch, address)
     }
 
     /// Waits for a connection while all are in use, where that can be seen from outside.
@@ -282,14 +303,17 @@ impl Conversation {
         };
         // Epochs of a standby's own say nothing of another server.
         let address = (self.route == Route::Read).then_some(&*at.address);
-        if let Some(server) = self.pool.take(&self.startup, at.epoch, address) {
+        if let Some(server) = self.take(at.epoch, address) {
             return Ok(Ok(server));
         }
         let pool = Arc::clone(&self.pool);
         let (startup, credential) = (Arc::clone(&self.startup), self.credential.clone());
         let opening = pool.open(&startup, &credential, &at);
         match self.wait(wait, Box::pin(opening)).await? {
-            Ok(server) => Ok(Ok(server)),
+            Ok(server) => {
+                self.welcome = Some(Arc::clone(&server.welcome));
+                Ok(Ok(server))
+            }
             Err(error) if error.is_retryable() => {
                 self.shared.doubt.raise();
                 tracing::debug!(user = &*pool.user, %error, "no connection to the primary yet");
@@ -309,7 +333,7 @@ impl Conversation {
 
     /// Gives the server what the session has; `false`: it was lost over it.
     async fn furnish(&mut self, server: &mut Server, wait: &mut Wait) -> Result<bool, Unattached> {
-        let settings = Arc::clone(self.mind.journal.settings());
+        let settings = server.wanted(self.mind.journal.settings());
         if !server.has(&settings) {
             match self.wait(wait, server.restore(&settings)).await? {
                 Ok(()) => {}
@@ -350,16 +374,19 @@ impl Conversation {
     }
 
     /// The client hears of parameters that are not what it was told last.
-    fn tell_differences(&mut self, server: &Server) {
-        if Arc::ptr_eq(&self.told, &server.mirror.parameters) {
-            return;
+    pub(super) fn tell_differences(&mut self, server: &Server) {
+        if !Arc::ptr_eq(&self.told, &server.mirror.parameters) {
+            self.tell_parameters(&server.mirror.parameters);
         }
+    }
+
+    pub(super) fn tell_parameters(&mut self, parameters: &Arc<Parameters>) {
         let none = BTreeMap::new();
         let told = match self.is_greeted {
             true => &*self.told,
             false => &none,
         };
-        for (name, value) in server.mirror.parameters.iter() {
+        for (name, value) in parameters.iter() {
             if told.get(name) == Some(value) {
                 continue;
             }
@@ -372,7 +399,7 @@ impl Conversation {
             // It came in a message of the same form.
             let _ = message.encode(self.outbox.room());
         }
-        self.told = Arc::clone(&server.mirror.parameters);
+        self.told = Arc::clone(parameters);
     }
 
     /// Takes a place among those who wait, if it has none.

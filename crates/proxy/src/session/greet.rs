@@ -236,6 +236,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route,
             shared.limits.load().prepared_max,
         ),
         told: Arc::default(),
+        welcome: None,
         is_greeted: false,
         losses,
         stand_in: None,
@@ -439,8 +440,9 @@ fn wanted(startup: &StartupMessage<'_>) -> Result<Wanted, Refused> {
 impl Conversation {
     /// What a server says behind a login; `false`: there is no session.
     async fn welcome(&mut self) -> bool {
-        if let Some(parameters) = self.pool.welcome(&self.startup) {
-            self.told = parameters;
+        if let Some(welcome) = self.pool.welcome(&self.startup) {
+            self.told = Arc::clone(&welcome.parameters);
+            self.welcome = Some(welcome);
         } else {
             // Nobody was let in with these settings yet: a server must say whether we are.
             match self.attach_or_wait(None, None).await {

@@ -11,6 +11,7 @@ use super::ledger::Asked;
 use super::mind::Mind;
 use super::standin::{StandIn, say, tell};
 use crate::errors;
+use crate::pool::Server;
 use crate::sql::{Phase, Pin, Pins, begin_tag};
 use wire::Copying;
 use wire::backend::{Message, Report, TransactionStatus};
@@ -34,6 +35,15 @@ impl Moment {
         cut: false,
         read_only: false,
     };
+
+    /// With nothing under way.
+    pub(super) fn of(server: &Server) -> Self {
+        Self {
+            status: server.mirror.session.transaction_status(),
+            read_only: server.mirror.begins_read_only(),
+            ..Self::IDLE
+        }
+    }
 }
 
 /// How the session goes on.

@@ -7,6 +7,7 @@
 
 use super::again::Again;
 use super::ledger::{Expect, Ledger, Values};
+use super::mending::{self, Mending};
 use super::portals::{Bound, Portals};
 use super::statements::{BYTES_MAX, Statements};
 use crate::journal::Journal;
@@ -48,6 +49,8 @@ pub(super) struct Mind {
     pub(super) opaque: bool,
     /// Behind such a thing the session has kept its server, which may have settings that nobody sees.
     pub(super) stained: bool,
+    /// What must be set right on a server that is lent.
+    pub(super) mending: Mending,
     /// What could be asked of another server as well.
     pub(super) again: Again,
     /// Parameters that were reported since the server was last ready.
@@ -105,6 +108,7 @@ impl Mind {
             only_reads: route == Route::Read,
             opaque: false,
             stained: false,
+            mending: Mending::default(),
             again: Again::default(),
             reported: Vec::new(),
         }
@@ -113,6 +117,7 @@ impl Mind {
     /// The session is with another server, or with none.
     pub(super) fn detached(&mut self) {
         self.stained = false;
+        self.mending = Mending::default();
         self.unnamed_here = false;
         self.portals.clear();
         self.reported.clear();
@@ -154,9 +159,9 @@ impl Mind {
             Tag::Execute => {
                 mirror.session.sent(frame, Origin::Client)?;
                 if let [0, _, _, _, _] = frame.body() {
-                    self.execute(c"");
+                    self.execute(c"", mirror);
                 } else if let Message::Execute { portal, .. } = frame.message()? {
-                    self.execute(portal);
+                    self.execute(portal, mirror);
                 }
             }
             Tag::Sync => {
@@ -196,6 +201,13 @@ impl Mind {
             Message::Query(KEEP).encode(&mut instead)?;
             plan.instead = Some(instead);
         }
+        match reading.resets_early {
+            true => {
+                let text = frame.body().strip_suffix(b"\0").unwrap_or_default();
+                self.resets_within(text, mirror, &mut plan)?;
+            }
+            false => self.mending.resets(&reading, mirror),
+        }
         let asked = self.ledger.ask();
         asked.read(&reading, None);
         if reading.only_begins() {
@@ -217,7 +229,7 @@ impl Mind {
             && self.lookup(name.as_bytes()).is_some()
     }
 
-    fn execute(&mut self, portal: &CStr) {
+    fn execute(&mut self, portal: &CStr, mirror: &Mirror) {
         let bound = self.portals.get(portal.to_bytes());
         let asked = self.ledger.ask();
         match bound {
@@ -228,6 +240,7 @@ impl Mind {
                 asked.read(&prepared.reading, values.as_ref());
                 self.journal.pin(prepared.reading.pins);
                 self.opaque |= prepared.reading.opaque;
+                self.mending.resets(&prepared.reading, mirror);
             }
             // One that SQL has declared, or of a statement too long to be kept.
             _ => {
@@ -532,6 +545,9 @@ impl Mind {
                 if let Ok(backend::Message::ParameterStatus { name, value }) = message {
                     mirror.report(name.to_bytes(), value.to_bytes());
                     self.reported.push(name.to_bytes().into());
+                    if self.withholds(name.to_bytes(), mirror) {
+                        return Fate::Drop;
+                    }
                 }
             }
             Tag::ReadyForQuery if reply.completes => {
@@ -552,6 +568,12 @@ impl Mind {
                     && mirror.session.transaction_status() == TransactionStatus::InTransaction
                 {
                     self.begun = answered.and_then(|asked| asked.begin);
+                }
+                let mut news = Vec::new();
+                self.told(mirror, &mut news);
+                if !news.is_empty() {
+                    news.extend_from_slice(frame.bytes());
+                    return Fate::Instead(news);
                 }
             }
             _ => {}
@@ -611,7 +633,10 @@ impl Mind {
         if !told {
             self.journal.tag(tag);
         }
-        fate
+        match self.ledger.current().stood_for() {
+            Some(tag) => Fate::Instead(mending::complete(tag)),
+            None => fate,
+        }
     }
 
     fn ready(&mut self, failed: bool, mirror: &Mirror) {
@@ -632,6 +657,9 @@ impl Mind {
             let (Some(value), Ok(text)) = (value, std::str::from_utf8(&name)) else {
                 continue;
             };
+            if self.takes_for_reset(&name, mirror) {
+                continue;
+            }
             let own = mirror.own.get(&name) == Some(value);
             if text == "session_authorization" && !own {
                 self.journal.pin(Pins::default().with(Pin::Authorization));

@@ -11,6 +11,7 @@ mod greet;
 mod ledger;
 mod lookup;
 mod lost;
+mod mending;
 mod mind;
 mod portals;
 mod probe;
@@ -27,7 +28,7 @@ use crate::cancel::{Key, Target};
 use crate::errors;
 use crate::net::{Inbox, Outbox, Stream};
 use crate::options::Route;
-use crate::pool::{Parameters, Permit, Pool, Server, Startup};
+use crate::pool::{Parameters, Permit, Pool, Refusal, Server, Startup, Welcome};
 use crate::stats::Entry;
 use alarm::Alarm;
 use attach::{Attached, Unasked, Unattached};
@@ -59,6 +60,8 @@ pub(crate) struct Conversation {
     alarm: Alarm,
     /// The parameters that the client was told last.
     told: Arc<Parameters>,
+    /// What a server has said to a login with the session's settings; `None`: none was asked yet.
+    welcome: Option<Arc<Welcome>>,
     is_greeted: bool,
     /// The losses of the cluster that it was there before.
     losses: u64,
@@ -116,11 +119,11 @@ impl Conversation {
                 self.key.slot.aim(target).await;
             }
             // While a server is asked what its session has become, it is shown as that session's still.
-            if !matches!(stopped, Stopped::Opaque) {
+            if !matches!(stopped, Stopped::Opaque | Stopped::Mend(_)) {
                 self.entry.rest();
             }
             self.entry.pin(self.mind.journal.pins());
-            be_the_same(&mut self.told, &server.mirror.parameters);
+            self.has_been_told(&server);
             match stopped {
                 Stopped::Opaque => match self.look_behind(server, permit).await {
                     Ok(kept) => {
@@ -139,6 +142,19 @@ impl Conversation {
                     }
                 },
                 Stopped::Idle => self.give_back(server, permit),
+                Stopped::Mend(sql) => {
+                    let moment = Moment::of(&server);
+                    match Box::pin(self.set_right(&mut server, &sql)).await {
+                        true => attached = Some(Attached { server, permit }),
+                        false => {
+                            drop((server, permit));
+                            self.entry.rest();
+                            if let Some(ending) = self.lose(moment) {
+                                return self.say_goodbye(ending).await;
+                            }
+                        }
+                    }
+                }
                 Stopped::Held if self.mind.is_tied() => {
                     // It can be rebuilt, and will be wherever the primary is then.
                     drop((server, permit));
@@ -171,7 +187,8 @@ impl Conversation {
         permit: Permit,
     ) -> Result<Option<Attached>, Unasked> {
         let seen = self.ask_server(Box::pin(probe::ask(&mut server))).await?;
-        probe::note(&mut self.mind, seen);
+        probe::note(&mut self.mind, seen, &server.mirror);
+        self.unmask(&server);
         if self.mind.is_tied() {
             self.mind.stained = true;
             return Ok(Some(Attached { server, permit }));
@@ -183,6 +200,37 @@ impl Conversation {
         self.pool.put(server);
         drop(permit);
         Ok(None)
+    }
+
+    /// Sets right what was reset on a server that is lent; `false`: it is lost.
+    async fn set_right(&mut self, server: &mut Server, sql: &[u8]) -> bool {
+        let limit = self.shared.limits.load().hold_time;
+        let asked = tokio::time::timeout(limit, server.run(sql)).await;
+        self.mind.mending.is_done();
+        self.tell_differences(server);
+        // What it refuses it may refuse: then the transaction has failed, and takes everything back.
+        matches!(asked, Ok(Ok(()) | Err(Refusal::Error(_))))
+    }
+
+    /// What was taken for reset, and has been set: now the client hears of it.
+    fn unmask(&mut self, server: &Server) {
+        let Some(loan) = &server.mirror.loan else {
+            return;
+        };
+        let masked = self.mind.masks_only_what_is_reset();
+        let parameters = loan.masked(&server.mirror.parameters, masked);
+        self.tell_parameters(&parameters);
+    }
+
+    /// What the client has heard of its server's parameters.
+    fn has_been_told(&mut self, server: &Server) {
+        let masked = self.mind.mending.masked;
+        match &server.mirror.loan {
+            Some(loan) if !masked.is_empty() => {
+                self.told = loan.masked(&server.mirror.parameters, masked);
+            }
+            _ => be_the_same(&mut self.told, &server.mirror.parameters),
+        }
     }
 
     /// It can be seen from outside that the session has this server.
@@ -335,7 +383,7 @@ impl Conversation {
 
     fn give_back(&mut self, mut server: Box<Server>, permit: Permit) {
         self.mind.detached();
-        be_the_same(&mut server.applied, self.mind.journal.settings());
+        server.is_left_with(self.mind.journal.settings());
         self.pool.put(server);
         drop(permit);
     }
@@ -353,7 +401,7 @@ impl Conversation {
             return;
         }
         if !marked {
-            server.applied = Arc::clone(self.mind.journal.settings());
+            server.is_left_with(self.mind.journal.settings());
         }
         self.pool.put(server);
         drop(permit);

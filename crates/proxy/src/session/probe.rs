@@ -32,10 +32,17 @@ const QUESTION: &[u8] = b"SELECT 'temporary', '', '' FROM pg_catalog.pg_my_temp_
     WHERE source = 'session'";
 
 /// Writes down what was seen between two transactions.
-pub(super) fn note(mind: &mut Mind, seen: Option<Observed>) {
+pub(super) fn note(mind: &mut Mind, seen: Option<Observed>, mirror: &Mirror) {
     mind.opaque = false;
     match seen {
-        Some(observed) => mind.journal.observed(observed),
+        Some(mut observed) => {
+            if let Some(loan) = &mirror.loan {
+                let local = mind.mending.local;
+                let settings = &mut observed.settings;
+                settings.retain(|name, sql| loan.is_from_session(name, sql, local));
+            }
+            mind.journal.observed(observed);
+        }
         None => mind.journal.pin(Pins::default().with(Pin::NotUnderstood)),
     }
 }

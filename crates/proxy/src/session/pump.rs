@@ -10,6 +10,7 @@
 
 use super::Conversation;
 use super::lost::Moment;
+use super::mending::Mend;
 use super::mind::{Fate, Wrong};
 use crate::errors;
 use crate::net::{Inbox, Outbox};
@@ -18,7 +19,7 @@ use crate::pool::Server;
 use std::io;
 use std::task::{Context, Poll, ready};
 use wire::backend::{Fields, Frame, Report, Severity, SqlState, Tag, TransactionStatus};
-use wire::{Step, frontend};
+use wire::{Busy, Step, frontend};
 
 /// So much of ours may wait for a client before its server is read again, in bytes.
 const WAITING_MAX: usize = 64 * 1024;
@@ -38,6 +39,8 @@ pub(super) enum Stopped {
     Idle,
     /// The client wants something new, and just now there is no primary. The server is idle.
     Held,
+    /// Everything is answered, and the server is to be asked this before anything else.
+    Mend(Vec<u8>),
     /// Between two transactions, and nobody knows what the last one did to the session.
     Opaque,
     Lost(Moment),
@@ -100,6 +103,8 @@ impl Conversation {
         let was_new = std::mem::take(is_new);
         if self.is_settled(server) {
             self.between_two(server, was_new)?;
+        } else if self.mind.mending.is_due_at_once() && self.is_within(server) {
+            self.mend(server)?;
         }
         let is_heard = self.inbox.is_worth_reading() && self.hear_client(server)?;
         if is_heard {
@@ -118,6 +123,9 @@ impl Conversation {
     fn between_two(&mut self, server: &Server, is_new: bool) -> Result<(), Stopped> {
         if self.mind.is_to_be_looked_at() {
             return Err(Stopped::Opaque);
+        }
+        if self.mind.mending.is_due() {
+            self.mend(server)?;
         }
         if self.inbox.is_worth_reading() {
             if !is_new && self.is_to_wait() {
@@ -147,14 +155,38 @@ impl Conversation {
 
     /// Whether everything that was asked is answered, and the answers are passed on.
     fn is_settled(&self, server: &Server) -> bool {
+        self.is_passed(server) && server.mirror.session.is_idle()
+    }
+
+    /// The same within a transaction.
+    fn is_within(&self, server: &Server) -> bool {
+        self.is_passed(server) && server.mirror.session.idle() == Err(Busy::InTransaction)
+    }
+
+    fn is_passed(&self, server: &Server) -> bool {
         self.mind.ledger.is_empty()
             && !self.inbox.has_cleared()
             && self.outbox.is_empty()
             && server.inbox.is_empty()
             && server.outbox.is_empty()
             && !server.has_ended
-            && server.mirror.session.is_idle()
             && !self.framer.within_message()
+    }
+
+    /// Sees to what was reset on a server that is lent.
+    fn mend(&mut self, server: &Server) -> Result<(), Stopped> {
+        match self.mind.mend(&server.mirror) {
+            Mend::Nothing => Ok(()),
+            Mend::Part => Err(Stopped::Idle),
+            Mend::Ask(sql) => Err(Stopped::Mend(sql)),
+        }
+    }
+
+    /// Whether what the client has sent must wait until the server is set right.
+    fn is_held_up(&self, server: &Server) -> bool {
+        self.mind.mending.is_due()
+            && !self.framer.within_message()
+            && self.mind.waits_to_be_mended(&server.mirror)
     }
 
     /// Whether something may wait to be written. TLS says nothing of what it keeps.
@@ -268,6 +300,7 @@ impl Conversation {
         while self.inbox.is_worth_reading()
             && !self.leaving
             && server.mirror.session.has_room_behind(AHEAD_MAX, NAMES_MAX)
+            && !self.is_held_up(server)
         {
             let broken = |_| Stopped::End(errors::protocol("invalid message"));
             let step = self.framer.next(self.inbox.unread()).map_err(broken)?;

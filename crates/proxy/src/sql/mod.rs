@@ -13,12 +13,14 @@ mod deed;
 mod plain;
 mod read_only;
 mod recent;
+mod reset;
 mod set;
 mod token;
 
 pub(crate) use acts::{Act, Acts, Phase};
 pub(crate) use deed::{Argument, ConfigCall, Deed, Pin, Pins};
 pub(crate) use read_only::may_lift;
+pub(crate) use reset::{Reset, Within, replaced};
 
 use std::ffi::CStr;
 use token::{Kind, Token, Tokens};
@@ -35,6 +37,10 @@ pub(crate) struct Reading {
     pub(crate) pins: Pins,
     /// It may do more to the session than is seen here.
     pub(crate) opaque: bool,
+    /// What the last statement that resets something resets.
+    pub(crate) resets: Option<Reset>,
+    /// There are others behind one of these.
+    pub(crate) resets_early: bool,
 }
 
 impl Reading {
@@ -46,6 +52,7 @@ impl Reading {
             deeds: Vec::new(),
             pins: Pins::default().with(Pin::TooLong),
             opaque: true,
+            ..Self::default()
         }
     }
 
@@ -124,6 +131,12 @@ impl Reading {
         self.statements += 1;
         let found = deed::of(whole, tokens);
         self.acts = self.acts.then(found.act);
+        self.resets_early |= self.resets.is_some();
+        if found.act == Act::Nothing
+            && let Some(reset) = reset::of(tokens)
+        {
+            self.resets = Some(reset);
+        }
         self.pins = self.pins.union(found.pins);
         if !is_plain {
             self.pins = self.pins.union(deed::by_any_word(tokens, &found.deeds));

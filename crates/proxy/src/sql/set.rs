@@ -85,7 +85,7 @@ pub(super) fn reset(tokens: &[Token<'_>]) -> Found {
 }
 
 /// The name of a setting, in small letters, and how many tokens it is made of.
-fn setting(tokens: &[Token<'_>]) -> Option<(String, usize)> {
+pub(super) fn setting(tokens: &[Token<'_>]) -> Option<(String, usize)> {
     let mut name = tokens.first()?.name()?;
     let mut count = 1;
     while is_dot(tokens.get(count)) {

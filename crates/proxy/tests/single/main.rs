@@ -10,6 +10,7 @@ mod failure;
 mod floods;
 mod hostile;
 mod leaks;
+mod loans;
 mod logins;
 mod matrix;
 mod names;
