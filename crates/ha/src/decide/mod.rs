@@ -389,7 +389,9 @@ fn state_of(view: &ClusterView, me: &NodeView) -> NodeState {
             let counts = cluster
                 .and_then(|cluster| cluster.sync.as_ref())
                 .is_none_or(|sync| sync.newest().standbys.contains(&me.name));
-            if counts || round || !record.quorum {
+            // Of those that could be synchronous some are chosen, and the others lack nothing.
+            let chosen = cluster.is_some_and(|it| it.settings.sync_mode == crate::SyncMode::On);
+            if counts || round || chosen || !record.quorum {
                 NodeState::Standby
             } else {
                 NodeState::CatchingUp

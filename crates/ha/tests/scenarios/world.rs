@@ -48,6 +48,7 @@ impl World {
         match words.as_slice() {
             ["nodes", names @ ..] => names.iter().for_each(|name| self.add(name)),
             ["set", "asynchronous"] => self.cluster.settings.sync_mode = SyncMode::Off,
+            ["set", "chosen"] => self.cluster.settings.sync_mode = SyncMode::On,
             ["set", "strict"] => self.cluster.settings.sync_strict = true,
             ["set", "count", count] => {
                 self.cluster.settings.sync_node_count = count.parse().expect("a number");
