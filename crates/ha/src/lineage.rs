@@ -202,7 +202,8 @@ impl Lineage {
     /// Whether a node whose note is `note`, and whose WAL ends at `end` on `timeline`, has nothing but what is part of this
     /// lineage.
     pub fn has_all_of(&self, note: &Self, timeline: Timeline, end: Lsn) -> bool {
-        note.names(timeline) && self.relation_of(note, end) == Relation::Ancestor
+        // WAL of an older timeline that goes on where the note has a newer one is nobody's of the note.
+        note.at(end).timeline == timeline && self.relation_of(note, end) == Relation::Ancestor
     }
 
     /// How a node at `position` relates to a leader of this lineage, by its last record alone.
@@ -282,6 +283,14 @@ mod tests {
         assert_eq!(told.at(Lsn(90)), at(1, 1, 90));
         assert_eq!(told.at(Lsn(100)), at(1, 1, 100));
         assert_eq!(told.at(Lsn(101)), at(5, 2, 101));
+    }
+
+    #[test]
+    fn wal_of_an_old_timeline_beyond_its_end_is_not_taken_for_the_new_ones() {
+        let leader = lineage(&[(1, 1, 0), (2, 5, 100)]);
+        let has = |timeline, end| leader.has_all_of(&leader, Timeline(timeline), Lsn(end));
+        assert!(has(1, 90) && has(1, 100) && has(2, 150));
+        assert!(!has(1, 150), "somebody has archived what nobody promised");
     }
 
     #[test]

@@ -416,7 +416,7 @@ impl World {
             } => {
                 let end = leader_wal(&leader);
                 let note = self.me(name).lineage.clone();
-                let part = |note| lineage.has_all_of(&note, Timeline(0), wal);
+                let part = |note: Lineage| lineage.has_all_of(&note, note.at(wal).timeline, wal);
                 match note.is_some_and(part) {
                     true => self.stream(name, leader, lineage, end),
                     false => self.act(name, Action::Park),
