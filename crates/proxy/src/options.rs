@@ -57,13 +57,15 @@ pub struct Admins {
 
 impl Admins {
     /// At the console's databases, which are its own for everybody: who is not listed is turned away there.
-    pub(crate) fn right_of(&self, user: &str) -> Option<Right> {
+    /// At a database of the console's. `pgbouncer` is its own, and turns away who is not listed; `standfast` may be a
+    /// real one, too, and is that for everybody else.
+    pub(crate) fn right_of(&self, user: &str, database: &str) -> Option<Right> {
         let is_in = |users: &[String]| users.iter().any(|one| one == user);
-        Some(match (is_in(&self.everything), is_in(&self.look)) {
-            (true, _) => Right::Everything,
-            (false, true) => Right::Look,
-            (false, false) => Right::Nothing,
-        })
+        match (is_in(&self.everything), is_in(&self.look)) {
+            (true, _) => Some(Right::Everything),
+            (false, true) => Some(Right::Look),
+            (false, false) => (database == "pgbouncer").then_some(Right::Nothing),
+        }
     }
 }
 

@@ -199,7 +199,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route,
     drop(seat);
     let (wanted, credential) = known;
     if console::DATABASES.contains(&wanted.database.as_str())
-        && let Some(right) = shared.admins.load().right_of(&wanted.user)
+        && let admins = shared.admins.load()
+        && let Some(right) = admins.right_of(&wanted.user, &wanted.database)
     {
         return Box::pin(console::serve(&shared, stream, inbox, right)).await;
     }
