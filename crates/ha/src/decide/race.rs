@@ -14,8 +14,12 @@ use std::time::Duration;
 
 /// How long the next best candidate waits for the better one.
 const TURN: Duration = Duration::from_millis(500);
+const NOT_STARTING: &str = "its Postgres does not start";
 
 pub(super) fn race(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Decision {
+    if let Some(decision) = take_back(cluster, me, why, now) {
+        return decision;
+    }
     if let Some(decision) = super::settle_down(me, &cluster.settings, now) {
         return decision;
     }
@@ -80,6 +84,27 @@ fn lie(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Decision {
             Decision::wait("election", format!("{why}; {hindrance}"))
         }
     }
+}
+
+/// A start that does not end, of a node that has promised as it lay there: the others go by its word no more.
+fn take_back(cluster: &Cluster, me: &NodeView, why: &str, now: Instant) -> Option<Decision> {
+    let down = now.since(me.down_since?);
+    if me.postgres != Postgres::Starting || down < cluster.settings.primary_start_timeout {
+        return None;
+    }
+    let stands = cluster.promises.get(&me.name)?;
+    if stands.unfit.is_some() || stands.epoch != cluster.current_epoch() {
+        return None;
+    }
+    let promise = Promise {
+        unfit: Some(NOT_STARTING.to_owned()),
+        ..stands.clone()
+    };
+    let reason = format!(
+        "{why}; {NOT_STARTING} since {} s: promising that it can't lead",
+        down.as_secs()
+    );
+    Some(Decision::act("promise", Action::Promise(promise), reason))
 }
 
 /// Starts that fail again and again (a full disk) are tried less and less often.
@@ -150,7 +175,7 @@ fn stand(cluster: &Cluster, me: &NodeView, standby: &Standby, why: &str, now: In
 /// The promise, unless it stands already.
 fn promise(cluster: &Cluster, me: &NodeView, position: Position, why: &str) -> Option<Decision> {
     // It counts for what has been acknowledged, and keeps nobody from leading who has all of that.
-    let idle = (me.start_failures > 0).then(|| "its Postgres does not start".to_owned());
+    let idle = (me.start_failures > 0).then(|| NOT_STARTING.to_owned());
     let promise = Promise {
         epoch: cluster.current_epoch(),
         position,

@@ -39,6 +39,10 @@ impl World {
                     false => self.act(name, Action::Park),
                 }
             }
+            Action::Park if self.nodes[name].stalls => {
+                self.me(name).postgres = Postgres::Starting;
+                self.me(name).down_since = Some(now);
+            }
             Action::Park => {
                 self.me(name).clean_stop = false;
                 self.me(name).on_disk = None;

@@ -36,6 +36,8 @@ struct Node {
     forgets: bool,
     /// The user's program lets it not be promoted.
     refuses: bool,
+    /// Its Postgres begins to start, and no more.
+    stalls: bool,
 }
 
 impl World {
@@ -72,6 +74,7 @@ impl World {
                 self.cluster.switchover = Some(order);
             }
             // Its pre_promote refuses from now on; or would not any more, and is asked again.
+            ["stall", name] => self.node_mut(name).stalls = true,
             ["refuse", name] => self.node_mut(name).refuses = true,
             ["agree", name] => {
                 let node = self.node_mut(name);
@@ -170,6 +173,7 @@ impl World {
                 let bytes: u64 = bytes.parse().expect("a number");
                 let node = self.node_mut(name);
                 node.wal = Lsn(node.wal.0 + bytes);
+                node.me.on_disk = node.me.on_disk.map(|_| node.wal);
             }
             ["standby-cluster", on] => {
                 let remote = Remote {
@@ -215,6 +219,7 @@ impl World {
                 silent: false,
                 forgets: false,
                 refuses: false,
+                stalls: false,
             },
         );
     }
@@ -246,6 +251,7 @@ impl World {
             silent: false,
             forgets: false,
             refuses: false,
+            stalls: false,
         };
     }
 
