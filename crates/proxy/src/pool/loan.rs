@@ -1,13 +1,14 @@
 //! A server that was started with one client's settings, lent to a client that came with others.
 //!
-//! **Invariant:** on whichever server a session runs, current value and RESET value of each of its startup settings
-//! are, as far as the client can see, those of a connection of its own.
+//! **Invariant:** on whichever server a session runs, each of its requests begins with the settings that it came with or
+//! has made, and answers of no query depend on another client's.
 //!
 //! What differs is set on the server like the settings that the session has made itself. What only the startup packet
 //! can make is the value that RESET goes back to: `session/mending.rs` sees to that.
 //!
-//! Only settings may differ whose value PostgreSQL reports: whoever has changed one, it is known what stands on the
-//! server. Of the others a function can change one in the middle of a transaction, and nobody hears of it.
+//! Only a setting may differ whose value PostgreSQL reports, so that it is known what stands on the server whoever has
+//! changed it, and by which no query answers otherwise: behind a RESET the server's own value stands for a moment, and a
+//! time zone or an order of dates would then be another client's.
 //!
 //! It does not see who looks them up in `pg_settings`, where `reset_val` and `source` are the server's own.
 
@@ -16,7 +17,7 @@ use crate::journal::{Settings, literal, set_config_sql};
 use std::sync::Arc;
 
 /// The settings that may differ, as PostgreSQL reports their names.
-const CARRIED: [&str; 4] = ["application_name", "DateStyle", "IntervalStyle", "TimeZone"];
+const CARRIED: [&str; 1] = ["application_name"];
 /// May be written otherwise, but must be the same: statements are shared by their bytes.
 const ENCODING: &str = "client_encoding";
 
@@ -191,22 +192,6 @@ impl Loan {
         };
         let all: Vec<_> = names.iter().map(|(_, name)| one(name)).collect();
         all.join(&b';')
-    }
-
-    /// A call that does the same for those of them that nobody has set: it is for behind SELECT or PERFORM.
-    pub(crate) fn call_again(&self, names: Names, local: bool) -> Vec<u8> {
-        let mut sql = b"pg_catalog.set_config(name, CASE name".to_vec();
-        for (_, name) in names.iter() {
-            sql.extend_from_slice(format!(" WHEN '{name}' THEN ").as_bytes());
-            self.value(name, &mut sql);
-        }
-        let names: Vec<_> = names.iter().map(|(_, name)| format!("'{name}'")).collect();
-        let rest = format!(
-            " END, {local}) FROM pg_catalog.pg_settings WHERE source <> 'session' AND name IN ({})",
-            names.join(", ")
-        );
-        sql.extend_from_slice(rest.as_bytes());
-        sql
     }
 
     fn value(&self, name: &str, sql: &mut Vec<u8>) {

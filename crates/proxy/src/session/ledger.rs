@@ -8,7 +8,6 @@ use crate::pool::Kept;
 use crate::prepared::Prepared;
 use crate::sql::{Act, Acts, Deed, Phase, Reading};
 use std::collections::VecDeque;
-use std::ffi::CStr;
 use std::sync::Arc;
 
 /// The values that a statement was bound with.
@@ -29,8 +28,6 @@ pub(super) struct Asked {
     /// All of it, if that only begins a transaction.
     pub(super) begin: Option<Box<[u8]>>,
     deeds: VecDeque<(u32, Deed, Option<Values>)>,
-    /// What the client is to hear of statements that others stand for, by their numbers.
-    replaced: VecDeque<(u32, &'static CStr)>,
     expected: VecDeque<Expect>,
 }
 
@@ -248,23 +245,6 @@ impl Asked {
             let (_, deed, values) = self.deeds.pop_front()?;
             Some((deed, values))
         })
-    }
-
-    /// Others stand for some of the statements that come next.
-    pub(super) fn replace(&mut self, tags: Vec<(u32, &'static CStr)>) {
-        let from = self.statements;
-        let tags = tags.into_iter().map(|(at, tag)| (from + at, tag));
-        self.replaced.extend(tags);
-    }
-
-    /// What the client is to hear of the statement that was done last, if another one stood for it.
-    pub(super) fn stood_for(&mut self) -> Option<&'static CStr> {
-        let (at, tag) = *self.replaced.front()?;
-        if at + 1 != self.completed {
-            return None;
-        }
-        self.replaced.pop_front();
-        Some(tag)
     }
 
     /// Whether the client has heard that one of its statements is done.

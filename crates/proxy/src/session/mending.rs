@@ -1,21 +1,21 @@
 //! A session on a server that is lent to it may reset what the server was started with: that is set right again.
 //!
-//! **Invariant:** behind a request that has reset something, the next one of the session finds the values of its own
-//! startup, and the client never hears of others. Between a RESET and the end of its request there is nothing: what
-//! stands behind it in one string goes with statements that do both. By the extended protocol it is the Sync that ends
-//! it, and what a function resets inside its body is seen when its statement has ended. In such a string the place that an
-//! error names is one in our words, and a RESET ALL takes a snapshot.
+//! **Invariant:** behind a request that has reset something, the next one of the session finds the value of its own
+//! startup, and the client never hears of another. Between a RESET and the end of its request (by the extended protocol,
+//! the Sync that ends it) the server's own value stands.
 //!
-//! **Invariant:** a value that somebody has set is left alone, also where it is the one that the server began with.
+//! **Invariant:** no text of the client's is changed for it.
+//!
+//! Whoever sets by a function, or for a transaction alone, just what the server happened to begin with, another client's
+//! name, is taken for one who has reset it.
 //!
 //! It does not know sockets or waiting.
 
-use super::mind::{Mind, Plan, Wrong};
+use super::mind::Mind;
 use crate::pool::{Loan, Mirror, Names};
-use crate::sql::{Pin, Reading, Reset, Within, replaced};
-use std::ffi::{CStr, CString};
+use crate::sql::{Pin, Reading, Reset};
+use std::ffi::CString;
 use wire::backend::{self, TransactionStatus};
-use wire::frontend;
 
 /// What is known of it.
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ impl Mending {
         !self.reset.with(self.unsure).is_empty()
     }
 
-    /// A statement is on its way that resets something, and nothing is behind it.
+    /// Statements are on their way that reset something.
     pub(super) fn resets(&mut self, reading: &Reading, mirror: &Mirror) {
         let (Some(reset), Some(loan)) = (&reading.resets, &mirror.loan) else {
             return;
@@ -70,31 +70,6 @@ impl Mending {
 }
 
 impl Mind {
-    /// Statements are on their way behind one that resets something: others go in the place of those that do.
-    pub(super) fn resets_within(
-        &mut self,
-        text: &[u8],
-        mirror: &Mirror,
-        plan: &mut Plan,
-    ) -> Result<(), Wrong> {
-        let Some(loan) = &mirror.loan else {
-            return Ok(());
-        };
-        let standard = mirror.has_standard_strings();
-        let (text, tags) = replaced(text, standard, |within| both(within, loan));
-        if tags.is_empty() {
-            return Ok(());
-        }
-        let Ok(text) = CString::new(text) else {
-            return Ok(());
-        };
-        let mut instead = Vec::new();
-        frontend::Message::Query(&text).encode(&mut instead)?;
-        plan.instead = Some(instead);
-        self.ledger.ask().replace(tags);
-        Ok(())
-    }
-
     /// The server reports a setting; `true`: the client hears of it when the server is ready.
     pub(super) fn withholds(&mut self, name: &[u8], mirror: &Mirror) -> bool {
         let Some(loan) = &mirror.loan else {
@@ -143,19 +118,14 @@ impl Mind {
     /// What has the value that the server began with because it was reset, as far as that can be told.
     fn is_reset(&self, loan: &Loan, mirror: &Mirror) -> Names {
         let status = mirror.session.transaction_status();
-        let (seen, unsure) = (self.mending.reset, self.mending.unsure);
         let astray = loan.astray(&mirror.parameters).iter();
-        let is_reset = |one: &Names, name: &str| match status {
-            _ if seen.has(*one) => true,
-            // What was set in another way is written down, or it is not known how.
-            TransactionStatus::Idle => {
-                let is_followed = !self.journal.pins().has(Pin::Settings);
-                self.opaque
-                    || self.mending.local.has(*one)
-                    || (is_followed && !self.journal.has_set(&lower(name)))
-            }
-            TransactionStatus::InTransaction => self.opaque && unsure.has(*one),
-            TransactionStatus::Failed => false,
+        if status == TransactionStatus::Failed {
+            return Names::default();
+        }
+        // What was set in another way is written down, or it is not known how.
+        let unknown = self.opaque || self.journal.pins().has(Pin::Settings);
+        let is_reset = |one: &Names, name: &str| {
+            self.mending.reset.has(*one) || unknown || !self.journal.has_set(&lower(name))
         };
         let reset = astray.filter(|(one, name)| is_reset(one, name));
         reset.fold(Names::default(), |all, (one, _)| all.with(one))
@@ -192,7 +162,6 @@ impl Mind {
             return Mend::Nothing;
         }
         let reset = self.is_reset(loan, mirror);
-        let unsure = reset.without(self.mending.reset);
         (self.mending.reset, self.mending.unsure) = Default::default();
         self.mending.local = match status {
             TransactionStatus::Idle => Names::default(),
@@ -203,9 +172,7 @@ impl Mind {
             TransactionStatus::Idle if !self.is_tied() => Mend::Part,
             TransactionStatus::Idle => Mend::Ask(loan.set_again(reset, false)),
             // What is local ends with the transaction, and so does the doubt whether the RESET was.
-            _ if unsure.is_empty() => Mend::Ask(loan.set_again(reset, true)),
-            // A function may have set it, too. It has run, so a query is nothing new here.
-            _ => Mend::Ask([b"SELECT ", &*loan.call_again(reset, true)].concat()),
+            _ => Mend::Ask(loan.set_again(reset, true)),
         }
     }
 
@@ -234,35 +201,4 @@ fn named(reset: &Reset) -> Names {
 
 fn lower(name: &str) -> String {
     name.to_ascii_lowercase()
-}
-
-/// A statement that resets the same and sets it right at once. Of all settings only PostgreSQL knows which it resets.
-fn both(within: &Within<'_>, loan: &Loan) -> Option<Vec<u8>> {
-    let names = loan.about(named(&within.reset));
-    if names.is_empty() {
-        return None;
-    }
-    if within.reset != Reset::All {
-        return Some(loan.set_again(names, within.is_local));
-    }
-    let again = loan.call_again(names, within.is_local);
-    let body = [b" BEGIN ", within.text, b"; PERFORM ", &*again, b"; END "].concat();
-    let mut quote = "$standfast$".to_owned();
-    while contains(&body, quote.as_bytes()) {
-        quote.insert(1, '_');
-    }
-    let quote = quote.as_bytes();
-    Some([b"DO ", quote, &*body, quote].concat())
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
-}
-
-/// What the client hears in place of a tag.
-pub(super) fn complete(tag: &CStr) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let encoded = backend::Message::CommandComplete(tag).encode(&mut bytes);
-    debug_assert!(encoded.is_ok(), "it is short");
-    bytes
 }

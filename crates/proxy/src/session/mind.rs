@@ -7,7 +7,7 @@
 
 use super::again::Again;
 use super::ledger::{Expect, Ledger, Values};
-use super::mending::{self, Mending};
+use super::mending::Mending;
 use super::portals::{Bound, Portals};
 use super::statements::{BYTES_MAX, Statements};
 use crate::journal::Journal;
@@ -201,13 +201,7 @@ impl Mind {
             Message::Query(KEEP).encode(&mut instead)?;
             plan.instead = Some(instead);
         }
-        match reading.resets_early {
-            true => {
-                let text = frame.body().strip_suffix(b"\0").unwrap_or_default();
-                self.resets_within(text, mirror, &mut plan)?;
-            }
-            false => self.mending.resets(&reading, mirror),
-        }
+        self.mending.resets(&reading, mirror);
         let asked = self.ledger.ask();
         asked.read(&reading, None);
         if reading.only_begins() {
@@ -633,10 +627,7 @@ impl Mind {
         if !told {
             self.journal.tag(tag);
         }
-        match self.ledger.current().stood_for() {
-            Some(tag) => Fate::Instead(mending::complete(tag)),
-            None => fate,
-        }
+        fate
     }
 
     fn ready(&mut self, failed: bool, mirror: &Mirror) {

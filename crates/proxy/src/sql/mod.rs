@@ -20,7 +20,7 @@ mod token;
 pub(crate) use acts::{Act, Acts, Phase};
 pub(crate) use deed::{Argument, ConfigCall, Deed, Pin, Pins};
 pub(crate) use read_only::may_lift;
-pub(crate) use reset::{Reset, Within, replaced};
+pub(crate) use reset::Reset;
 
 use std::ffi::CStr;
 use token::{Kind, Token, Tokens};
@@ -37,10 +37,8 @@ pub(crate) struct Reading {
     pub(crate) pins: Pins,
     /// It may do more to the session than is seen here.
     pub(crate) opaque: bool,
-    /// What the last statement that resets something resets.
+    /// What its statements reset.
     pub(crate) resets: Option<Reset>,
-    /// There are others behind one of these.
-    pub(crate) resets_early: bool,
 }
 
 impl Reading {
@@ -131,11 +129,13 @@ impl Reading {
         self.statements += 1;
         let found = deed::of(whole, tokens);
         self.acts = self.acts.then(found.act);
-        self.resets_early |= self.resets.is_some();
         if found.act == Act::Nothing
             && let Some(reset) = reset::of(tokens)
         {
-            self.resets = Some(reset);
+            self.resets = Some(match self.resets.take() {
+                Some(other) if other != reset => Reset::All,
+                _ => reset,
+            });
         }
         self.pins = self.pins.union(found.pins);
         if !is_plain {
