@@ -4,6 +4,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::{Announced, Topology, World, settle_deadline, story};
 use lab::{Host, Service, eventually, file_of, run_to_end};
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, Config, NoTls};
@@ -69,6 +71,37 @@ fn loads(balancer: &Host, file: &str) -> Result<()> {
     Ok(())
 }
 
+/// HAProxy with this configuration, which loads, once it has asked every server. Until then it takes all of them for fit,
+/// leads clients to any, and shuts down their sessions when it finds out.
+async fn started(balancer: &Arc<Host>, text: &str) -> Result<Service> {
+    let file = file_of(balancer, "haproxy.cfg", "")?;
+    let socket = file.with_extension("sock");
+    let text = format!("{text}\nglobal\n    stats socket {}\n", socket.display());
+    let file = file_of(balancer, "haproxy.cfg", &text)?;
+    let file = file.to_str().context("a plain path")?;
+    loads(balancer, file)?;
+    let haproxy = Service::start(balancer, "haproxy", &["-db", "-f", file])?;
+    let socket = balancer.outside(&socket);
+    eventually("every server is asked", settle_deadline(), async || {
+        let mut stats = UnixStream::connect(&socket)?;
+        stats.write_all(b"show stat\n")?;
+        let mut table = String::new();
+        stats.read_to_string(&mut table)?;
+        let mut lines = table.lines();
+        let head: Vec<&str> = lines.next().context("a head")?.split(',').collect();
+        let column = |name: &str| head.iter().position(|it| *it == name);
+        let column = column("check_status").context("check_status")?;
+        let checks: Vec<&str> = lines
+            .filter_map(|line| line.split(',').nth(column))
+            .collect();
+        let asked = checks.iter().filter(|it| it.contains('L')).count();
+        ensure!(asked > 0 && !checks.contains(&"INI"), "{checks:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(haproxy)
+}
+
 /// A session through a port of the balancer, and whose it is.
 async fn through(world: &World<'_>, balancer: &Host, port: u16) -> Result<(Client, String, bool)> {
     let known = world.cluster.nodes[0].sql_config()?;
@@ -130,10 +163,7 @@ fn routes_follow_a_failover() {
     story(name, Topology::Three, Announced::FAILOVER, async |world| {
         let balancer: Arc<Host> = world.lab.add_host("lb", 41)?;
         let text = format!("{}{}", shown(world, &[])?, usual(world)?);
-        let file = file_of(&balancer, "haproxy.cfg", &text)?;
-        let file = file.to_str().context("a plain path")?;
-        loads(&balancer, file)?;
-        let mut haproxy = Service::start(&balancer, "haproxy", &["-db", "-f", file])?;
+        let mut haproxy = started(&balancer, &text).await?;
 
         let old = world.cluster.primary().await?;
         routes_are_right(world, &balancer, &old, &[SHOWN, HTTP, TCP]).await?;
@@ -175,10 +205,7 @@ fn routes_follow_a_failover_by_https() {
             text.contains(&format!("check-ssl verify required ca-file {authority}")),
             "{text}"
         );
-        let file = file_of(&balancer, "haproxy.cfg", &text)?;
-        let file = file.to_str().context("a plain path")?;
-        loads(&balancer, file)?;
-        let mut haproxy = Service::start(&balancer, "haproxy", &["-db", "-f", file])?;
+        let mut haproxy = started(&balancer, &text).await?;
         let old = world.cluster.primary().await?;
         routes_are_right(world, &balancer, &old, &[SHOWN]).await?;
         world.cluster.node(&old)?.kill_postmaster()?;
