@@ -13,14 +13,14 @@ const COLUMNS: &[Column] = &[
 ];
 
 pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitCode> {
-    super::state::note_silence(&target.state().await?);
+    let code = super::state::note_silence(&target.state().await?);
     let explain: Explain = target.api.get("/api/v1/explain").await?;
     if as_json {
         output::json(&explain)?;
     } else {
         output::print(&text(&explain));
     }
-    Ok(ExitCode::Ok)
+    Ok(code)
 }
 
 pub(super) fn text(explain: &Explain) -> String {

@@ -17,26 +17,35 @@ const COLUMNS: &[Column] = &[
     Column::new("Assigned State").width(19),
 ];
 
+/// A store that changes its leader is silent for less.
+const SILENT_MS: u64 = 2000;
+
 pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitCode> {
     let state = target.state().await?;
-    note_silence(&state);
+    let code = note_silence(&state);
     if as_json {
         output::json(&documents(&state))?;
     } else {
         output::print(&text(&state));
     }
-    Ok(ExitCode::Ok)
+    Ok(code)
 }
 
-/// What is shown comes from the store: when that is silent, it is what it said last, and no node may rely on it.
-pub(super) fn note_silence(state: &State) {
-    if let Some(ms) = state.store.silent_ms {
-        output::note(&format!(
-            "warning: the store has been silent for {}.{} s; this is what it said last, and a primary has stepped down \
-             or is about to",
-            ms / 1000,
-            ms % 1000 / 100
-        ));
+/// What is shown comes from the store: when that is silent, it is what it said last, and no node may rely on it. Then the
+/// command fails, unless the silence has only begun.
+pub(super) fn note_silence(state: &State) -> ExitCode {
+    let Some(ms) = state.store.silent_ms else {
+        return ExitCode::Ok;
+    };
+    output::note(&format!(
+        "warning: the store has been silent for {}.{} s; this is what it said last, and a primary has stepped down or is \
+         about to",
+        ms / 1000,
+        ms % 1000 / 100
+    ));
+    match ms < SILENT_MS {
+        true => ExitCode::Ok,
+        false => ExitCode::Unreachable,
     }
 }
 

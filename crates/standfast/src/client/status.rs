@@ -19,9 +19,7 @@ pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitC
         });
     }
     let state = target.state().await?;
-    if !as_json {
-        state::note_silence(&state);
-    }
+    let code = state::note_silence(&state);
     let explain: Explain = target.api.get("/api/v1/explain").await?;
     if as_json {
         let document = serde_json::json!({ "agent_pid": pid, "state": state, "explain": explain });
@@ -29,7 +27,7 @@ pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitC
     } else {
         output::print(&text(&state, &explain));
     }
-    Ok(ExitCode::Ok)
+    Ok(code)
 }
 
 fn text(state: &State, why: &Explain) -> String {

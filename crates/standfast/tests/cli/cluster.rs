@@ -142,6 +142,11 @@ fn member(port: u16, state: NodeState) -> MemberRecord {
     }
 }
 
+/// With this key the monitor says that the store is silent.
+fn silence(keys: &Keys) -> String {
+    format!("{}silence", keys.prefix())
+}
+
 /// The API of a monitor that publishes what the store holds.
 async fn serve(store: MemoryStore, keys: Keys, token: Token, port: u16) {
     let mut served = Served::new("default", name("monitor"));
@@ -153,6 +158,8 @@ async fn serve(store: MemoryStore, keys: Keys, token: Token, port: u16) {
         loop {
             let snapshot = Arc::clone(&view.borrow_and_update());
             served.cluster = Some(read_cluster(&read, &snapshot).unwrap());
+            let silent = snapshot.value(&silence(&read)).is_some();
+            served.store_silent_for = silent.then_some(Duration::from_secs(5));
             served.snapshot = snapshot;
             served.loop_at = now();
             if publish.send(Arc::new(served.clone())).is_err() || view.changed().await.is_err() {
@@ -421,4 +428,25 @@ fn another_member_answers_when_the_own_one_does_not() {
     let (_, err) = monitor.run(1, "stop --pgdata node_a");
     assert!(err.contains("does not run"), "{err}");
     assert!(home.path("config").exists());
+}
+
+/// What a member without its store still shows is no success: a script would take it for the truth.
+#[test]
+fn what_a_silent_store_said_last_is_shown_with_an_error() {
+    let monitor = Monitor::start();
+    let (a, b) = (free_port(), free_port());
+    monitor.run(0, &monitor.create("node_a", a, ""));
+    monitor.run(0, &monitor.create("node_b", b, ""));
+    monitor.come_alive([a, b]);
+    monitor.write(Txn::new().put(silence(&monitor.keys), "5"));
+    for (command, shows) in [
+        ("show state", "node_2"),
+        ("show state --json", "node_2"),
+        ("status", "node_2"),
+        ("explain", "node_2"),
+    ] {
+        let (out, err) = monitor.run(4, &format!("{command} --pgdata node_a"));
+        assert!(out.contains(shows), "{command}: {out}");
+        assert!(err.contains("silent for 5."), "{command}: {err}");
+    }
 }
