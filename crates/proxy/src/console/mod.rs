@@ -152,6 +152,12 @@ async fn answer(shared: &Arc<Shared>, text: &str, right: Right, outbox: &mut Out
             Some(table) => table.write(outbox.room()),
             None => tell(&unknown(&format!("SHOW {what}"), &show::kinds()), outbox),
         },
+        ["SET", setting, ..] if show::is_own(shared, &name_of(setting)) => {
+            let what = format!("{} can't be set here", name_of(setting));
+            let report = Report::error(errors::UNSUPPORTED, &what);
+            let hint = "Change it in the proxy's file, and RELOAD.";
+            tell(&report.hint(hint), outbox);
+        }
         // Drivers say things like these on their own.
         ["SET", ..] | ["BEGIN"] | ["COMMIT"] | ["ROLLBACK"] => complete(c"SET", outbox),
         [command] if ORDERS.contains(command) => match right {
@@ -168,6 +174,12 @@ async fn answer(shared: &Arc<Shared>, text: &str, right: Right, outbox: &mut Out
         _ => tell(&unknown(text, &commands()), outbox),
     }
     ready(outbox);
+}
+
+/// Of `NAME=VALUE`, `NAME =` or `NAME`.
+fn name_of(word: &str) -> String {
+    let name = word.split('=').next().unwrap_or_default();
+    name.to_ascii_lowercase()
 }
 
 /// In PgBouncer's words, and what there is.

@@ -278,6 +278,11 @@ fn lists(shared: &Shared) -> Table {
     table
 }
 
+/// Whether this is one of the proxy's own settings.
+pub(super) fn is_own(shared: &Shared, setting: &str) -> bool {
+    config(shared).has(setting)
+}
+
 fn config(shared: &Shared) -> Table {
     let mut table = Table::new(&["key", "value"]);
     let limits = shared.limits.load();

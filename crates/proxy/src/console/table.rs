@@ -29,6 +29,11 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// Whether a row begins with this.
+    pub(super) fn has(&self, first: &str) -> bool {
+        self.rows.iter().any(|row| row[0] == first)
+    }
+
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let names: Vec<_> = self
             .columns

@@ -262,6 +262,14 @@ fn the_console_does_only_what_its_user_may() {
         let said = turned_away("standfast").await?;
         ensure!(*said.code() == SqlState::INVALID_CATALOG_NAME, "{said}");
         let look = console(&proxy, "other").await?;
+        // What PgBouncer sets there stands in a file here; what drivers say of their own accord is let pass.
+        for said in ["set default_pool_size=30", "SET pool_mode = 'session'"] {
+            ensure!(
+                code(look.simple_query(said).await) == "ERROR 0A000",
+                "{said}"
+            );
+        }
+        look.simple_query("set extra_float_digits = 3").await?;
         for order in ORDERS {
             for said in [
                 order.to_owned(),
