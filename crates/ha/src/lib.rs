@@ -13,7 +13,9 @@ mod state;
 mod types;
 mod view;
 
-pub use decide::{Unfit, Verdict, decide, gives_way, handover_candidate, verdict, wanted_setting};
+pub use decide::{
+    Unfit, Verdict, decide, gives_way, handover_candidate, others_can_lead, verdict, wanted_setting,
+};
 pub use decision::{Action, Claim, Decision};
 pub use failsafe::{Hold, Holders, holders};
 pub use lineage::{Branch, Lineage, Position, Relation};

@@ -6,7 +6,6 @@ use super::{Basis, QUICK, Report, START, Shell, ShellError};
 use crate::clock::now;
 use ha::{Cluster, Epoch, Lineage, NodeName};
 use postgres::{ControlState, DataDir, Started, Upstream};
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Past it a start finds the end of the WAL faster than a look does.
@@ -57,7 +56,7 @@ impl Shell {
             return Ok(true);
         };
         let crashed = control.state == ControlState::InProduction;
-        Ok(!crashed || !others_can_lead(cluster, &self.me))
+        Ok(!crashed || ha::others_can_lead(cluster, &self.me).is_err())
     }
 
     /// **Invariant:** nothing is streamed into a directory that may hold what is not the leader's.
@@ -216,15 +215,4 @@ impl Shell {
         self.instance.follow(upstream).await?;
         Ok(())
     }
-}
-
-/// Whether those that are alive beside this node have every commit.
-fn others_can_lead(cluster: &Cluster, me: &NodeName) -> bool {
-    let fit = cluster.members.iter().filter(|(_, it)| it.unfit.is_none());
-    let others: BTreeSet<NodeName> = fit
-        .map(|(name, _)| name.clone())
-        .filter(|name| name != me)
-        .collect();
-    let sync = cluster.sync.as_ref();
-    sync.is_some_and(|record| record.accepts(&others).is_ok())
 }

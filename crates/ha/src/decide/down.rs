@@ -58,7 +58,7 @@ pub(super) fn fallen(cluster: &Cluster, me: &NodeView, lease: Lease, now: Instan
     // Nothing is lost by waiting for a Postgres that a person restarts; one that does not come back is another matter.
     let restarting =
         me.errand == Some(Errand::Restarting) && me.clean_stop && me.start_failures == 0;
-    if !restarting && !cluster.settings.paused && can_take_over(cluster, me).is_ok() {
+    if !restarting && !cluster.settings.paused && others_can_lead(cluster, &me.name).is_ok() {
         // An order that stands tells who goes first.
         return release(
             "postmaster died",
@@ -164,7 +164,10 @@ fn accepted_alone(cluster: &Cluster, me: &NodeView) -> Result<(), quorum::Missin
 }
 
 /// Whether the living others could lead without loss, if this node let go.
-pub(super) fn can_take_over(cluster: &Cluster, me: &NodeView) -> Result<(), String> {
+///
+/// # Errors
+/// Why not.
+pub fn others_can_lead(cluster: &Cluster, me: &NodeName) -> Result<(), String> {
     let Some(record) = &cluster.sync else {
         return Err("commits are asynchronous, others may lack some".into());
     };
@@ -178,7 +181,7 @@ pub(super) fn can_take_over(cluster: &Cluster, me: &NodeView) -> Result<(), Stri
     let alive: BTreeSet<NodeName> = cluster
         .members
         .keys()
-        .filter(|name| **name != me.name && fit(name))
+        .filter(|name| *name != me && fit(name))
         .cloned()
         .collect();
     if alive.is_empty() {

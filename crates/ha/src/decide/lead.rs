@@ -6,7 +6,7 @@
 //! **Invariant:** leadership is released only when no process of the instance is left.
 //! **Invariant:** every way to become primary passes through a claim; a restarted primary claims anew.
 
-use super::down::{can_take_over, enough_alone, fallen, restart, starting};
+use super::down::{enough_alone, fallen, others_can_lead, restart, starting};
 use super::handover::{hand_over, step_aside};
 use super::setting::{open, protect};
 use crate::decision::{Action, Decision};
@@ -253,7 +253,7 @@ fn give_up(cluster: &Cluster, me: &NodeView, primary: &Primary, now: Instant) ->
     if !primary.open || patient || cluster.settings.paused {
         return None;
     }
-    can_take_over(cluster, me).ok()?;
+    others_can_lead(cluster, &me.name).ok()?;
     Some(Decision::act(
         "storage failed",
         Action::Fence,

@@ -22,6 +22,7 @@ use crate::types::{Instant, NodeName};
 use crate::view::{Cluster, ClusterView, DataDir, Initialize, Job, NodeView, Postgres};
 use std::collections::BTreeSet;
 
+pub use down::others_can_lead;
 pub use foreign::gives_way;
 pub use handover::{Unfit, handover_candidate};
 pub use race::{Verdict, verdict};
