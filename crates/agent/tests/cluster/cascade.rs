@@ -70,7 +70,17 @@ pub(crate) async fn standbys_behind_a_standby(root: &Path, limit: Duration) {
     let d = start("d", 3, json!({"replicatefrom": "a"})).await;
     until("d streams from a, which leads", limit, || streams(&a, "d")).await;
 
-    let told = tokio::spawn(checkpoint_told(store.clone(), keys.member(&b.name)));
+    // So much that the checkpoint behind the promotion lasts: of a short one nobody needs to be told.
+    let much = "CREATE TABLE much AS SELECT n, repeat('x', 100) FROM generate_series(1, 300000) n";
+    a.psql(much).expect("a table");
+    until("b has it all", limit, || {
+        b.psql("SELECT count(*) FROM much").as_deref() == Some("300000")
+    })
+    .await;
+    // On a thread of its own: what is told for a moment only is missed where psql holds up the others.
+    let telling = checkpoint_told(store.clone(), keys.member(&b.name));
+    let here = tokio::runtime::Handle::current();
+    let told = tokio::task::spawn_blocking(move || here.block_on(telling));
     a.kill_postmaster();
     until("b leads", limit, || b.is_open_primary()).await;
     let told = tokio::time::timeout(limit, told).await;
