@@ -13,6 +13,7 @@ use books::Books;
 use e2e::{Announced, PoolMode, Topology, World, settle_deadline, story, value};
 use front::Front;
 use lab::Fault;
+use rustix::process::Signal;
 use std::io::Write as _;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -146,15 +147,8 @@ fn every_nodes_port_leads_to_the_primary() {
     let topology = Topology::ThreeWithProxies;
     story(name, topology, Announced::FAILOVER, async |world| {
         let at = |world: &World<'_>, port: u16| -> Result<Vec<_>> {
-            let configs = world.cluster.nodes.iter().map(|node| {
-                let config = node.sql_config()?;
-                // A second port would be another host's.
-                let mut here = tokio_postgres::Config::new();
-                here.host(node.host.address()).port(port).user("postgres");
-                here.dbname("postgres").connect_timeout(settle_deadline());
-                here.password(config.get_password().unwrap_or_default());
-                Ok(here)
-            });
+            let nodes = world.cluster.nodes.iter();
+            let configs = nodes.map(|node| own_port(node, port));
             configs.collect()
         };
         let primary = world.cluster.primary().await?;
@@ -209,6 +203,93 @@ fn every_nodes_port_leads_to_the_primary() {
         }
         world.whole().await.map(drop)
     });
+}
+
+/// So few that clients use up their share of them soon.
+const DESCRIPTORS: u64 = 900;
+/// A sixth of them, as a client and its server need three and half of all are the node's.
+const CLIENTS: usize = 150;
+
+#[test]
+fn a_flood_of_clients_costs_the_node_nothing() {
+    let name = "a_flood_of_clients_costs_the_node_nothing";
+    let topology = Topology::ThreeWithProxies;
+    story(name, topology, Announced::FAILOVER, async |world| {
+        let primary = world.cluster.primary().await?;
+        let node = world.cluster.node(&primary)?;
+        let agent = format!("--pid={}", node.agent_pid()?);
+        let few = format!("--nofile={DESCRIPTORS}");
+        lab::run_to_end(node.host.command("prlimit").args([agent, few]))?;
+        node.signal_agent(Signal::HUP)?;
+        lab::eventually("the proxy has its share", settle_deadline(), async || {
+            ensure!(node.log().contains("are for fewer clients"));
+            Ok(())
+        })
+        .await?;
+        let config = own_port(node, 6432)?;
+        let mut clients = Vec::new();
+        let refused = loop {
+            match config.connect(tokio_postgres::NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    clients.push(client);
+                }
+                Err(error) => break error,
+            }
+            ensure!(clients.len() <= CLIENTS, "nobody is turned away");
+        };
+        let why = refused.as_db_error().context("an answer")?.message();
+        ensure!(why == "sorry, too many clients already", "{why}");
+        ensure!(clients.len() == CLIENTS, "{} clients", clients.len());
+        // Those who are many and say nothing, and a node that asks and is asked as before, for longer than a
+        // leadership lasts that nobody renews.
+        let flood = tokio::spawn(never_ending(node.host.address().to_owned()));
+        let before = node.get("/api/v1/state").await?.json()?["epoch"].clone();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(6) {
+            let answer = node.get("/primary").await?;
+            ensure!(answer.status == 200, "{answer:?}");
+        }
+        let after = node.get("/api/v1/state").await?.json()?["epoch"].clone();
+        ensure!(before == after, "{before} {after}");
+        Fault::Switchover
+            .strike(world.lab, &mut world.cluster, &primary)
+            .await?
+            .heal(world.lab, &mut world.cluster)?;
+        let new = world
+            .cluster
+            .another_primary(&primary, settle_deadline())
+            .await?;
+        let address = world.cluster.node(&new)?.host.address().to_owned();
+        for client in &clients {
+            ensure!(value(client, WHERE).await? == format!("{address} off"));
+        }
+        flood.abort();
+        world.whole().await.map(drop)
+    });
+}
+
+/// One connection after the other, of which some hundred stay.
+async fn never_ending(address: String) {
+    let mut kept = std::collections::VecDeque::new();
+    loop {
+        if let Ok(stream) = tokio::net::TcpStream::connect((address.as_str(), 6432)).await {
+            kept.push_back(stream);
+        }
+        if kept.len() > 300 {
+            kept.pop_front();
+        }
+    }
+}
+
+/// Its proxy's; a second port of the node's own would be another host's.
+fn own_port(node: &lab::Node, port: u16) -> Result<tokio_postgres::Config> {
+    let config = node.sql_config()?;
+    let mut here = tokio_postgres::Config::new();
+    here.host(node.host.address()).port(port).user("postgres");
+    here.dbname("postgres").connect_timeout(settle_deadline());
+    here.password(config.get_password().unwrap_or_default());
+    Ok(here)
 }
 
 /// Strikes, and has the clients ask as soon as nothing of the old primary is left that they are

@@ -6,7 +6,7 @@
 //! It does not know messages.
 
 use crate::tls::{ClientTls, EndPoint, PROTOCOL, end_point};
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -60,13 +60,16 @@ impl Stream {
     }
 
     pub(crate) fn closer(&self) -> io::Result<Closer> {
-        let handle: BorrowedFd<'_> = match self {
-            Self::Tcp(tcp) => tcp.as_fd(),
-            Self::Unix(unix) => unix.as_fd(),
-            Self::Tls(tls) => tls.get_ref().0.tcp.as_fd(),
-            Self::Gone => return Err(io::ErrorKind::NotConnected.into()),
-        };
-        Ok(Closer(handle.try_clone_to_owned()?))
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let socket = self.socket().ok_or_else(gone)?;
+        Ok(Closer(socket.try_clone_to_owned()?))
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Unix(unix) => Some(unix.as_fd()),
+            _ => self.tcp_socket(),
+        }
     }
 
     /// What it is made of, where that is TCP.
@@ -75,6 +78,15 @@ impl Stream {
             Self::Tcp(tcp) => Some(tcp.as_fd()),
             Self::Tls(tls) => Some(tls.get_ref().0.tcp.as_fd()),
             Self::Unix(_) | Self::Gone => None,
+        }
+    }
+
+    /// Ends with these bytes, without a wait. They are sent if there is room for them: always, where nothing was sent
+    /// before.
+    pub(crate) fn end_with(self, bytes: &[u8]) {
+        if let Some(socket) = self.socket() {
+            // Who does not listen has not heard it.
+            let _ = rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
     }
 

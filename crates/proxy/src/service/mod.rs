@@ -284,16 +284,13 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Rece
         };
         let limits = shared.limits.load();
         let Some(place) = shared.closing.enter(limits.clients_max) else {
-            sessions.spawn(turn_away(stream, None));
+            turn_away(stream, None);
             continue;
         };
         let seat = match shared.anteroom.enter(stream.peer_address(), &limits) {
             Ok(seat) => seat,
             Err(full) => {
-                sessions.spawn(async move {
-                    turn_away(stream, Some(full)).await;
-                    drop(place);
-                });
+                turn_away(stream, Some(full));
                 continue;
             }
         };
@@ -311,7 +308,8 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Rece
     }
 }
 
-async fn turn_away(mut stream: Stream, why: Option<Full>) {
+/// At once: those who wait to be turned away would be as many as there are file descriptors, the node's own among them.
+fn turn_away(stream: Stream, why: Option<Full>) {
     let mut report = wire::backend::Report::fatal(
         errors::TOO_MANY_CONNECTIONS,
         "sorry, too many clients already",
@@ -321,7 +319,6 @@ async fn turn_away(mut stream: Stream, why: Option<Full>) {
     }
     let mut bytes = Vec::new();
     if report.encode(&mut bytes).is_ok() {
-        // Who does not listen has not heard it.
-        let _ = tokio::time::timeout(BREATH, stream.write_all(&bytes)).await;
+        stream.end_with(&bytes);
     }
 }
