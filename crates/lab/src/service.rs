@@ -3,7 +3,6 @@
 use crate::Host;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, OpenOptions};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -17,17 +16,18 @@ pub struct Service {
 }
 
 impl Service {
-    /// `program arguments…` on `host`, in its directory.
+    /// `program arguments…` on `host`, in its directory. It has a session of its own, as a service has one: Linux
+    /// shares out the processors by sessions first (`sched_autogroup`), and a service gets no part of its client's.
     pub fn start(host: &Arc<Host>, program: &str, arguments: &[&str]) -> Result<Self> {
         let log = host.directory().join(format!("{program}.log"));
         let out = OpenOptions::new().create(true).append(true).open(&log)?;
         let process = host
-            .command(program)
+            .command("setsid")
+            .arg(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
-            .process_group(0)
             .spawn()
             .with_context(|| format!("start {program} on {}", host.name()))?;
         Ok(Self {
