@@ -207,14 +207,15 @@ fn every_nodes_port_leads_to_the_primary() {
 
 /// So few that clients use up their share of them soon.
 const DESCRIPTORS: u64 = 900;
-/// A sixth of them, as a client and its server need three and half of all are the node's.
-const CLIENTS: usize = 150;
+/// Five of eight, of the half that is not the node's.
+const CLIENTS: usize = 280;
 
 #[test]
 fn a_flood_of_clients_costs_the_node_nothing() {
     let name = "a_flood_of_clients_costs_the_node_nothing";
     let topology = Topology::ThreeWithProxies;
-    story(name, topology, Announced::FAILOVER, async |world| {
+    let announced = Announced(&["a connection is turned away"]);
+    story(name, topology, announced, async |world| {
         let primary = world.cluster.primary().await?;
         let node = world.cluster.node(&primary)?;
         let agent = format!("--pid={}", node.agent_pid()?);
@@ -222,7 +223,7 @@ fn a_flood_of_clients_costs_the_node_nothing() {
         lab::run_to_end(node.host.command("prlimit").args([agent, few]))?;
         node.signal_agent(Signal::HUP)?;
         lab::eventually("the proxy has its share", settle_deadline(), async || {
-            ensure!(node.log().contains("are for fewer clients"));
+            ensure!(node.log().contains("file descriptors for fewer clients"));
             Ok(())
         })
         .await?;

@@ -88,6 +88,11 @@ pub(crate) fn too_much_prepared(why: &str) -> Report {
         .hint("Close statements that are not needed any more.")
 }
 
+/// There are as many as there may be.
+pub(crate) fn too_many_clients() -> Report {
+    Report::fatal(TOO_MANY_CONNECTIONS, "sorry, too many clients already")
+}
+
 /// Who it is was not clear in time.
 pub(crate) fn late() -> Report {
     Report::fatal(QUERY_CANCELED, "canceling authentication due to timeout")

@@ -283,23 +283,16 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Rece
             }
         };
         let limits = shared.limits.load();
-        let Some(place) = shared.closing.enter(limits.clients_max) else {
-            turn_away(stream, None);
-            continue;
-        };
         let seat = match shared.anteroom.enter(stream.peer_address(), &limits) {
             Ok(seat) => seat,
             Err(full) => {
-                turn_away(stream, Some(full));
+                turn_away(stream, full);
                 continue;
             }
         };
         limits.keepalive.watch(&stream);
         let shared = Arc::clone(&shared);
-        sessions.spawn(async move {
-            serve(Arc::clone(&shared), stream, route, seat).await;
-            drop(place);
-        });
+        sessions.spawn(serve(shared, stream, route, seat));
     }
     drop(listener);
     tokio::select! {
@@ -309,14 +302,8 @@ async fn accept(listener: Listener, shared: Arc<Shared>, mut ending: watch::Rece
 }
 
 /// At once: those who wait to be turned away would be as many as there are file descriptors, the node's own among them.
-fn turn_away(stream: Stream, why: Option<Full>) {
-    let mut report = wire::backend::Report::fatal(
-        errors::TOO_MANY_CONNECTIONS,
-        "sorry, too many clients already",
-    );
-    if let Some(why) = why {
-        report = report.detail(&format!("{why}."));
-    }
+fn turn_away(stream: Stream, why: Full) {
+    let report = errors::too_many_clients().detail(&format!("{why}."));
     let mut bytes = Vec::new();
     if report.encode(&mut bytes).is_ok() {
         stream.end_with(&bytes);

@@ -1,4 +1,8 @@
 //! How many clients there are, and whether they are to go.
+//!
+//! **Invariant:** there are never more than was said when the last one came, but administrators.
+//!
+//! It does not know those who have not said yet what they want.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

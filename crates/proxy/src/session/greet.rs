@@ -3,11 +3,12 @@
 //! **Invariant:** who has not proved who they are costs a bounded time and a bounded number of bytes.
 
 use super::alarm::Alarm;
+use super::closing::Place;
 use super::{Closing, Conversation, Ending};
 use crate::anteroom::{Anteroom, Seat};
-use crate::auth::{Applicant, Broken, Gatekeeper, NotLetIn, Peer};
+use crate::auth::{Applicant, Broken, Credential, Gatekeeper, NotLetIn, Peer};
 use crate::cancel::{Cancels, NOBODYS};
-use crate::console;
+use crate::console::{self, Right};
 use crate::errors;
 use crate::gate::Gate;
 use crate::hold::Hold;
@@ -102,6 +103,13 @@ impl Shared {
         })
     }
 
+    /// Of a client at the console; `None`: it wants a server.
+    fn right_at_console(&self, wanted: &Wanted) -> Option<Right> {
+        let is_consoles = console::DATABASES.contains(&wanted.database.as_str());
+        let admins = is_consoles.then(|| self.admins.load())?;
+        admins.right_of(&wanted.user, &wanted.database)
+    }
+
     /// Cancels what the key is for, if it is anybody's: here, or at another proxy of the cluster.
     /// `hidden`: the request came by TLS.
     pub(crate) async fn cancel(&self, request: &CancelRequest<'_>, hidden: bool) {
@@ -170,6 +178,13 @@ struct Wanted {
     secret_bytes: usize,
 }
 
+/// Who is let in, and what for.
+struct Known {
+    wanted: Wanted,
+    credential: Credential,
+    place: Place,
+}
+
 /// A beginning that leads to no session.
 enum Refused {
     /// Nothing is said.
@@ -197,11 +212,12 @@ pub(crate) async fn serve(shared: Arc<Shared>, mut stream: Stream, route: Route,
         Ok(Err(Refused::Silent)) | Err(_) => return,
     };
     drop(seat);
-    let (wanted, credential) = known;
-    if console::DATABASES.contains(&wanted.database.as_str())
-        && let admins = shared.admins.load()
-        && let Some(right) = admins.right_of(&wanted.user, &wanted.database)
-    {
+    let Known {
+        wanted,
+        credential,
+        place: _place,
+    } = known;
+    if let Some(right) = shared.right_at_console(&wanted) {
         return Box::pin(console::serve(&shared, stream, inbox, right)).await;
     }
     let Some(key) = shared.cancels.issue(wanted.secret_bytes) else {
@@ -269,11 +285,18 @@ async fn greet(
     stream: &mut Stream,
     inbox: &mut Inbox,
     speaks: &mut bool,
-) -> Result<(Wanted, crate::auth::Credential), Refused> {
+) -> Result<Known, Refused> {
     let wanted = open(shared, stream, inbox).await?;
     *speaks = true;
     let sent = stream.write_all(&wanted.negotiation).await;
     sent.map_err(|_| Refused::Silent)?;
+    let most = match shared.right_at_console(&wanted) {
+        // Somebody must be able to find out why nobody else is let in.
+        Some(Right::Everything | Right::Look) => usize::MAX,
+        Some(Right::Nothing) | None => shared.limits.load().clients_max,
+    };
+    let place = shared.closing.enter(most);
+    let place = place.ok_or_else(errors::too_many_clients)?;
     let found = match shared.gatekeeper.lookup(&wanted.user) {
         None => None,
         Some((query, credential)) => {
@@ -293,7 +316,13 @@ async fn greet(
     };
     let verified = shared.gatekeeper.verify(&applicant, stream, inbox).await;
     let error = match verified {
-        Ok(credential) => return Ok((wanted, credential)),
+        Ok(credential) => {
+            return Ok(Known {
+                wanted,
+                credential,
+                place,
+            });
+        }
         Err(NotLetIn::Broken(Broken::Frame(error))) => {
             tracing::debug!(%error, "a login that is none of PostgreSQL's");
             return Err(errors::protocol("invalid message during authentication").into());

@@ -52,6 +52,46 @@ async fn rows(console: &Client, command: &str) -> Result<Vec<BTreeMap<String, St
 }
 
 #[test]
+fn who_is_one_too_many_is_told_and_an_administrator_is_none() {
+    story(async |server| {
+        let proxy = server
+            .proxy_with(|options| {
+                options.limits.clients_max = 2;
+                options.admins.look = vec!["other".to_owned()];
+            })
+            .await?;
+        let (a, _b) = (proxy.client("app").await?, proxy.client("app").await?);
+        // psql asks for TLS first, and would not show what is said in place of an answer to that.
+        let (host, port) = (proxy.address.ip(), proxy.address.port());
+        let conninfo = format!("host={host} port={port} user=app dbname=app sslmode=prefer");
+        let said = server.run("psql", &["-X", "-c", "select 1", &conninfo]);
+        let said = said.err().context("a third is let in")?.to_string();
+        ensure!(said.contains("sorry, too many clients already"), "{said}");
+        // Who is in can cancel.
+        let cancel = a.cancel_token();
+        let ask = async {
+            lab::eventually("it sleeps", SOON, async || {
+                let asleep = server
+                    .psql("select count(*) from pg_stat_activity where wait_event = 'PgSleep'")?;
+                ensure!(asleep.trim() == "1", "{asleep}");
+                Ok(())
+            })
+            .await?;
+            anyhow::Ok(cancel.cancel_query(tokio_postgres::NoTls).await?)
+        };
+        let (slept, asked) = tokio::join!(a.batch_execute("select pg_sleep(60)"), ask);
+        asked?;
+        let slept = code(slept);
+        ensure!(slept == "ERROR 57014", "{slept}");
+        let look = console(&proxy, "other").await?;
+        ensure!(!rows(&look, "show clients").await?.is_empty());
+        // By the name of an administrator alone nobody has a server.
+        ensure!(code(proxy.config("other").connect(tokio_postgres::NoTls).await) == "FATAL 53300");
+        Ok(())
+    });
+}
+
+#[test]
 fn the_console_shows_who_is_there_and_what_ties_them() {
     story(async |server| {
         let proxy = administered(server, PoolMode::Transaction).await?;

@@ -443,7 +443,7 @@ fn who_does_not_say_who_he_is_is_shown_out() {
 fn who_says_a_byte_now_and_then_is_shown_out() {
     story(async |server| {
         let limits = Limits {
-            clients_max: 60,
+            logins_max: 60,
             ..quick()
         };
         let proxy = server.proxy(PoolMode::Transaction, limits).await?;
@@ -479,7 +479,7 @@ fn who_says_a_byte_now_and_then_is_shown_out() {
 fn a_flood_of_beginnings_is_bounded_and_passes() {
     story(async |server| {
         let limits = Limits {
-            clients_max: 50,
+            logins_max: 50,
             ..quick()
         };
         let proxy = server.trusting(PoolMode::Transaction, limits).await?;

@@ -5,6 +5,7 @@
 //! SIGTERM and SIGINT let transactions that are under way end, for `shutdown_time`; the second one,
 //! and SIGQUIT, end everything at once.
 
+use super::descriptors::Own;
 use super::lookout;
 use super::options::{addresses, options};
 use crate::config::{Endpoint, ProxySection};
@@ -23,7 +24,7 @@ pub(crate) async fn serve(
     again: impl Fn() -> Result<ProxySection>,
 ) -> Result<()> {
     let mut signals = Signals::take()?;
-    let proxy = Proxy::start(options(section, source.clone()).await?).await?;
+    let proxy = Proxy::start(options(section, source.clone(), Own::Proxy).await?).await?;
     let handle = proxy.handle();
     for address in proxy.addresses() {
         tracing::info!(%address, "the proxy listens");
@@ -120,7 +121,7 @@ async fn reload(
 ) -> Option<ProxySection> {
     let read = async {
         let section = again()?;
-        let options = options(&section, source.clone()).await?;
+        let options = options(&section, source.clone(), Own::Proxy).await?;
         anyhow::Ok((section, options))
     };
     match read.await {

@@ -1,10 +1,12 @@
 //! `standfast proxy`: turns a proxy's file into a running proxy.
 
+mod descriptors;
 mod life;
 mod lookout;
 mod options;
 mod patroni;
 
+pub(crate) use descriptors::Own;
 pub(crate) use life::{has_moved, metrics, serve};
 pub(crate) use options::{client_tls, hba, options, server_tls, source, users};
 

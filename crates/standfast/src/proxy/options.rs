@@ -1,5 +1,6 @@
 //! From what a file says to what a proxy is told: names are looked up, files read.
 
+use super::descriptors::{self, Own};
 use super::patroni;
 use crate::config::{Endpoint, ProxySection, ProxySource};
 use crate::run::etcd_options;
@@ -13,8 +14,10 @@ use store::{EtcdStore, RemoteOptions, RemoteStore, Secret, Store, Tls};
 use tokio::net::lookup_host;
 
 /// Reads the files that the section names. Blocks for as long as a disk does.
-pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Options> {
+pub(crate) async fn options(section: &ProxySection, source: Source, own: Own) -> Result<Options> {
     let (users, hba) = (users(section)?, hba(section)?);
+    let mut limits = section.limits;
+    descriptors::fit(&mut limits, own)?;
     Ok(Options {
         listen: addresses(&section.listen).await?,
         listen_read: match &section.listen_read {
@@ -35,7 +38,7 @@ pub(crate) async fn options(section: &ProxySection, source: Source) -> Result<Op
         server_tls: server_tls(section).context("proxy.server_tls")?,
         on_lossy_failover: section.on_lossy_failover,
         admins: section.admins.clone(),
-        limits: section.limits,
+        limits,
         ..Options::new(source, users)
     })
 }

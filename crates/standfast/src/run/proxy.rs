@@ -8,11 +8,11 @@
 
 use crate::config::{Config, Endpoint, ProxySection};
 use crate::paths::Homes;
+use crate::proxy::Own;
 use ::proxy::{Handle, Options, Proxy, Source};
 use ::store::Store;
 use ::store::layout::Keys;
 use anyhow::{Context as _, Result};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,6 @@ use tokio::sync::{Notify, watch};
 const AGAIN: Duration = Duration::from_secs(5);
 /// The node's end waits no longer than this for transactions that run elsewhere.
 const PATIENCE_MAX: Duration = Duration::from_secs(10);
-/// File descriptors that are the node's own: the store, peers, the REST API, Postgres.
-const NODES_OWN: u64 = 1024;
-/// A client takes one, and its server two.
-const EACH: u64 = 3;
-
 /// Runs until it is dropped.
 #[derive(Debug)]
 pub(super) struct NodeProxy {
@@ -170,7 +165,7 @@ impl Place {
     }
 
     async fn options(&self, section: &ProxySection) -> Result<Options> {
-        let mut options = crate::proxy::options(section, self.source.clone()).await?;
+        let mut options = crate::proxy::options(section, self.source.clone(), Own::Node).await?;
         options.presence.name.clone_from(&self.name);
         if options.presence.address.is_none()
             && let Some(host) = &self.host
@@ -179,17 +174,6 @@ impl Place {
             let address = Endpoint::new(host.clone(), section.listen.port);
             options.presence.address = Some(address.to_string());
         }
-        let share = share_of_descriptors()?;
-        let limits = &mut options.limits;
-        if limits.clients_max > share {
-            tracing::info!(
-                max_client_conn = limits.clients_max,
-                share,
-                "the node's file descriptors are for fewer clients: LimitNOFILE says how many"
-            );
-            limits.clients_max = share;
-        }
-        limits.servers_max = limits.servers_max.min(share);
         Ok(options)
     }
 
@@ -228,23 +212,4 @@ impl Place {
 /// Until it is told to end, or nobody can tell any more.
 async fn told(ending: &mut watch::Receiver<bool>) {
     let _ = ending.wait_for(|ending| *ending).await;
-}
-
-/// How many clients may be served with the descriptors that are not the node's own.
-fn share_of_descriptors() -> Result<usize> {
-    let limit = getrlimit(Resource::Nofile);
-    let hard = limit.maximum;
-    // The soft limit is for programs that have not heard of more than 1024.
-    let raised = Rlimit {
-        current: hard,
-        maximum: hard,
-    };
-    setrlimit(Resource::Nofile, raised).context("can't raise the limit of file descriptors")?;
-    let all = hard.unwrap_or(u64::MAX);
-    let share = match all > 2 * NODES_OWN {
-        true => (all - NODES_OWN) / EACH,
-        // There is little for anybody.
-        false => all / 2 / EACH,
-    };
-    Ok(usize::try_from(share).unwrap_or(usize::MAX))
 }
