@@ -25,23 +25,26 @@ pub(crate) static UNIT: std::sync::LazyLock<Words> = std::sync::LazyLock::new(||
 
 /// The end-to-end tests whose names contain one of `names`, or all.
 pub(crate) fn end_to_end(names: &[&str]) -> Words {
-    stories(&[], names)
+    let all = ["test", "--locked", "--no-fail-fast", "--package", "e2e", "--"];
+    words(&[&all, names].concat())
 }
 
-/// The stories of what befalls three nodes, whose names contain one of `names`, or all.
+/// The stories of what befalls three nodes, whose names begin with one of `names`, or all.
 pub(crate) fn three_nodes(names: &[&str]) -> Words {
-    stories(&["--test", "three_nodes"], names)
+    let names = if names.is_empty() { &[""] } else { names };
+    let names: Vec<_> = names
+        .iter()
+        .map(|it| format!("three_nodes::{it}"))
+        .collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    end_to_end(&names)
 }
 
-/// The stories of the proxy whose names contain one of `names`, with what they say.
+/// The stories of the proxy whose names begin with one of `names`, with what they say.
 pub(crate) fn proxy(names: &[&str]) -> Words {
-    let names = [names, &["--nocapture"]].concat();
-    stories(&["--test", "proxy"], &names)
-}
-
-fn stories(which: &[&str], names: &[&str]) -> Words {
-    let all = ["test", "--locked", "--no-fail-fast", "--package", "e2e"];
-    words(&[&all, which, &["--"], names].concat())
+    let names: Vec<_> = names.iter().map(|it| format!("proxy::{it}")).collect();
+    let names = names.iter().map(String::as_str);
+    end_to_end(&names.chain(["--nocapture"]).collect::<Vec<_>>())
 }
 
 fn words(words: &[&str]) -> Words {

@@ -1,6 +1,6 @@
 //! End-to-end stories: whole clusters of real processes, faults, and a client that counts every
 //! acknowledged row. This crate knows how a story is set up, judged and cleared away; the stories
-//! themselves are in `tests/`, a file a family.
+//! themselves are in `tests/stories/`, a file a family.
 //!
 //! **Invariant:** a story passes only if the ledger found every acknowledged row, no two nodes
 //! acknowledged at once, no agent panicked, no planted secret was logged, and every WARN and ERROR
@@ -25,7 +25,9 @@ pub use patroni::{PatroniNode, Patronictl, patroni_programs};
 pub use patroni_file::{lab_server, patroni_file};
 pub use proxies::{PoolMode, Proxies, value};
 pub use terminal::{Said, Terminal};
-pub use world::{World, in_a_lab, is_long, say, settle_deadline, spell, story, story_on};
+pub use world::{
+    World, in_a_lab, is_long, say, settle_deadline, spell, story, story_on,
+};
 
 /// How the cluster of a story is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

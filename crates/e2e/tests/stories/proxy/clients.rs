@@ -2,8 +2,8 @@
 //! and a life through a failover and a switchover. One cluster serves them all at once; each has a
 //! test of its own, which looks at what became of it.
 
-use crate::books::Books;
-use crate::front::Front;
+use super::books::Books;
+use super::front::Front;
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::PoolMode;
 use e2e::{Announced, Topology, World, settle_deadline, story};

@@ -3,19 +3,17 @@
 //!
 //! All on loopback, but for the full disks, which need mounts of their own.
 
-mod bad_input {
-    mod desk;
+mod desk;
 
-    mod create;
-    mod full_disk;
-    mod interrupted;
-    mod joining;
-    mod running_cluster;
-    mod yaml;
+mod create;
+mod full_disk;
+mod interrupted;
+mod joining;
+mod running_cluster;
+mod yaml;
 
-    mod data_directories;
-    mod orders;
-    mod paths;
-    mod rest;
-    mod secrets;
-}
+mod data_directories;
+mod orders;
+mod paths;
+mod rest;
+mod secrets;

@@ -1,11 +1,8 @@
 //! The proxy in front of a cluster: what its clients see of failovers, and that what they were told
 //! is true.
 
-#[path = "proxy/books.rs"]
 mod books;
-#[path = "proxy/clients.rs"]
 mod clients;
-#[path = "proxy/front.rs"]
 mod front;
 
 use anyhow::{Context as _, Result, ensure};

@@ -1,6 +1,6 @@
 //! Clients of the proxy that write rows in every way there is and note what they were told of each.
 
-use crate::front::Front;
+use super::front::Front;
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::PoolMode;
 use lab::{Cluster, Fault};

@@ -1,7 +1,6 @@
 //! Three real nodes of Patroni on etcd: they become a cluster of ours at one stroke, and one of
 //! Patroni's again; and our proxy stands in front of them as they are.
 
-#[path = "from_patroni/proxied.rs"]
 mod proxied;
 
 use anyhow::{Result, ensure};

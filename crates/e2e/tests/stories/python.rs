@@ -161,7 +161,7 @@ fn every_python_driver_rides_over_a_failover_and_a_switchover() {
         let mut haproxy = Service::start(&balancer, "haproxy", &["-db", "-f", file])?;
         let primary = world.cluster.primary().await?;
         let session = world.cluster.node(&primary)?.sql().await?;
-        let schema = include_str!("../../../examples/python/schema.sql");
+        let schema = include_str!("../../../../examples/python/schema.sql");
         session.batch_execute(schema).await?;
 
         let mut shops = open_all(world, &balancer)?;
