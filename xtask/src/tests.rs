@@ -25,7 +25,14 @@ pub(crate) static UNIT: std::sync::LazyLock<Words> = std::sync::LazyLock::new(||
 
 /// The end-to-end tests whose names contain one of `names`, or all.
 pub(crate) fn end_to_end(names: &[&str]) -> Words {
-    let all = ["test", "--locked", "--no-fail-fast", "--package", "e2e", "--"];
+    let all = [
+        "test",
+        "--locked",
+        "--no-fail-fast",
+        "--package",
+        "e2e",
+        "--",
+    ];
     words(&[&all, names].concat())
 }
 

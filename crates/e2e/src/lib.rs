@@ -26,7 +26,7 @@ pub use patroni_file::{lab_server, patroni_file};
 pub use proxies::{PoolMode, Proxies, value};
 pub use terminal::{Said, Terminal};
 pub use world::{
-    World, in_a_lab, is_long, say, settle_deadline, spell, story, story_on,
+    World, in_a_lab, is_long, say, settle_deadline, spell, story, story_alone, story_on,
 };
 
 /// How the cluster of a story is laid out.

@@ -1,6 +1,6 @@
 //! Setting up a story, playing it, judging it.
 
-use crate::slot::Slot;
+use crate::slot::{Company, Slot};
 use crate::{Announced, Hooks, Topology, binary, certificates, logs};
 use anyhow::{Context, Result, anyhow, bail};
 use lab::{Cluster, Disk, Etcd, Fault, Lab, Ledger, Place, Shape, Verdict, why_no_namespaces};
@@ -45,7 +45,20 @@ pub fn story(
     });
 }
 
-/// The same on a PostgreSQL of another major, whose programs lie in `pg_bin`.
+/// The same with no other lab on the machine, for what is measured.
+pub fn story_alone(
+    name: &'static str,
+    topology: Topology,
+    announced: Announced,
+    plot: impl AsyncFnOnce(&mut World<'_>) -> Result<()> + Send + 'static,
+) {
+    let (place, company) = (Place::Namespaces, Company::Nobody);
+    in_a_lab_with(name, place, None, company, async move |lab| {
+        play(name, lab, topology, announced, plot).await
+    });
+}
+
+/// The same as the first on a PostgreSQL of another major, whose programs lie in `pg_bin`.
 pub fn story_on(
     name: &'static str,
     pg_bin: PathBuf,
@@ -53,8 +66,8 @@ pub fn story_on(
     announced: Announced,
     plot: impl AsyncFnOnce(&mut World<'_>) -> Result<()> + Send + 'static,
 ) {
-    let place = Place::Namespaces;
-    in_a_lab_with(name, place, Some(pg_bin), async move |lab| {
+    let (place, company) = (Place::Namespaces, Company::Others);
+    in_a_lab_with(name, place, Some(pg_bin), company, async move |lab| {
         play(name, lab, topology, announced, plot).await
     });
 }
@@ -65,13 +78,14 @@ pub fn in_a_lab(
     place: Place,
     plot: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
 ) {
-    in_a_lab_with(name, place, None, plot);
+    in_a_lab_with(name, place, None, Company::Others, plot);
 }
 
 fn in_a_lab_with(
     name: &'static str,
     place: Place,
     pg_bin: Option<PathBuf>,
+    company: Company,
     plot: impl AsyncFnOnce(&mut Lab) -> Result<()> + Send + 'static,
 ) {
     let why_not = match place {
@@ -86,7 +100,7 @@ fn in_a_lab_with(
         say(&format!("{name}: not run: {why}"));
         return;
     }
-    let played = Slot::take().and_then(|slot| {
+    let played = Slot::take(company).and_then(|slot| {
         let binary = binary::standfast()?;
         let lab = Lab::within(place, &binary, &std::env::temp_dir(), pg_bin)?;
         Ok((slot, lab.run(plot)))

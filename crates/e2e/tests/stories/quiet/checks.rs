@@ -1,7 +1,7 @@
 //! A flood of health checks on the primary: its loop goes on as before, and nothing fails over.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Announced, Topology, World, settle_deadline, story};
+use e2e::{Announced, Topology, World, settle_deadline, story_alone};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -55,7 +55,7 @@ async fn check(api: String) -> Result<u64> {
 #[test]
 fn a_flood_of_health_checks_slows_no_loop() {
     let name = "a_flood_of_health_checks_slows_no_loop";
-    story(name, Topology::Three, Announced::FAILOVER, async |world| {
+    story_alone(name, Topology::Three, Announced::FAILOVER, async |world| {
         let ledger = world.load(2).await?;
         let leader = world.cluster.primary().await?;
         let api = world.cluster.node(&leader)?.api.clone();

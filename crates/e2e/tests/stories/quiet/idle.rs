@@ -1,7 +1,7 @@
 //! What a cluster costs when nothing happens: memory, processor, and what the store writes.
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Announced, Topology, story};
+use e2e::{Announced, Topology, story_alone};
 use lab::Node;
 use std::collections::BTreeMap;
 use std::fs;
@@ -106,7 +106,7 @@ fn size_kb(directory: &Path) -> Result<u64> {
 #[test]
 fn an_idle_cluster_costs_next_to_nothing() {
     let name = "an_idle_cluster_costs_next_to_nothing";
-    story(name, Topology::Three, Announced::FAILOVER, async |world| {
+    story_alone(name, Topology::Three, Announced::FAILOVER, async |world| {
         world.whole().await?;
         let before = world
             .cluster
