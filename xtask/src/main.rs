@@ -142,9 +142,8 @@ fn bench(rest: &[&str]) -> Result<()> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     tests::say(&format!("cargo {}", arguments.join(" ")));
-    let status = Command::new(cargo)
+    let status = fresh_cargo()
         .args(arguments)
         .status()
         .context("start cargo")?;
@@ -154,4 +153,18 @@ fn cargo(arguments: &[&str]) -> Result<()> {
         arguments.join(" ")
     );
     Ok(())
+}
+
+/// As if a person called it. Cargo has told this program of the package that it is from, and a build script of ring's
+/// asks for the same names: cargo would build ring anew, and all that is built on it, whenever it is called from
+/// somewhere else than the last time.
+fn fresh_cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        let ours = name.to_string_lossy();
+        if ours.starts_with("CARGO_PKG_") || ours.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }

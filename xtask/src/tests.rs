@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// Words for cargo.
 pub(crate) type Words = Vec<String>;
@@ -99,7 +99,6 @@ pub(crate) fn run(arguments: &Words) -> Result<Count> {
 
 /// The same with more in the environment.
 pub(crate) fn run_with(arguments: &Words, environment: &[(&str, &OsStr)]) -> Result<Count> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     say(&format!("cargo {}", arguments.join(" ")));
     let target_dir = crate::reach::target_dir()?;
     if let Some(directory) = &target_dir {
@@ -108,7 +107,7 @@ pub(crate) fn run_with(arguments: &Words, environment: &[(&str, &OsStr)]) -> Res
             "built in {directory}, which the user postgres can reach"
         ));
     }
-    let mut child = Command::new(cargo)
+    let mut child = crate::fresh_cargo()
         .args(arguments)
         .envs(target_dir.map(|directory| ("CARGO_TARGET_DIR", directory)))
         .envs(environment.iter().copied())
