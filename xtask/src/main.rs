@@ -65,8 +65,7 @@ fn ci() -> Result<()> {
     // Crates' own tests use other majors, too.
     postgres::have_all();
     fetched::have();
-    let mut count = tests::run(&tests::UNIT)?;
-    count.add(&tests::run(&tests::end_to_end(&[]))?);
+    let mut count = tests::run(&tests::ALL)?;
     count.add(&with_etcd(&WITH_ETCD)?);
     for check in checks {
         if let Err(error) = check {

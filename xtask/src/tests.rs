@@ -11,7 +11,11 @@ use std::process::Stdio;
 /// Words for cargo.
 pub(crate) type Words = Vec<String>;
 
-/// Every test but the end-to-end ones, which need the machine for themselves.
+/// Every test, as one command: it builds everything once, and plays one program of tests after the other.
+pub(crate) static ALL: std::sync::LazyLock<Words> =
+    std::sync::LazyLock::new(|| words(&["test", "--locked", "--no-fail-fast", "--workspace"]));
+
+/// Every test but the end-to-end ones, which take the longest.
 pub(crate) static UNIT: std::sync::LazyLock<Words> = std::sync::LazyLock::new(|| {
     words(&[
         "test",
@@ -25,15 +29,9 @@ pub(crate) static UNIT: std::sync::LazyLock<Words> = std::sync::LazyLock::new(||
 
 /// The end-to-end tests whose names contain one of `names`, or all.
 pub(crate) fn end_to_end(names: &[&str]) -> Words {
-    let all = [
-        "test",
-        "--locked",
-        "--no-fail-fast",
-        "--package",
-        "e2e",
-        "--",
-    ];
-    words(&[&all, names].concat())
+    // The whole workspace, of which only one package has them: with the features that `ALL` has, nothing is built anew.
+    let stories = words(&["--test", "stories", "--"]);
+    [&ALL, &stories, &words(names)].map(Vec::as_slice).concat()
 }
 
 /// The stories of what befalls three nodes, whose names begin with one of `names`, or all.
