@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use lab::{Host, Lab, Place, free_ports};
 use proxy::{Limits, Options, PoolMode, Proxy, Source, Users};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Config, NoTls};
@@ -15,6 +16,9 @@ pub(crate) struct Server {
     host: Arc<Host>,
     lab: Lab,
     port: u16,
+    /// What it was copied from.
+    #[allow(dead_code, reason = "the original goes with its last copy")]
+    original: Option<Arc<Self>>,
 }
 
 /// A proxy that runs until this is dropped.
@@ -35,13 +39,42 @@ impl Drop for Running {
 impl Server {
     /// Started, with the roles `app` and `other` and a database of that name each.
     pub(crate) fn start() -> Result<Self> {
-        let mut lab = Lab::new(Place::Loopback, &std::env::current_exe()?)?;
-        let host = lab.add_host("server", 1)?;
-        let server = Self {
+        let mut server = Self::without_data("server")?;
+        let original = Self::original()?;
+        // It takes a third of what initdb and the rest would.
+        let data = original.host.directory().join("data");
+        server.run("cp", &["-a", &data.display().to_string(), "data"])?;
+        server.original = Some(original);
+        server.up()?;
+        Ok(server)
+    }
+
+    /// A server that does not run, and that all others are copied from while one of them is there.
+    fn original() -> Result<Arc<Self>> {
+        static MADE: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(original) = made.upgrade() {
+            return Ok(original);
+        }
+        let original = Arc::new(Self::make()?);
+        *made = Arc::downgrade(&original);
+        Ok(original)
+    }
+
+    fn without_data(name: &str) -> Result<Self> {
+        // No standfast runs in this lab.
+        let mut lab = Lab::new(Place::Loopback, Path::new("/bin/true"))?;
+        let host = lab.add_host(name, 1)?;
+        Ok(Self {
             host,
             lab,
             port: free_ports(1)?,
-        };
+            original: None,
+        })
+    }
+
+    fn make() -> Result<Self> {
+        let server = Self::without_data("original")?;
         server.run(
             "initdb",
             &["-D", "data", "-U", "postgres", "-A", "trust", "-N"],
@@ -54,15 +87,13 @@ impl Server {
             server.psql(&format!("create role {name} login password '{PASSWORD}'"))?;
             server.psql(&format!("create database {name} owner {name}"))?;
         }
+        server.down("fast")?;
         Ok(server)
     }
 
     /// A standby of another one that streams from it.
     pub(crate) fn copy_of(primary: &Self) -> Result<Self> {
-        let mut lab = Lab::new(Place::Loopback, &std::env::current_exe()?)?;
-        let host = lab.add_host("copy", 1)?;
-        let port = free_ports(1)?;
-        let copy = Self { host, lab, port };
+        let copy = Self::without_data("copy")?;
         let directory = primary.host.directory().display().to_string();
         let source = format!(
             "host={directory} port={} user=postgres application_name=copy",
@@ -166,12 +197,12 @@ impl Server {
     }
 
     /// Where its files are.
-    pub(crate) fn directory(&self) -> &std::path::Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.host.directory()
     }
 
     /// A file becomes the server's own.
-    pub(crate) fn own(&self, path: &std::path::Path) -> Result<()> {
+    pub(crate) fn own(&self, path: &Path) -> Result<()> {
         self.lab.identity().own(path)
     }
 
@@ -194,10 +225,10 @@ impl Server {
         self.port
     }
 
-    /// Runs a program of PostgreSQL's, as its user.
+    /// Runs a program of PostgreSQL's, or of the system's, as its user.
     pub(crate) fn run(&self, name: &str, words: &[&str]) -> Result<String> {
         let program = match name {
-            "sh" => "sh".to_owned(),
+            "sh" | "cp" => name.to_owned(),
             name => self.program(name),
         };
         let output = self.host.command(program).args(words).output()?;
