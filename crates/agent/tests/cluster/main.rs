@@ -13,6 +13,7 @@ mod cascade;
 mod lies;
 mod logical;
 mod node;
+mod troupe;
 mod watched;
 
 use node::{Node, Wishes, free_ports, start, until, wishing};
@@ -22,32 +23,42 @@ use std::time::{Duration, Instant};
 use store::layout::{Keys, MemberRecord};
 use store::{MemoryStore, Store, Txn};
 
+/// What is played, in a process of its own each: a story that dies leaves the others alone.
+const STORIES: [&str; 8] = [
+    "standbys_behind_a_standby",
+    "a_standby_of_the_archive",
+    "a_standby_cluster_with_an_archive",
+    "a_node_that_must_be_watched",
+    "a_logical_slot_goes_on",
+    "a_failover_slot_goes_on",
+    "the_newest_does_not_start",
+    "a_pair",
+];
+
+/// Tells a process of ours which of them it plays.
+const PLAYED: &str = "STANDFAST_TEST_STORY";
+
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     if args.get(1).is_some_and(|arg| arg == "guard") {
         return guard::main(args[2..].to_vec());
     }
-    if rustix::process::geteuid().is_root() {
-        return as_postgres();
-    }
+    let Ok(name) = std::env::var(PLAYED) else {
+        return troupe::play(&STORIES);
+    };
     // Dropped behind the runtime, and the agents in it: they would start anew what is ended here.
     let root = Root::of(std::process::id());
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let passed = runtime.block_on(stories(&root.0));
-    println!("{} passed, {} failed", u8::from(passed), u8::from(!passed));
-    if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    runtime.block_on(story(&name, &root.0));
+    ExitCode::SUCCESS
 }
 
-/// Where everything lies that the stories make. Dropped, it goes with all processes that work there: a story that
+/// Where everything lies that a story makes. Dropped, it goes with all processes that work there: a story that
 /// panics leaves guards behind, which look after their Postgres for as long as they may.
 struct Root(PathBuf);
 
 impl Root {
-    /// Of the process that plays the stories.
+    /// Of the process that plays the story.
     fn of(pid: u32) -> Self {
         Self(std::env::temp_dir().join(format!("sf-{pid}")))
     }
@@ -63,75 +74,34 @@ impl Drop for Root {
     }
 }
 
-/// PostgreSQL refuses root.
-fn as_postgres() -> ExitCode {
-    let mut child = Command::new("setpriv")
-        .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-        .arg(std::env::current_exe().expect("this program"))
-        .args(std::env::args_os().skip(1))
-        .current_dir("/tmp")
-        .env("HOME", "/tmp")
-        .spawn()
-        .expect("setpriv runs");
-    // One that is killed ends nothing itself.
-    let _root = Root::of(child.id());
-    if child.wait().expect("its end").success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-/// All, or those whose part of the name is given.
-async fn stories(root: &Path) -> bool {
-    let named = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
-    let wanted = |name: &str| {
-        named
-            .as_ref()
-            .is_none_or(|part| name.contains(part.as_str()))
+async fn story(name: &str, root: &Path) {
+    let level = match std::env::var_os("RUST_LOG") {
+        Some(_) => tracing::Level::DEBUG,
+        None => tracing::Level::INFO,
     };
-    if std::env::var_os("RUST_LOG").is_some() {
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::DEBUG)
-            .init();
-    } else {
-        tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
-            .init();
-    }
+    tracing_subscriber::fmt().with_max_level(level).init();
     std::fs::create_dir_all(root).expect("a directory");
     let limit = Duration::from_secs(30);
-    if wanted("standbys_behind_a_standby") {
-        cascade::standbys_behind_a_standby(&root.join("cascade"), limit).await;
-    }
-    if wanted("a_standby_of_the_archive") {
-        cascade::a_standby_of_the_archive(&root.join("archived"), limit).await;
-    }
-    if wanted("a_standby_cluster_with_an_archive") {
-        abroad::a_standby_cluster_with_an_archive(&root.join("abroad"), limit).await;
-    }
-    if wanted("a_node_that_must_be_watched") {
-        watched::a_node_that_must_be_watched(&root.join("watched"), limit).await;
-    }
-    if wanted("a_logical_slot_goes_on") {
-        let newer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/postgres/17/bin");
-        logical::a_logical_slot_goes_on(&root.join("logical"), None, limit).await;
-        assert!(
-            newer.is_dir() || std::env::var_os("CI").is_none(),
-            "no PostgreSQL 17"
-        );
-        if newer.is_dir() {
-            let dir = root.join("logical17");
-            logical::a_logical_slot_goes_on(&dir, Some(&newer), limit).await;
+    match name {
+        "standbys_behind_a_standby" => cascade::standbys_behind_a_standby(root, limit).await,
+        "a_standby_of_the_archive" => cascade::a_standby_of_the_archive(root, limit).await,
+        "a_standby_cluster_with_an_archive" => {
+            abroad::a_standby_cluster_with_an_archive(root, limit).await;
         }
+        "a_node_that_must_be_watched" => watched::a_node_that_must_be_watched(root, limit).await,
+        "a_logical_slot_goes_on" => logical::a_logical_slot_goes_on(root, None, limit).await,
+        "a_failover_slot_goes_on" => {
+            let newer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/postgres/17/bin");
+            if newer.is_dir() {
+                logical::a_logical_slot_goes_on(root, Some(&newer), limit).await;
+            } else {
+                assert!(std::env::var_os("CI").is_none(), "no PostgreSQL 17");
+            }
+        }
+        "the_newest_does_not_start" => lies::the_newest_does_not_start(root, limit).await,
+        "a_pair" => a_pair(root, limit).await,
+        other => panic!("there is no story {other}"),
     }
-    if wanted("the_newest_does_not_start") {
-        lies::the_newest_does_not_start(&root.join("lies"), limit).await;
-    }
-    if wanted("a_pair") {
-        a_pair(root, limit).await;
-    }
-    true
 }
 
 async fn a_pair(root: &Path, limit: Duration) {

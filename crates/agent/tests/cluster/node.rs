@@ -3,7 +3,6 @@
 use agent::{Agent, Handle, Options};
 use ha::{NodeName, Postgres};
 use postgres::{Instance, Login};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,8 +13,9 @@ use tokio::sync::watch;
 
 /// Ports of 127.0.0.1 that nobody uses.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
-    held.map(|listener| listener.local_addr().expect("its address").port())
+    let count = u16::try_from(N).expect("a few");
+    let first = lab::free_ports(count).expect("free ports");
+    std::array::from_fn(|n| first + u16::try_from(n).expect("a few"))
 }
 
 /// A node of the cluster, in this process.
