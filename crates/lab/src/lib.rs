@@ -2,8 +2,8 @@
 //! that counts every acknowledged row. Shared by `standfast demo`, `standfast bench` and `e2e`.
 //!
 //! **Invariant:** everything that a [`Lab`] starts, mounts or creates is gone when it is dropped,
-//! also when the code that used it panicked; nothing outside its directory and its own network
-//! namespaces is touched.
+//! also when the code that used it panicked, but for the copy of its program, which goes with the last
+//! of the labs that share it; nothing outside its directory and its own network namespaces is touched.
 //!
 //! It does not know how Standfast decides: it starts the binary, breaks things, and asks from
 //! outside (SQL and REST) what became of them.
@@ -24,6 +24,7 @@ mod processes;
 mod program;
 mod scene;
 mod service;
+mod shared_copy;
 mod sockets;
 mod wait;
 

@@ -2,6 +2,7 @@
 //! stand inside it.
 
 use crate::program::within_reach;
+use crate::shared_copy::SharedCopy;
 use crate::{Host, Identity, Network, postgres_bin_dir, sockets};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
@@ -29,6 +30,11 @@ pub struct Lab {
     directory: Option<tempfile::TempDir>,
     path: PathBuf,
     binary: PathBuf,
+    #[allow(
+        dead_code,
+        reason = "the copy goes with the last lab that it is linked to"
+    )]
+    copy: Arc<SharedCopy>,
     pg_bin: PathBuf,
     identity: Identity,
 }
@@ -76,9 +82,8 @@ impl Lab {
         let pg_bin = within_reach(pg_bin, &identity, &path)?;
         // A copy, because the user of the lab may not be able to reach our own.
         let own = path.join("standfast");
-        fs::copy(binary, &own)
-            .with_context(|| format!("copy {} to {}", binary.display(), own.display()))?;
-        fs::set_permissions(&own, fs::Permissions::from_mode(0o755))?;
+        let copy = SharedCopy::of(binary, parent)?;
+        copy.link(&own)?;
         let network = match place {
             Place::Loopback => None,
             Place::Namespaces => {
@@ -94,6 +99,7 @@ impl Lab {
             directory: Some(directory),
             path,
             binary: own,
+            copy,
             pg_bin,
             identity,
         })
