@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::Host;
-use std::fs::File;
+use std::fs::{self, File};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A shell on a host, in the host's directory.
 #[derive(Clone, Debug)]
@@ -55,14 +56,17 @@ impl Terminal {
     /// Types a line with `&` at its end, in a terminal of its own. The lab ends it.
     pub fn leaves_running(&self, line: &str, log: &str) -> Result<Child> {
         let file = File::create(self.host.directory().join(log))?;
-        self.host
-            .command("sh")
-            .args(["-c", &format!("exec {line}")])
+        let child = self
+            .host
+            .command("env")
+            .args(["--default-signal=INT", "sh", "-c", &format!("exec {line}")])
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
             .spawn()
-            .with_context(|| format!("$ {line}"))
+            .with_context(|| format!("$ {line}"))?;
+        hears_ctrl_c(&child)?;
+        Ok(child)
     }
 }
 
@@ -101,4 +105,23 @@ impl Said {
         }
         Ok(())
     }
+}
+
+/// Waits until it does. Who runs the tests in the background of a script has a shell that lets them ignore SIGINT, and
+/// all that they start, and an agent that does not listen yet would miss it.
+fn hears_ctrl_c(child: &Child) -> Result<()> {
+    const SIGINT: u64 = 1 << 1;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(20) {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+        let ignored = status.lines().find_map(|it| it.strip_prefix("SigIgn:"));
+        let Some(ignored) = ignored.map(str::trim) else {
+            bail!("no SigIgn in {status}");
+        };
+        if u64::from_str_radix(ignored, 16)? & SIGINT == 0 {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bail!("SIGINT is still ignored")
 }

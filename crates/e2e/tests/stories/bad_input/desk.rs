@@ -197,7 +197,8 @@ impl Running {
             ended = self.child.try_wait().ok().flatten();
             ended.is_some()
         })
-        .await?;
+        .await
+        .with_context(|| self.log())?;
         let log = self.log();
         ensure!(!log.contains("panicked"), "{log}");
         Ok(ended.and_then(|status| status.code()))
