@@ -390,7 +390,9 @@ impl Conversation {
 
     /// The client is gone: what it leaves behind on a server goes too.
     async fn leave(&mut self, mut server: Box<Server>, permit: Permit) {
-        if server.mirror.session.idle().is_err() || !server.outbox.is_empty() {
+        // A message of which it has a part only is nobody else's.
+        let is_half = self.framer.within_message() || self.inbox.has_cleared();
+        if server.mirror.session.idle().is_err() || !server.outbox.is_empty() || is_half {
             return;
         }
         // What it has answered is for nobody any more.

@@ -1,5 +1,6 @@
 //! What one client leaves on a server, and what the next one finds of it: nothing.
 
+use crate::raw::{Raw, claims, message, query, told};
 use crate::server::{Running, Server, code, one, story};
 use anyhow::{Context as _, Result, ensure};
 use proxy::{Limits, PoolMode};
@@ -261,4 +262,33 @@ async fn deallocate(
         true => client.query_typed(&sql, &[]).await.map(drop),
         false => client.batch_execute(&sql).await,
     }
+}
+
+/// The server waits for the rest of it, and would take the next client's words for that.
+#[test]
+fn half_a_message_is_not_left_to_the_next_client() {
+    story(async |server| {
+        server.sql("app", "create table half (n int); grant all on half to app")?;
+        let limits = Limits {
+            pool_size: 1,
+            ..Limits::default()
+        };
+        let proxy = server.trusting(PoolMode::Transaction, limits).await?;
+        let mut raw = Raw::logged_in(proxy.address).await?;
+        raw.send(&query("copy half from stdin")).await?;
+        raw.until(b'G').await?;
+        // More than is looked at in one piece, and the COPY has failed before it is there.
+        let bad = message(b'd', b"no number\n");
+        let half = [claims(b'd', 1_000_000), vec![b'x'; 400_000]].concat();
+        raw.send(&[bad, half].concat()).await?;
+        let heard = told(&raw.until(b'Z').await?);
+        ensure!(heard == "ERROR 22P02", "{heard}");
+        // It ends behind what it has sent.
+        drop(raw);
+        // It came with the same settings.
+        let mut next = Raw::logged_in(proxy.address).await?;
+        next.send(&query("select 7")).await?;
+        next.until(b'D').await?;
+        Ok(())
+    });
 }
