@@ -1,5 +1,6 @@
 //! The server goes and comes back, and what clients see of it.
 
+use crate::raw::{Raw, message, query, told};
 use crate::server::{Server, code, one, story};
 use anyhow::{Context as _, Result, ensure};
 use futures_util::{SinkExt as _, pin_mut};
@@ -128,6 +129,42 @@ fn a_transaction_that_has_only_begun_is_begun_again() {
             restart(server)?;
             ensure!(code(client.batch_execute("select 1").await) == "ERROR 40001");
             client.batch_execute("rollback").await?;
+        }
+        Ok(())
+    });
+}
+
+/// A BEGIN within a transaction, or within what a Sync has still to end, begins nothing: what came before it is lost
+/// with its server.
+#[test]
+fn a_transaction_that_was_begun_twice_is_lost_as_any_other() {
+    story(async |server| {
+        for mode in BOTH {
+            let proxy = server.trusting(mode, Limits::default()).await?;
+            server.sql(
+                "app",
+                "drop table if exists twice; create table twice (a int); grant all on twice to app",
+            )?;
+            let client = proxy.client("app").await?;
+            client.batch_execute("begin").await?;
+            client.batch_execute("insert into twice values (1)").await?;
+            client.batch_execute("begin").await?;
+            restart(server)?;
+            ensure!(
+                code(client.batch_execute("commit").await) == "ERROR 40001",
+                "{mode:?}"
+            );
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            let parse = message(b'P', b"\0insert into twice values (2)\0\0\0");
+            let (bind, execute) = (message(b'B', &[0; 8]), message(b'E', &[0; 5]));
+            raw.send(&[parse, bind, execute, query("begin")].concat())
+                .await?;
+            raw.until(b'Z').await?;
+            restart(server)?;
+            raw.send(&query("commit")).await?;
+            let heard = told(&raw.until(b'Z').await?);
+            ensure!(heard == "ERROR 40001", "{mode:?}: {heard}");
+            ensure!(server.sql("app", "select count(*) from twice")? == "0");
         }
         Ok(())
     });

@@ -9,6 +9,7 @@ use crate::prepared::Prepared;
 use crate::sql::{Deed, Pin, Pins, Reading, may_lift};
 use std::ffi::CStr;
 use std::sync::Arc;
+use wire::backend::TransactionStatus;
 use wire::frontend::{self, Bind, Message, Target};
 use wire::{Malformed, Origin, Violation};
 
@@ -76,9 +77,12 @@ impl Mind {
             plan.instead = Some(instead);
         }
         self.mending.resets(&reading, mirror);
+        // A BEGIN within a transaction begins nothing.
+        let is_outside = self.ledger.is_empty()
+            && mirror.session.transaction_status() == TransactionStatus::Idle;
         let asked = self.ledger.ask();
         asked.read(&reading, None);
-        if reading.only_begins() {
+        if is_outside && reading.only_begins() {
             asked.begin = frame.body().strip_suffix(b"\0").map(Into::into);
         }
         self.ledger.end(false);
