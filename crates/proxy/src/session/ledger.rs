@@ -6,7 +6,7 @@
 
 use crate::pool::Kept;
 use crate::prepared::Prepared;
-use crate::sql::{Act, Acts, Deed, Phase, Reading};
+use crate::sql::{Act, Acts, Deed, Phase, Phases, Reading};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub(super) struct Asked {
     pub(super) failed: bool,
     /// The server has said that a transaction is committed.
     committed: bool,
+    /// The server has said that a transaction has begun.
+    begun: bool,
     /// All of it, if that only begins a transaction.
     pub(super) begin: Option<Box<[u8]>>,
     deeds: VecDeque<(u32, Deed, Option<Values>)>,
@@ -169,14 +171,20 @@ impl Ledger {
     /// writable. That holds for one statement at a time: what a function has done about the next transaction the
     /// server reports behind its statement.
     pub(super) fn may_have_committed(&self, from: Phase, read_only: bool) -> bool {
-        let all = self.whole.iter().chain(self.is_open.then_some(&self.open));
-        let acts = all.fold(Acts::default(), |acts, asked| acts.and(asked.acts));
+        let mut all = self.whole.iter().chain(self.is_open.then_some(&self.open));
         let stretches = self.whole.len() + usize::from(self.is_open);
         let one = self.whole.front().unwrap_or(&self.open);
-        match read_only && stretches == 1 && one.statements <= 1 {
-            true => acts.may_have_committed_read_only(from),
-            false => acts.may_have_committed(from) || one.is_beyond_its_reading(),
+        if read_only && stretches == 1 && one.statements <= 1 {
+            return one.acts.may_have_committed_read_only(from);
         }
+        // Where a BEGIN fails, what was sent behind it commits by itself.
+        let mut from = Phases::only(from);
+        let committed = all.any(|asked| {
+            let committed = asked.acts.may_have_committed(from);
+            from = asked.may_lead_to(from);
+            committed
+        });
+        committed || one.is_beyond_its_reading()
     }
 
     /// The statement that a name will stand for when what was asked has been done.
@@ -225,6 +233,18 @@ impl Asked {
     /// The server has said that a transaction is committed.
     pub(super) fn has_committed(&mut self) {
         self.committed = true;
+    }
+
+    /// The server has said that a transaction has begun.
+    pub(super) fn has_begun(&mut self) {
+        self.begun = true;
+    }
+
+    /// Where the next stretch may find the session.
+    fn may_lead_to(&self, from: Phases) -> Phases {
+        let begun = self.begun.then(|| self.acts.may_lead_to_from_begin());
+        let begun = begun.flatten();
+        begun.unwrap_or_else(|| self.acts.may_lead_to(from))
     }
 
     /// Whether the server's words don't go with what was read in the statements: whatever it said of a commit counts more,

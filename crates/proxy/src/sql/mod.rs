@@ -17,7 +17,7 @@ mod reset;
 mod set;
 mod token;
 
-pub(crate) use acts::{Act, Acts, Phase};
+pub(crate) use acts::{Act, Acts, Phase, Phases};
 pub(crate) use deed::{Argument, ConfigCall, Deed, Pin, Pins};
 pub(crate) use read_only::may_lift;
 pub(crate) use reset::Reset;

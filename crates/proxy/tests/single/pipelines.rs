@@ -168,6 +168,45 @@ async fn cut_unread(server: &Server, raw: &mut Raw, bytes: &[u8]) -> Result<()> 
     signal("CONT")
 }
 
+/// Where it fails, what was sent behind it commits by itself.
+#[test]
+fn a_transaction_whose_begin_is_not_answered_may_be_none() {
+    story(async |server| {
+        server.sql("app", "create table cut (n int); grant all on cut to app")?;
+        let insert = query(&insert(1));
+        for begin in [
+            query("begin isolation level bogus"),
+            query("select 1/0; begin"),
+            batch(&["begin read only deferrable bogus"]),
+            batch(&["commit and chain", "begin"]),
+            batch(&["rollback to nowhere", "begin"]),
+        ] {
+            for mode in [PoolMode::Session, PoolMode::Transaction] {
+                let proxy = server.trusting(mode, Limits::default()).await?;
+                let mut raw = Raw::logged_in(proxy.address).await?;
+                raw.send(&query("select 1")).await?;
+                raw.until(b'Z').await?;
+                cut_unread(server, &mut raw, &[&begin[..], &insert].concat()).await?;
+                let said = raw.end().await?;
+                ensure!(said == "FATAL 08007", "{mode:?}: {said}");
+                drop((raw, proxy));
+                nobody_is_left(server).await?;
+            }
+        }
+        Ok(())
+    });
+}
+
+async fn nobody_is_left(server: &Server) -> Result<()> {
+    lab::eventually("nobody is left", Duration::from_secs(60), async || {
+        let left = "select count(*) from pg_stat_activity where usename = 'app'";
+        let left = tokio::task::block_in_place(|| server.psql(left))?;
+        ensure!(left == "0", "{left}");
+        Ok(())
+    })
+    .await
+}
+
 fn tags(heard: &[Heard]) -> String {
     heard.iter().map(|(tag, _)| char::from(*tag)).collect()
 }
@@ -236,13 +275,7 @@ fn what_is_only_prepared_is_prepared_elsewhere() {
                         ensure!(tags(&heard) == "2DCZ", "{what}: {}", tags(&heard));
                     }
                     drop((raw, proxy));
-                    lab::eventually("nobody is left", Duration::from_secs(60), async || {
-                        let left = "select count(*) from pg_stat_activity where usename = 'app'";
-                        let left = tokio::task::block_in_place(|| server.psql(left))?;
-                        ensure!(left == "0", "{left}");
-                        Ok(())
-                    })
-                    .await?;
+                    nobody_is_left(server).await?;
                 }
             }
         }

@@ -104,8 +104,10 @@ impl Mind {
             mirror.known.clear();
             mirror.is_mixed_up = self.ledger.expects_shared();
         }
-        if matches!(tag, b"COMMIT" | b"PREPARE TRANSACTION") {
-            self.ledger.current().has_committed();
+        match tag {
+            b"COMMIT" | b"PREPARE TRANSACTION" => self.ledger.current().has_committed(),
+            b"BEGIN" | b"START TRANSACTION" => self.ledger.current().has_begun(),
+            _ => {}
         }
         let mut told = false;
         let mut fate = Fate::Forward;
