@@ -152,6 +152,12 @@ impl Ledger {
         self.whole.is_empty() && !self.is_open
     }
 
+    /// Whether nothing but a BEGIN is on its way. Where it fails, what comes behind it would commit by itself; and as long
+    /// as nothing does, the transaction can begin on another server.
+    pub(super) fn is_at_a_begin(&self) -> bool {
+        self.whole.front().is_some_and(|one| one.begin.is_some())
+    }
+
     /// Whether everything that was asked has its end.
     pub(super) fn is_whole(&self) -> bool {
         !self.is_open

@@ -301,6 +301,7 @@ impl Conversation {
             && !self.leaving
             && server.mirror.session.has_room_behind(AHEAD_MAX, NAMES_MAX)
             && !self.is_held_up(server)
+            && !self.mind.ledger.is_at_a_begin()
         {
             let broken = |_| Stopped::End(errors::protocol("invalid message"));
             let step = self.framer.next(self.inbox.unread()).map_err(broken)?;

@@ -168,6 +168,36 @@ async fn cut_unread(server: &Server, raw: &mut Raw, bytes: &[u8]) -> Result<()> 
     signal("CONT")
 }
 
+/// What is behind it waits until it is answered, and goes where it is begun anew.
+#[test]
+fn a_transaction_that_is_sent_without_waiting_begins_elsewhere() {
+    story(async |server| {
+        server.sql("app", "create table cut (n int); grant all on cut to app")?;
+        for mode in [PoolMode::Session, PoolMode::Transaction] {
+            server.sql("app", "truncate cut")?;
+            let proxy = server.trusting(mode, Limits::default()).await?;
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            raw.send(&query("select 1")).await?;
+            raw.until(b'Z').await?;
+            let all = [query("begin"), batch(&[&insert(1)]), query("commit")];
+            cut_unread(server, &mut raw, &all.concat()).await?;
+            let mut said = Vec::new();
+            for _ in 0..3 {
+                said.extend(raw.until(b'Z').await?);
+            }
+            ensure!(
+                heard(&said) == "done T done T done I",
+                "{mode:?}: {}",
+                heard(&said)
+            );
+            ensure!(server.sql("app", THERE)? == "1", "{mode:?}");
+            drop((raw, proxy));
+            nobody_is_left(server).await?;
+        }
+        Ok(())
+    });
+}
+
 /// Where it fails, what was sent behind it commits by itself.
 #[test]
 fn a_transaction_whose_begin_is_not_answered_may_be_none() {
@@ -175,8 +205,8 @@ fn a_transaction_whose_begin_is_not_answered_may_be_none() {
         server.sql("app", "create table cut (n int); grant all on cut to app")?;
         let insert = query(&insert(1));
         for begin in [
-            query("begin isolation level bogus"),
             query("select 1/0; begin"),
+            query("rollback and chain; begin isolation level bogus"),
             batch(&["begin read only deferrable bogus"]),
             batch(&["commit and chain", "begin"]),
             batch(&["rollback to nowhere", "begin"]),
