@@ -13,6 +13,9 @@ const OPAQUE: [&str; 8] = [
     "call", "close", "create", "do", "drop", "execute", "explain", "unlisten",
 ];
 
+/// Through which an UPDATE sets settings.
+pub(super) const VIEW: &str = "pg_settings";
+
 /// Not functions, though a parenthesis follows. In alphabetical order.
 const KEYWORDS: [&str; 61] = [
     "all",
@@ -231,6 +234,9 @@ pub(super) fn is_opaque(tokens: &[Token<'_>], is_plain: bool) -> bool {
     if OPAQUE.iter().any(|word| first.is(word)) {
         return true;
     }
+    if sets_by_view(tokens) {
+        return true;
+    }
     if is_plain {
         return false;
     }
@@ -243,28 +249,116 @@ pub(super) fn is_opaque(tokens: &[Token<'_>], is_plain: bool) -> bool {
     })
 }
 
-/// Others of PostgreSQL's own, by their families; and those of uuid-ossp.
-const FAMILIES: &str = "\
-    has_any_column_privilege has_column_privilege has_database_privilege has_foreign_data_wrapper_privilege \
-    has_function_privilege has_language_privilege has_parameter_privilege has_schema_privilege \
-    has_sequence_privilege has_server_privilege has_table_privilege has_tablespace_privilege has_type_privilege \
-    json_array_element json_array_elements_text json_array_length json_each json_each_text json_extract_path \
-    json_extract_path_text json_object json_object_keys json_populate_record json_populate_recordset \
-    json_strip_nulls json_to_record json_to_recordset json_typeof \
-    jsonb_array_elements_text jsonb_each_text jsonb_extract_path jsonb_extract_path_text jsonb_insert jsonb_object \
-    jsonb_object_keys jsonb_path_exists jsonb_path_exists_tz jsonb_path_match jsonb_path_match_tz \
-    jsonb_path_query_array jsonb_path_query_array_tz jsonb_path_query_first jsonb_path_query_first_tz \
-    jsonb_path_query_tz jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set_lax jsonb_to_record \
-    jsonb_to_recordset \
-    pg_get_function_arg_default pg_get_function_arguments pg_get_function_identity_arguments \
-    pg_get_function_result pg_get_functiondef pg_get_keywords pg_get_partition_constraintdef pg_get_partkeydef \
-    pg_get_ruledef pg_get_statisticsobjdef pg_get_triggerdef pg_get_viewdef \
-    regexp_count regexp_instr regexp_like regexp_split_to_array regexp_split_to_table regexp_substr \
-    set_config setseed \
-    to_date to_hex to_number to_regclass to_regcollation to_regnamespace to_regoper to_regoperator to_regproc \
-    to_regprocedure to_regrole to_regtype to_timestamp to_tsquery to_tsvector \
-    transaction_timestamp trunc unnest upper upper_inc upper_inf version \
-    uuid_generate_v1 uuid_generate_v1mc uuid_generate_v3 uuid_generate_v4 uuid_generate_v5";
+/// `UPDATE pg_settings`, anywhere in a statement: a rule of the view's sets them.
+fn sets_by_view(tokens: &[Token<'_>]) -> bool {
+    let mut room = [0; NAME_MAX];
+    let mut is_view = |token: &Token<'_>| match token.kind {
+        Kind::Unicode => true,
+        _ => token.text.len() >= VIEW.len() && token.folded(&mut room) == Some(VIEW),
+    };
+    tokens.iter().any(&mut is_view) && tokens.iter().any(|token| token.is("update"))
+}
+
+/// Others of PostgreSQL's own, by their families; and those of uuid-ossp. In alphabetical order.
+const FAMILIES: [&str; 97] = [
+    "has_any_column_privilege",
+    "has_column_privilege",
+    "has_database_privilege",
+    "has_foreign_data_wrapper_privilege",
+    "has_function_privilege",
+    "has_language_privilege",
+    "has_parameter_privilege",
+    "has_schema_privilege",
+    "has_sequence_privilege",
+    "has_server_privilege",
+    "has_table_privilege",
+    "has_tablespace_privilege",
+    "has_type_privilege",
+    "json_array_element",
+    "json_array_elements_text",
+    "json_array_length",
+    "json_each",
+    "json_each_text",
+    "json_extract_path",
+    "json_extract_path_text",
+    "json_object",
+    "json_object_keys",
+    "json_populate_record",
+    "json_populate_recordset",
+    "json_strip_nulls",
+    "json_to_record",
+    "json_to_recordset",
+    "json_typeof",
+    "jsonb_array_elements_text",
+    "jsonb_each_text",
+    "jsonb_extract_path",
+    "jsonb_extract_path_text",
+    "jsonb_insert",
+    "jsonb_object",
+    "jsonb_object_keys",
+    "jsonb_path_exists",
+    "jsonb_path_exists_tz",
+    "jsonb_path_match",
+    "jsonb_path_match_tz",
+    "jsonb_path_query_array",
+    "jsonb_path_query_array_tz",
+    "jsonb_path_query_first",
+    "jsonb_path_query_first_tz",
+    "jsonb_path_query_tz",
+    "jsonb_populate_record",
+    "jsonb_populate_recordset",
+    "jsonb_pretty",
+    "jsonb_set_lax",
+    "jsonb_to_record",
+    "jsonb_to_recordset",
+    "pg_get_function_arg_default",
+    "pg_get_function_arguments",
+    "pg_get_function_identity_arguments",
+    "pg_get_function_result",
+    "pg_get_functiondef",
+    "pg_get_keywords",
+    "pg_get_partition_constraintdef",
+    "pg_get_partkeydef",
+    "pg_get_ruledef",
+    "pg_get_statisticsobjdef",
+    "pg_get_triggerdef",
+    "pg_get_viewdef",
+    "regexp_count",
+    "regexp_instr",
+    "regexp_like",
+    "regexp_split_to_array",
+    "regexp_split_to_table",
+    "regexp_substr",
+    "set_config",
+    "setseed",
+    "to_date",
+    "to_hex",
+    "to_number",
+    "to_regclass",
+    "to_regcollation",
+    "to_regnamespace",
+    "to_regoper",
+    "to_regoperator",
+    "to_regproc",
+    "to_regprocedure",
+    "to_regrole",
+    "to_regtype",
+    "to_timestamp",
+    "to_tsquery",
+    "to_tsvector",
+    "transaction_timestamp",
+    "trunc",
+    "unnest",
+    "upper",
+    "upper_inc",
+    "upper_inf",
+    "uuid_generate_v1",
+    "uuid_generate_v1mc",
+    "uuid_generate_v3",
+    "uuid_generate_v4",
+    "uuid_generate_v5",
+    "version",
+];
 
 /// Whether it stands for itself, or for a function of PostgreSQL's own: with its whole name, and in no schema but theirs.
 fn is_listed(tokens: &[Token<'_>], at: usize) -> bool {
@@ -281,7 +375,7 @@ fn is_listed(tokens: &[Token<'_>], at: usize) -> bool {
     let keyword = token.kind == Kind::Word && KEYWORDS.binary_search(&name).is_ok();
     (keyword && is_in_place(name, before))
         || HARMLESS.binary_search(&name).is_ok()
-        || FAMILIES.split_ascii_whitespace().any(|known| known == name)
+        || FAMILIES.binary_search(&name).is_ok()
 }
 
 fn is_in_theirs(tokens: &[Token<'_>], at: usize) -> bool {
@@ -329,6 +423,7 @@ mod tests {
     fn the_lists_are_sorted() {
         assert!(KEYWORDS.is_sorted());
         assert!(HARMLESS.is_sorted());
+        assert!(FAMILIES.is_sorted());
     }
 
     #[test]
@@ -346,6 +441,26 @@ mod tests {
             ("insert into public.\"T\" (a) select max(b) from u", false),
             ("with x as (select 1) insert into t select * from x", false),
             ("update t set a = lower(b) where c = any($1)", false),
+            ("update pg_settings set setting = $1 where name = $2", true),
+            (
+                "UPDATE Pg_Catalog.PG_Settings AS s SET setting = '1' WHERE s.name = 'work_mem'",
+                true,
+            ),
+            (
+                "update only pg_catalog . \"pg_settings\" set setting = '1'",
+                true,
+            ),
+            ("update /**/ U&\"pg\\005fsettings\" set setting = 1", true),
+            (
+                "with a as (update pg_settings set setting = '1' returning 1) select 1",
+                true,
+            ),
+            (
+                "with a as (select 1) update pg_settings set setting = '1'",
+                true,
+            ),
+            ("select setting from pg_settings where name = 'x'", false),
+            ("update \"PG_settings\" set a = 1", false),
             ("begin", false),
             ("set work_mem = '1MB'", false),
             ("select f()", true),

@@ -5,6 +5,7 @@
 //! **Invariant:** what is said of a text here is what its tokens say; about any other text nothing is said.
 
 use super::acts::{Act, Acts};
+use super::calls::VIEW;
 use super::token::is_name;
 
 /// Words that are constants are no longer.
@@ -63,7 +64,10 @@ fn longest_word(mut rest: &[u8]) -> Option<usize> {
             b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
                 let (word, behind) = rest.split_at(length(rest, is_name));
                 // `U&"…"`, where a string is none of ours already.
-                if word.eq_ignore_ascii_case(b"into") || behind.first() == Some(&b'&') {
+                if word.eq_ignore_ascii_case(b"into")
+                    || word.eq_ignore_ascii_case(VIEW.as_bytes())
+                    || behind.first() == Some(&b'&')
+                {
                     return None;
                 }
                 longest = longest.max(word.len());
@@ -280,6 +284,7 @@ mod tests {
             "null",
             " true",
             "from accounts",
+            "pg_settings ",
             " ",
             "\n",
             ";",

@@ -21,8 +21,11 @@ const STATE: &str = "select concat_ws('|', session_user, current_user, \
     (select count(*) from pg_class where relnamespace = pg_my_temp_schema()), \
     (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()))";
 
-const MESSES: [&str; 19] = [
+const MESSES: [&str; 21] = [
     "set work_mem = '3MB'; set search_path = pg_catalog; set timezone = 'Asia/Tokyo'",
+    "update pg_settings set setting = '3MB' where name = 'work_mem'",
+    "with a as (select 'search_path' as name) update pg_catalog.\"pg_settings\" as s \
+     set setting = 'pg_catalog' from a where s.name = a.name",
     "set app.x = 'secret'; set application_name = 'somebody'",
     "set default_transaction_read_only = on",
     "set role reader",
