@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::ffi::{CStr, CString};
 use std::hash::BuildHasher as _;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What our names begin with.
 const PREFIX: &str = "standfast_";
@@ -81,25 +81,36 @@ struct Texts {
 impl Registry {
     /// A statement with this body, of which no other client knows by any name.
     pub(crate) fn alone(&self, body: &[u8], standard: bool) -> Arc<Prepared> {
-        let read = || Arc::new(Prepared::alone(body, standard));
         if body.len() > RECENT_BYTES_MAX {
-            return read();
+            return Arc::new(Prepared::alone(body, standard));
         }
         let at = self.recent.hasher.hash_one(body) as usize % RECENT;
-        let places = self.recent.places.lock();
-        let place = &mut places.unwrap_or_else(PoisonError::into_inner)[at];
-        match place {
-            Some((by, known)) if *by == standard && known.is(body) => Arc::clone(known),
-            _ => Arc::clone(&place.insert((standard, read())).1),
+        let places = || {
+            let places = self.recent.places.lock();
+            places.unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some((by, known)) = &places()[at]
+            && *by == standard
+            && known.is(body)
+        {
+            return Arc::clone(known);
         }
+        let read = Arc::new(Prepared::alone(body, standard));
+        places()[at] = Some((standard, Arc::clone(&read)));
+        read
     }
 
     /// The statement with this body, which is the same for everybody.
     pub(crate) fn prepared(&self, body: &[u8], standard: bool) -> Arc<Prepared> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(prepared) = self.locked().texts[usize::from(standard)].get(body) {
+            return prepared;
+        }
+        // Everybody who prepares something waits for the lock: a text is read before.
+        let read = Prepared::alone(body, standard);
+        let mut known = self.locked();
         let Known { next, texts } = &mut *known;
         let texts = &mut texts[usize::from(standard)];
-        if let Some(prepared) = texts.prepared.get(body).and_then(Weak::upgrade) {
+        if let Some(prepared) = texts.get(body) {
             return prepared;
         }
         let are_many = texts.prepared.len() >= texts.sweep_at.max(1024);
@@ -114,7 +125,7 @@ impl Registry {
         let prepared = Arc::new(Prepared {
             id: *next,
             name: Some(name(*next)),
-            ..Prepared::alone(body, standard)
+            ..read
         });
         let weak = Arc::downgrade(&prepared);
         if texts.prepared.insert(body.into(), weak).is_none() {
@@ -122,17 +133,33 @@ impl Registry {
         }
         prepared
     }
+
+    fn locked(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Texts {
+    fn get(&self, body: &[u8]) -> Option<Arc<Prepared>> {
+        self.prepared.get(body).and_then(Weak::upgrade)
+    }
 }
 
 impl Prepared {
     /// One that no other client knows of.
     pub(crate) fn alone(body: &[u8], standard: bool) -> Self {
         let query = body.split(|byte| *byte == 0).next().unwrap_or_default();
+        let mut reading = Reading::of(query, standard);
+        if reading.statements > 1 {
+            // PostgreSQL refuses it. Each Execute that was sent before we hear that would have all of them.
+            reading.deeds = Vec::new();
+            reading.opaque = true;
+        }
         Self {
             id: 0,
             name: None,
             body: body.into(),
-            reading: Reading::of(query, standard),
+            reading,
         }
     }
 
@@ -217,6 +244,14 @@ mod tests {
         let long = vec![b'x'; RECENT_BYTES_MAX + 1];
         let read = || registry.alone(&long, true);
         assert!(!Arc::ptr_eq(&read(), &read()));
+    }
+
+    #[test]
+    fn what_cannot_be_prepared_sets_nothing() {
+        let read = Prepared::alone(b"set a = 1; set b = 2\0\0\0", true).reading;
+        assert!(read.deeds.is_empty() && read.opaque);
+        let read = Prepared::alone(b"set a = 1;\0\0\0", true).reading;
+        assert!(read.deeds.len() == 1 && !read.opaque);
     }
 
     #[test]

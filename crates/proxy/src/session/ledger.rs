@@ -29,7 +29,7 @@ pub(super) struct Asked {
     begun: bool,
     /// All of it, if that only begins a transaction.
     pub(super) begin: Option<Box<[u8]>>,
-    deeds: VecDeque<(u32, Deed, Option<Values>)>,
+    deeds: VecDeque<(u32, Arc<Deed>, Option<Values>)>,
     expected: VecDeque<Expect>,
 }
 
@@ -227,7 +227,7 @@ impl Asked {
         for (number, deed) in &reading.deeds {
             let number = self.statements + number;
             self.deeds
-                .push_back((number, deed.clone(), values.cloned()));
+                .push_back((number, Arc::clone(deed), values.cloned()));
         }
         self.statements += reading.statements;
     }
@@ -260,7 +260,9 @@ impl Asked {
     }
 
     /// A statement has been done; gives what it did to the session.
-    pub(super) fn completed(&mut self) -> impl Iterator<Item = (Deed, Option<Values>)> + use<'_> {
+    pub(super) fn completed(
+        &mut self,
+    ) -> impl Iterator<Item = (Arc<Deed>, Option<Values>)> + use<'_> {
         let number = self.completed;
         self.completed += 1;
         std::iter::from_fn(move || {

@@ -265,13 +265,19 @@ fn select(tokens: &[Token<'_>]) -> Act {
 
 /// `CREATE [OR REPLACE | LOCAL | GLOBAL] TEMP …`, or something in `pg_temp`.
 fn is_temporary(tokens: &[Token<'_>]) -> bool {
+    is_said_temporary(tokens) || is_in_pg_temp(tokens)
+}
+
+fn is_said_temporary(tokens: &[Token<'_>]) -> bool {
     let head = &tokens[1..tokens.len().min(5)];
     let temp = |token: &Token<'_>| token.is("temp") || token.is("temporary");
-    let mut room = [0; NAME_MAX];
     head.iter().any(temp)
-        || tokens
-            .iter()
-            .any(|token| token.folded(&mut room) == Some("pg_temp"))
+}
+
+fn is_in_pg_temp(tokens: &[Token<'_>]) -> bool {
+    let mut room = [0; NAME_MAX];
+    let mut names = tokens.iter().filter(|token| token.text.len() >= 7);
+    names.any(|token| token.folded(&mut room) == Some("pg_temp"))
 }
 
 /// Words that matter wherever they stand: calls, and INTO.
@@ -279,12 +285,14 @@ pub(super) fn by_any_word(tokens: &[Token<'_>], deeds: &[Deed]) -> Pins {
     let mut pins = Pins::default();
     let mut room = [0; NAME_MAX];
     let understood = matches!(deeds, [Deed::Config(_)]);
+    // Looked for once, and not behind each INTO: a text may be made of them.
+    let in_pg_temp = is_in_pg_temp(tokens);
     for (at, token) in tokens.iter().enumerate() {
         if !token.is_name() || token.text.len() < 4 {
             continue;
         }
         let called = tokens.get(at + 1).is_some_and(|next| next.is_sign(b'('));
-        if token.is("into") && is_temporary(&tokens[at..]) {
+        if token.is("into") && (in_pg_temp || is_said_temporary(&tokens[at..])) {
             pins = pins.with(Pin::Temporary);
         }
         if !called {

@@ -23,6 +23,7 @@ pub(crate) use read_only::may_lift;
 pub(crate) use reset::Reset;
 
 use std::ffi::CStr;
+use std::sync::Arc;
 use token::{Kind, Token, Tokens};
 
 /// What a text of SQL does to transactions and to the session.
@@ -32,7 +33,7 @@ pub(crate) struct Reading {
     pub(crate) statements: u32,
     pub(crate) acts: Acts,
     /// Each with the number of its statement, counted from 0.
-    pub(crate) deeds: Vec<(u32, Deed)>,
+    pub(crate) deeds: Vec<(u32, Arc<Deed>)>,
     /// What the session may hold afterwards that belongs to one server.
     pub(crate) pins: Pins,
     /// It may do more to the session than is seen here.
@@ -143,7 +144,7 @@ impl Reading {
         }
         self.opaque |= calls::is_opaque(tokens, is_plain);
         self.deeds
-            .extend(found.deeds.into_iter().map(|deed| (number, deed)));
+            .extend(found.deeds.into_iter().map(|deed| (number, Arc::new(deed))));
     }
 }
 

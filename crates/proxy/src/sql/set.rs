@@ -109,6 +109,8 @@ fn characteristics(tokens: &[Token<'_>]) -> Found {
     let mut deeds = Vec::new();
     let mut set = |name: &str, value: &str| {
         let sql = format!("SET {name} = '{value}'");
+        // The last one counts, however often a setting is named.
+        deeds.retain(|deed| !matches!(deed, Deed::Set { name: set, .. } if **set == *name));
         deeds.push(Deed::Set {
             name: name.into(),
             sql: sql.into_bytes().into(),

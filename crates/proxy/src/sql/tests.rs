@@ -5,8 +5,8 @@ fn read(text: &str) -> Reading {
 }
 
 fn deeds(text: &str) -> String {
-    let show = |(number, deed): &(u32, Deed)| {
-        let text = match deed {
+    let show = |(number, deed): &(u32, Arc<Deed>)| {
+        let text = match &**deed {
             Deed::Set { name, sql } => format!("set {name} by {}", String::from_utf8_lossy(sql)),
             Deed::Config(calls) => format!("config {}", calls.len()),
             Deed::Prepare { name, .. } => format!("prepare {name}"),
@@ -233,4 +233,145 @@ fn a_string_goes_on_behind_a_line_break_as_it_began() {
     // It is not taken for its first part.
     let text = "select set_config('app.x', 'a'\n'b', false)";
     assert!(!read(text).pins.is_empty());
+}
+
+/// What a text takes may not grow with the square of its length.
+#[test]
+fn no_text_takes_much_longer_than_its_length_says() {
+    const SHORT: usize = 2 * 1024;
+    const TIMES: usize = 32;
+    let beginnings = [
+        "select 1 ",
+        "insert into t values (",
+        "set session characteristics as transaction ",
+        "with x as (select f()) ",
+    ];
+    let units = [
+        "into ",
+        "into(",
+        "into temp ",
+        "(",
+        ")",
+        "()",
+        "((a",
+        "/*",
+        "*/",
+        "/**/",
+        "--\n",
+        "--",
+        "'",
+        "''",
+        "'a' ",
+        "'a'\n",
+        "'a'--\n",
+        "$$",
+        "$a$",
+        "$a",
+        "$a$b",
+        "$",
+        "$1",
+        "a.",
+        "a(",
+        "a.a(",
+        ".a(",
+        "a . ",
+        "U&\"a\"(",
+        "U&\"a\".",
+        "u&",
+        "e'",
+        "e'\\'",
+        "n'\n",
+        "\"",
+        "\"\"",
+        "\"a\"(",
+        ",",
+        ";",
+        "; ;",
+        "set a=b;",
+        "reset a;",
+        "a=",
+        "-",
+        "- -",
+        "\\",
+        "trunc(",
+        "now()",
+        "as ",
+        "to ",
+        "set_config(",
+        "set_config('a','b',false),",
+        "set_config('a',$1,false)::text,",
+        "level read ",
+        "read only ",
+        "not deferrable ",
+        "1.",
+        "1e",
+        " ",
+        "\n",
+        "and chain ",
+        "begin;",
+        "commit;",
+        "prepare a as b;",
+        "deallocate a;",
+        "savepoint a;",
+        "pg_temp ",
+        "pg_settings update ",
+        "temp ",
+        "\u{e9}",
+        "lo_",
+        "write",
+        "read_onl",
+        "where a = 1 and b = 2 ",
+        "a, ",
+        "(1, 2), ",
+        "insert into t(",
+        "insert into a.b.c (d) ",
+        "merge into ",
+        "over (",
+        "between (",
+    ];
+    let time = |text: &[u8], enough: std::time::Duration| {
+        let once = || {
+            let began = std::time::Instant::now();
+            std::hint::black_box(Reading::of(text, true));
+            std::hint::black_box(Reading::of(text, false));
+            std::hint::black_box(may_lift(text));
+            began.elapsed()
+        };
+        let mut best = once();
+        // Others use the machine, too.
+        for _ in 0..4 {
+            if best <= enough {
+                break;
+            }
+            best = best.min(once());
+        }
+        best
+    };
+    for beginning in beginnings {
+        for unit in units {
+            let text = |bytes: usize| [beginning, &unit.repeat(bytes / unit.len())].concat();
+            let short = time(text(SHORT).as_bytes(), std::time::Duration::ZERO);
+            let bound = short * TIMES as u32 * 6;
+            let long = time(text(SHORT * TIMES).as_bytes(), bound);
+            assert!(long <= bound, "{beginning}{unit}: {short:?} {long:?}");
+        }
+    }
+}
+
+#[test]
+fn a_text_of_nothing_but_into_is_read_at_once() {
+    let text = ["select 1 ", &"into ".repeat(51_500)].concat();
+    let began = std::time::Instant::now();
+    assert!(read(&text).opaque);
+    // It was minutes.
+    assert!(began.elapsed() < std::time::Duration::from_secs(10));
+}
+
+#[test]
+fn a_setting_that_is_named_often_is_set_once() {
+    let often = "isolation level serializable, read only, ".repeat(1000);
+    let reading = read(&format!(
+        "set session characteristics as transaction {often} read write"
+    ));
+    assert_eq!(reading.deeds.len(), 2);
 }

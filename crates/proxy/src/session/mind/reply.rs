@@ -114,8 +114,8 @@ impl Mind {
         for (deed, values) in self.ledger.current().completed() {
             let values = values.unwrap_or_else(|| Arc::from([]));
             self.journal.done(&deed, &values);
-            told |= matches!(deed, Deed::RollbackTo(_));
-            if let Deed::Deallocate(name) = &deed {
+            told |= matches!(*deed, Deed::RollbackTo(_));
+            if let Deed::Deallocate(name) = &*deed {
                 self.statements.remove(name.as_bytes());
                 if let Some(id) = prepared::id(name.as_bytes()) {
                     mirror.known.remove(&id);

@@ -92,7 +92,10 @@ impl Mind {
     /// Whether it is a DEALLOCATE of a statement that the protocol has prepared, which has another
     /// name on the server and is not this client's alone.
     fn deallocates_shared(&self, reading: &Reading) -> bool {
-        let [(0, Deed::Deallocate(name))] = &reading.deeds[..] else {
+        let [(0, deed)] = &reading.deeds[..] else {
+            return false;
+        };
+        let Deed::Deallocate(name) = &**deed else {
             return false;
         };
         reading.statements == 1
@@ -295,8 +298,8 @@ impl Mind {
 }
 
 fn wants_values(reading: &Reading) -> bool {
-    let config = |(_, deed): &(u32, Deed)| matches!(deed, Deed::Config(_));
-    reading.deeds.iter().any(config)
+    let mut deeds = reading.deeds.iter();
+    deeds.any(|(_, deed)| matches!(**deed, Deed::Config(_)))
 }
 
 fn values(bind: &Bind<'_>) -> Values {
