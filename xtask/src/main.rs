@@ -158,7 +158,8 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 /// asks for the same names: cargo would build ring anew, and all that is built on it, whenever it is called from
 /// somewhere else than the last time.
 fn fresh_cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let name = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = own_ipc(&name).unwrap_or_else(|| Command::new(&name));
     for (name, _) in std::env::vars_os() {
         let ours = name.to_string_lossy();
         if ours.starts_with("CARGO_PKG_") || ours.starts_with("CARGO_MANIFEST_") {
@@ -166,4 +167,17 @@ fn fresh_cargo() -> Command {
         }
     }
     cargo
+}
+
+/// The same program in an IPC namespace of its own, where that is allowed. A server that is killed leaves a segment of
+/// shared memory behind, and a machine has room for 4096: with the namespace they go, too.
+fn own_ipc(name: &OsStr) -> Option<Command> {
+    let mut unshare = Command::new("unshare");
+    unshare.arg("--ipc");
+    let tried = Command::new("unshare").args(["--ipc", "true"]).output();
+    let works = tried.is_ok_and(|tried| tried.status.success());
+    works.then(|| {
+        unshare.arg(name);
+        unshare
+    })
 }
