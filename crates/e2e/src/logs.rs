@@ -92,7 +92,7 @@ impl Announced {
 }
 
 /// What the Raft library says whenever a peer is silent for a moment, and what a guard is for.
-const EVERYWHERE: [&str; 6] = [
+const EVERYWHERE: [&str; 7] = [
     "RPCError err=",
     "timeout error=timeout after",
     "while requesting vote",
@@ -100,6 +100,8 @@ const EVERYWHERE: [&str; 6] = [
     "append-entries timeout",
     // Ours, and the very thing that most stories are about.
     "the guard has killed Postgres",
+    // The same of the store.
+    "the store is silent: the proxy goes on with what it knew last",
 ];
 
 /// What begins every password and secret of the lab.

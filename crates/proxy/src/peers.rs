@@ -13,7 +13,7 @@ use crate::cancel::{Cancels, NOBODYS, Target, number_of, send};
 use crate::net::Guise;
 use crate::swap::Swap;
 use crate::tls::{ServerTls, SslMode, TlsFiles};
-use crate::topology::Seen;
+use crate::topology::{Ear, Seen};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -169,7 +169,7 @@ impl Peers {
     /// Until the store has forgotten it, or does not answer.
     async fn stay(&self, at: &Place, cancels: &Cancels, mut seen: Seen) -> Result<(), StoreError> {
         self.leave(&*at.store).await;
-        let lease = at.store.grant(TTL).await?;
+        let lease = at.hear(at.store.grant(TTL)).await?;
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(lease);
         let mut record = at.record.clone();
         record.epoch = seen.borrow_and_update().epoch;
@@ -180,7 +180,7 @@ impl Peers {
             let txn = Txn::new()
                 .when(absent)
                 .put_leased(&key, record.text(), lease);
-            if at.store.commit(txn).await?.is_committed() {
+            if at.hear(at.store.commit(txn)).await?.is_committed() {
                 break (key, number);
             }
             // Keys that were given out before are known here, and nowhere else.
@@ -195,7 +195,7 @@ impl Peers {
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let done = tokio::select! {
-                _ = renewal.tick() => at.store.renew(lease).await,
+                _ = renewal.tick() => at.hear(at.store.renew(lease)).await,
                 Ok(()) = seen.changed() => {
                     let epoch = seen.borrow_and_update().epoch;
                     if epoch == record.epoch {
@@ -203,13 +203,13 @@ impl Peers {
                     }
                     record.epoch = epoch;
                     let txn = Txn::new().put_leased(&key, record.text(), lease);
-                    at.store.commit(txn).await.map(drop)
+                    at.hear(at.store.commit(txn)).await.map(drop)
                 }
             };
             match done {
                 Ok(()) => {}
                 // The lease lasts for another two attempts.
-                Err(error) if error.is_retryable() => {}
+                Err(error) if error.is_retryable() => renewal.reset_after(AGAIN),
                 Err(StoreError::LeaseEnded(_)) => return Ok(()),
                 Err(error) => return Err(error),
             }
@@ -236,6 +236,21 @@ pub(crate) struct Place {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: Keys,
     pub(crate) record: ProxyRecord,
+    /// What is asked of the store here shows whether it answers.
+    pub(crate) ear: Arc<Ear>,
+}
+
+impl Place {
+    /// Takes note of whether the store answers.
+    async fn hear<T>(
+        &self,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let answer = asked.await;
+        self.ear.note(begun, answer.as_ref().map(|_| ()));
+        answer
+    }
 }
 
 /// How a proxy is asked; `None`: not as hidden as the request was.

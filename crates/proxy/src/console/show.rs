@@ -6,6 +6,7 @@ use crate::options::{OnLossyFailover, PoolMode};
 use crate::pool::Pool;
 use crate::session::Shared;
 use crate::stats::{self, Card, State};
+use crate::topology::Contact;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -329,10 +330,15 @@ fn config(shared: &Shared) -> Table {
 fn cluster(shared: &Shared) -> Table {
     let mut table = Table::new(&["key", "value"]);
     let topology = Arc::clone(&shared.seen.borrow());
+    let contact = shared.ear.contact();
     let primary = match &topology.primary {
+        Ok(primary) if contact.trouble().is_some() => {
+            format!("{} at {}, as it was last", primary.name, primary.address)
+        }
         Ok(primary) => format!("{} at {}", primary.name, primary.address),
         Err(why) => format!("none: {why}"),
     };
+    let store = Some(("store", contact.to_string())).filter(|_| contact != Contact::Unknown);
     for (key, value) in [
         ("primary", primary),
         ("epoch", topology.epoch.0.to_string()),
@@ -341,7 +347,10 @@ fn cluster(shared: &Shared) -> Table {
         ("requests_held", shared.stats.held.get().to_string()),
         ("requests_refused", shared.stats.refused.get().to_string()),
         ("requests_lost", shared.stats.lost.get().to_string()),
-    ] {
+    ]
+    .into_iter()
+    .chain(store)
+    {
         table.row([key.to_owned(), value]);
     }
     for missing in shared.missing {

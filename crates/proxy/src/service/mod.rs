@@ -23,7 +23,7 @@ use crate::pool::Pools;
 use crate::session::{Closing, Shared, Wishes, serve};
 use crate::stats;
 use crate::swap::Swap;
-use crate::topology;
+use crate::topology::{self, Ear};
 use listen::Listener;
 use std::io;
 use std::net::SocketAddr;
@@ -109,11 +109,13 @@ impl Proxy {
         let gate = Gate::new();
         let limits = Arc::new(Swap::new(options.limits));
         let pools = Pools::new(options.server_tls.clone(), Arc::clone(&limits));
-        let place = place(&options, &listeners);
+        let ear = Arc::new(Ear::default());
+        let place = place(&options, &listeners, &ear);
         let source = options.source.clone();
         let doubt = source.doubt();
+        let its_gate = Arc::clone(&gate);
         let (seen, readers) =
-            topology::follow(source, &doubt, Arc::clone(&gate), &pools, &options.users);
+            topology::follow(source, &doubt, its_gate, &pools, &options.users, &ear);
         let shared = Arc::new(Shared {
             mode: Swap::new(options.pool_mode),
             gatekeeper: Gatekeeper::new(handle::rules(&options))?,
@@ -126,6 +128,7 @@ impl Proxy {
             hold: Hold::new(Arc::clone(&limits)),
             limits,
             seen,
+            ear,
             readers,
             registry: Arc::default(),
             on_lossy_failover: Swap::new(options.on_lossy_failover),
@@ -243,7 +246,7 @@ impl Proxy {
 }
 
 /// As what the proxy is written down, if its cluster has a store.
-fn place(options: &Options, listeners: &[Listener]) -> Option<peers::Place> {
+fn place(options: &Options, listeners: &[Listener], ear: &Arc<Ear>) -> Option<peers::Place> {
     let Source::Store { store, keys } = &options.source else {
         return None;
     };
@@ -254,6 +257,7 @@ fn place(options: &Options, listeners: &[Listener]) -> Option<peers::Place> {
     Some(peers::Place {
         store: Arc::clone(store),
         keys: keys.clone(),
+        ear: Arc::clone(ear),
         record: ProxyRecord {
             name: options.presence.name.clone(),
             address: address.or_else(|| first.map(|address| address.to_string())),

@@ -412,7 +412,7 @@ impl Conversation {
             let stats = &self.shared.stats;
             let held = held.map_err(|full| {
                 stats.refused.count();
-                let why = format!("{}; {full}", wait.why);
+                let why = self.shared.reason(&format!("{}; {full}", wait.why));
                 Unattached::Refused(errors::held_too_long(&why))
             })?;
             stats.held.count();
@@ -490,7 +490,7 @@ impl Conversation {
             Interrupted::Closing => Unattached::End(errors::closing()),
             Interrupted::Late => {
                 self.shared.stats.refused.count();
-                Unattached::Refused(errors::held_too_long(why))
+                Unattached::Refused(errors::held_too_long(&self.shared.reason(why)))
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::session::standin::{say, tell};
 use crate::stats::{Roster, Stats};
 use crate::swap::Swap;
 use crate::tls::ClientTls;
-use crate::topology::{At, Doubt, Kind, Readers, Seen, choose};
+use crate::topology::{At, Doubt, Ear, Kind, Readers, Seen, choose};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     pub(crate) hold: Arc<Hold>,
     pub(crate) seen: Seen,
+    /// Whether the store answers, if there is one.
+    pub(crate) ear: Arc<Ear>,
     pub(crate) readers: Readers,
     pub(crate) registry: Arc<Registry>,
     pub(crate) on_lossy_failover: Swap<OnLossyFailover>,
@@ -108,6 +110,14 @@ impl Shared {
         let is_consoles = console::DATABASES.contains(&wanted.database.as_str());
         let admins = is_consoles.then(|| self.admins.load())?;
         admins.right_of(&wanted.user, &wanted.database)
+    }
+
+    /// Why a request has found no server, with what is wrong with the store: what is known of the primary may be old.
+    pub(crate) fn reason(&self, why: &str) -> String {
+        match self.ear.contact().trouble() {
+            Some(trouble) if !why.contains(&trouble) => format!("{why}; {trouble}"),
+            _ => why.to_owned(),
+        }
     }
 
     /// Cancels what the key is for, if it is anybody's: here, or at another proxy of the cluster.

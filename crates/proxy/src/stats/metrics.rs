@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::session::Shared;
+use crate::topology::Contact;
 use std::fmt::{self, Write};
 
 /// All metrics, in Prometheus' text format.
@@ -25,6 +26,7 @@ fn write(shared: &Shared, out: &mut String) -> fmt::Result {
         "The newest leadership that is known.",
     )?;
     writeln!(out, "standfast_proxy_epoch {}", topology.epoch.0)?;
+    of_store(shared, out)?;
     head(
         out,
         "paused",
@@ -86,6 +88,27 @@ fn write(shared: &Shared, out: &mut String) -> fmt::Result {
         )?;
     }
     of_pools(shared, out)
+}
+
+/// Nothing where there is none, or nothing is known of it yet.
+fn of_store(shared: &Shared, out: &mut String) -> fmt::Result {
+    let contact = shared.ear.contact();
+    let silent = match &contact {
+        Contact::Unknown => return Ok(()),
+        Contact::Answers => Some(0),
+        Contact::Silent { since, .. } => Some(since.elapsed().unwrap_or_default().as_secs()),
+        // Since ever.
+        Contact::Mute { .. } | Contact::Refuses { .. } => None,
+    };
+    head(out, "store", "gauge", "Whether the store answers.")?;
+    let answers = u8::from(contact == Contact::Answers);
+    writeln!(out, "standfast_proxy_store {answers}")?;
+    if let Some(silent) = silent {
+        let help = "For how long the store has not answered.";
+        head(out, "store_silent_seconds", "gauge", help)?;
+        writeln!(out, "standfast_proxy_store_silent_seconds {silent}")?;
+    }
+    Ok(())
 }
 
 fn of_pools(shared: &Shared, out: &mut String) -> fmt::Result {

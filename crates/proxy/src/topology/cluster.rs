@@ -6,13 +6,13 @@
 //! **Invariant:** a leadership that may lack commits of the one before counts as a loss, and is told
 //! as one together with its epoch.
 
-use super::{Primary, Topology, address_of};
+use super::{Ear, Primary, Topology, address_of};
 use crate::gate::Gate;
 use ha::{Cluster, Epoch, NodeName, NodeState};
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
-use store::layout::{Keys, Reader, kept_from_readers};
+use store::layout::{Keys, Reader, is_nobodys, kept_from_readers, neighbours};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -20,19 +20,37 @@ use tokio::time::Instant;
 /// less. One that waits for something must not keep everybody waiting with it.
 const HANDOVER: Duration = Duration::from_secs(2);
 
+/// What is said of a primary before anything else can be.
+pub(super) const UNHEARD: &str = "the store has not answered yet";
+/// For the names of other clusters, once.
+const NAMES: Duration = Duration::from_secs(3);
+
 pub(super) async fn follow(
     store: Arc<dyn Store>,
     keys: Keys,
     gate: Arc<Gate>,
     told: watch::Sender<Arc<Topology>>,
     mut readers: super::reading::Memory,
+    ear: Arc<Ear>,
 ) {
     let mut view = store.view(keys.prefix());
+    let mut contact = ear.follow();
     let mut reader = Reader::default();
     let mut memory = Memory::default();
     loop {
+        let is_news = view.has_changed().unwrap_or(false);
         let snapshot = Arc::clone(&view.borrow_and_update());
         if snapshot.revision > 0 {
+            if is_news {
+                ear.heard();
+            }
+            memory.absent = match is_nobodys(&keys, &snapshot) {
+                false => None,
+                true => match memory.absent.take() {
+                    None => Some(absent(&*store, &keys).await),
+                    said => said,
+                },
+            };
             match reader.read(&keys, &snapshot) {
                 Ok(reading) => {
                     look(&mut memory, &reading.cluster, &gate, &told);
@@ -43,14 +61,46 @@ pub(super) async fn follow(
                     "the cluster's record can't be read; the primary stays what it was"
                 ),
             }
+        } else {
+            let trouble = contact.borrow_and_update().trouble();
+            unheard(trouble.as_deref().unwrap_or(UNHEARD), &told);
         }
         let wake = memory.handover.map(|since| since + HANDOVER);
         tokio::select! {
             changed = view.changed() => if changed.is_err() { return },
+            // The ear is ours, too.
+            Ok(()) = contact.changed() => {}
             () = told.closed() => return,
             () = at(wake) => {}
         }
     }
+}
+
+/// The primary is not known for this reason, as long as nothing was read.
+fn unheard(why: &str, told: &watch::Sender<Arc<Topology>>) {
+    told.send_if_modified(|topology| {
+        let is_news = topology.primary.as_ref().err().map(String::as_str) != Some(why);
+        if is_news {
+            *topology = Arc::new(Topology::unknown(why));
+        }
+        is_news
+    });
+}
+
+/// There is a store, and no cluster of that name in it.
+async fn absent(store: &dyn Store, keys: &Keys) -> String {
+    let around = keys.around();
+    let (scope, namespace) = (keys.scope(), around.trim_matches('/'));
+    let others = match tokio::time::timeout(NAMES, store.read(&around)).await {
+        Ok(Ok(snapshot)) => neighbours(keys, &snapshot),
+        // It may be nobody else's business.
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    };
+    let has = match others.is_empty() {
+        true => String::new(),
+        false => format!("; it has {}", others.join(", ")),
+    };
+    format!("the store answers, and has no cluster {scope} in the namespace {namespace}{has}")
 }
 
 async fn at(moment: Option<Instant>) {
@@ -67,6 +117,8 @@ struct Memory {
     losses: u64,
     /// Since when a switchover is ordered.
     handover: Option<Instant>,
+    /// The store has no such cluster, in words.
+    absent: Option<String>,
 }
 
 /// Of the newest leadership.
@@ -144,6 +196,9 @@ fn look(memory: &mut Memory, cluster: &Cluster, gate: &Gate, told: &watch::Sende
         losses: memory.losses,
         ..topology(cluster)
     };
+    if let Some(absent) = &memory.absent {
+        now.primary = Err(absent.clone());
+    }
     if memory.is_handover() && now.primary.is_ok() {
         now.primary = Err("a switchover is under way".to_owned());
     }

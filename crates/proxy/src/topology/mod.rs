@@ -5,6 +5,7 @@
 
 mod cluster;
 mod doubt;
+mod ear;
 mod judge;
 mod reading;
 mod servers;
@@ -12,6 +13,7 @@ mod servers;
 pub use doubt::Doubt;
 pub use judge::{Look, Sighting};
 
+pub(crate) use ear::{Contact, Ear};
 pub(crate) use reading::{Readers, choose};
 
 use crate::auth::Credential;
@@ -98,6 +100,7 @@ pub(crate) fn follow(
     gate: Arc<Gate>,
     pools: &Arc<Pools>,
     users: &Users,
+    ear: &Arc<Ear>,
 ) -> (Seen, Readers) {
     for missing in source.missing() {
         tracing::warn!("the proxy's source of the primary can't promise everything: {missing}");
@@ -139,9 +142,9 @@ pub(crate) fn follow(
         }
         Source::Told { looks, .. } => told_of(looks, gate, "nobody has looked yet"),
         Source::Store { store, keys } => {
-            let why = "the store has not answered yet";
-            let (sender, seen) = watch::channel(Arc::new(Topology::unknown(why)));
-            tokio::spawn(cluster::follow(store, keys, gate, sender, memory));
+            let (sender, seen) = watch::channel(Arc::new(Topology::unknown(cluster::UNHEARD)));
+            let ear = Arc::clone(ear);
+            tokio::spawn(cluster::follow(store, keys, gate, sender, memory, ear));
             seen
         }
     };

@@ -23,7 +23,7 @@ async fn administered(server: &Server, mode: PoolMode) -> Result<Running> {
         .await
 }
 
-async fn console(proxy: &Running, user: &str) -> Result<Client> {
+pub(crate) async fn console(proxy: &Running, user: &str) -> Result<Client> {
     let mut config = proxy.config(user);
     let (client, connection) = config
         .dbname("pgbouncer")
@@ -34,7 +34,7 @@ async fn console(proxy: &Running, user: &str) -> Result<Client> {
 }
 
 /// Every row, by its columns' names.
-async fn rows(console: &Client, command: &str) -> Result<Vec<BTreeMap<String, String>>> {
+pub(crate) async fn rows(console: &Client, command: &str) -> Result<Vec<BTreeMap<String, String>>> {
     let answer = console.simple_query(command).await?;
     let rows = answer.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),

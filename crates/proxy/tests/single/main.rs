@@ -23,6 +23,7 @@ mod pooling;
 mod quota;
 mod reading;
 mod service;
+mod silence;
 mod sources;
 mod tls;
 mod trouble;

@@ -109,6 +109,11 @@ impl Pair {
         Ok(values.map(|entry| entry.value.clone()).collect())
     }
 
+    /// Another way to its store, with faults of its own.
+    pub(crate) fn handle(&self) -> MemoryStore {
+        self.store.handle()
+    }
+
     pub(crate) fn source(&self) -> Source {
         Source::Store {
             store: Arc::new(self.store.handle()),

@@ -5,6 +5,7 @@
 
 use ::proxy::{Handle, Source};
 use std::time::Duration;
+use store::layout::is_nobodys;
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Without a primary for so long, something is wrong.
@@ -68,8 +69,8 @@ async fn diagnosis(source: &Source, why: String) -> (String, &'static str) {
             error.to_string(),
             "scope, namespace, the secret and certificates must be those of the cluster's nodes",
         ),
-        Ok(Ok(snapshot)) if snapshot.entries.is_empty() => (
-            format!("the store holds nothing below {}", keys.prefix()),
+        Ok(Ok(snapshot)) if is_nobodys(keys, &snapshot) => (
+            why,
             "scope and namespace must be those of the cluster's nodes",
         ),
         Ok(Ok(_)) => (why, "`standfast status` on a node tells more"),

@@ -19,7 +19,7 @@ pub use config::ConfigRecord;
 pub use foreign::guests;
 pub use history::{EndedTimeline, with_history};
 pub use postgres::SharedPostgres;
-pub use proxies::{ProxyRecord, kept_from_readers, proxies};
+pub use proxies::{ProxyRecord, is_nobodys, kept_from_readers, neighbours, proxies};
 pub use records::{
     EpochRecord, EventRecord, FailoverRecord, LastConfig, LineageRecord, MemberExtra, MemberRecord,
     NodeEntry, PATRONI_CONTRACT, PromiseRecord, StatusRecord, SyncValue,
@@ -47,6 +47,23 @@ impl Keys {
     /// All keys of this cluster begin with it.
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// What it is called.
+    pub fn scope(&self) -> &str {
+        let (_, scope) = self.apart();
+        scope
+    }
+
+    /// All keys of its namespace begin with it, those of other clusters too.
+    pub fn around(&self) -> String {
+        let (around, _) = self.apart();
+        format!("{around}/")
+    }
+
+    fn apart(&self) -> (&str, &str) {
+        let path = self.prefix.trim_end_matches('/');
+        path.rsplit_once('/').unwrap_or(("", path))
     }
 
     fn key(&self, rest: &str) -> String {

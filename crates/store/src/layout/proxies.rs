@@ -44,6 +44,27 @@ pub fn proxies(keys: &Keys, snapshot: &Snapshot) -> BTreeMap<u32, ProxyRecord> {
         .collect()
 }
 
+/// Whether nothing is there but proxies, which look for a cluster: it has another name, or was never founded.
+pub fn is_nobodys(keys: &Keys, snapshot: &Snapshot) -> bool {
+    let proxies = keys.proxies();
+    snapshot.entries.keys().all(|key| key.starts_with(&proxies))
+}
+
+/// The names of other clusters in what was read of a namespace, [`Keys::around`]: what has members or a leader is one.
+pub fn neighbours(keys: &Keys, snapshot: &Snapshot) -> Vec<String> {
+    let around = keys.around();
+    let under = snapshot
+        .entries
+        .keys()
+        .filter_map(|key| key.strip_prefix(&around));
+    let named = under.filter_map(|key| {
+        let (scope, rest) = key.split_once('/')?;
+        let is_one = rest.starts_with("members/") || ["leader", "initialize"].contains(&rest);
+        (is_one && scope != keys.scope()).then(|| scope.to_owned())
+    });
+    named.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
 /// The members that readers are to be kept away from, by their tag `noloadbalance`.
 pub fn kept_from_readers(keys: &Keys, snapshot: &Snapshot) -> BTreeSet<NodeName> {
     let prefix = keys.members();
@@ -68,6 +89,31 @@ mod tests {
     use super::*;
     use crate::Entry;
     use std::sync::Arc;
+
+    #[test]
+    fn of_a_cluster_that_is_not_there_the_neighbours_are_named() {
+        let keys = Keys::new("/service/", "shop");
+        let mut snapshot = Snapshot::default();
+        let mut put = |key: &str| {
+            let entry = Entry {
+                value: String::new(),
+                created: 1,
+                modified: 1,
+                lease: None,
+            };
+            snapshot.entries.insert(key.to_owned(), Arc::new(entry));
+            (is_nobodys(&keys, &snapshot), neighbours(&keys, &snapshot))
+        };
+        assert_eq!(put(&keys.proxy(7)), (true, vec![]));
+        put("/service/shops/members/a");
+        put("/service/bar/initialize");
+        put("/service/empty/standfast/proxies/1");
+        put("/elsewhere/foo/leader");
+        let (_, named) = put("/service/bar/leader");
+        assert_eq!(named, ["bar", "shops"]);
+        let member = keys.member(&NodeName::new("a").unwrap());
+        assert_eq!(put(&member), (false, named));
+    }
 
     #[test]
     fn who_can_be_read_is_there() {
