@@ -4,6 +4,7 @@
 //! no standby.
 
 use super::quota::{Counted, Full};
+use super::refusals::Kind as Refusal;
 use super::server::{Mirror, Parameters, Server, limits};
 use super::{Pool, Said, Startup, Welcome};
 use crate::auth::{Answers, Broken, Credential, Login, login, next_message};
@@ -15,7 +16,7 @@ use crate::topology::{At, Kind};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::backend::{Fields, Framer, Message, Tag};
 use wire::frontend;
 use wire::startup::{Packet, StartupMessage, Version};
@@ -81,12 +82,49 @@ pub(crate) async fn connect(
         let (tls, counted) = (Arc::clone(tls), Arc::clone(&counted));
         connect_as(pool, tls, guise, startup, credential, at, counted)
     };
-    match attempt(tls.guise()).await {
+    let connected = match attempt(tls.guise()).await {
         // Turned away by a rule, maybe for the lack of TLS.
         Err(ConnectError::Refused { by_rule: true, .. }) if tls.mode == SslMode::Allow => {
             attempt(Guise::Secured).await
         }
         connected => connected,
+    };
+    log(pool, at, &connected);
+    connected
+}
+
+/// A client reads the server's words, or waits; who looks after the proxy reads the log.
+fn log(pool: &Pool, at: &At, connected: &Result<Box<Server>, ConnectError>) {
+    let refusals = &pool.vain.refusals;
+    let (message, body, for_now) = match connected {
+        Ok(_) => return refusals.forget(&at.address),
+        Err(ConnectError::Refused {
+            message,
+            body,
+            for_now,
+            ..
+        }) => (message, body, *for_now),
+        Err(_) => return,
+    };
+    let Some(sqlstate) = Fields::beginning(body).sqlstate() else {
+        return;
+    };
+    let kind = match (&sqlstate.0[..2], for_now) {
+        (b"28", false) => Refusal::Lasting,
+        // Who may log in, and how many.
+        (b"28" | b"53", _) => Refusal::Passing,
+        // It starts or stops, or it is what the client wants that is not there.
+        _ => return,
+    };
+    if refusals.note(&at.address, message, kind, Instant::now()) {
+        tracing::warn!(
+            user = &*pool.user,
+            database = &*pool.database,
+            server = at.address,
+            sqlstate = &*String::from_utf8_lossy(&sqlstate.0),
+            error = message,
+            "the server refuses the proxy's login"
+        );
     }
 }
 

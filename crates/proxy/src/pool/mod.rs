@@ -11,6 +11,7 @@ mod connect;
 mod loan;
 mod places;
 mod quota;
+mod refusals;
 mod rows;
 mod server;
 mod vain;

@@ -2,6 +2,7 @@
 //! for their places wait for that, too.
 
 use super::Pool;
+use super::refusals::Refusals;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +12,8 @@ pub(super) struct Vain {
     waiting: AtomicUsize,
     /// What the last one was told.
     why: Mutex<String>,
+    /// What servers have said to the proxy.
+    pub(super) refusals: Refusals,
 }
 
 /// One of them, until this is dropped.

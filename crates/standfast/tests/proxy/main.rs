@@ -120,6 +120,42 @@ fn a_primary_that_is_gone_is_said_and_that_it_is_back() -> Result<()> {
     })
 }
 
+/// Each client reads the server's words, or waits; the log has them once.
+#[test]
+fn a_login_that_the_server_refuses_is_said_once_with_its_words() -> Result<()> {
+    const SAID: &str = "the server refuses the proxy's login";
+    scene::play(async |home| {
+        home.write("pool_mode: session", "pencil")?;
+        home.psql("alter role postgres password 'another'")?;
+        home.rules("host all all 127.0.0.1/32 scram-sha-256\n")?;
+        let proxy = home.start()?;
+        for _ in 0..3 {
+            let refused = home.client("pencil").await;
+            ensure!(refused.is_err(), "its password is another there");
+        }
+        for part in [
+            SAID,
+            "WARN",
+            "user=\"postgres\"",
+            "database=\"postgres\"",
+            "server=\"127.0.0.1:",
+            "password authentication failed for user",
+        ] {
+            proxy.says(part).await?;
+        }
+        ensure!(proxy.count(SAID)? == 1, "as often as clients came");
+        // It may be closed for a moment only: that is said when it lasts.
+        home.rules("host all all 127.0.0.1/32 reject\n")?;
+        lab::eventually("the rule is said", SOON, async || {
+            let _ = home.client("pencil").await;
+            ensure!(proxy.count(SAID)? == 2, "not yet");
+            Ok(())
+        })
+        .await?;
+        proxy.says("pg_hba.conf rejects connection").await
+    })
+}
+
 #[test]
 fn told_again_it_ends_at_once() -> Result<()> {
     scene::play(async |home| {

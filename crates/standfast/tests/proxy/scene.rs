@@ -87,6 +87,12 @@ impl Home {
         Ok(())
     }
 
+    /// The server's rules of access.
+    pub(crate) fn rules(&self, text: &str) -> Result<()> {
+        fs::write(self.path("data/pg_hba.conf"), text)?;
+        self.run("pg_ctl", &["-D", "data", "reload"]).map(drop)
+    }
+
     pub(crate) fn stop_server(&self) -> Result<()> {
         self.run("pg_ctl", &["-D", "data", "-w", "-m", "immediate", "stop"])?;
         Ok(())
@@ -249,6 +255,12 @@ impl Proxy {
             Ok(())
         })
         .await
+    }
+
+    /// In how many lines of its log these words are.
+    pub(crate) fn count(&self, words: &str) -> Result<usize> {
+        let log = fs::read_to_string(&self.log)?;
+        Ok(log.lines().filter(|line| line.contains(words)).count())
     }
 
     pub(crate) async fn ended(&mut self) -> Result<ExitStatus> {
