@@ -149,6 +149,12 @@ impl<'a> Office<'a> {
         Some(self.served.store_silent_for.unwrap_or_default() + self.age())
     }
 
+    /// For how long the store has been silent, where it does not answer.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.served.store_silent_for?;
+        self.store_silence()
+    }
+
     /// When the store was last heard of, in seconds since 1970; 0 before the first contact.
     pub(crate) fn store_seen(&self) -> u64 {
         self.store_silence().map_or(0, clock::epoch_seconds)

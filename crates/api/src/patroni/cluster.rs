@@ -25,6 +25,9 @@ pub(super) struct Document<'a> {
 #[derive(Debug, Serialize)]
 struct Ours {
     epoch: Epoch,
+    /// For how long the store has not answered this node: all of this is what it said last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_silent_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -140,6 +143,9 @@ pub(super) fn document<'a>(keys: &Keys, office: &Office<'a>) -> Option<Document<
         primary: PrimaryAt::of(office),
         standfast: Ours {
             epoch: cluster.current_epoch(),
+            store_silent_ms: office
+                .silence()
+                .map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX)),
         },
     })
 }

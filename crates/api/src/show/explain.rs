@@ -7,19 +7,49 @@ use crate::office::Office;
 use crate::v1;
 use ha::{Cluster, NodeName, NodeState, NodeView, Primary, Verdict, Walsender};
 use std::collections::BTreeSet;
+use std::time::Duration;
 use store::layout::{Keys, MemberRecord};
 
 pub(crate) fn explain(keys: &Keys, office: &Office<'_>) -> Result<v1::Explain, Refusal> {
     let cluster = super::cluster(office)?;
     let names: BTreeSet<&NodeName> = cluster.nodes.keys().chain(cluster.members.keys()).collect();
-    Ok(match &cluster.leader {
+    let explain = match &cluster.leader {
         Some(leader) => {
             let primary = seen_by_leader(keys, office, cluster);
             let says = |name: &NodeName| stream_says(keys, office, name);
             under_leader(office, cluster, leader, &primary, &names, &says)
         }
         None => without_leader(office, cluster, &names),
+    };
+    Ok(match office.silence() {
+        Some(silence) => in_silence(office, silence, explain),
+        None => explain,
     })
+}
+
+/// Nobody claims without the store: what it said last is no more than that. Who has a lease that lasts leads on.
+fn in_silence(office: &Office<'_>, silence: Duration, last: v1::Explain) -> v1::Explain {
+    let seconds = format!("{}.{}", silence.as_secs(), silence.subsec_millis() / 100);
+    let leads = |name: &NodeName| *name == office.served.name && office.lease().is_some();
+    let nodes = last.nodes.into_iter().map(|node| match leads(&node.name) {
+        true => node,
+        false => v1::ExplainNode {
+            may_lead: false,
+            why: format!("the store is silent; it said last: {}", node.why),
+            waits_for: Some("the store must answer".to_owned()),
+            ..node
+        },
+    });
+    v1::Explain {
+        would_win: None,
+        summary: format!(
+            "the store has been silent for {seconds} s here: nobody can claim the leadership before it answers; it said \
+             last: {}",
+            last.summary
+        ),
+        nodes: nodes.collect(),
+        ..last
+    }
 }
 
 /// The standbys as their primary sees them, or where another node answers, as they say themselves.

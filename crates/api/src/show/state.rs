@@ -90,11 +90,8 @@ fn sync_text(cluster: &Cluster) -> String {
 }
 
 fn store_state(members: Vec<StoreMember>, office: &Office<'_>) -> v1::StoreState {
-    let silent = office
-        .store_silence()
-        .filter(|_| office.served.store_silent_for.is_some());
     v1::StoreState {
-        silent_ms: silent.map(millis),
+        silent_ms: office.silence().map(millis),
         leader: members
             .iter()
             .find(|member| member.leader)

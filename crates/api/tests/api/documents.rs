@@ -6,6 +6,7 @@ use expect_test::{Expect, expect};
 use ha::quorum::{Setting, SyncRecord};
 use ha::{Epoch, Lineage, Lsn, NodeState, Postgres, Promise, Timeline};
 use serde_json::{Value, json};
+use std::time::Duration;
 use store::Txn;
 use store::layout::{EpochRecord, PromiseRecord, SyncValue};
 
@@ -509,6 +510,37 @@ async fn explain_says_who_may_lead_and_why_not() {
         a may lead: it leads epoch 7, commits need a with 1 of (b, c) | -
         b may not lead: b: its candidate priority is 0 | standfast set node candidate-priority 50 --name b
         c may not lead: c is not alive | the agent of c must come back"#]].assert_eq(&explained(&explain));
+}
+
+/// Without the store nobody can claim, whoever it was that would have won.
+#[tokio::test]
+async fn explain_lets_nobody_lead_by_what_a_silent_store_said_last() {
+    let world = World::three().await;
+    let silent = |served: &mut api::Served| served.store_silent_for = Some(Duration::from_secs(9));
+    let server = world.serve("b").await;
+    server.publish(silent);
+    let explain: v1::Explain = server.document("/api/v1/explain").await;
+    assert_eq!(explain.would_win, None);
+    let (said, last) = explain.summary.split_once("; it said last: ").unwrap();
+    assert!(
+        said.starts_with("the store has been silent for 9."),
+        "{said}"
+    );
+    assert_eq!(last, "a leads epoch 7; c would lead next");
+    for node in &explain.nodes {
+        assert!(!node.may_lead, "{node:?}");
+        let waits = node.waits_for.as_deref();
+        assert_eq!(waits, Some("the store must answer"), "{node:?}");
+    }
+    let cluster: Value = server.document("/cluster").await;
+    let ms = cluster["standfast"]["store_silent_ms"].as_u64();
+    assert!(ms.is_some_and(|ms| ms >= 9_000), "{cluster}");
+    // Who has a lease that lasts leads, and knows it.
+    let server = world.serve("a").await;
+    server.publish(silent);
+    let explain: v1::Explain = server.document("/api/v1/explain").await;
+    let may: Vec<_> = explain.nodes.iter().map(|node| node.may_lead).collect();
+    assert_eq!(may, [true, false, false]);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ mod watch;
 
 pub(crate) use api::Api;
 pub(crate) use local::{reload, stop};
+pub(crate) use state::note_silent;
 pub(crate) use target::Target;
 pub(crate) use target::{Named, load, members_of};
 

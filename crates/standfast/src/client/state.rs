@@ -34,9 +34,11 @@ pub(super) async fn show(target: &Target, as_json: bool) -> anyhow::Result<ExitC
 /// What is shown comes from the store: when that is silent, it is what it said last, and no node may rely on it. Then the
 /// command fails, unless the silence has only begun.
 pub(super) fn note_silence(state: &State) -> ExitCode {
-    let Some(ms) = state.store.silent_ms else {
-        return ExitCode::Ok;
-    };
+    state.store.silent_ms.map_or(ExitCode::Ok, note_silent)
+}
+
+/// The same, after so many milliseconds.
+pub(crate) fn note_silent(ms: u64) -> ExitCode {
     output::note(&format!(
         "warning: the store has been silent for {}.{} s; this is what it said last, and a primary has stepped down or is \
          about to",

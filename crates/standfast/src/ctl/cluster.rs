@@ -26,6 +26,15 @@ pub(super) struct Document {
     pub(super) scheduled_switchover: Option<Scheduled>,
     /// Absent where the document was made from the store.
     pub(super) scope: Option<String>,
+    #[serde(default)]
+    pub(super) standfast: Ours,
+}
+
+/// What Patroni has no field for.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub(super) struct Ours {
+    /// For how long the store has not answered the member that was asked.
+    pub(super) store_silent_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

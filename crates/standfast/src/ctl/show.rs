@@ -6,6 +6,7 @@ use super::members::{self, Look};
 use super::reach::Reach;
 use super::typed::{Dsn, Format, History, List, OneCluster, Role, Topology, Version};
 use super::{json, timestamp, watching, yaml};
+use crate::client::note_silent;
 use crate::exit::{ExitCode, Failure};
 use crate::output;
 use serde_json::Value;
@@ -49,6 +50,8 @@ async fn all(reach: &Reach, names: &[String], look: Look) -> Result<ExitCode, Fa
         output::print(&members::text(&cluster, look));
         if cluster.initialize.is_none() {
             code = ExitCode::Unknown;
+        } else if let Some(ms) = cluster.document.standfast.store_silent_ms {
+            code = note_silent(ms);
         }
     }
     Ok(code)

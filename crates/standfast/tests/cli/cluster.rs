@@ -449,4 +449,31 @@ fn what_a_silent_store_said_last_is_shown_with_an_error() {
         assert!(out.contains(shows), "{command}: {out}");
         assert!(err.contains("silent for 5."), "{command}: {err}");
     }
+    let (out, _) = monitor.run(4, "explain --pgdata node_a");
+    assert!(!out.contains("| yes"), "{out}");
+    assert!(
+        out.contains("nobody can claim the leadership before it answers"),
+        "{out}"
+    );
+    let url = format!("http://127.0.0.1:{}", monitor.port);
+    for (command, shows) in [
+        ("list", "node_2"),
+        ("topology", "node_2"),
+        ("list -f json", "node_2"),
+    ] {
+        let said = monitor.home.patronictl(&format!("-d {url} {command}"));
+        assert_eq!(said.code, 4, "{command}: {said:?}");
+        assert!(said.out.contains(shows), "{command}: {said:?}");
+        assert!(said.err.contains("silent for 5."), "{command}: {said:?}");
+    }
+    monitor.write(Txn::new().delete(silence(&monitor.keys)));
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let said = monitor.home.patronictl(&format!("-d {url} list"));
+        if said.code == 0 {
+            assert_eq!(said.err, "", "{said:?}");
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{said:?}");
+    }
 }

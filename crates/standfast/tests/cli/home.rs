@@ -2,8 +2,9 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use tempfile::TempDir;
 
@@ -28,6 +29,17 @@ pub(crate) struct Said {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
+}
+
+impl Said {
+    fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
+    }
 }
 
 impl Home {
@@ -71,13 +83,13 @@ impl Home {
     }
 
     pub(crate) fn run_from(&self, dir: &Path, line: &str) -> Said {
-        let output = self.command(dir, line).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Said {
-            code: output.status.code().unwrap_or(-1),
-            out: text(&output.stdout),
-            err: text(&output.stderr),
-        }
+        Said::of(&self.command(dir, line).output().unwrap())
+    }
+
+    /// Runs it by its other name.
+    pub(crate) fn patronictl(&self, line: &str) -> Said {
+        let mut command = self.command(self.dir.path(), line);
+        Said::of(&command.arg0("patronictl").output().unwrap())
     }
 
     /// Runs it in the background; what it says on standard error goes to the file `log`.
