@@ -1,5 +1,6 @@
 //! Why something was not done: a sentence, a hint, a code for programs.
 
+use crate::options::StoreMember;
 use crate::v1;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -57,6 +58,26 @@ impl Refusal {
             "this node has not reached the store yet",
         )
         .hint("ask another node, or look at this node's log")
+    }
+
+    /// The same, with those of the store's members that are missing.
+    pub(crate) fn waiting_for(members: &[StoreMember]) -> Self {
+        let missing = members.iter().filter(|it| it.reachable == Some(false));
+        let named = |it: &StoreMember| match it.name == it.address {
+            true => it.name.clone(),
+            false => format!("{} ({})", it.name, it.address),
+        };
+        let missing: Vec<_> = missing.map(named).collect();
+        let verb = match &missing[..] {
+            [] => return Self::no_contact(),
+            [_] => "does",
+            _ => "do",
+        };
+        let error = format!(
+            "this node waits for the store, and {} {verb} not answer it",
+            missing.join(", ")
+        );
+        Self::new(v1::Code::Unavailable, error).hint("start what is missing, or look at its log")
     }
 
     pub fn status(&self) -> StatusCode {

@@ -1,5 +1,6 @@
 //! The built-in store: a member of a Raft cluster in this process.
 
+mod around;
 mod calls;
 mod caretaker;
 mod directory;

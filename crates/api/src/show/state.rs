@@ -17,7 +17,8 @@ pub(crate) fn state(
     office: &Office<'_>,
 ) -> Result<v1::State, Refusal> {
     let served = office.served;
-    let cluster = super::cluster(office)?;
+    let cluster = office.cluster();
+    let cluster = cluster.ok_or_else(|| Refusal::waiting_for(&members))?;
     let snapshot = &served.snapshot;
     let store = store_state(members, office);
     let records = entries(keys, snapshot)?;

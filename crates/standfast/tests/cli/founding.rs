@@ -1,7 +1,7 @@
 //! A monitor founds one store and no second.
 
 use crate::checks::{QUORUM, write};
-use crate::home::{Home, free_port};
+use crate::home::{Home, Said, free_port};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
@@ -105,4 +105,36 @@ fn a_leader_whose_postgres_never_ran_stops_without_a_warning() {
     let end = log();
     let end = end.split_once("stopping Postgres").unwrap().1;
     assert!(!end.contains(" WARN "), "{end}");
+}
+
+/// Until a command says so.
+fn until(home: &Home, line: &str, is_so: impl Fn(&Said) -> bool) -> Said {
+    let deadline = Instant::now() + LIMIT * 3;
+    loop {
+        let said = home.run(line);
+        if is_so(&said) {
+            return said;
+        }
+        assert!(Instant::now() < deadline, "{line}: {said:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_node_that_waits_for_the_store_names_who_is_missing() {
+    let home = Home::new();
+    write(&home, "data", "", QUORUM);
+    let text = std::fs::read_to_string(home.path("own.yml")).unwrap();
+    let (b, c) = (free_port(), free_port());
+    let others = format!("members: {{b: '127.0.0.1:{b}', c: '127.0.0.1:{c}', ");
+    std::fs::write(home.path("own.yml"), text.replace("members: {", &others)).unwrap();
+    let mut agent = home.start("run own.yml");
+    let missing = format!("and b (127.0.0.1:{b}), c (127.0.0.1:{c}) do not answer it");
+    for command in ["status", "show state"] {
+        let line = format!("{command} --config own.yml");
+        let said = until(&home, &line, |said| said.err.contains(&missing));
+        assert_eq!(said.code, 4, "{said:?}");
+    }
+    home.expect(0, "stop own.yml");
+    assert!(agent.wait().unwrap().success());
 }

@@ -3,7 +3,7 @@
 use super::directory::Directory;
 use super::member::{Leader, Member};
 use super::options::{Options, Start};
-use super::{caretaker, expiry, start};
+use super::{around, caretaker, expiry, start};
 use crate::answers::{self, done, outcome};
 use crate::kv::{LeaseId, Outcome, Result, Snapshot, Store, StoreError, Txn, View};
 use crate::lock;
@@ -33,7 +33,8 @@ pub struct MemberInfo {
     pub id: u64,
     pub role: Role,
     pub leader: bool,
-    /// How long ago the Raft leader heard of it; unknown when no leader answers.
+    /// How long ago the Raft leader heard of it. Without one it is known whether this member hears of it now: no time,
+    /// or all of it.
     pub last_contact: Option<Duration>,
 }
 
@@ -146,7 +147,7 @@ impl RaftStore {
         }
     }
 
-    /// All members, as the leader sees them, or else as this one does.
+    /// All members, as the leader sees them, or else as this one does; without a leader it asks them itself.
     pub async fn members(&self) -> Result<Vec<MemberInfo>> {
         let member = self.member();
         member.failure()?;
@@ -159,7 +160,11 @@ impl RaftStore {
         {
             return Ok(infos(status));
         }
-        Ok(infos(member.status().await))
+        let known = infos(member.status().await);
+        Ok(match member.leader() {
+            Leader::Nobody => around::look(member, known).await,
+            Leader::Me | Leader::Other(..) => known,
+        })
     }
 
     /// Makes the node `name` leave. The number of voters stays odd.
