@@ -30,6 +30,8 @@ pub(crate) struct Shown {
     out: watch::Sender<Arc<api::Served>>,
     pub(crate) scheduled_restart: Option<Value>,
     pub(crate) watchdog_failed: bool,
+    /// What a person should know of.
+    pub(crate) troubles: Vec<String>,
     figures: Arc<Figures>,
     cluster: Option<Cluster>,
 }
@@ -46,6 +48,7 @@ impl Shown {
             out: options.served,
             scheduled_restart: None,
             watchdog_failed: false,
+            troubles: Vec::new(),
             figures,
             cluster: None,
         }
@@ -114,6 +117,7 @@ impl Shown {
                 rule: decision.rule.to_owned(),
                 unfit: unfit(cluster, me),
                 stream_says: me.stream_says.clone(),
+                troubles: self.troubles.clone(),
                 identity: self.identity.clone(),
                 server_version: observation.facts.server_version,
                 ties: ha::Ties::default(),
@@ -181,6 +185,7 @@ impl Shown {
                 .clone_from(&facts.pending_restart);
             served.scheduled_restart.clone_from(&self.scheduled_restart);
             served.watchdog_failed = self.watchdog_failed;
+            served.troubles.clone_from(&self.troubles);
             served.replication.clone_from(&facts.replication);
             served.metrics = self.figures.metrics();
         });

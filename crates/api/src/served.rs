@@ -55,6 +55,8 @@ pub struct Served {
     pub scheduled_restart: Option<Value>,
     /// The watchdog device should be armed and can't be.
     pub watchdog_failed: bool,
+    /// What a person should know of, a sentence each.
+    pub troubles: Vec<String>,
     /// The database that connection strings name.
     pub database: String,
     /// What else the agent counts, shown in `/metrics`.
@@ -88,6 +90,7 @@ impl Served {
             pending_restart_reason: None,
             scheduled_restart: None,
             watchdog_failed: false,
+            troubles: Vec::new(),
             database: "postgres".to_owned(),
             metrics: Vec::new(),
         }

@@ -113,6 +113,19 @@ impl PostgresError {
         )
     }
 
+    /// Whether it is in PostgreSQL's own words, or ours; a user's program may have printed anything.
+    pub fn is_of_postgres(&self) -> bool {
+        const PROGRAMS: [&str; 6] = [
+            "initdb",
+            "pg_basebackup",
+            "pg_controldata",
+            "pg_rewind",
+            "pg_waldump",
+            "postgres",
+        ];
+        !matches!(self, Self::Program { program, .. } if !PROGRAMS.contains(program))
+    }
+
     /// Whether the storage is at fault: another start would end the same way.
     pub fn is_storage(&self) -> bool {
         matches!(

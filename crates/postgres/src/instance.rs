@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) lowering_failed: AtomicBool,
     /// Whether somebody has looked what Postgres thinks of `pg_hba.conf`.
     pub(crate) hba_seen: AtomicBool,
+    /// What was found of `pg_hba.conf` when it was looked at last.
+    pub(crate) hba_refused: Mutex<Option<(String, String)>>,
     /// Where in our log the lines of the last start begin.
     pub(crate) log_begins: AtomicU64,
     /// And those since it was last told whom to follow.
@@ -135,6 +137,7 @@ impl Instance {
             sync_defined: AtomicBool::new(false),
             lowering_failed: AtomicBool::new(false),
             hba_seen: AtomicBool::new(false),
+            hba_refused: Mutex::default(),
             log_begins: AtomicU64::new(0),
             followed_at: AtomicU64::new(0),
             streams: tokio::sync::Mutex::new(()),

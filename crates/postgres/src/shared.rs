@@ -15,8 +15,8 @@ use crate::options::{Options, Shared};
 use crate::program::Program;
 use crate::quote::conf_value;
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Without these on, a commit that Postgres acknowledged may be gone after a crash.
@@ -302,13 +302,26 @@ impl Instance {
                    WHERE error IS NOT NULL AND error NOT LIKE '%cannot match because%' \
                    ORDER BY line_number LIMIT 1";
         let rows = self.act("look at pg_hba.conf", sql, &[], ASK).await.ok()?;
-        let row = rows.first()?;
-        let number = row.try_get::<_, i32>(0).ok()?;
-        let why = row.try_get::<_, String>(1).ok()?;
-        let text = std::fs::read_to_string(&self.inner.paths.hba).unwrap_or_default();
-        let above = usize::try_from(number).ok()?.checked_sub(1)?;
-        let line = text.lines().nth(above).unwrap_or_default();
-        Some((line.to_owned(), why))
+        let refused = rows.first().and_then(|row| {
+            let number = row.try_get::<_, i32>(0).ok()?;
+            let why = row.try_get::<_, String>(1).ok()?;
+            let text = std::fs::read_to_string(&self.inner.paths.hba).unwrap_or_default();
+            let above = usize::try_from(number).ok()?.checked_sub(1)?;
+            let line = text.lines().nth(above).unwrap_or_default();
+            Some((line.to_owned(), why))
+        });
+        self.known_of_hba().clone_from(&refused);
+        refused
+    }
+
+    /// What [`Self::hba_trouble`] has said when it was asked last; it is asked whenever the file has changed.
+    pub fn hba_refused(&self) -> Option<(String, String)> {
+        self.known_of_hba().clone()
+    }
+
+    fn known_of_hba(&self) -> MutexGuard<'_, Option<(String, String)>> {
+        let known = self.inner.hba_refused.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -252,7 +252,9 @@ fn a_line_that_postgres_does_not_take_is_found() {
             lines.push(line.to_owned());
             let configured = node.instance.configure(parameters, lines, Vec::new());
             configured.await.unwrap();
-            node.instance.hba_trouble().await
+            let found = node.instance.hba_trouble().await;
+            assert_eq!(node.instance.hba_refused(), found);
+            found
         };
         // There are no such connections here, and the file is taken all the same.
         assert_eq!(reload("hostssl all all all md5").await, None);
@@ -261,6 +263,8 @@ fn a_line_that_postgres_does_not_take_is_found() {
         let (line, why) = reload(bad).await.unwrap();
         assert_eq!(line, bad);
         assert!(why.contains("no_such"), "{why}");
+        // What is mended is forgotten.
+        assert_eq!(reload("host all all all md5").await, None);
     });
 }
 

@@ -4,7 +4,7 @@
 //! **Invariant:** an action that ended makes every observation from before its end out of date.
 
 use super::memory::Running;
-use super::{Agent, chain};
+use super::{Agent, chain, troubles};
 use crate::clock::now;
 use crate::shell::{self, Basis, Report, ShellError};
 use ha::{Action, Cluster, ClusterView, Decision, Instant, Job, NodeView, Postgres};
@@ -139,6 +139,7 @@ impl Agent {
             .is_some_and(|(name, _, _)| name == shell::name(action))
         {
             self.memory.trouble = None;
+            self.memory.failure = None;
         }
         if let Some(applied) = report.applied {
             self.memory.applied = Some(applied);
@@ -189,6 +190,7 @@ impl Agent {
                 }
                 let action = shell::name(action);
                 self.back_off(action);
+                self.memory.failure = Some((action, troubles::told(error)));
                 tracing::warn!(
                     action,
                     error = chain(error),

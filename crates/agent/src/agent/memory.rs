@@ -56,6 +56,8 @@ pub(super) struct Memory {
     pub(super) absence: Absence,
     /// The action that failed last, how often in a row, and until when it is not tried again.
     pub(super) trouble: Option<(&'static str, u32, Instant)>,
+    /// Why, for people.
+    pub(super) failure: Option<(&'static str, String)>,
     /// Why this node is not to be promoted, and since when.
     pub(super) barred: Option<(String, Instant)>,
     pub(super) left: bool,

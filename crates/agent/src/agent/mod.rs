@@ -17,6 +17,7 @@ mod phrases;
 mod sharing;
 mod stopping;
 mod telling;
+mod troubles;
 mod unreadable;
 mod watching;
 
@@ -461,6 +462,7 @@ impl Agent {
             self.housekeep(&view, &snapshot, &me, at);
         }
         self.callbacks.look(&me);
+        self.shown.troubles = self.troubles(&decision, &me.postgres);
         self.tell_keeper(&view, &snapshot, &me, &observation, &decision);
         self.count(&me, &observation, at);
         let scene = scene(&view, &me, &decision, self.memory.running.is_some());

@@ -59,6 +59,7 @@ pub(crate) fn record(position: Lsn) -> MemberRecord {
             rule: "standby".to_owned(),
             unfit: None,
             stream_says: None,
+            troubles: Vec::new(),
             identity: "a".to_owned(),
             server_version: 150_018,
             ties: ha::Ties::default(),

@@ -98,6 +98,9 @@ struct Ours<'a> {
     witness: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     lease_left_ms: Option<u64>,
+    /// What a person should know of.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    troubles: &'a [String],
 }
 
 /// Where the primary is.
@@ -189,6 +192,7 @@ pub(super) fn document<'a>(office: &Office<'a>, log: Option<&Backlog>) -> Status
                     .try_into()
                     .unwrap_or(u64::MAX)
             }),
+            troubles: &served.troubles,
         },
     }
 }

@@ -186,7 +186,8 @@ fn node(
             .then(|| cluster.leader_position.bytes_since(position.0)),
         witness,
         unfit: member.and_then(|member| member.unfit.clone()),
-        server_version: extra.map_or(0, |extra| extra.server_version),
+        server_version: extra.as_ref().map_or(0, |extra| extra.server_version),
+        troubles: extra.map(|extra| extra.troubles).unwrap_or_default(),
     }
 }
 

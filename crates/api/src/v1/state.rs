@@ -129,6 +129,9 @@ pub struct Node {
     /// Why it can't lead at present, as it said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfit: Option<String>,
+    /// What a person should know of, a sentence each, as it said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
     /// The server version number, such as 150018; 0 while unknown.
     pub server_version: u32,
 }

@@ -676,3 +676,28 @@ async fn a_log_that_is_behind_is_seen() {
     server.log.goes();
     assert_eq!(shown().await, [None, Some(1)]);
 }
+
+#[tokio::test]
+async fn what_a_person_should_know_of_a_node_is_told() {
+    let world = World::three().await;
+    let why = "bootstrap has failed and is tried again: no room";
+    let mut member = crate::world::member(2, NodeState::Standby);
+    if let Some(ours) = &mut member.standfast {
+        ours.troubles = vec![why.to_owned()];
+    }
+    let key = world.keys.member(&name("b"));
+    world.write(Txn::new().put(key, text(&member))).await;
+    let server = world.serve("a").await;
+    let state: Value = server.document("/api/v1/state").await;
+    let told: Vec<_> = state["nodes"].as_array().unwrap().iter().collect();
+    let told: Vec<_> = told.iter().map(|node| &node["troubles"]).collect();
+    assert_eq!(
+        told,
+        [&Value::Null, &json!([why]), &Value::Null, &Value::Null]
+    );
+    let patroni: Value = server.document("/patroni").await;
+    assert_eq!(patroni["standfast"]["troubles"], Value::Null);
+    server.publish(|served| served.troubles = vec![why.to_owned()]);
+    let patroni: Value = server.document("/patroni").await;
+    assert_eq!(patroni["standfast"]["troubles"], json!([why]));
+}

@@ -50,6 +50,14 @@ fn text(state: &State, why: &Explain) -> String {
         let _ = writeln!(text, "Ordered: {switchover}");
     }
     let _ = write!(text, "\n{}", state::text(state));
+    let troubles = state.nodes.iter().flat_map(|node| {
+        let troubles = node.troubles.iter();
+        troubles.map(|trouble| format!("Trouble at {}: {trouble}\n", node.name))
+    });
+    let troubles: String = troubles.collect();
+    if !troubles.is_empty() {
+        let _ = writeln!(text, "{troubles}");
+    }
     text.push_str(&explain::text(why));
     text
 }

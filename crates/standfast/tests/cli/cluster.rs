@@ -133,6 +133,7 @@ fn member(port: u16, state: NodeState) -> MemberRecord {
             rule: "steady".to_owned(),
             unfit: None,
             stream_says: None,
+            troubles: Vec::new(),
             identity: "x".to_owned(),
             server_version: 150_018,
             ties: ha::Ties::default(),

@@ -121,6 +121,44 @@ fn until(home: &Home, line: &str, is_so: impl Fn(&Said) -> bool) -> Said {
 }
 
 #[test]
+fn what_is_wrong_with_a_node_is_told_by_status_until_it_is_mended() {
+    let home = Home::new();
+    let shut = home.path("shut");
+    std::fs::create_dir(&shut).unwrap();
+    let mode = |mode| std::fs::set_permissions(&shut, std::fs::Permissions::from_mode(mode));
+    mode(0o555).unwrap();
+    write(&home, "shut/data", "", QUORUM);
+    let mut agent = home.start("run own.yml");
+    const STATUS: &str = "status --config own.yml";
+    let failed = "Trouble at a: bootstrap has failed and is tried again: ";
+    let said = until(&home, STATUS, |said| said.out.contains(failed));
+    assert!(said.out.contains("/shut/data"), "{said:?}");
+    mode(0o777).unwrap();
+    let said = until(&home, STATUS, |said| {
+        said.out.contains("Leader:  a, epoch 1") && said.out.contains(" single ")
+    });
+    assert!(!said.out.contains("Trouble"), "{said:?}");
+    // Only PostgreSQL knows the options of its methods.
+    let text = std::fs::read_to_string(home.path("own.yml")).unwrap();
+    let line = "host all all all md5 no_such=1";
+    let lines = format!("  pg_hba: ['{line}']\nbootstrap: ");
+    std::fs::write(home.path("own.yml"), text.replace("bootstrap: ", &lines)).unwrap();
+    home.expect(0, "reload own.yml");
+    let refused = "Trouble at a: Postgres refuses a line of pg_hba.conf";
+    let said = until(&home, STATUS, |said| said.out.contains(refused));
+    for part in [line, "no_such"] {
+        assert!(said.out.contains(part), "{said:?}");
+    }
+    std::fs::write(home.path("own.yml"), &text).unwrap();
+    home.expect(0, "reload own.yml");
+    until(&home, STATUS, |said| {
+        said.code == 0 && !said.out.contains("Trouble")
+    });
+    home.expect(0, "stop own.yml");
+    assert!(agent.wait().unwrap().success());
+}
+
+#[test]
 fn a_node_that_waits_for_the_store_names_who_is_missing() {
     let home = Home::new();
     write(&home, "data", "", QUORUM);

@@ -235,6 +235,9 @@ pub struct MemberExtra {
     /// Why its Postgres does not stream from the leader, in Postgres's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_says: Option<String>,
+    /// What a person should know of, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
     /// Of the agent's installation: two nodes with one name are told apart by it.
     pub identity: String,
     /// Server version number, such as 150018.
