@@ -172,10 +172,11 @@ fn with_hint(error: PidFileError, config: &Config, homes: &Homes) -> anyhow::Err
         None => monitor,
     };
     let made_by_create = pgdata.filter(|dir| homes.config_file(dir) == config.file);
-    let stop = made_by_create.map_or_else(
-        || format!("kill {pid}"),
-        |dir| format!("standfast stop --pgdata {}", create::quoted(dir)),
-    );
+    let stop = match made_by_create {
+        Some(dir) => format!("standfast stop --pgdata {}", create::quoted(dir)),
+        None => format!("standfast stop {}", create::quoted(&config.file)),
+    };
+    let stop = format!("{stop} (its agent is process {pid})");
     Failure::error(error.to_string())
         .hint(format!("stop it first: {stop}"))
         .into()

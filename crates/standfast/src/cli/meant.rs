@@ -227,8 +227,14 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
         }
         Verb::Run(own) => Command::Run(which(own, "run")?),
         Verb::Show(show) => self::show(show)?,
-        Verb::Status(table) => ask(table.target, Ask::Status { json: table.json })?,
-        Verb::Explain(table) => ask(table.target, Ask::Explain { json: table.json })?,
+        Verb::Status(table) => {
+            let target = with_file(table.target, table.bare);
+            ask(target, Ask::Status { json: table.json })?
+        }
+        Verb::Explain(table) => {
+            let target = with_file(table.target, table.bare);
+            ask(target, Ask::Explain { json: table.json })?
+        }
         Verb::Perform(Perform::Failover(args)) => perform(Action::Failover, args)?,
         Verb::Perform(Perform::Switchover(args)) => perform(Action::Switchover, args)?,
         Verb::Perform(Perform::Promotion(args)) => perform(Action::Promotion, args)?,
@@ -262,10 +268,15 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
             };
             Command::Ask(named, Ask::DropMonitor(order))
         }
-        Verb::Watch(args) => ask(args.target, Ask::Watch { count: args.count })?,
-        Verb::Proxy { config } => Command::Proxy(absolute(&config).map_err(|error| {
-            Failure::error(format!("can't make {} absolute: {error}", config.display()))
-        })?),
+        Verb::Watch(args) => {
+            let target = with_file(args.target, args.bare);
+            ask(target, Ask::Watch { count: args.count })?
+        }
+        Verb::Proxy(typed::Proxy { file, config }) => {
+            // One of them is required.
+            let file = file.or(config).unwrap_or_default();
+            Command::Proxy(made_absolute(&file)?)
+        }
         Verb::Stop(args) => {
             let signal = match (args.fast, args.immediate) {
                 (_, true) => Signal::QUIT,
@@ -301,23 +312,32 @@ pub(crate) fn mean(arguments: Arguments) -> Result<Command, Failure> {
 
 fn show(show: Show) -> Result<Command, Failure> {
     Ok(match show {
-        Show::State(table) => ask(table.target, Ask::State { json: table.json })?,
+        Show::State(table) => {
+            let target = with_file(table.target, table.bare);
+            ask(target, Ask::State { json: table.json })?
+        }
         Show::Events(args) => ask(
-            args.target,
+            with_file(args.target, args.bare),
             Ask::Events {
                 count: args.count,
                 json: args.json,
             },
         )?,
-        Show::Settings(table) => ask(table.target, Ask::Settings { json: table.json })?,
-        Show::StandbyNames(table) => ask(table.target, Ask::StandbyNames { json: table.json })?,
+        Show::Settings(table) => {
+            let target = with_file(table.target, table.bare);
+            ask(target, Ask::Settings { json: table.json })?
+        }
+        Show::StandbyNames(table) => {
+            let target = with_file(table.target, table.bare);
+            ask(target, Ask::StandbyNames { json: table.json })?
+        }
         Show::Haproxy(args) => {
             let order = HaproxyOrder {
                 bind: args.bind,
                 primary_port: args.primary_port,
                 standby_port: args.standby_port,
             };
-            ask(args.target, Ask::Haproxy(order))?
+            ask(with_file(args.target, args.bare), Ask::Haproxy(order))?
         }
         Show::Uri(args) => {
             let bare = args.monitor.as_deref() == Some("");
@@ -339,7 +359,7 @@ fn show(show: Show) -> Result<Command, Failure> {
                 scope,
             };
             ask(
-                target,
+                with_file(target, args.bare),
                 Ask::Uri {
                     which,
                     json: args.json,
@@ -418,6 +438,12 @@ fn drop_node(args: typed::DropNode) -> Result<Command, Failure> {
     ask(args.target, Ask::DropNode(order))
 }
 
+/// The file that was named without a flag is the one that --config names.
+fn with_file(mut target: typed::Target, bare: typed::Bare) -> typed::Target {
+    target.scope.config = target.scope.config.or(bare.file);
+    target
+}
+
 fn ask(target: typed::Target, ask: Ask) -> Result<Command, Failure> {
     one_group(target.scope.group)?;
     let monitor = target.monitor.as_deref().map(monitor_address);
@@ -446,7 +472,7 @@ fn one_group(group: Option<u32>) -> Result<(), Failure> {
 
 /// `command` is what was typed, for who has named no node.
 fn which(own: typed::Own, command: &str) -> Result<Which, Failure> {
-    if let Some(file) = own.file {
+    if let Some(file) = own.file.or(own.config) {
         return Ok(Which::File(made_absolute(&file)?));
     }
     if let Some(dir) = given(&own.local) {

@@ -63,6 +63,31 @@ fn a_node_with_a_file_of_its_users_is_named_by_that() {
     let (named, _) = asked("status --config /etc/standfast/n1.yml");
     assert_eq!(named.file, Some(PathBuf::from("/etc/standfast/n1.yml")));
     assert_eq!(named.pgdata, std::env::var_os("PGDATA").map(PathBuf::from));
+    // A flag or none: both are the file, wherever no word of the command's own could be meant.
+    for command in [
+        "status",
+        "explain",
+        "show state",
+        "show events",
+        "show uri",
+        "show settings",
+        "show standby-names",
+        "show haproxy",
+        "watch",
+        "run",
+        "stop",
+        "reload",
+        "config check",
+        "store recover",
+        "proxy",
+    ] {
+        let [flag, bare] =
+            ["--config n1.yml", "n1.yml"].map(|it| meaning(&format!("{command} {it}")));
+        assert_eq!(flag, bare, "{command}");
+        assert!(format!("{bare:?}").contains("/n1.yml\""), "{bare:?}");
+        refused(&format!("{command} n1.yml --config n2.yml"));
+    }
+    refused("proxy");
     let command = meaning("show uri --config /etc/standfast/n1.yml");
     assert!(command.becomes_another_user(), "its files are its user's");
 }

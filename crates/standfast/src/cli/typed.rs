@@ -75,11 +75,7 @@ pub(crate) enum Verb {
     /// Show state and events, again and again
     Watch(Watch),
     /// Run a proxy: clients connect to it, and it knows where the primary is
-    Proxy {
-        /// The proxy's configuration file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Proxy(Proxy),
     /// Stop this node's agent and its Postgres
     Stop(Stop),
     /// Make this node's agent read its configuration again
@@ -131,11 +127,24 @@ pub(crate) struct Local {
     pub(crate) pgdata: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Proxy {
+    /// The proxy's configuration file
+    #[arg(required_unless_present = "config")]
+    pub(crate) file: Option<PathBuf>,
+    /// The same
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(crate) config: Option<PathBuf>,
+}
+
 /// Which node of this machine is meant
 #[derive(Debug, Args)]
 pub(crate) struct Own {
     /// The node's configuration file, when `create` did not write it
     pub(crate) file: Option<PathBuf>,
+    /// The same
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) local: Local,
 }
@@ -168,6 +177,14 @@ pub(crate) struct Scope {
     pub(crate) secret_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) trust: Trust,
+}
+
+/// The same file without a flag, where no word of the command's own could be meant
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Bare {
+    /// The configuration file of a node of this machine, as with --config
+    #[arg(conflicts_with = "config")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// What the configuration's `ctl` says otherwise
@@ -211,6 +228,8 @@ pub(crate) enum Show {
 #[derive(Debug, Args)]
 pub(crate) struct ShowHaproxy {
     #[command(flatten)]
+    pub(crate) bare: Bare,
+    #[command(flatten)]
     pub(crate) target: Target,
     /// Where HAProxy shall listen
     #[arg(long, value_name = "ADDRESS", default_value = "*")]
@@ -226,6 +245,8 @@ pub(crate) struct ShowHaproxy {
 #[derive(Debug, Args)]
 pub(crate) struct ShowTable {
     #[command(flatten)]
+    pub(crate) bare: Bare,
+    #[command(flatten)]
     pub(crate) target: Target,
     /// For programs
     #[arg(long)]
@@ -238,6 +259,8 @@ pub(crate) struct ShowTable {
 #[derive(Debug, Args)]
 pub(crate) struct ShowEvents {
     #[command(flatten)]
+    pub(crate) bare: Bare,
+    #[command(flatten)]
     pub(crate) target: Target,
     /// How many, newest last
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -249,6 +272,8 @@ pub(crate) struct ShowEvents {
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowUri {
+    #[command(flatten)]
+    pub(crate) bare: Bare,
     #[command(flatten)]
     pub(crate) local: Local,
     /// The monitor's own string; with a value, also whom to ask
@@ -434,6 +459,8 @@ pub(crate) struct Consent {
 
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) bare: Bare,
     #[command(flatten)]
     pub(crate) target: Target,
     /// How many events to show

@@ -180,8 +180,7 @@ pub(crate) fn load(pgdata: &Path, homes: &Homes) -> anyhow::Result<Config> {
         );
         return Err(Failure::unknown(what)
             .hint(
-                "standfast create makes one; a node with a file of yours is named by that file: --config FILE, or FILE alone for \
-                 run, stop and reload",
+                "standfast create makes one; a node with a file of yours is named by that file: --config FILE",
             )
             .into());
     }
