@@ -70,6 +70,12 @@ impl Users {
         Ok(Self { secrets })
     }
 
+    /// Whether whoever reads the file knows somebody's password.
+    pub fn has_passwords(&self) -> bool {
+        let mut secrets = self.secrets.values();
+        secrets.any(|secret| matches!(secret, Secret::Password(text) if !text.is_empty()))
+    }
+
     pub fn secret(&self, user: &str) -> Option<&Secret> {
         self.secrets.get(user)
     }

@@ -36,8 +36,7 @@ impl ClusterSecret {
             Ok(secret) => return Ok(secret),
             Err(error) => error,
         };
-        let absent = matches!(&error, store::SecretError::Read { source, .. }
-            if source.kind() == std::io::ErrorKind::NotFound);
+        let absent = is_absent(&error);
         let passwords = config.postgresql.as_ref().and_then(|postgresql| {
             let superuser = postgresql.superuser.password.as_ref()?;
             let replication = postgresql.replication.password.as_ref()?;
@@ -133,8 +132,25 @@ pub(crate) fn withheld(error: store::SecretError) -> anyhow::Error {
                 ))
                 .into()
         }
+        store::SecretError::Read { path, .. } if is_absent(&error) => {
+            Failure::error(format!("cluster secret: {}", how_to_have(path))).into()
+        }
         _ => anyhow::Error::new(error).context("cluster secret"),
     }
+}
+
+/// Whether there is no such file.
+pub(crate) fn is_absent(error: &store::SecretError) -> bool {
+    matches!(error, store::SecretError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// What to do about a secret that is not there.
+pub(crate) fn how_to_have(file: &Path) -> String {
+    let file = crate::create::quoted(file);
+    format!(
+        "{file} is not there: copy that of the cluster's other nodes, or make the first one, `openssl rand -hex 32 > {file} \
+         && chmod 600 {file}`; it belongs to the user who runs Standfast"
+    )
 }
 
 #[cfg(test)]

@@ -2,23 +2,17 @@
 //!
 //! Without one, and of a version that is not the data directory's, nothing is said.
 
-use crate::config::{Config, Postgresql, Problem, nearest};
+use crate::config::{Asked, Problem, nearest};
 use postgres::Binaries;
-use std::collections::BTreeMap;
 
-pub(super) fn check(config: &Config) -> Vec<Problem> {
-    let Some(pg) = &config.postgresql else {
+pub(super) fn check(asked: &Asked) -> Vec<Problem> {
+    let Some(binaries) = programs(asked) else {
         return Vec::new();
     };
-    let Some(binaries) = programs(pg) else {
-        return Vec::new();
-    };
-    let shared = config.bootstrap.dcs.postgres();
-    let shared = shared.map_or_else(|_| BTreeMap::new(), |said| said.parameters);
     let mut problems = Vec::new();
     for (section, parameters) in [
-        ("postgresql.parameters", &pg.parameters),
-        ("bootstrap.dcs.postgresql.parameters", &shared),
+        ("postgresql.parameters", &asked.own),
+        ("bootstrap.dcs.postgresql.parameters", &asked.shared),
     ] {
         // Whoever can't be asked is no reason to complain of the file.
         let refused = binaries.not_taken(parameters).unwrap_or_default();
@@ -39,10 +33,11 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
 }
 
 /// Of the version that the data directory has, if it has one.
-fn programs(pg: &Postgresql) -> Option<Binaries> {
-    let version = std::fs::read_to_string(pg.data_dir.join("PG_VERSION"));
-    let major = version.ok().and_then(|text| text.trim().parse().ok());
-    let found = Binaries::find(pg.bin_dir.as_deref(), major).ok()?;
+fn programs(asked: &Asked) -> Option<Binaries> {
+    let version = asked.data_dir.as_ref().map(|dir| dir.join("PG_VERSION"));
+    let version = version.and_then(|file| std::fs::read_to_string(file).ok());
+    let major = version.and_then(|text| text.trim().parse().ok());
+    let found = Binaries::find(asked.bin_dir.as_deref(), major).ok()?;
     major
         .is_none_or(|major| major == found.major)
         .then_some(found)

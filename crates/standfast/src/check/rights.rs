@@ -20,7 +20,8 @@ enum Wanted {
 
 use Wanted::{Directory, Readable};
 
-pub(super) fn of_node(config: &Config, runner: &Runner) -> Vec<Problem> {
+/// Warnings, and what is wrong with the data directory.
+pub(super) fn of_node(config: &Config, runner: &Runner) -> (Vec<Problem>, Vec<Problem>) {
     let mut wanted = vec![("", Readable(config.file.clone()))];
     wanted.push(("state_dir", Directory(config.state_dir.clone())));
     if let StoreChoice::Raft(raft) = &config.store {
@@ -33,17 +34,18 @@ pub(super) fn of_node(config: &Config, runner: &Runner) -> Vec<Problem> {
     }
     let log = config.log.to.as_ref().map(|to| to.dir.clone());
     wanted.extend(log.map(|dir| ("log.dir", Directory(dir))));
-    let mut problems = Vec::new();
+    let mut wrong = Vec::new();
     if let Some(pg) = &config.postgresql {
         let pgpass = pg.pgpass.as_deref().and_then(Path::parent);
-        let data_dir = pg.data_dir.clone();
-        wanted.push(("postgresql.data_dir", Directory(data_dir)));
         wanted.extend(pgpass.map(|dir| ("postgresql.pgpass", Directory(dir.to_owned()))));
-        problems.extend(owner(&pg.data_dir, runner));
+        wrong.extend(owner(&pg.data_dir, runner));
+        if wrong.is_empty() {
+            let data_dir = Directory(pg.data_dir.clone());
+            wrong = look(vec![("postgresql.data_dir", data_dir)], runner);
+        }
     }
     wanted.extend(config.proxy.iter().flat_map(of_section));
-    problems.extend(look(wanted, runner));
-    problems
+    (look(wanted, runner), wrong)
 }
 
 pub(super) fn of_proxy(file: &Path, config: &ProxyConfig, runner: &Runner) -> Vec<Problem> {
@@ -130,7 +132,8 @@ fn readable(path: &Path, user: &str) -> Option<String> {
     let refused = files
         .into_iter()
         .find_map(|file| Some((access(&file, Access::READ_OK).err()?, file)));
-    let (error, file) = refused?;
+    // What is not there is missed by whoever reads it, and nobody's to give away.
+    let (error, file) = refused.filter(|(error, _)| *error != Errno::NOENT)?;
     let file = file.display();
     Some(format!(
         "the user {user} can't read {file} ({error}); as root: chown {user} {file}"

@@ -1,7 +1,7 @@
 //! What a configuration needs of this machine: looked at, never touched.
 
 use super::{Config, Etcd, Problem, Raft, RestApi, StoreChoice, sources};
-use crate::secret::ClusterSecret;
+use crate::secret::{ClusterSecret, how_to_have, is_absent};
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(super) fn check(config: &Config) -> Vec<Problem> {
     if let Some(pg) = &config.postgresql {
         add("postgresql.listen", one_address(&pg.listen));
         add("postgresql.data_dir", data_dir(&pg.data_dir));
-        let programs = postgres_programs(pg.bin_dir.as_deref());
+        let programs = postgres_programs(pg.bin_dir.as_deref(), &pg.data_dir);
         add("postgresql.bin_dir", programs);
     }
     problems
@@ -69,6 +69,7 @@ fn secret(config: &Config) -> Option<String> {
         return None;
     }
     match ClusterSecret::of(config) {
+        Err(error) if is_absent(&error) => Some(how_to_have(&config.secret_file)),
         Err(error) => Some(with_cause(&error)),
         Ok(_) => roots_own(&config.secret_file),
     }
@@ -155,10 +156,20 @@ fn data_dir(dir: &Path) -> Option<String> {
     None
 }
 
-fn postgres_programs(bin_dir: Option<&Path>) -> Option<String> {
-    postgres::Binaries::find(bin_dir, None)
-        .err()
-        .map(|error| error.to_string())
+/// Whether there are any, and of the version that the data directory has.
+fn postgres_programs(bin_dir: Option<&Path>, data_dir: &Path) -> Option<String> {
+    let version = std::fs::read_to_string(data_dir.join("PG_VERSION"));
+    let major = version.ok().and_then(|text| text.trim().parse().ok());
+    let found = match postgres::Binaries::find(bin_dir, major) {
+        Ok(found) => found,
+        Err(error) => return Some(error.to_string()),
+    };
+    let (dir, programs) = (data_dir.display(), found.dir.display());
+    let major = major.filter(|major| *major != found.major)?;
+    Some(format!(
+        "{dir} was made by PostgreSQL {major}, the programs in {programs} are of PostgreSQL {}",
+        found.major
+    ))
 }
 
 #[cfg(test)]
@@ -178,6 +189,23 @@ mod tests {
                 "{why}"
             );
         }
+    }
+
+    #[test]
+    fn programs_of_another_version_than_the_data_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = postgres::Binaries::find(None, None).unwrap();
+        let check = || postgres_programs(Some(&found.dir), dir.path());
+        assert_eq!(check(), None);
+        std::fs::write(dir.path().join("PG_VERSION"), "9\n").unwrap();
+        let said = check().unwrap();
+        assert!(
+            said.contains("was made by PostgreSQL 9, the programs in "),
+            "{said}"
+        );
+        let version = format!("{}\n", found.major);
+        std::fs::write(dir.path().join("PG_VERSION"), version).unwrap();
+        assert_eq!(check(), None);
     }
 
     #[test]

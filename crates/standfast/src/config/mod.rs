@@ -6,6 +6,7 @@
 //!
 //! It is plain data. It does not know the components whose options it becomes.
 
+mod asked;
 mod client;
 mod cures;
 mod import;
@@ -22,6 +23,7 @@ mod variables;
 mod words;
 mod write;
 
+pub(crate) use asked::Asked;
 pub(crate) use client::{Client, yaml_to_json};
 pub(crate) use import::import;
 pub(crate) use problem::{ConfigError, Problem};
@@ -99,11 +101,7 @@ impl Config {
     /// Reads and checks a file, or a directory of files, and the environment over it. What is odd and harmless comes
     /// back beside it.
     pub(crate) fn load(file: &Path, homes: &Homes) -> Result<(Self, Vec<Problem>), ConfigError> {
-        // One that is not UTF-8 is no setting of ours.
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        let (config, mut warnings) = Self::load_with(file, homes, &environment)?;
+        let (config, mut warnings) = Self::load_with(file, homes, &variables::own())?;
         warnings.extend(machine::secret_in_etcd(&config));
         Ok((config, warnings))
     }

@@ -13,6 +13,13 @@ use std::collections::BTreeMap;
 /// The variables that there are, by name.
 pub(crate) type Environment = BTreeMap<String, String>;
 
+/// Those of this process. One that is not UTF-8 is no setting of ours.
+pub(super) fn own() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 /// A group of variables: what they begin with, where their keys stand, and the keys.
 struct Group(
     &'static str,
