@@ -9,9 +9,29 @@ use crate::prepared::Prepared;
 use crate::sql::{Act, Acts, Deed, Phase, Phases, Reading};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The values that a statement was bound with.
-pub(super) type Values = Arc<[Option<Box<[u8]>>]>;
+/// The values that a portal was bound with.
+#[derive(Debug)]
+pub(super) struct Values {
+    pub(super) all: Box<[Option<Box<[u8]>>]>,
+    /// What is set by them is set. A portal that is executed again does not begin again.
+    is_spent: AtomicBool,
+}
+
+impl Values {
+    pub(super) fn new(all: Box<[Option<Box<[u8]>>]>) -> Arc<Self> {
+        Arc::new(Self {
+            all,
+            is_spent: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether this is the first time.
+    pub(super) fn spend(&self) -> bool {
+        !self.is_spent.swap(true, Ordering::Relaxed)
+    }
+}
 
 /// One stretch: a Query, a FunctionCall, or everything up to a Sync.
 #[derive(Debug, Default)]
@@ -29,7 +49,7 @@ pub(super) struct Asked {
     begun: bool,
     /// All of it, if that only begins a transaction.
     pub(super) begin: Option<Box<[u8]>>,
-    deeds: VecDeque<(u32, Arc<Deed>, Option<Values>)>,
+    deeds: VecDeque<(u32, Arc<Deed>, Option<Arc<Values>>)>,
     expected: VecDeque<Expect>,
 }
 
@@ -222,7 +242,7 @@ impl Asked {
     }
 
     /// Statements are on their way.
-    pub(super) fn read(&mut self, reading: &Reading, values: Option<&Values>) {
+    pub(super) fn read(&mut self, reading: &Reading, values: Option<&Arc<Values>>) {
         self.acts = self.acts.and(reading.acts);
         for (number, deed) in &reading.deeds {
             let number = self.statements + number;
@@ -262,7 +282,7 @@ impl Asked {
     /// A statement has been done; gives what it did to the session.
     pub(super) fn completed(
         &mut self,
-    ) -> impl Iterator<Item = (Arc<Deed>, Option<Values>)> + use<'_> {
+    ) -> impl Iterator<Item = (Arc<Deed>, Option<Arc<Values>>)> + use<'_> {
         let number = self.completed;
         self.completed += 1;
         std::iter::from_fn(move || {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub(super) struct Bound {
     /// `None`: nobody knows.
     pub(super) prepared: Option<Arc<Prepared>>,
-    pub(super) values: Option<Values>,
+    pub(super) values: Option<Arc<Values>>,
 }
 
 /// The one without a name comes and goes with every query, and most clients have no other.

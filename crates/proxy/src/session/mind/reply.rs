@@ -1,6 +1,6 @@
 //! What becomes of a message of the server.
 
-use super::super::ledger::Expect;
+use super::super::ledger::{Expect, Values};
 use super::{Fate, KEEP, Mind};
 use crate::pool::Mirror;
 use crate::prepared;
@@ -24,10 +24,9 @@ impl Mind {
         match tag {
             Tag::ParseComplete | Tag::CloseComplete => return self.met(mirror),
             Tag::CommandComplete => return self.completed(body, mirror),
-            Tag::PortalSuspended => {
-                // It may go on, and then it is counted as another one.
-                let _ = self.ledger.current().completed().count();
-            }
+            // What sets something has one row, and that is what the limit has let through. When it goes on it is counted
+            // as another one.
+            Tag::PortalSuspended => drop(self.done()),
             Tag::ErrorResponse => {
                 let unmet = self.ledger.current().fail();
                 let asked = reply.request.map(|(kind, _)| kind);
@@ -111,9 +110,7 @@ impl Mind {
         }
         let mut told = false;
         let mut fate = Fate::Forward;
-        for (deed, values) in self.ledger.current().completed() {
-            let values = values.unwrap_or_else(|| Arc::from([]));
-            self.journal.done(&deed, &values);
+        for deed in self.done() {
             told |= matches!(*deed, Deed::RollbackTo(_));
             if let Deed::Deallocate(name) = &*deed {
                 self.statements.remove(name.as_bytes());
@@ -129,6 +126,20 @@ impl Mind {
             self.journal.tag(tag);
         }
         fate
+    }
+
+    /// A statement has been done, as far as it was to be; gives what it did to the session.
+    fn done(&mut self) -> Vec<Arc<Deed>> {
+        let mut all = Vec::new();
+        for (deed, values) in self.ledger.current().completed() {
+            let values = values.as_deref();
+            if values.is_none_or(Values::spend) {
+                self.journal
+                    .done(&deed, values.map_or(&[], |values| &values.all));
+            }
+            all.push(deed);
+        }
+        all
     }
 
     fn ready(&mut self, failed: bool, mirror: &Mirror) {

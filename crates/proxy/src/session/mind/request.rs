@@ -302,9 +302,9 @@ fn wants_values(reading: &Reading) -> bool {
     deeds.any(|(_, deed)| matches!(**deed, Deed::Config(_)))
 }
 
-fn values(bind: &Bind<'_>) -> Values {
+fn values(bind: &Bind<'_>) -> Arc<Values> {
     let all = bind.parameters.iter();
-    all.map(|value| value.map(Into::into)).collect()
+    Values::new(all.map(|value| value.map(Into::into)).collect())
 }
 
 /// A Bind of another statement. `behind`: what follows the statement's name.
