@@ -235,6 +235,12 @@ impl Instance {
         started.map(drop)
     }
 
+    /// Whether clients find somebody here who lets nobody in.
+    pub async fn turns_clients_away(&self) -> bool {
+        let settings = self.inner.settings.lock().await;
+        settings.access == Access::Closed && !settings.secluded
+    }
+
     pub(crate) async fn is_secluded(&self) -> bool {
         self.inner.settings.lock().await.secluded
     }

@@ -5,7 +5,7 @@
 use super::{Basis, QUICK, Report, START, Shell, ShellError};
 use crate::clock::now;
 use ha::{Cluster, Epoch, Lineage, NodeName};
-use postgres::{ControlState, DataDir, Started, Upstream};
+use postgres::{ControlState, DataDir, Started, Stop, Upstream};
 use std::time::Duration;
 
 /// Past it a start finds the end of the WAL faster than a look does.
@@ -98,6 +98,18 @@ impl Shell {
             tracing::info!("postgres is still replaying its WAL");
         }
         self.arm_in_office();
+    }
+
+    /// A standby cannot join the leader that there is. One that lets nobody in keeps its clients from the other hosts that
+    /// they know, as they take its refusal for an answer: it is stopped, and starts when it can join, or without a port.
+    pub(super) async fn leave_clients_to_others(&self) {
+        if !self.instance.turns_clients_away().await {
+            return;
+        }
+        if let Err(error) = self.instance.stop(Stop::Immediate, QUICK).await {
+            let error = crate::agent::chain(&error);
+            tracing::warn!(error, "a standby that lets nobody in was not stopped");
+        }
     }
 
     pub(super) async fn detach(&self) -> Result<Report, ShellError> {

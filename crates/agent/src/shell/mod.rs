@@ -123,6 +123,21 @@ pub(crate) struct Basis {
 impl Shell {
     /// Does one action to its end.
     pub(crate) async fn act(&self, action: Action, basis: &Basis) -> Result<Report, ShellError> {
+        let joins = matches!(
+            action,
+            Action::Follow { .. }
+                | Action::Feed { .. }
+                | Action::Recognize { .. }
+                | Action::Compare { .. }
+        );
+        let acted = self.carry_out(action, basis).await;
+        if joins && matches!(acted, Err(ShellError::Postgres(_) | ShellError::Note(_))) {
+            self.leave_clients_to_others().await;
+        }
+        acted
+    }
+
+    async fn carry_out(&self, action: Action, basis: &Basis) -> Result<Report, ShellError> {
         let none = |()| Report::default();
         let founding = match action {
             Action::Adopt => self.taken_over_config().await,

@@ -24,7 +24,7 @@ use store::layout::{Keys, MemberRecord};
 use store::{MemoryStore, Store, Txn};
 
 /// What is played, in a process of its own each: a story that dies leaves the others alone.
-const STORIES: [&str; 8] = [
+const STORIES: [&str; 9] = [
     "standbys_behind_a_standby",
     "a_standby_of_the_archive",
     "a_standby_cluster_with_an_archive",
@@ -32,6 +32,7 @@ const STORIES: [&str; 8] = [
     "a_logical_slot_goes_on",
     "a_failover_slot_goes_on",
     "the_newest_does_not_start",
+    "who_cannot_join_is_not_in_the_way",
     "a_pair",
 ];
 
@@ -99,6 +100,9 @@ async fn story(name: &str, root: &Path) {
             }
         }
         "the_newest_does_not_start" => lies::the_newest_does_not_start(root, limit).await,
+        "who_cannot_join_is_not_in_the_way" => {
+            lies::who_cannot_join_is_not_in_the_way(root, limit).await;
+        }
         "a_pair" => a_pair(root, limit).await,
         other => panic!("there is no story {other}"),
     }
