@@ -4,13 +4,18 @@
 //! clients that prepare the same text, and is prepared wherever it is needed and not there.
 //!
 //! **Invariant:** two texts never share a name, nor does one that was read with backslashes as escapes
-//! with one that was not.
+//! with one that was not, nor one that was prepared in another climate: PostgreSQL reads the constants in a text, and
+//! looks for its names, when it is prepared.
+//!
+//! A text with a constant such as `'now'` is its client's alone.
 
 use crate::sql::Reading;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::ffi::{CStr, CString};
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What our names begin with.
@@ -32,14 +37,23 @@ pub(crate) struct Prepared {
     name: Option<CString>,
     /// A Parse message's body behind the name.
     body: Box<[u8]>,
+    pub(crate) climate: Climate,
     pub(crate) reading: Reading,
 }
+
+/// What the texts of a session are read by: a hash of the settings that matter for that, and nothing where the session
+/// has set none. Nobody can make two that are the same: the hash has a key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Climate(u64);
 
 /// All of a proxy's.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     known: Mutex<Known>,
     recent: Recent,
+    climates: RandomState,
+    /// Climates that are each a session's own.
+    own: AtomicU64,
 }
 
 /// Statements without a name, which most drivers prepare anew each time: what was read once in a text is there.
@@ -100,9 +114,20 @@ impl Registry {
         read
     }
 
-    /// The statement with this body, which is the same for everybody.
-    pub(crate) fn prepared(&self, body: &[u8], standard: bool) -> Arc<Prepared> {
-        if let Some(prepared) = self.locked().texts[usize::from(standard)].get(body) {
+    /// What becomes of a climate by this.
+    pub(crate) fn climate(&self, before: Climate, change: impl Hash) -> Climate {
+        Climate(self.climates.hash_one((before, change)).max(1))
+    }
+
+    /// One that no other session has.
+    pub(crate) fn own_climate(&self) -> Climate {
+        self.climate(Climate::default(), self.own.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The statement with this body, which is the same for everybody in a climate.
+    pub(crate) fn prepared(&self, body: &[u8], standard: bool, climate: Climate) -> Arc<Prepared> {
+        let key = &*climate.key(body);
+        if let Some(prepared) = self.locked().texts[usize::from(standard)].get(key) {
             return prepared;
         }
         // Everybody who prepares something waits for the lock: a text is read before.
@@ -110,7 +135,7 @@ impl Registry {
         let mut known = self.locked();
         let Known { next, texts } = &mut *known;
         let texts = &mut texts[usize::from(standard)];
-        if let Some(prepared) = texts.get(body) {
+        if let Some(prepared) = texts.get(key) {
             return prepared;
         }
         let are_many = texts.prepared.len() >= texts.sweep_at.max(1024);
@@ -125,17 +150,52 @@ impl Registry {
         let prepared = Arc::new(Prepared {
             id: *next,
             name: Some(name(*next)),
+            climate,
             ..read
         });
+        if prepared.reading.is_of_moment {
+            return prepared;
+        }
         let weak = Arc::downgrade(&prepared);
-        if texts.prepared.insert(body.into(), weak).is_none() {
-            texts.bytes += body.len();
+        if texts.prepared.insert(key.into(), weak).is_none() {
+            texts.bytes += key.len();
         }
         prepared
     }
 
+    /// Whoever prepares its text from now on prepares another one. Who has it keeps it.
+    pub(crate) fn retire(&self, prepared: &Prepared) {
+        let key = &*prepared.climate.key(&prepared.body);
+        for texts in &mut self.locked().texts {
+            if texts.get(key).is_some_and(|known| known.id == prepared.id) {
+                texts.prepared.remove(key);
+                texts.bytes -= key.len();
+            }
+        }
+    }
+
+    /// The same text in another climate.
+    pub(crate) fn in_climate(
+        &self,
+        prepared: &Prepared,
+        standard: bool,
+        climate: Climate,
+    ) -> Arc<Prepared> {
+        self.prepared(&prepared.body, standard, climate)
+    }
+
     fn locked(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Climate {
+    /// Behind a body, which says itself where it ends, there is place for it.
+    fn key(self, body: &[u8]) -> Cow<'_, [u8]> {
+        match self.0 {
+            0 => Cow::Borrowed(body),
+            climate => Cow::Owned([body, &climate.to_be_bytes()].concat()),
+        }
     }
 }
 
@@ -159,6 +219,7 @@ impl Prepared {
             id: 0,
             name: None,
             body: body.into(),
+            climate: Climate::default(),
             reading,
         }
     }
@@ -171,6 +232,10 @@ impl Prepared {
 
     pub(crate) fn is(&self, body: &[u8]) -> bool {
         *self.body == *body
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.body
     }
 
     pub(crate) fn text_bytes(&self) -> usize {
@@ -211,16 +276,16 @@ mod tests {
     #[test]
     fn texts_that_nobody_has_go() {
         let registry = Registry::default();
-        let kept = registry.prepared(&[b'k'; 100_000], true);
+        let kept = registry.prepared(&[b'k'; 100_000], true, Climate::default());
         for n in 0..1_000_u32 {
             let text = [&n.to_be_bytes()[..], &[b'x'; 100_000]].concat();
-            registry.prepared(&text, true);
+            registry.prepared(&text, true, Climate::default());
             let known = registry.known.lock().unwrap();
             let bytes: usize = known.texts[1].prepared.keys().map(|text| text.len()).sum();
             assert_eq!(bytes, known.texts[1].bytes);
             assert!(bytes <= SWEEP_BYTES_MIN + 200_000, "{bytes}");
         }
-        let again = registry.prepared(&[b'k'; 100_000], true);
+        let again = registry.prepared(&[b'k'; 100_000], true, Climate::default());
         assert_eq!(kept.id, again.id);
     }
 
@@ -247,6 +312,40 @@ mod tests {
     }
 
     #[test]
+    fn each_climate_has_names_of_its_own() {
+        let registry = Registry::default();
+        let body = b"select '1/2/2000'::date\0\0\0";
+        let home = Climate::default();
+        let away = registry.climate(home, ["set datestyle = 'DMY'"]);
+        assert_eq!(away, registry.climate(home, ["set datestyle = 'DMY'"]));
+        let one = registry.prepared(body, true, home);
+        let other = registry.prepared(body, true, away);
+        assert_ne!(one.id, other.id);
+        assert_eq!(registry.prepared(body, true, away).id, other.id);
+        assert_eq!(registry.in_climate(&other, true, home).id, one.id);
+        assert_ne!(registry.own_climate(), registry.own_climate());
+        let now = b"select 'now'::date\0\0\0";
+        let first = registry.prepared(now, true, home);
+        assert_ne!(first.id, registry.prepared(now, true, home).id);
+    }
+
+    #[test]
+    fn what_is_retired_is_prepared_anew() {
+        let registry = Registry::default();
+        let away = registry.climate(Climate::default(), 1);
+        for climate in [Climate::default(), away] {
+            let prepare = || registry.prepared(b"select * from t\0\0\0", true, climate);
+            let old = prepare();
+            registry.retire(&old);
+            let new = prepare();
+            assert_ne!(old.id, new.id);
+            // It was another one already.
+            registry.retire(&old);
+            assert_eq!(new.id, prepare().id);
+        }
+    }
+
+    #[test]
     fn what_cannot_be_prepared_sets_nothing() {
         let read = Prepared::alone(b"set a = 1; set b = 2\0\0\0", true).reading;
         assert!(read.deeds.is_empty() && read.opaque);
@@ -257,9 +356,9 @@ mod tests {
     #[test]
     fn one_text_has_one_name() {
         let registry = Registry::default();
-        let one = registry.prepared(b"select 1\0\0\0", true);
-        let same = registry.prepared(b"select 1\0\0\0", true);
-        let other = registry.prepared(b"select 2\0\0\0", true);
+        let one = registry.prepared(b"select 1\0\0\0", true, Climate::default());
+        let same = registry.prepared(b"select 1\0\0\0", true, Climate::default());
+        let other = registry.prepared(b"select 2\0\0\0", true, Climate::default());
         assert_eq!(one.id, same.id);
         assert_ne!(one.id, other.id);
         let mut out = Vec::new();

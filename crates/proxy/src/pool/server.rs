@@ -331,6 +331,12 @@ impl Mirror {
         self.known.insert(kept.prepared.id, kept);
     }
 
+    /// Those that it was asked for since the clock stood there.
+    pub(crate) fn used_since(&self, clock: u64) -> impl Iterator<Item = &Arc<Prepared>> {
+        let used = self.known.values().filter(move |kept| kept.used > clock);
+        used.map(|kept| &kept.prepared)
+    }
+
     /// A parameter was reported.
     pub(crate) fn report(&mut self, name: &[u8], value: &[u8]) {
         let known = self.parameters.get(name);

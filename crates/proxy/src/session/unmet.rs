@@ -22,6 +22,7 @@ impl Mind {
         mirror: &mut Mirror,
     ) {
         mirror.is_mixed_up |= self.renames() && is_about_ours(why, unmet.front());
+        self.retire(why, mirror);
         let first = unmet
             .front_mut()
             .filter(|_| kind == Some(RequestKind::Parse));

@@ -234,9 +234,6 @@ pub(super) fn is_opaque(tokens: &[Token<'_>], is_plain: bool) -> bool {
     if OPAQUE.iter().any(|word| first.is(word)) {
         return true;
     }
-    if sets_by_view(tokens) {
-        return true;
-    }
     if is_plain {
         return false;
     }
@@ -250,7 +247,7 @@ pub(super) fn is_opaque(tokens: &[Token<'_>], is_plain: bool) -> bool {
 }
 
 /// `UPDATE pg_settings`, anywhere in a statement: a rule of the view's sets them.
-fn sets_by_view(tokens: &[Token<'_>]) -> bool {
+pub(super) fn sets_by_view(tokens: &[Token<'_>]) -> bool {
     let mut room = [0; NAME_MAX];
     let mut is_view = |token: &Token<'_>| match token.kind {
         Kind::Unicode => true,

@@ -9,6 +9,7 @@
 
 mod acts;
 mod calls;
+mod climate;
 mod deed;
 mod plain;
 mod read_only;
@@ -18,6 +19,7 @@ mod set;
 mod token;
 
 pub(crate) use acts::{Act, Acts, Phase, Phases};
+pub(crate) use climate::CLIMATE;
 pub(crate) use deed::{Argument, ConfigCall, Deed, Pin, Pins};
 pub(crate) use read_only::may_lift;
 pub(crate) use reset::Reset;
@@ -40,6 +42,10 @@ pub(crate) struct Reading {
     pub(crate) opaque: bool,
     /// What its statements reset.
     pub(crate) resets: Option<Reset>,
+    /// What is prepared behind it may be understood otherwise than before it.
+    pub(crate) changes_climate: bool,
+    /// A constant in it may stand for the moment at which it is prepared.
+    pub(crate) is_of_moment: bool,
 }
 
 impl Reading {
@@ -51,6 +57,7 @@ impl Reading {
             deeds: Vec::new(),
             pins: Pins::default().with(Pin::TooLong),
             opaque: true,
+            changes_climate: true,
             ..Self::default()
         }
     }
@@ -98,6 +105,9 @@ impl Reading {
                         }
                         Kind::Sign(b')') => depth = depth.saturating_sub(1),
                         Kind::Word if token.is("into") => is_plain = false,
+                        Kind::Plain | Kind::Fancy => {
+                            reading.is_of_moment |= climate::is_moment(&token);
+                        }
                         _ => {}
                     }
                     statement.push(token);
@@ -142,7 +152,9 @@ impl Reading {
         if !is_plain {
             self.pins = self.pins.union(deed::by_any_word(tokens, &found.deeds));
         }
-        self.opaque |= calls::is_opaque(tokens, is_plain);
+        let by_view = calls::sets_by_view(tokens);
+        self.opaque |= by_view || calls::is_opaque(tokens, is_plain);
+        self.changes_climate |= by_view || climate::changes(tokens, is_plain);
         self.deeds
             .extend(found.deeds.into_iter().map(|deed| (number, Arc::new(deed))));
     }

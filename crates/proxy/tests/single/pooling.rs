@@ -242,3 +242,125 @@ fn a_session_leaves_nothing_to_the_next_one() -> Result<()> {
     });
     Ok(())
 }
+
+/// PostgreSQL reads the constants of a text when it is prepared: by the settings of whoever prepares it.
+#[test]
+fn a_statement_is_shared_only_with_those_who_read_it_alike() {
+    story(async |server| {
+        let proxy = server.proxy(PoolMode::Transaction, one_server()).await?;
+        let epoch = "select extract(epoch from '2024-01-01 00:00'::timestamptz)::text";
+        let date = "select to_char('01/02/2024'::date, 'Mon')";
+        let null = "select count(*)::text from (values (null::int)) v (a) where a = null";
+        let interval = "select (extract(epoch from '-1 2:03:04'::interval))::text";
+        let tests = [
+            ("timezone = 'UTC'", "timezone = 'America/Lima'", epoch),
+            ("datestyle = 'ISO, MDY'", "datestyle = 'ISO, DMY'", date),
+            (
+                "transform_null_equals = on",
+                "transform_null_equals = off",
+                null,
+            ),
+            (
+                "intervalstyle = 'sql_standard'",
+                "intervalstyle = 'postgres'",
+                interval,
+            ),
+        ];
+        for (one_way, other_way, text) in tests {
+            for in_transaction in [false, true] {
+                let ask = async |setting: &str| -> Result<String> {
+                    let client = proxy.client("app").await?;
+                    let set = match in_transaction {
+                        true => format!("begin; set local {setting}"),
+                        false => format!("set {setting}"),
+                    };
+                    client.batch_execute(&set).await?;
+                    let statement = client.prepare(text).await?;
+                    let said: String = client.query_one(&statement, &[]).await?.get(0);
+                    if in_transaction {
+                        client.batch_execute("commit").await?;
+                    }
+                    // It is his own while his server has it.
+                    client.batch_execute(&format!("set {other_way}")).await?;
+                    let again: String = client.query_one(&statement, &[]).await?.get(0);
+                    ensure!(said == again, "{text}: {said} and then {again}");
+                    Ok(said)
+                };
+                let (one, other) = (ask(one_way).await?, ask(other_way).await?);
+                ensure!(one != other, "{setting}: {one}", setting = one_way);
+                ensure!(ask(one_way).await? == one && ask(other_way).await? == other);
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_constant_that_stands_for_the_moment_is_its_clients_own() {
+    story(async |server| {
+        let proxy = server.proxy(PoolMode::Transaction, one_server()).await?;
+        let text = "select 'now'::timestamptz::text";
+        let mut said = Vec::new();
+        for _ in 0..2 {
+            let client = proxy.client("app").await?;
+            let statement = client.prepare(text).await?;
+            let first: String = client.query_one(&statement, &[]).await?.get(0);
+            let again: String = client.query_one(&statement, &[]).await?.get(0);
+            ensure!(first == again);
+            said.push(first);
+        }
+        ensure!(said[0] != said[1], "{said:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn tenants_with_tables_of_one_name_share_no_statement() {
+    story(async |server| {
+        server.sql(
+            "app",
+            "create schema one; create schema other; create table one.t (a int); \
+             create table other.t (a text, b int); insert into one.t values (1); \
+             insert into other.t values ('x', 2); \
+             grant usage on schema one, other to app; grant select on one.t, other.t to app",
+        )?;
+        let proxy = server.proxy(PoolMode::Transaction, one_server()).await?;
+        for local in ["", "local "] {
+            for (schema, columns) in [("one", 1), ("other", 2), ("one", 1)] {
+                let client = proxy.client("app").await?;
+                let set = format!("begin; set {local}search_path = {schema}");
+                client.batch_execute(&set).await?;
+                let statement = client.prepare("select * from t").await?;
+                let row = client.query_one(&statement, &[]).await?;
+                ensure!(row.len() == columns);
+                client.batch_execute("commit").await?;
+            }
+        }
+        Ok(())
+    });
+}
+
+/// PostgreSQL refuses a statement for good whose table has other columns now. Who prepares it anew has a new one.
+#[test]
+fn a_table_that_has_changed_is_read_by_a_statement_that_is_prepared_anew() {
+    story(async |server| {
+        let make = "create table changing (a int); grant select on changing to app";
+        server.sql("app", make)?;
+        let proxy = server.proxy(PoolMode::Transaction, one_server()).await?;
+        let text = "select * from changing";
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        let (of_a, of_b) = (a.prepare(text).await?, b.prepare(text).await?);
+        a.query(&of_a, &[]).await?;
+        b.query(&of_b, &[]).await?;
+        server.sql("app", "alter table changing add column b int")?;
+        ensure!(code(a.query(&of_a, &[]).await.map(drop)) == "ERROR 0A000");
+        for client in [&a, &b, &proxy.client("app").await?] {
+            let anew = client.prepare(text).await?;
+            ensure!(anew.columns().len() == 2);
+            client.query(&anew, &[]).await?;
+        }
+        // As at PostgreSQL, what was there before is what it was.
+        ensure!(code(b.query(&of_b, &[]).await.map(drop)) == "ERROR 0A000");
+        Ok(())
+    });
+}

@@ -5,6 +5,7 @@
 //!
 //! It does not know sockets or waiting.
 
+mod climate;
 mod reply;
 mod request;
 mod supply;
@@ -52,6 +53,9 @@ pub(super) struct Mind {
     pub(super) mending: Mending,
     /// What could be asked of another server as well.
     pub(super) again: Again,
+    weather: climate::Weather,
+    /// Where the server's clock stood when nothing was under way.
+    since: u64,
     /// Parameters that were reported since the server was last ready.
     reported: Vec<Box<[u8]>>,
 }
@@ -109,6 +113,8 @@ impl Mind {
             stained: false,
             mending: Mending::default(),
             again: Again::default(),
+            weather: climate::Weather::default(),
+            since: 0,
             reported: Vec::new(),
         }
     }
@@ -118,6 +124,7 @@ impl Mind {
         self.stained = false;
         self.mending = Mending::default();
         self.unnamed_here = false;
+        self.weather.settle();
         self.portals.clear();
         self.reported.clear();
     }

@@ -57,6 +57,11 @@ impl Mind {
                     self.again.clear();
                 }
                 if self.ledger.is_empty()
+                    && mirror.session.transaction_status() == TransactionStatus::Idle
+                {
+                    self.weather.settle();
+                }
+                if self.ledger.is_empty()
                     && mirror.session.transaction_status() == TransactionStatus::InTransaction
                 {
                     self.begun = answered.and_then(|asked| asked.begin);

@@ -22,6 +22,9 @@ impl Mind {
     ) -> Result<Plan, Wrong> {
         use frontend::Tag;
         self.begun = None;
+        if self.ledger.is_empty() {
+            self.since = mirror.clock;
+        }
         self.again.note(frame);
         match frame.tag() {
             Tag::Query => {
@@ -77,6 +80,11 @@ impl Mind {
             plan.instead = Some(instead);
         }
         self.mending.resets(&reading, mirror);
+        let (weather, registry) = (&mut self.weather, &self.registry);
+        match frame.is_whole() {
+            true => weather.changes(registry, &reading, frame.body(), None),
+            false => weather.is_unread(registry),
+        }
         // A BEGIN within a transaction begins nothing.
         let is_outside = self.ledger.is_empty()
             && mirror.session.transaction_status() == TransactionStatus::Idle;
@@ -113,6 +121,9 @@ impl Mind {
                 values,
             }) => {
                 asked.read(&prepared.reading, values.as_ref());
+                let (text, values) = (prepared.body(), values.as_deref());
+                self.weather
+                    .changes(&self.registry, &prepared.reading, text, values);
                 self.journal.pin(prepared.reading.pins);
                 self.opaque |= prepared.reading.opaque;
                 self.mending.resets(&prepared.reading, mirror);
@@ -120,6 +131,7 @@ impl Mind {
             // One that SQL has declared, or of a statement too long to be kept.
             _ => {
                 asked.read(&Reading::too_long(), None);
+                self.weather.is_unread(&self.registry);
                 self.opaque = true;
             }
         }
@@ -168,6 +180,7 @@ impl Mind {
         }
         if let Some(taken) = self.lookup(name) {
             // The server says that there is one already, and has one to say it of.
+            let taken = self.fitting(taken, mirror);
             let mut plan = self.supply(&taken, mirror)?;
             let mut again = Vec::new();
             taken.parse(taken.name().to_bytes(), &mut again);
@@ -176,7 +189,8 @@ impl Mind {
             plan.instead = Some(again);
             return Ok(plan);
         }
-        let prepared = self.registry.prepared(body, standard);
+        let climate = self.climate();
+        let prepared = self.registry.prepared(body, standard, climate);
         let mut plan = Plan::default();
         let mut instead = Vec::new();
         if self.is_there(&prepared, mirror) {
@@ -217,7 +231,10 @@ impl Mind {
     fn bind(&mut self, frame: &frontend::Frame<'_>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         let (portal, rest) = text(frame.body())?;
         let (name, behind) = text(rest)?;
-        let prepared = self.lookup(name.to_bytes());
+        let mut prepared = self.lookup(name.to_bytes());
+        if self.renames() && !name.is_empty() {
+            prepared = prepared.map(|prepared| self.fitting(prepared, mirror));
+        }
         let plan = match &prepared {
             Some(prepared) if name.is_empty() => self.supply_unnamed(prepared, mirror)?,
             Some(prepared) if self.renames() => {
@@ -256,6 +273,7 @@ impl Mind {
                         plan = self.supply_unnamed(&prepared, mirror)?;
                     }
                     Some(prepared) if self.renames() => {
+                        let prepared = self.fitting(prepared, mirror);
                         plan = self.supply(&prepared, mirror)?;
                         let mut instead = Vec::new();
                         let named = Target::Statement(prepared.name());
@@ -299,7 +317,7 @@ impl Mind {
 
 fn wants_values(reading: &Reading) -> bool {
     let mut deeds = reading.deeds.iter();
-    deeds.any(|(_, deed)| matches!(**deed, Deed::Config(_)))
+    reading.changes_climate || deeds.any(|(_, deed)| matches!(**deed, Deed::Config(_)))
 }
 
 fn values(bind: &Bind<'_>) -> Arc<Values> {

@@ -27,7 +27,10 @@ impl Mind {
     /// The client was told that it has a statement, without a server, which is given it when it is needed.
     pub(in crate::session) fn learn(&mut self, name: &[u8], body: &[u8]) {
         let prepared = match self.renames() && !name.is_empty() {
-            true => self.registry.prepared(body, true),
+            true => {
+                let climate = self.climate();
+                self.registry.prepared(body, true, climate)
+            }
             false => self.registry.alone(body, true),
         };
         match name.is_empty() {
