@@ -45,6 +45,8 @@ pub(super) struct Asked {
     pub(super) failed: bool,
     /// The server has said that a transaction is committed.
     committed: bool,
+    /// What its statements do only their tags say.
+    pub(super) is_by_tags: bool,
     /// The server has said that a transaction has begun.
     begun: bool,
     /// All of it, if that only begins a transaction.
@@ -250,6 +252,7 @@ impl Asked {
                 .push_back((number, Arc::clone(deed), values.cloned()));
         }
         self.statements += reading.statements;
+        self.is_by_tags |= reading.is_by_tags;
     }
 
     pub(super) fn met(&mut self) -> Option<Expect> {

@@ -113,6 +113,11 @@ impl Pins {
         Self((self.0 & !Self::VISIBLE) | seen.0)
     }
 
+    #[must_use]
+    pub(super) fn all_but(self, pin: Pin) -> Self {
+        Self(self.0 & !(pin as u16))
+    }
+
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }

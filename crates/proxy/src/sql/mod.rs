@@ -40,6 +40,8 @@ pub(crate) struct Reading {
     pub(crate) pins: Pins,
     /// It may do more to the session than is seen here.
     pub(crate) opaque: bool,
+    /// It was not read to its end: there is more to it if a tag says so.
+    pub(crate) is_by_tags: bool,
     /// What its statements reset.
     pub(crate) resets: Option<Reset>,
     /// What is prepared behind it may be understood otherwise than before it.
@@ -60,6 +62,19 @@ impl Reading {
             changes_climate: true,
             ..Self::default()
         }
+    }
+
+    /// One of which this is the beginning. What its statements have done to the session their tags say, see
+    /// [`shows_all`], unless the beginning says more.
+    pub(crate) fn beginning(text: &[u8], standard: bool) -> Self {
+        let seen = Self::of(text, standard);
+        let mut unread = Self::too_long();
+        // Its last string has no end here.
+        if seen.deeds.is_empty() && seen.pins.all_but(Pin::NotUnderstood).is_empty() {
+            unread.pins = Pins::default();
+            unread.is_by_tags = true;
+        }
+        unread
     }
 
     /// Whether all it does is to begin a transaction, where there was none.
@@ -158,6 +173,16 @@ impl Reading {
         self.deeds
             .extend(found.deeds.into_iter().map(|deed| (number, Arc::new(deed))));
     }
+}
+
+/// Whether a statement with this tag leaves nothing in its session but what a server can be asked for, as a function may.
+pub(crate) fn shows_all(tag: &[u8]) -> bool {
+    let word = tag.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let words: [&[u8]; 11] = [
+        b"INSERT", b"UPDATE", b"DELETE", b"MERGE", b"SELECT", b"COPY", b"DO", b"CALL", b"CREATE",
+        b"BEGIN", b"COMMIT",
+    ];
+    words.contains(&word)
 }
 
 /// What PostgreSQL says when it has done this, which only begins a transaction.

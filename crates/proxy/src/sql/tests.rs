@@ -368,6 +368,44 @@ fn a_text_of_nothing_but_into_is_read_at_once() {
 }
 
 #[test]
+fn of_a_text_that_is_cut_the_tags_tell_unless_its_beginning_does() {
+    for (text, by_tags) in [
+        ("insert into t values ('xxx", true),
+        ("update t set a = 'b' where c in (1, 2, 3", true),
+        (
+            "insert into t values ('a'); insert into t values ($$ b",
+            true,
+        ),
+        ("do $$ begin perform 1;", true),
+        ("select f('a", true),
+        ("set app.x = 'a", false),
+        ("select 1; listen a; select '", false),
+        ("select set_config('app.x', 'a", false),
+        ("savepoint a; insert into t values ('", false),
+        ("select setseed(0), '", false),
+    ] {
+        let reading = Reading::beginning(text.as_bytes(), true);
+        assert!(reading.opaque && reading.acts == Reading::too_long().acts);
+        assert_eq!(reading.is_by_tags, by_tags, "{text}");
+        assert_eq!(reading.pins.is_empty(), by_tags, "{text}");
+    }
+    for tag in ["INSERT 0 1", "SELECT 0", "DO", "COMMIT", "CREATE TABLE"] {
+        assert!(shows_all(tag.as_bytes()), "{tag}");
+    }
+    for tag in [
+        "SET",
+        "RESET",
+        "ROLLBACK",
+        "SAVEPOINT",
+        "LISTEN",
+        "LOAD",
+        "INSERTED",
+    ] {
+        assert!(!shows_all(tag.as_bytes()), "{tag}");
+    }
+}
+
+#[test]
 fn a_setting_that_is_named_often_is_set_once() {
     let often = "isolation level serializable, read only, ".repeat(1000);
     let reading = read(&format!(

@@ -364,3 +364,52 @@ fn a_table_that_has_changed_is_read_by_a_statement_that_is_prepared_anew() {
         Ok(())
     });
 }
+
+/// Of a text that is too long to be kept, only the beginning is read.
+#[test]
+fn a_long_statement_ties_its_client_only_if_it_changes_the_session() {
+    story(async |server| {
+        server.sql(
+            "app",
+            "create table long (a text); grant all on long to app",
+        )?;
+        let proxy = server.proxy(PoolMode::Transaction, one_server()).await?;
+        let (a, b) = (proxy.client("app").await?, proxy.client("app").await?);
+        let long = "x".repeat(300_000);
+        let one_text = format!("insert into long values ('{long}')");
+        let texts = [
+            format!("{one_text}; {one_text}"),
+            format!("begin; {one_text}; commit"),
+            format!("select 1 / 0, '{long}'"),
+            one_text,
+        ];
+        for text in texts {
+            let done = code(a.batch_execute(&text).await);
+            ensure!(
+                done == if text.contains('/') {
+                    "ERROR 22012"
+                } else {
+                    "ok"
+                }
+            );
+            ensure!(one(&b, "select 7").await? == "7");
+        }
+        ensure!(one(&a, "select count(*) from long").await? == "4");
+        // What a function has done is not another client's.
+        let hidden = "select set_config('work_mem', '3MB', false)";
+        let text = format!("do $$ begin perform '{long}'; execute $q${hidden}$q$; end $$");
+        a.batch_execute(&text).await?;
+        ensure!(one(&b, "show work_mem").await? == "4MB");
+        ensure!(one(&a, "show work_mem").await? == "3MB");
+        drop(a);
+        let (a, late) = (proxy.client("app").await?, proxy.client("app").await?);
+        late.batch_execute(&format!("select '{long}'; set app.x = 'late'"))
+            .await?;
+        ensure!(one(&late, "show app.x").await? == "late");
+        // It has the only server.
+        let waits =
+            tokio::time::timeout(std::time::Duration::from_millis(300), one(&a, "select 1"));
+        ensure!(waits.await.is_err());
+        Ok(())
+    });
+}

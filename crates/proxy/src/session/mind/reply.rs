@@ -4,7 +4,7 @@ use super::super::ledger::{Expect, Values};
 use super::{Fate, KEEP, Mind};
 use crate::pool::Mirror;
 use crate::prepared;
-use crate::sql::{Deed, Pin, Pins};
+use crate::sql::{Deed, Pin, Pins, shows_all};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use wire::Reply;
@@ -107,6 +107,9 @@ impl Mind {
             self.statements.clear();
             mirror.known.clear();
             mirror.is_mixed_up = self.ledger.expects_shared();
+        }
+        if self.ledger.current().is_by_tags && !shows_all(tag) {
+            self.journal.pin(Pins::default().with(Pin::TooLong));
         }
         match tag {
             b"COMMIT" | b"PREPARE TRANSACTION" => self.ledger.current().has_committed(),

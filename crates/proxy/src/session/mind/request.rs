@@ -67,6 +67,9 @@ impl Mind {
             Some((0, text)) if frame.is_whole() && !mirror.may_misread(text) => {
                 Reading::of(text, mirror.has_standard_strings())
             }
+            _ if !frame.is_whole() && !mirror.may_misread(frame.body()) => {
+                Reading::beginning(frame.body(), mirror.has_standard_strings())
+            }
             _ => Reading::too_long(),
         };
         self.only_reads = self.only_reads && frame.is_whole() && !may_lift(frame.body());
