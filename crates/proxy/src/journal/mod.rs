@@ -182,6 +182,8 @@ impl Journal {
             Deed::Deallocate(name) => {
                 self.prepared.remove(name);
             }
+            // The tag says so.
+            Deed::DeallocateAll => {}
         }
     }
 

@@ -83,6 +83,8 @@ pub(super) struct Ledger {
     whole: VecDeque<Asked>,
     open: Asked,
     is_open: bool,
+    /// Something that was asked since the last time that all was answered may take a statement away.
+    may_deallocate: bool,
     /// Room that the last stretch had for what it expected: most expect as much.
     spare: VecDeque<Expect>,
 }
@@ -164,8 +166,15 @@ impl Ledger {
         self.expects_unnamed_before() || self.open.expected.iter().any(Expect::is_unnamed)
     }
 
+    /// Whether it is still to be seen which one that is. Who prepares it in the stretch that is open has it there, or
+    /// all else of the stretch is thrown away, too.
+    pub(super) fn may_lack_unnamed(&self) -> bool {
+        let is_prepared = self.open.expected.iter().rev().any(Expect::is_unnamed);
+        !is_prepared && self.expects_unnamed_before()
+    }
+
     /// Whether that is so in a stretch that has its end already.
-    pub(super) fn expects_unnamed_before(&self) -> bool {
+    fn expects_unnamed_before(&self) -> bool {
         let mut expected = self.whole.iter().flat_map(|asked| asked.expected.iter());
         expected.any(Expect::is_unnamed)
     }
@@ -178,6 +187,30 @@ impl Ledger {
     /// as nothing does, the transaction can begin on another server.
     pub(super) fn is_at_a_begin(&self) -> bool {
         self.whole.front().is_some_and(|one| one.begin.is_some())
+    }
+
+    /// Statements are on their way.
+    pub(super) fn read(&mut self, reading: &Reading, values: Option<&Arc<Values>>) -> &mut Asked {
+        let takes = |(_, deed): &(u32, Arc<Deed>)| {
+            matches!(**deed, Deed::Deallocate(_) | Deed::DeallocateAll)
+        };
+        self.may_deallocate &= !self.is_empty();
+        self.may_deallocate |= reading.deeds.iter().any(takes);
+        let asked = self.ask();
+        asked.read(reading, values);
+        asked
+    }
+
+    /// Whether it is still to be seen if SQL takes away a statement of this name. `None`: of any.
+    pub(super) fn may_deallocate(&self, name: Option<&[u8]>) -> bool {
+        let takes = |deed: &Deed| match deed {
+            Deed::Deallocate(of) => name.is_none_or(|name| of.as_bytes() == name),
+            Deed::DeallocateAll => true,
+            _ => false,
+        };
+        let all = self.whole.iter().chain([&self.open]);
+        let mut deeds = all.flat_map(|asked| &asked.deeds);
+        self.may_deallocate && deeds.any(|(_, deed, _)| takes(deed))
     }
 
     /// Whether everything that was asked has its end.
@@ -244,9 +277,11 @@ impl Asked {
     }
 
     /// Statements are on their way.
-    pub(super) fn read(&mut self, reading: &Reading, values: Option<&Arc<Values>>) {
+    fn read(&mut self, reading: &Reading, values: Option<&Arc<Values>>) {
         self.acts = self.acts.and(reading.acts);
-        for (number, deed) in &reading.deeds {
+        // Behind an error none of them is done.
+        let deeds = reading.deeds.iter().filter(|_| !self.failed);
+        for (number, deed) in deeds {
             let number = self.statements + number;
             self.deeds
                 .push_back((number, Arc::clone(deed), values.cloned()));

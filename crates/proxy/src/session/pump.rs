@@ -304,7 +304,14 @@ impl Conversation {
             && !self.mind.ledger.is_at_a_begin()
         {
             let broken = |_| Stopped::End(errors::protocol("invalid message"));
+            let before = self.framer.clone();
             let step = self.framer.next(self.inbox.unread()).map_err(broken)?;
+            if let Step::Message(frame) = &step
+                && self.mind.waits_for_answers(frame, &server.mirror)
+            {
+                self.framer = before;
+                return Ok(self.ask_for_answers(server) || is_heard);
+            }
             let taken = step.taken();
             is_heard |= taken > 0;
             let plan = match step {
@@ -339,6 +346,17 @@ impl Conversation {
             }
         }
         Ok(is_heard)
+    }
+
+    /// Of what is not answered yet. `true`: the server is to hear of it.
+    fn ask_for_answers(&mut self, server: &mut Server) -> bool {
+        if !self.mind.is_to_flush() {
+            return false;
+        }
+        server.outbox.push(self.inbox.cleared());
+        self.inbox.pass_cleared();
+        // The only one that it could be refused for is that the server has ended, which is seen to.
+        server.send(&frontend::Message::Flush).is_ok()
     }
 
     /// Looks at what the server has sent.

@@ -26,6 +26,8 @@ pub(crate) enum Deed {
         sql: Box<[u8]>,
     },
     Deallocate(Box<str>),
+    /// Of all, also by DISCARD ALL.
+    DeallocateAll,
 }
 
 /// `set_config(name, value, is_local)`.
@@ -221,13 +223,13 @@ pub(super) fn of(whole: &[u8], tokens: &[Token<'_>]) -> Found {
         "deallocate" => {
             let at = 1 + usize::from(is(1, "prepare") && tokens.len() > 2);
             match is(at, "all") {
-                // The tag says so when it is done.
-                true => Found::act(Act::Nothing),
+                true => Found::deed(Deed::DeallocateAll),
                 false => named(tokens, at, |name| Found::deed(Deed::Deallocate(name))),
             }
         }
         "set" => set::set(whole, tokens),
         "reset" => set::reset(tokens),
+        "discard" if is(1, "all") => Found::deed(Deed::DeallocateAll),
         "show" | "discard" | "unlisten" | "close" => Found::act(Act::Nothing),
         "select" => set::config(tokens).unwrap_or_else(|| Found::act(select(tokens))),
         "with" | "values" | "table" => Found::act(Act::Query),

@@ -2,7 +2,7 @@
 //!
 //! Each script is played on a connection to the server, too, and all that is heard must be the same.
 
-use crate::raw::{Heard, Raw, message, query, told};
+use crate::raw::{Heard, Raw, message, query, startup, told};
 use crate::server::{Server, story};
 use anyhow::{Context as _, Result, ensure};
 use proxy::{Limits, PoolMode};
@@ -64,6 +64,18 @@ fn heard(all: &[Heard]) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
+async fn logged_in(address: SocketAddr, name: &str) -> Result<Raw> {
+    let mut raw = Raw::connect(address).await?;
+    let all = [
+        ("user", "app"),
+        ("database", "app"),
+        ("application_name", name),
+    ];
+    raw.send(&startup(&all)).await?;
+    raw.until(b'Z').await?;
+    Ok(raw)
+}
+
 async fn take(raw: &mut Raw, (ends, step): &Step) -> Result<String> {
     raw.send(&bytes(step)).await?;
     let mut all = Vec::new();
@@ -91,10 +103,13 @@ async fn play(server: &Server, mode: PoolMode, script: &[Step]) -> Result<()> {
         ..Limits::default()
     };
     let proxy = server.trusting(mode, limits).await?;
-    let mut other = Raw::logged_in(proxy.address).await?;
+    let own = (Ipv4Addr::LOCALHOST, server.port()).into();
+    let mut alone = logged_in(own, "mine").await?;
+    let mut client = logged_in(proxy.address, "mine").await?;
+    // The one server that there may be is started for this one.
+    let mut other = logged_in(proxy.address, "other").await?;
     take(&mut other, &(1, "Q set app.who = 'other'")).await?;
-    let mut alone = Raw::logged_in((Ipv4Addr::LOCALHOST, server.port()).into()).await?;
-    let mut client = Raw::logged_in(proxy.address).await?;
+    take(&mut other, &(1, "P n=select 'NEW' | S")).await?;
     let mut ties = false;
     for step in script {
         let (own, through) = (
@@ -104,14 +119,11 @@ async fn play(server: &Server, mode: PoolMode, script: &[Step]) -> Result<()> {
         ensure!(own == through, "{}: {through}, not {own}", step.1);
         ties |= step.1.contains("declare");
         if own.ends_with('I') && (!ties || mode == PoolMode::Session) {
-            let look =
-                "P =select current_setting('app.who') || current_setting('role') | B | E | S";
+            let look = "P =select current_setting('app.who') || current_setting('role') | B | E | \
+                B n | E | S";
             let found = take(&mut other, &(1, look)).await?;
-            ensure!(
-                found.contains("[othernone]"),
-                "{}: another finds {found}",
-                step.1
-            );
+            let is_alone = found.contains("[othernone]") && found.contains("[NEW]");
+            ensure!(is_alone, "{}: another finds {found}", step.1);
         }
     }
     Ok(())
@@ -213,4 +225,140 @@ fn what_a_portal_has_set_before_its_limit_outlives_the_server() {
         ensure!(found == "T [alice] SELECT 1 I", "{found}");
         Ok(())
     });
+}
+
+const K: &str = "create table k (n int); grant all on k to app; \
+    create function f() returns int language plpgsql as $$ begin return 7; end $$";
+
+/// What stands for a name when the server comes to it is what runs.
+#[test]
+fn a_name_that_sql_takes_away_stands_for_the_next_statement() {
+    const OLD: Step = (1, "P s1=insert into k values (1) returning 'OLD' | S");
+    const AGAIN: Step = (1, "B s1 | E | S");
+    all_alike(
+        K,
+        &[
+            &[
+                OLD,
+                (2, "Q discard all | P s1=select 'NEW' | B s1 | E | S"),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (2, "Q deallocate all | P s1=select 'NEW' | B s1 | E | S"),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (2, "Q deallocate s1 | P s1=select 'NEW' | B s1 | E | S"),
+                AGAIN,
+            ],
+            &[OLD, (2, "Q deallocate s1 | D s1 | B s1 | E | S"), AGAIN],
+            &[OLD, (2, "Q deallocate s1 | C s1 | S"), AGAIN],
+            &[OLD, (2, "Q deallocate s1 | Q deallocate s1"), AGAIN],
+            &[
+                OLD,
+                (
+                    1,
+                    "P =deallocate s1 | B | E | P s1=select 'NEW' | B s1 | E | S",
+                ),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (
+                    1,
+                    "P =deallocate all | B | E | P s1=select 'NEW' | D s1 | B s1 | E | S",
+                ),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (1, "P =deallocate s1 | B | E | P =deallocate s1 | B | E | S"),
+                AGAIN,
+            ],
+            // It fails.
+            &[
+                OLD,
+                (1, "Q begin"),
+                (1, "Q select 1/0"),
+                (2, "Q deallocate s1 | P s1=select 'NEW' | B s1 | E | S"),
+                (1, "Q rollback"),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (1, "Q begin"),
+                (1, "P =discard all | B | E | P s1=select 'NEW' | S"),
+                (1, "Q rollback"),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (2, "Q deallocate s2 | P s1=select 'NEW' | B s1 | E | S"),
+                AGAIN,
+            ],
+            // It is thrown away behind an error.
+            &[
+                OLD,
+                (1, "B nosuch | Q deallocate s1 | P s1=select 'NEW' | S"),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (
+                    1,
+                    "B nosuch | Q select 1 | Q discard all | P s1=select 'NEW' | B s1 | E | S",
+                ),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (
+                    2,
+                    "B nosuch | Q deallocate s1 | S | P s1=select 'NEW' | B s1 | E | S",
+                ),
+                AGAIN,
+            ],
+            &[
+                OLD,
+                (
+                    2,
+                    "B nosuch | P =deallocate all | B | E | S | P s1=select 'NEW' | B s1 | E | S",
+                ),
+                AGAIN,
+            ],
+        ],
+    );
+}
+
+#[test]
+fn a_statement_without_a_name_that_was_thrown_away_does_not_run() {
+    const NEW: &str = "B nosuch | P =insert into k values (1) returning 'NEW' | S | B | E | S";
+    all_alike(
+        K,
+        &[
+            &[(2, NEW), (1, "B | E | S")],
+            &[(1, "P =select 'OLD' | S"), (2, NEW), (1, "B | E | S")],
+            &[
+                (
+                    2,
+                    "P =select 1/0 | B | E | P =insert into k values (1) returning 'NEW' | S | D | B | E | S",
+                ),
+                (1, "B | E | S"),
+            ],
+            &[
+                (1, "P =select 'OLD' | S"),
+                (2, "P =selec | S | B | E | S"),
+                (1, "B | E | S"),
+            ],
+            &[
+                (
+                    3,
+                    "P =select 'a' | B | E | S | P =select 'b' | B | E | S | B | E | S",
+                ),
+                (3, "B | E | S | B | E | S | B | E | S"),
+            ],
+        ],
+    );
 }

@@ -6,6 +6,7 @@
 //! It does not know sockets or waiting.
 
 mod climate;
+mod names;
 mod reply;
 mod request;
 mod supply;
@@ -56,6 +57,8 @@ pub(super) struct Mind {
     weather: climate::Weather,
     /// Where the server's clock stood when nothing was under way.
     since: u64,
+    /// The server was asked to answer what it has before the client's next message.
+    has_flushed: bool,
     /// Parameters that were reported since the server was last ready.
     reported: Vec<Box<[u8]>>,
 }
@@ -115,6 +118,7 @@ impl Mind {
             again: Again::default(),
             weather: climate::Weather::default(),
             since: 0,
+            has_flushed: false,
             reported: Vec::new(),
         }
     }

@@ -22,6 +22,7 @@ impl Mind {
     ) -> Result<Plan, Wrong> {
         use frontend::Tag;
         self.begun = None;
+        self.has_flushed = false;
         if self.ledger.is_empty() {
             self.since = mirror.clock;
         }
@@ -51,7 +52,7 @@ impl Mind {
                 self.only_reads = false;
                 let unread = Reading::too_long();
                 self.opaque = true;
-                self.ledger.ask().read(&unread, None);
+                self.ledger.read(&unread, None);
                 self.ledger.end(false);
             }
             Tag::CopyData | Tag::CopyDone | Tag::CopyFail | Tag::Flush | Tag::Terminate => {
@@ -91,8 +92,7 @@ impl Mind {
         // A BEGIN within a transaction begins nothing.
         let is_outside = self.ledger.is_empty()
             && mirror.session.transaction_status() == TransactionStatus::Idle;
-        let asked = self.ledger.ask();
-        asked.read(&reading, None);
+        let asked = self.ledger.read(&reading, None);
         if is_outside && reading.only_begins() {
             asked.begin = frame.body().strip_suffix(b"\0").map(Into::into);
         }
@@ -117,13 +117,12 @@ impl Mind {
 
     fn execute(&mut self, portal: &CStr, mirror: &Mirror) {
         let bound = self.portals.get(portal.to_bytes());
-        let asked = self.ledger.ask();
         match bound {
             Some(Bound {
                 prepared: Some(prepared),
                 values,
             }) => {
-                asked.read(&prepared.reading, values.as_ref());
+                self.ledger.read(&prepared.reading, values.as_ref());
                 let (text, values) = (prepared.body(), values.as_deref());
                 self.weather
                     .changes(&self.registry, &prepared.reading, text, values);
@@ -133,7 +132,7 @@ impl Mind {
             }
             // One that SQL has declared, or of a statement too long to be kept.
             _ => {
-                asked.read(&Reading::too_long(), None);
+                self.ledger.read(&Reading::too_long(), None);
                 self.weather.is_unread(&self.registry);
                 self.opaque = true;
             }
@@ -349,7 +348,7 @@ fn renamed(
     Ok(bytes)
 }
 
-fn text(bytes: &[u8]) -> Result<(&CStr, &[u8]), Malformed> {
+pub(super) fn text(bytes: &[u8]) -> Result<(&CStr, &[u8]), Malformed> {
     let text = CStr::from_bytes_until_nul(bytes).map_err(|_| Malformed {
         message: "Bind",
         flaw: wire::Flaw::EndsEarly,

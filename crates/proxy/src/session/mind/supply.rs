@@ -91,7 +91,7 @@ impl Mind {
         mirror: &mut Mirror,
     ) -> Result<Plan, Wrong> {
         let mut plan = Plan::default();
-        if !self.unnamed_here || self.ledger.expects_unnamed_before() {
+        if !self.unnamed_here {
             prepared.parse(b"", &mut plan.before);
             tell(mirror, &plan.before, Origin::Proxy)?;
             self.unnamed_here = true;
