@@ -180,7 +180,7 @@ impl Loan {
 
     /// Gives them the session's values again. It takes no snapshot: what must come before the first query of a
     /// transaction still may.
-    pub(crate) fn set_again(&self, names: Names, local: bool) -> Vec<u8> {
+    pub(crate) fn set_again(&self, names: Names, local: bool) -> Vec<Vec<u8>> {
         let one = |name: &str| {
             let mut sql = if local { "SET LOCAL " } else { "SET " }
                 .to_owned()
@@ -190,8 +190,7 @@ impl Loan {
             self.value(name, &mut sql);
             sql
         };
-        let all: Vec<_> = names.iter().map(|(_, name)| one(name)).collect();
-        all.join(&b';')
+        names.iter().map(|(_, name)| one(name)).collect()
     }
 
     fn value(&self, name: &str, sql: &mut Vec<u8>) {

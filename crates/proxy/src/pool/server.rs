@@ -9,16 +9,19 @@ use crate::net::{Inbox, Outbox, Stream};
 use crate::prepared::Prepared;
 use ha::Epoch;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
 use wire::backend::{Fields, Frame, Framer, Message, Tag};
 use wire::frontend;
-use wire::{Limits, Origin, Session, Step};
+use wire::{Limits, List, Origin, Session, Step};
 
 /// What a server has reported of itself and of the session's settings.
 pub(crate) type Parameters = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 const STANDARD_STRINGS: &[u8] = b"standard_conforming_strings";
+/// What is ours on a server beside what is its client's.
+const ASIDE: &CStr = c"standfast_aside";
 const CLIENT_ENCODING: &[u8] = b"client_encoding";
 /// Encodings of clients in which a byte that looks like a backslash may be the second half of a letter.
 const SPLIT: [&[u8]; 7] = [
@@ -170,7 +173,7 @@ impl Server {
         let mut bytes = sql.to_vec();
         bytes.retain(|byte| *byte != 0);
         bytes.push(0);
-        let text = std::ffi::CStr::from_bytes_with_nul(&bytes);
+        let text = CStr::from_bytes_with_nul(&bytes);
         let text = text.map_err(|_| Refusal::Error("a text with a NUL".to_owned()))?;
         self.send(&frontend::Message::Query(text))
     }
@@ -178,6 +181,43 @@ impl Server {
     /// Asks a query of ours, and waits until it is done.
     pub(crate) async fn run(&mut self, sql: &[u8]) -> Result<(), Refusal> {
         self.query(sql)?;
+        self.finish().await
+    }
+
+    /// The same for some statements, beside what the client has without a name, which a Query would take away: a
+    /// statement, and within a transaction a portal that is not at its end.
+    pub(crate) async fn run_aside(&mut self, statements: &[Vec<u8>]) -> Result<(), Refusal> {
+        use frontend::Message as Ask;
+        let close = [
+            frontend::Target::Portal(ASIDE),
+            frontend::Target::Statement(ASIDE),
+        ]
+        .map(Ask::Close);
+        for sql in statements {
+            let text = CString::new(&**sql);
+            let text = text.map_err(|_| Refusal::Error("a text with a NUL".to_owned()))?;
+            let parse = Ask::Parse(frontend::Parse {
+                name: ASIDE,
+                query: &text,
+                types: List::empty(),
+            });
+            let bind = Ask::Bind(frontend::Bind {
+                portal: ASIDE,
+                statement: ASIDE,
+                formats: List::empty(),
+                parameters: List::empty(),
+                result_formats: List::empty(),
+            });
+            let execute = Ask::Execute {
+                portal: ASIDE,
+                rows_max: 0,
+            };
+            // What was refused the last time may have left its own behind.
+            for message in close.iter().chain(&[parse, bind, execute]).chain(&close) {
+                self.send(message)?;
+            }
+            self.send(&Ask::Sync)?;
+        }
         self.finish().await
     }
 

@@ -39,7 +39,7 @@ pub(super) enum Mend {
     /// The session leaves its server: the next one is set right before it has it.
     Part,
     /// The server is asked this.
-    Ask(Vec<u8>),
+    Ask(Vec<Vec<u8>>),
 }
 
 impl Mending {

@@ -191,6 +191,8 @@ impl Conversation {
         self.unmask(&server);
         if self.mind.is_tied() {
             self.mind.stained = true;
+            // A Query takes it away, and ours was one.
+            self.mind.unnamed_here = false;
             return Ok(Some(Attached { server, permit }));
         }
         let settings = Arc::clone(self.mind.journal.settings());
@@ -203,9 +205,9 @@ impl Conversation {
     }
 
     /// Sets right what was reset on a server that is lent; `false`: it is lost.
-    async fn set_right(&mut self, server: &mut Server, sql: &[u8]) -> bool {
+    async fn set_right(&mut self, server: &mut Server, sql: &[Vec<u8>]) -> bool {
         let limit = self.shared.limits.load().hold_time;
-        let asked = tokio::time::timeout(limit, server.run(sql)).await;
+        let asked = tokio::time::timeout(limit, server.run_aside(sql)).await;
         self.mind.mending.is_done();
         self.tell_differences(server);
         // What it refuses it may refuse: then the transaction has failed, and takes everything back.

@@ -40,7 +40,7 @@ pub(super) enum Stopped {
     /// The client wants something new, and just now there is no primary. The server is idle.
     Held,
     /// Everything is answered, and the server is to be asked this before anything else.
-    Mend(Vec<u8>),
+    Mend(Vec<Vec<u8>>),
     /// Between two transactions, and nobody knows what the last one did to the session.
     Opaque,
     Lost(Moment),

@@ -333,6 +333,50 @@ fn a_name_that_sql_takes_away_stands_for_the_next_statement() {
 }
 
 #[test]
+fn what_has_no_name_outlives_what_the_proxy_asks() {
+    all_alike(
+        K,
+        &[
+            &[
+                (1, "P =select f() | S"),
+                (1, "B | E | S"),
+                (1, "D | S"),
+                (1, "B | E | S"),
+            ],
+            &[
+                (1, "Q begin"),
+                (1, "P =reset application_name | B | E | S"),
+                (1, "B | E | S"),
+                (1, "Q show application_name"),
+                (1, "Q rollback"),
+            ],
+            &[
+                (1, "Q begin"),
+                (1, "P r=reset application_name | S"),
+                (
+                    1,
+                    "P =select generate_series(1, 4) | B | E 1 | Br r | Er | S",
+                ),
+                (1, "E 2 | S"),
+                (1, "B | E 1 | S"),
+                (1, "E | S"),
+                (1, "Q commit"),
+            ],
+            // Behind a savepoint that has failed.
+            &[
+                (1, "Q begin; savepoint a"),
+                (1, "Q reset application_name; select 1/0"),
+                (1, "Q rollback to a"),
+                (1, "P =reset application_name | B | E | S"),
+                (1, "B | E | S"),
+                (1, "Q commit"),
+                (1, "Q show application_name"),
+            ],
+        ],
+    );
+}
+
+#[test]
 fn a_statement_without_a_name_that_was_thrown_away_does_not_run() {
     const NEW: &str = "B nosuch | P =insert into k values (1) returning 'NEW' | S | B | E | S";
     all_alike(
