@@ -140,11 +140,7 @@ impl Registry {
         }
         let are_many = texts.prepared.len() >= texts.sweep_at.max(1024);
         if are_many || texts.bytes >= texts.sweep_at_bytes.max(SWEEP_BYTES_MIN) {
-            let is_used = |_: &_, prepared: &mut Weak<_>| prepared.strong_count() > 0;
-            texts.prepared.retain(is_used);
-            texts.bytes = texts.prepared.keys().map(|text| text.len()).sum();
-            texts.sweep_at = texts.prepared.len() * 2;
-            texts.sweep_at_bytes = texts.bytes * 2;
+            texts.sweep();
         }
         *next += 1;
         let prepared = Arc::new(Prepared {
@@ -187,6 +183,19 @@ impl Registry {
     fn locked(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Of all that it knows.
+    #[cfg(test)]
+    pub(crate) fn text_bytes(&self) -> usize {
+        let known = self.locked();
+        known.texts.iter().map(|texts| texts.bytes).sum()
+    }
+
+    /// Somebody who had much is gone.
+    pub(crate) fn sweep(&self) {
+        let mut known = self.locked();
+        known.texts.iter_mut().for_each(Texts::sweep);
+    }
 }
 
 impl Climate {
@@ -202,6 +211,16 @@ impl Climate {
 impl Texts {
     fn get(&self, body: &[u8]) -> Option<Arc<Prepared>> {
         self.prepared.get(body).and_then(Weak::upgrade)
+    }
+
+    /// Takes out what no client and no server has any more.
+    fn sweep(&mut self) {
+        let is_used = |_: &_, prepared: &mut Weak<_>| prepared.strong_count() > 0;
+        self.prepared.retain(is_used);
+        self.prepared.shrink_to(self.prepared.len() * 2);
+        self.bytes = self.prepared.keys().map(|text| text.len()).sum();
+        self.sweep_at = self.prepared.len() * 2;
+        self.sweep_at_bytes = self.bytes * 2;
     }
 }
 

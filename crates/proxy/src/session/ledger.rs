@@ -179,6 +179,19 @@ impl Ledger {
         expected.any(Expect::is_unnamed)
     }
 
+    /// How many bytes the texts have that are still to be prepared.
+    pub(super) fn expected_bytes(&self) -> usize {
+        let all = self.whole.iter().chain([&self.open]);
+        let expected = all.flat_map(|asked| asked.expected.iter());
+        let bytes = expected.map(|expect| match expect {
+            Expect::Parsed(_, prepared) | Expect::ParsedBefore(_, prepared) => {
+                prepared.text_bytes()
+            }
+            _ => 0,
+        });
+        bytes.sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.whole.is_empty() && !self.is_open
     }

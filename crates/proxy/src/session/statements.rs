@@ -46,6 +46,11 @@ impl Statements {
         self.all.iter().map(|(name, prepared)| (&**name, prepared))
     }
 
+    /// Names and texts, and what it takes to find them.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

@@ -118,6 +118,51 @@ fn who_prepares_without_an_end_is_ended() {
     });
 }
 
+/// Behind an error the server throws everything away up to a Sync, and so does the proxy: also when the error may not
+/// have been one of a request.
+#[test]
+fn what_is_thrown_away_is_not_remembered() {
+    story(async |server| {
+        let proxy = Alone::start(server.port())?;
+        let wrong = message(b'B', b"\0nosuch\0\0\0\0\0\0\0");
+        let slow = [
+            message(b'P', b"\0select pg_sleep(60)\0\0\0"),
+            message(b'B', &[0; 8]),
+            message(b'E', &[0; 5]),
+        ];
+        let pad = "x".repeat(60_000);
+        for (failing, code) in [(wrong, "26000"), (slow.concat(), "57014")] {
+            let mut raw = Raw::logged_in(proxy.address).await?;
+            raw.send(&query("set statement_timeout = '300ms'")).await?;
+            raw.until(b'Z').await?;
+            raw.send(&[failing, message(b'H', b"")].concat()).await?;
+            let failed = told(&raw.until(b'E').await?);
+            ensure!(failed == format!("ERROR {code}"), "{failed}");
+            for n in 0..1_500 {
+                let parse = format!("s{n}\0select '{n}{pad}'\0\0\0");
+                let bind = format!("{n}{pad}\0\0\0\0\0\0\0\0");
+                let both = [
+                    message(b'P', parse.as_bytes()),
+                    message(b'B', bind.as_bytes()),
+                    query("select 1"),
+                ];
+                raw.send(&both.concat()).await?;
+            }
+            raw.send(&message(b'S', b"")).await?;
+            let heard = told(&raw.until(b'Z').await?);
+            ensure!(heard == "nothing", "{heard}");
+            // What was said behind it is heard, and nothing of what was thrown away is there.
+            let gone = [message(b'B', b"\0s7\0\0\0\0\0\0\0"), message(b'S', b"")];
+            raw.send(&gone.concat()).await?;
+            let heard = told(&raw.until(b'Z').await?);
+            ensure!(heard == "ERROR 26000", "{heard}");
+        }
+        let kilobytes = proxy.memory("VmHWM")?;
+        ensure!(kilobytes <= 64 * 1024, "{kilobytes} kB");
+        Ok(())
+    });
+}
+
 /// News may come at any time, also to who has asked for nothing.
 #[test]
 fn news_comes_between_and_within_everything() {

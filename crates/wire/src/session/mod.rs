@@ -136,6 +136,19 @@ impl Session {
         self.queue.iter().filter(ends).count()
     }
 
+    /// Whether the server throws away what it is sent, up to a Sync: a request has failed in a batch. Should that turn out
+    /// to be wrong, its next answer breaks the connection: nothing that is sent meanwhile is ever taken for answered.
+    #[inline]
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Whether there is no doubt about that: the error was not one that may have come before its request was read.
+    pub fn skips_certainly(&self) -> bool {
+        let is_doubtful = self.early || self.unsure || self.doubtful > 0 || self.lost;
+        self.skipping && !is_doubtful && self.copying.is_none()
+    }
+
     /// Whether another request may be sent. If not, the client is to be read from only when
     /// answers have come.
     pub fn has_room(&self) -> bool {

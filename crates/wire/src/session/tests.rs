@@ -501,3 +501,20 @@ fn answers_name_who_asked() {
         ]
     );
 }
+
+#[test]
+fn whether_the_server_throws_away_what_comes_is_certain_or_not() {
+    let skips = |transcript: &str| {
+        let mut session = Session::ready(Limits::default());
+        tell(&mut session, transcript).unwrap();
+        (session.is_skipping(), session.skips_certainly())
+    };
+    assert_eq!(skips(">P >H"), (false, false));
+    assert_eq!(skips(">P >H <E:ERROR:42601"), (true, true));
+    assert_eq!(skips(">P >B >E <1 <E:ERROR:42601 >P >Q"), (true, true));
+    // A Sync that was sent ends it.
+    assert_eq!(skips(">P >S <E:ERROR:42601"), (false, false));
+    assert_eq!(skips(">P >H <E:ERROR:42601 >P >S"), (false, false));
+    // A timeout may have struck before the request was read.
+    assert_eq!(skips(">P >H <1 >B <E:ERROR:57014"), (true, false));
+}

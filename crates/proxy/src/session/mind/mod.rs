@@ -28,6 +28,9 @@ const NOTHING: &CStr = c"standfast_nothing";
 /// In place of a DEALLOCATE of a statement that others use too; it takes nothing from anybody.
 const KEEP: &CStr = c"DISCARD PLANS";
 
+/// Whose texts have more bytes takes them along when it goes, and doesn't leave that to those who come.
+const LEFT_BYTES_MAX: usize = 1024 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Mind {
@@ -61,6 +64,17 @@ pub(super) struct Mind {
     has_flushed: bool,
     /// Parameters that were reported since the server was last ready.
     reported: Vec<Box<[u8]>>,
+}
+
+impl Drop for Mind {
+    fn drop(&mut self) {
+        if self.statements.bytes() + self.ledger.expected_bytes() > LEFT_BYTES_MAX {
+            self.statements.clear();
+            self.ledger = Ledger::default();
+            self.portals.clear();
+            self.registry.sweep();
+        }
+    }
 }
 
 /// What goes to the server for a message of the client.
@@ -147,5 +161,25 @@ impl Mind {
 
     pub(super) fn renames(&self) -> bool {
         self.mode == PoolMode::Transaction
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_has_prepared_goes_with_him() {
+        let registry = Arc::new(Registry::default());
+        let mode = PoolMode::Transaction;
+        let mut mind = Mind::new(mode, Route::Write, Arc::clone(&registry), 10);
+        for n in 0..100 {
+            let name = format!("s{n}");
+            let body = format!("select {n}, '{}'\0\0\0", "x".repeat(50_000));
+            mind.learn(name.as_bytes(), body.as_bytes());
+        }
+        assert!(registry.text_bytes() > 100 * 50_000);
+        drop(mind);
+        assert_eq!(registry.text_bytes(), 0);
     }
 }

@@ -21,6 +21,9 @@ impl Mind {
         mirror: &mut Mirror,
     ) -> Result<Plan, Wrong> {
         use frontend::Tag;
+        if mirror.session.is_skipping() && frame.tag() != Tag::Sync {
+            return self.throw_away(frame, mirror);
+        }
         self.begun = None;
         self.has_flushed = false;
         if self.ledger.is_empty() {
@@ -59,6 +62,24 @@ impl Mind {
                 mirror.session.sent(frame, Origin::Client)?;
             }
             Tag::Password => return Err(Violation::OutOfTurn { sent: "Password" }.into()),
+        }
+        Ok(Plan::default())
+    }
+
+    /// The server throws it away, as it came, so nothing is planned or remembered for it: there is no end to what a client
+    /// may send without a Sync. If the server does not, the session loses it over its answer, and may have run anything.
+    fn throw_away(
+        &mut self,
+        frame: &frontend::Frame<'_>,
+        mirror: &mut Mirror,
+    ) -> Result<Plan, Wrong> {
+        use frontend::Tag;
+        let is_certain = mirror.session.skips_certainly();
+        mirror.session.sent(frame, Origin::Client)?;
+        let runs = matches!(frame.tag(), Tag::Query | Tag::Execute | Tag::FunctionCall);
+        if runs && !is_certain {
+            let asked = self.ledger.ask();
+            asked.acts = asked.acts.and(Reading::too_long().acts);
         }
         Ok(Plan::default())
     }
