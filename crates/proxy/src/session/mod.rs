@@ -364,8 +364,14 @@ impl Conversation {
             Step::Message(frame) => match (frame.tag(), &mut self.stand_in) {
                 (Tag::Terminate, _) => return Err(Ending::Left),
                 (_, Some(stand_in)) => {
-                    if stand_in.answer(&frame, &mut self.mind, self.outbox.room()) == Next::Leave {
-                        self.stand_in = None;
+                    match stand_in.answer(&frame, &mut self.mind, self.outbox.room()) {
+                        Next::Stay => {}
+                        Next::Leave => self.stand_in = None,
+                        Next::Full => {
+                            let why = "there are too many names in one request";
+                            tell(&errors::too_much_prepared(why), self.outbox.room());
+                            return Err(Ending::Told);
+                        }
                     }
                 }
                 // A server would throw them away, too.

@@ -3,6 +3,8 @@
 //!
 //! **Invariant:** it answers as PostgreSQL answers in a transaction that has failed, and never says
 //! that anything was done but that a transaction was rolled back.
+//!
+//! **Invariant:** of names it remembers no more than [`BYTES_MAX`].
 
 use super::mind::Mind;
 use crate::errors;
@@ -12,6 +14,11 @@ use std::ffi::CStr;
 use wire::List;
 use wire::backend::{self, Report, TransactionStatus};
 use wire::frontend::{Frame, Message, Tag, Target};
+
+/// Of names, with what it takes to find them. A client that says more has to be ended: what its next request would do
+/// could not be told any more.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+const ENTRY_BYTES: usize = 128;
 
 /// See the module.
 #[derive(Debug)]
@@ -26,10 +33,12 @@ pub(super) struct StandIn {
     /// behind that is not to run outside of its transaction. Behind another statement that has failed, no server would have
     /// begun it.
     refused: Option<Acts>,
-    /// The statements that it would have prepared.
+    /// The statements that it would have prepared; those with names only if they do something to transactions.
     texts: HashMap<Box<[u8]>, Acts>,
     /// Portals of statements that end the transaction.
     portals: HashSet<Box<[u8]>>,
+    /// So much the names take.
+    bytes: usize,
 }
 
 /// Whether it goes on.
@@ -38,6 +47,8 @@ pub(super) enum Next {
     Stay,
     /// The next request is for a server.
     Leave,
+    /// There were too many names.
+    Full,
 }
 
 impl StandIn {
@@ -73,11 +84,20 @@ impl StandIn {
             refused: None,
             texts: HashMap::new(),
             portals: HashSet::new(),
+            bytes: 0,
         }
     }
 
     /// Answers one message of the client's.
     pub(super) fn answer(&mut self, frame: &Frame<'_>, mind: &mut Mind, out: &mut Vec<u8>) -> Next {
+        let next = self.answered(frame, mind, out);
+        match self.bytes > BYTES_MAX && next == Next::Stay {
+            true => Next::Full,
+            false => next,
+        }
+    }
+
+    fn answered(&mut self, frame: &Frame<'_>, mind: &mut Mind, out: &mut Vec<u8>) -> Next {
         if self.phase == Phase::Outside {
             self.note_refused(frame, mind);
         }
@@ -123,8 +143,14 @@ impl StandIn {
                 self.refuse_acts(acts(frame.body().strip_suffix(b"\0").unwrap_or_default()));
             }
             (_, Ok(Message::Parse(parse))) => {
-                let name = parse.name.to_bytes().into();
-                self.texts.insert(name, acts(parse.query.to_bytes()));
+                let (name, acts) = (parse.name.to_bytes(), acts(parse.query.to_bytes()));
+                if self.texts.remove(name).is_some() {
+                    self.bytes -= ENTRY_BYTES + name.len();
+                }
+                if name.is_empty() || moves(acts) {
+                    self.bytes += ENTRY_BYTES + name.len();
+                    self.texts.insert(name.into(), acts);
+                }
             }
             (_, Ok(Message::Bind(bind))) => {
                 let name = bind.statement.to_bytes();
@@ -166,7 +192,10 @@ impl StandIn {
                 say(&backend::Message::ParseComplete, out);
             }
             Message::Bind(bind) if ends_by(bind.statement, mind) => {
-                self.portals.insert(bind.portal.to_bytes().into());
+                let name = bind.portal.to_bytes();
+                if self.portals.insert(name.into()) {
+                    self.bytes += ENTRY_BYTES + name.len();
+                }
                 say(&backend::Message::BindComplete, out);
             }
             Message::Describe(Target::Portal(name)) if self.has_portal(name) => {
@@ -180,7 +209,11 @@ impl StandIn {
             Message::Close(target) => {
                 match target {
                     Target::Statement(name) => mind.forget(name.to_bytes()),
-                    Target::Portal(name) => drop(self.portals.remove(name.to_bytes())),
+                    Target::Portal(name) => {
+                        if self.portals.remove(name.to_bytes()) {
+                            self.bytes -= ENTRY_BYTES + name.to_bytes().len();
+                        }
+                    }
                 }
                 say(&backend::Message::CloseComplete, out);
             }
@@ -220,6 +253,12 @@ impl StandIn {
         say(&backend::Message::ReadyForQuery(status), out);
         next
     }
+}
+
+/// Whether it does anything to transactions, wherever it is said.
+fn moves(acts: Acts) -> bool {
+    let all = [Phase::Outside, Phase::Inside, Phase::Failed];
+    all.iter().any(|phase| acts.leads_to(*phase) != *phase)
 }
 
 /// Whether it is one statement that ends a transaction, and begins no other.
@@ -278,6 +317,11 @@ mod tests {
             });
         }
         (said.join(" "), next)
+    }
+
+    /// What becomes of one message.
+    fn told(stand_in: &mut StandIn, message: &Message<'_>) -> Next {
+        answers(stand_in, std::slice::from_ref(message)).1
     }
 
     #[test]
@@ -397,5 +441,58 @@ mod tests {
             answers(&mut refused, &batch),
             ("57P03 I".into(), Next::Leave)
         );
+    }
+    #[test]
+    fn of_names_it_remembers_what_it_needs_and_not_without_an_end() {
+        let pad = "x".repeat(30_000);
+        let parse = |stand_in: &mut StandIn, query: &CStr| {
+            let mut last = (0, Next::Stay);
+            for n in 0..200 {
+                let name = std::ffi::CString::new(format!("{n}{pad}")).unwrap();
+                let message = Message::Parse(wire::frontend::Parse {
+                    name: &name,
+                    query,
+                    types: List::empty(),
+                });
+                last = (n, told(stand_in, &message));
+                if last.1 != Next::Stay {
+                    break;
+                }
+            }
+            last
+        };
+        let refused = || StandIn::for_request(errors::held_too_long("why"));
+        assert_eq!(parse(&mut refused(), c"select 1"), (199, Next::Stay));
+        let (count, next) = parse(&mut refused(), c"begin");
+        assert_eq!((count < 199, next), (true, Next::Full));
+        // In a lost transaction, portals of what ends it.
+        let mut lost = StandIn::for_transaction(true, false);
+        let name = std::ffi::CString::new("x".repeat(9_000)).unwrap();
+        let ends = Message::Parse(wire::frontend::Parse {
+            name: c"",
+            query: c"rollback",
+            types: List::empty(),
+        });
+        let portal = |portal| {
+            Message::Bind(wire::frontend::Bind {
+                portal,
+                statement: c"",
+                formats: List::empty(),
+                parameters: List::empty(),
+                result_formats: List::empty(),
+            })
+        };
+        let close = Message::Close(Target::Portal(&name));
+        let both = [portal(&name), close];
+        let mut many = vec![ends];
+        many.extend(both.repeat(600));
+        assert_eq!(answers(&mut lost, &many).1, Next::Stay);
+        assert_eq!(lost.bytes, 0);
+        let names: Vec<_> = (0..600)
+            .map(|n| std::ffi::CString::new(format!("{n}{}", "x".repeat(9_000))).unwrap())
+            .collect();
+        let mut many = vec![ends];
+        many.extend(names.iter().map(|name| portal(name)));
+        assert_eq!(answers(&mut lost, &many).1, Next::Full);
     }
 }
