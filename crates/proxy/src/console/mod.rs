@@ -203,9 +203,12 @@ async fn order(shared: &Arc<Shared>, command: &str, outbox: &mut Outbox) {
     match command {
         "PAUSE" => {
             shared.pause.set(true);
-            // Those who are within a transaction finish it.
-            while shared.pause.is_on() && is_busy(shared) {
+            // Those who are within a transaction finish it, and who has not seen the pause yet may be about to begin one.
+            loop {
                 tokio::time::sleep(LOOK).await;
+                if !shared.pause.is_on() || !is_busy(shared) {
+                    break;
+                }
             }
             // Whoever pauses may want the server, or a database of it, for himself.
             if shared.pause.is_on() {

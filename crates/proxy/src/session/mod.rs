@@ -161,6 +161,8 @@ impl Conversation {
                     self.mind.detached();
                 }
                 Stopped::Held => self.give_back(server, permit),
+                // The pump sits it out.
+                Stopped::Paused => attached = Some(Attached { server, permit }),
                 Stopped::Left | Stopped::Gone => {
                     self.leave(server, permit).await;
                     return Ending::Left;

@@ -17,6 +17,7 @@ use crate::net::{Inbox, Outbox};
 use crate::options::Route;
 use crate::pool::Server;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use wire::backend::{Fields, Frame, Report, Severity, SqlState, Tag, TransactionStatus};
 use wire::{Busy, Step, frontend};
@@ -39,6 +40,8 @@ pub(super) enum Stopped {
     Idle,
     /// The client wants something new, and just now there is no primary. The server is idle.
     Held,
+    /// The same, while an administrator has paused the proxy, and the session can't do without this server.
+    Paused,
     /// Everything is answered, and the server is to be asked this before anything else.
     Mend(Vec<Vec<u8>>),
     /// Between two transactions, and nobody knows what the last one did to the session.
@@ -59,7 +62,35 @@ impl Conversation {
     /// `is_new`: it has just got it, and where the primary is was looked at for that.
     pub(super) async fn pump(&mut self, server: &mut Server, is_new: bool) -> Stopped {
         let mut is_new = is_new;
-        std::future::poll_fn(|cx| self.poll_pump(server, &mut is_new, cx)).await
+        loop {
+            let stopped = std::future::poll_fn(|cx| self.poll_pump(server, &mut is_new, cx)).await;
+            if !matches!(stopped, Stopped::Paused) {
+                return stopped;
+            }
+            if let Err(stopped) = Box::pin(self.sit_out(server)).await {
+                return stopped;
+            }
+        }
+    }
+
+    /// Until the pause is over, or the server has something to say, or its end.
+    async fn sit_out(&mut self, server: &mut Server) -> Result<(), Stopped> {
+        self.entry.pin(self.mind.journal.pins());
+        self.entry.wait(std::time::Instant::now());
+        let shared = Arc::clone(&self.shared);
+        let mut over = std::pin::pin!(shared.pause.over());
+        let waited = std::future::poll_fn(|cx| {
+            if shared.closing.has_begun() {
+                return Poll::Ready(Err(Stopped::End(errors::closing())));
+            }
+            match over.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Ok(())),
+                Poll::Pending => self.poll_read(server, cx),
+            }
+        })
+        .await;
+        self.entry.keep(false);
+        waited
     }
 
     fn poll_pump(
@@ -106,7 +137,8 @@ impl Conversation {
         } else if self.mind.mending.is_due_at_once() && self.is_within(server) {
             self.mend(server)?;
         }
-        let is_heard = self.inbox.is_worth_reading() && self.hear_client(server)?;
+        let is_heard =
+            self.inbox.is_worth_reading() && !self.is_paused(server) && self.hear_client(server)?;
         if is_heard {
             self.pass(server, cx)?;
         }
@@ -131,6 +163,9 @@ impl Conversation {
             if !is_new && self.is_to_wait() {
                 return Err(Stopped::Held);
             }
+            if self.is_paused(server) {
+                return Err(Stopped::Paused);
+            }
             // A server that is not the one to ask any more gets nothing new, also before its end is seen.
             if !server.stamp.is_current() {
                 return Err(moment(server, &self.outbox));
@@ -148,9 +183,18 @@ impl Conversation {
 
     /// Whether what the client begins is not for this server any more.
     fn is_to_wait(&self) -> bool {
-        self.mind.journal.pins().is_empty()
-            && self.route == Route::Write
-            && (self.shared.seen.borrow().primary.is_err() || self.shared.pause.is_on())
+        let has_no_primary =
+            || self.route == Route::Write && self.shared.seen.borrow().primary.is_err();
+        self.mind.journal.pins().is_empty() && (self.shared.pause.is_on() || has_no_primary())
+    }
+
+    /// Whether what the client begins must wait, and the server, which can't be given back, with it.
+    fn is_paused(&self, server: &Server) -> bool {
+        self.shared.pause.is_on()
+            && !self.mind.journal.pins().is_empty()
+            && self.mind.ledger.is_empty()
+            && server.mirror.session.is_idle()
+            && !self.framer.within_message()
     }
 
     /// Whether everything that was asked is answered, and the answers are passed on.

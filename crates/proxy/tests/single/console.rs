@@ -1,5 +1,6 @@
 //! The administrator's console, and what the proxy counts.
 
+use crate::raw::{Raw, query};
 use crate::server::{Running, Server, code, one, story};
 use anyhow::{Context as _, Result, ensure};
 use proxy::{Admins, PoolMode};
@@ -239,6 +240,69 @@ fn what_is_paused_waits_and_nothing_under_way_is_cut_off() {
             admin.simple_query("RESUME").await?;
             ensure!(asked.await? == "7MB");
             ensure!(one(&a, "select 3").await? == "3");
+            Ok(())
+        });
+    }
+}
+
+/// It can't go to another server: it waits with the one that it has, hears what that has to say, and its end.
+#[test]
+fn what_is_tied_to_its_server_is_paused_with_it() {
+    for mode in [PoolMode::Session, PoolMode::Transaction] {
+        story(async move |server| {
+            let proxy = server
+                .proxy_with(|options| {
+                    options.pool_mode = mode;
+                    options.auth = proxy::AuthMethod::Trust;
+                    options.admins.everything = vec!["app".to_owned()];
+                })
+                .await?;
+            let admin = console(&proxy, "app").await?;
+            server.sql("app", "create table late (n int); grant all on late to app")?;
+            let mut tied = Raw::logged_in(proxy.address).await?;
+            tied.send(&query("listen news; select pg_advisory_lock(7)"))
+                .await?;
+            tied.until(b'Z').await?;
+            let there = |what: &str| tokio::task::block_in_place(|| server.sql("app", what));
+            for is_restarted in [false, true] {
+                // Within a transaction it finishes that.
+                tied.send(&query("begin")).await?;
+                tied.until(b'Z').await?;
+                let short = Duration::from_millis(200);
+                {
+                    let pause = admin.simple_query("PAUSE");
+                    tokio::pin!(pause);
+                    ensure!(timeout(short, &mut pause).await.is_err(), "one is open");
+                    tied.send(&query("insert into late values (1); commit"))
+                        .await?;
+                    tied.until(b'Z').await?;
+                    timeout(SOON, &mut pause).await??;
+                }
+                there("truncate late")?;
+                tied.send(&query("insert into late values (2)")).await?;
+                ensure!(timeout(short, tied.hear()).await.is_err(), "it is paused");
+                there("notify news")?;
+                let heard = tied.hear().await?.map(|(tag, _)| tag);
+                ensure!(heard == Some(b'A'), "{heard:?}");
+                ensure!(timeout(short, tied.hear()).await.is_err(), "it is paused");
+                ensure!(there("select count(*) from late")? == "0");
+                let clients = rows(&admin, "SHOW CLIENTS").await?;
+                ensure!(
+                    clients.iter().any(|row| row["state"] == "waiting"),
+                    "{clients:?}"
+                );
+                if is_restarted {
+                    tokio::task::block_in_place(|| server.down("fast").and_then(|()| server.up()))?;
+                    let told = tied.end().await?;
+                    ensure!(told == "FATAL 57P01", "{mode:?}: {told}");
+                }
+                admin.simple_query("RESUME").await?;
+                if !is_restarted {
+                    let told = crate::raw::told(&tied.until(b'Z').await?);
+                    ensure!(told == "nothing", "{told}");
+                    ensure!(there("select count(*) from late")? == "1");
+                }
+            }
             Ok(())
         });
     }
