@@ -101,8 +101,10 @@ impl Proxy {
             Some(path) => takeover::ask(path).await.map_err(failed)?,
             None => None,
         };
-        let (mut before, found) =
-            asked.map_or((None, Vec::new()), |(stream, found)| (Some(stream), found));
+        let (mut before, found, is_paused) = match asked {
+            Some(given) => (Some(given.stream), given.sockets, given.is_paused),
+            None => (None, Vec::new(), false),
+        };
         let handed_over = Arc::new(AtomicBool::new(false));
         let listeners = listen::open(&options, found, &handed_over)?;
         let missing = options.source.missing();
@@ -155,6 +157,9 @@ impl Proxy {
                 })
             }
         };
+        if is_paused {
+            shared.pause.set(true);
+        }
         if let Some(before) = &mut before {
             takeover::ready(before).await.map_err(failed)?;
             tracing::info!("taken over from the proxy that was here before");

@@ -33,6 +33,8 @@ const SOCKETS_MAX: usize = 64;
 const PACKET_BYTES_MAX: usize = 12 + CANCEL_SECRET_BYTES_MAX;
 /// With the sockets.
 const HERE: u8 = b'H';
+/// The same, while an administrator has paused the proxy: that goes over, too.
+const PAUSED: u8 = b'P';
 /// The new one is ready.
 const READY: u8 = b'R';
 /// For what is done at once by who is alive.
@@ -49,8 +51,16 @@ pub(super) struct Offer {
     pub(super) handed_over: Arc<AtomicBool>,
 }
 
+/// What a new proxy gets.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) stream: UnixStream,
+    pub(super) sockets: Vec<Found>,
+    pub(super) is_paused: bool,
+}
+
 /// Asks the proxy that is there for its sockets. `None`: there is none.
-pub(super) async fn ask(path: &Path) -> io::Result<Option<(UnixStream, Vec<Found>)>> {
+pub(super) async fn ask(path: &Path) -> io::Result<Option<Given>> {
     let stream = match UnixStream::connect(path).await {
         Ok(stream) => stream,
         Err(error)
@@ -65,9 +75,12 @@ pub(super) async fn ask(path: &Path) -> io::Result<Option<(UnixStream, Vec<Found
     };
     let receiving = stream.async_io(Interest::READABLE, || receive(stream.as_fd()));
     let sockets = tokio::time::timeout(LIMIT, receiving).await;
-    let sockets = sockets.map_err(|_| io::ErrorKind::TimedOut)??;
-    let found = sockets.into_iter().filter_map(Found::of).collect();
-    Ok(Some((stream, found)))
+    let (sockets, is_paused) = sockets.map_err(|_| io::ErrorKind::TimedOut)??;
+    Ok(Some(Given {
+        stream,
+        sockets: sockets.into_iter().filter_map(Found::of).collect(),
+        is_paused,
+    }))
 }
 
 /// The old one may go.
@@ -100,7 +113,7 @@ impl Offer {
                 accepted = self.meeting.accept() => accepted,
                 _ = ending.wait_for(|ending| *ending != Ending::No) => return,
             };
-            match self.hand_over(accepted).await {
+            match self.hand_over(accepted, &shared).await {
                 Ok(stream) => break stream,
                 Err(error) => tracing::warn!(%error, "a successor did not take over"),
             }
@@ -120,6 +133,7 @@ impl Offer {
     async fn hand_over(
         &self,
         accepted: io::Result<(UnixStream, tokio::net::unix::SocketAddr)>,
+        shared: &Shared,
     ) -> io::Result<UnixStream> {
         let (mut stream, _) = accepted?;
         let uid = stream.peer_cred()?.uid();
@@ -127,7 +141,11 @@ impl Offer {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let sockets: Vec<_> = self.sockets.iter().map(AsFd::as_fd).collect();
-        let sending = stream.async_io(Interest::WRITABLE, || send(stream.as_fd(), &sockets));
+        let word = match shared.pause.is_on() {
+            true => PAUSED,
+            false => HERE,
+        };
+        let sending = stream.async_io(Interest::WRITABLE, || send(stream.as_fd(), word, &sockets));
         let sent = tokio::time::timeout(LIMIT, sending).await;
         sent.map_err(|_| io::ErrorKind::TimedOut)??;
         let said = tokio::time::timeout(START, stream.read_u8()).await;
@@ -138,7 +156,7 @@ impl Offer {
     }
 }
 
-fn send(to: BorrowedFd<'_>, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+fn send(to: BorrowedFd<'_>, word: u8, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut message = SendAncillaryBuffer::new(&mut space);
     if !message.push(SendAncillaryMessage::ScmRights(sockets)) {
@@ -146,20 +164,21 @@ fn send(to: BorrowedFd<'_>, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
     }
     sendmsg(
         to,
-        &[IoSlice::new(&[HERE])],
+        &[IoSlice::new(&[word])],
         &mut message,
         SendFlags::NOSIGNAL,
     )?;
     Ok(())
 }
 
-fn receive(from: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+/// The sockets, and whether the proxy that has sent them is paused.
+fn receive(from: BorrowedFd<'_>) -> io::Result<(Vec<OwnedFd>, bool)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut message = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     let flags = RecvFlags::CMSG_CLOEXEC;
     let received = recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut message, flags)?;
-    if received.bytes != 1 || byte != [HERE] {
+    if received.bytes != 1 || ![HERE, PAUSED].contains(&byte[0]) {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let mut sockets = Vec::new();
@@ -168,7 +187,7 @@ fn receive(from: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
             sockets.extend(these);
         }
     }
-    Ok(sockets)
+    Ok((sockets, byte == [PAUSED]))
 }
 
 /// A request to cancel, as it came.

@@ -1,6 +1,6 @@
 //! What a proxy is told while it runs, and its other ways in.
 
-use crate::server::{PASSWORD, code, one, story};
+use crate::server::{PASSWORD, Running, code, one, story};
 use anyhow::ensure;
 use proxy::{AuthMethod, AuthQuery, Limits, PoolMode, UnixSocket, Users};
 use std::sync::Arc;
@@ -280,6 +280,45 @@ fn another_proxy_takes_over_without_a_moment_in_which_nobody_listens() {
         coming.await??;
         ensure!(socket.exists() && path.exists());
         ensure!(one(&new.client("app").await?, "select 7").await? == "7");
+        Ok(())
+    });
+}
+
+/// Who has paused the one has paused the other.
+#[test]
+fn another_proxy_takes_over_the_pause_too() {
+    story(async |server| {
+        let path = server.directory().join("takeover");
+        let with = |options: &mut proxy::Options| {
+            options.takeover = Some(path.clone());
+            options.admins.everything = vec!["app".to_owned()];
+        };
+        let mut old = server.proxy_with(with).await?;
+        let order = async |proxy: &Running, command: &str| {
+            let mut config = proxy.config("app");
+            let (client, connection) = config.dbname("pgbouncer").connect(NoTls).await?;
+            tokio::spawn(connection);
+            anyhow::Ok(client.simple_query(command).await.map(drop)?)
+        };
+        order(&old, "PAUSE").await?;
+        let new = server.proxy_with(|options| {
+            with(options);
+            options.listen = vec![old.address];
+        });
+        let new = new.await?;
+        // Until then it might still take in whoever comes.
+        tokio::time::timeout(SOON, &mut old.task).await??;
+        let coming = new.client("app");
+        tokio::pin!(coming);
+        let short = Duration::from_millis(300);
+        let early = tokio::time::timeout(short, &mut coming).await;
+        ensure!(
+            early.is_err(),
+            "it is paused: {:?}",
+            early.map(|it| it.map(drop))
+        );
+        order(&new, "RESUME").await?;
+        ensure!(one(&coming.await?, "select 7").await? == "7");
         Ok(())
     });
 }
