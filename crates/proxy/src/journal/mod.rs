@@ -30,6 +30,7 @@ pub(crate) struct Journal {
     /// There was more, and nothing is noted any more.
     is_full: bool,
     strings: Strings,
+    letters: Letters,
 }
 
 /// How texts of the session's own would be read again.
@@ -41,6 +42,63 @@ struct Strings {
     escaped: bool,
 }
 
+/// Letters beyond ASCII in texts that are kept: their bytes mean something only in the encoding they were said in.
+#[derive(Debug, Default)]
+struct Letters {
+    /// There are some, in the encoding that stood before the transaction, or before the session said another one.
+    kept: bool,
+    /// The session has said an encoding, of which the server has yet to report whether it is another one.
+    is_unsure: bool,
+    /// There are some said since.
+    new: bool,
+    /// What was reported last, if anything was.
+    encoding: Option<Box<[u8]>>,
+    /// The transaction is over in which that was said.
+    is_over: bool,
+}
+
+impl Letters {
+    fn note(&mut self, text: &[u8]) {
+        self.settle();
+        if !text.is_ascii() {
+            match self.is_unsure {
+                true => self.new = true,
+                false => self.kept = true,
+            }
+        }
+    }
+
+    /// The session says an encoding; `false`: there are letters in one that it has said just before.
+    fn say(&mut self) -> bool {
+        self.settle();
+        self.is_unsure = true;
+        !self.new
+    }
+
+    /// `own`: it is what the session began with. `false`: there are letters in another one.
+    fn report(&mut self, encoding: &[u8], own: bool) -> bool {
+        let changed = match &self.encoding {
+            Some(before) => **before != *encoding,
+            None => !own,
+        };
+        self.encoding = Some(encoding.into());
+        !(changed && self.kept)
+    }
+
+    /// What was said in transactions that are over stands.
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.is_over) {
+            self.kept |= std::mem::take(&mut self.new);
+            self.is_unsure = false;
+        }
+    }
+}
+
+/// By which letters are read.
+const ENCODING: &str = "client_encoding";
+/// By which the name of a configuration is looked up when it is set, which is kept as it was said.
+const PATH: &str = "search_path";
+const LOOKED_UP: &str = "default_text_search_config";
 /// Whether a backslash in a plain string is a letter like any other.
 const STRINGS: &str = "standard_conforming_strings";
 
@@ -149,7 +207,10 @@ impl Journal {
                 self.read_again(name, b"");
                 self.change(Change::Reset(name.clone()));
             }
-            Deed::ResetAll => self.change(Change::ResetAll),
+            Deed::ResetAll => {
+                self.changes_reading(ENCODING);
+                self.change(Change::ResetAll);
+            }
             Deed::Config(calls) => {
                 for call in calls {
                     self.config(call, parameters);
@@ -176,6 +237,10 @@ impl Journal {
             }
             Deed::Prepare { name, sql } => {
                 self.read_again("", sql);
+                // The statement stays if the transaction is rolled back, and the encoding does not.
+                if !sql.is_ascii() && self.letters.is_unsure {
+                    self.pin_settings();
+                }
                 self.bytes += ENTRY_BYTES + name.len() + sql.len();
                 self.prepared.insert(name.clone(), sql.clone());
             }
@@ -200,6 +265,7 @@ impl Journal {
 
     /// The server is ready for the next request; `failed`: there was an error in the last one.
     pub(crate) fn ready(&mut self, status: TransactionStatus, failed: bool) {
+        self.letters.is_over |= status == TransactionStatus::Idle;
         if status == TransactionStatus::Idle && !self.frames.is_empty() {
             match failed {
                 true => self.frames.clear(),
@@ -217,6 +283,9 @@ impl Journal {
     /// session began.
     pub(crate) fn reported(&mut self, name: &str, value: &[u8], own: bool) {
         let name: Box<str> = name.to_ascii_lowercase().into();
+        if &*name == ENCODING && !self.letters.report(value, own) {
+            self.pin_settings();
+        }
         let sql = set_config_sql(name.as_bytes(), value);
         let known = self.settings.get(&name);
         let right = match own {
@@ -227,7 +296,8 @@ impl Journal {
         if right {
             return;
         }
-        self.read_again(&name, b"");
+        self.is_read_again(&name, b"");
+        self.letters.note(value);
         let settings = Arc::make_mut(&mut self.settings);
         match own {
             true => drop(settings.remove(&name)),
@@ -241,6 +311,7 @@ impl Journal {
         let known = |name: &str| observed.prepared.contains_key(name);
         self.prepared.retain(|name, _| known(name));
         for (name, sql) in observed.prepared {
+            self.letters.note(&sql);
             self.prepared.entry(name).or_insert(sql);
         }
         let settings = &observed.settings;
@@ -251,6 +322,9 @@ impl Journal {
             && !self.settings.keys().any(|name| gone(name))
         {
             return;
+        }
+        for sql in settings.values() {
+            self.letters.note(sql);
         }
         let known = Arc::make_mut(&mut self.settings);
         known.retain(|name, _| !gone(name));
@@ -280,6 +354,7 @@ impl Journal {
                     self.pin_settings();
                 }
                 self.read_again(&name, b"");
+                self.letters.note(&sql);
                 self.change(Change::Set(name.into(), sql));
             }
             // NULL, or in a form that we do not read.
@@ -293,6 +368,24 @@ impl Journal {
 
     /// `sql`, which is kept, sets `name`. A session whose texts could be read otherwise later stays with its server.
     fn read_again(&mut self, name: &str, sql: &[u8]) {
+        self.changes_reading(name);
+        self.letters.note(sql);
+        self.is_read_again(name, sql);
+    }
+
+    /// The setting is said.
+    fn changes_reading(&mut self, name: &str) {
+        let stays = match name {
+            ENCODING => self.letters.say(),
+            PATH => !self.has_set(LOOKED_UP),
+            _ => true,
+        };
+        if !stays {
+            self.pin_settings();
+        }
+    }
+
+    fn is_read_again(&mut self, name: &str, sql: &[u8]) {
         self.strings.changed |= name == STRINGS;
         self.strings.escaped |= sql.contains(&b'\\');
         if has_half_letters(sql) || (self.strings.changed && self.strings.escaped) {

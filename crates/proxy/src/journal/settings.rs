@@ -5,8 +5,14 @@ use std::collections::BTreeMap;
 /// By name in small letters: the SQL that sets it again.
 pub(crate) type Settings = BTreeMap<Box<str>, Box<[u8]>>;
 
-/// These change how what follows is read.
-const FIRST: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
+/// These change how what follows is read: letters, strings, and names.
+const FIRST: [&str; 3] = [
+    "client_encoding",
+    "standard_conforming_strings",
+    "search_path",
+];
+/// It could strike what follows.
+const LAST: &str = "statement_timeout";
 const ROLE: &str = "role";
 
 /// Queries that make a session with the settings `from` one with the settings `to`, to be sent in
@@ -24,11 +30,11 @@ pub(crate) fn to_restore(from: &Settings, to: &Settings) -> Vec<Vec<u8>> {
             queries.push(one(name, to));
         }
     }
+    // Some can't be set while another one is, which is to go: those go first.
+    let gone = from.keys().filter(|name| !to.contains_key(*name));
+    let (last, set): (Vec<_>, Vec<_>) = to.keys().partition(|name| &***name == LAST);
     let mut rest = Vec::new();
-    let names = from
-        .keys()
-        .chain(to.keys().filter(|name| !from.contains_key(*name)));
-    for name in names {
+    for name in gone.chain(set).chain(last) {
         if differs(name) && &**name != ROLE && !FIRST.contains(&&**name) {
             rest.extend_from_slice(&one(name, to));
             rest.push(b';');

@@ -75,6 +75,68 @@ fn a_text_is_not_said_again_where_it_would_be_read_otherwise() {
 }
 
 #[test]
+fn letters_are_said_again_only_in_their_own_encoding() {
+    const WHO: &str = "set app.who = 'Müller'";
+    const LATIN: &str = "set client_encoding = 'latin1'";
+    // Behind each line the server reports what stands behind the arrow.
+    let stays = |script: &[&str]| {
+        let mut journal = Journal::default();
+        let mut status = TransactionStatus::Idle;
+        for line in script {
+            let (text, reported) = line.split_once(" -> ").unwrap_or((line, ""));
+            for (_, deed) in &Reading::of(text.as_bytes(), true).deeds {
+                journal.done(deed, &[]);
+            }
+            status = match text {
+                "begin" => TransactionStatus::InTransaction,
+                "commit" | "rollback" => TransactionStatus::Idle,
+                _ => status,
+            };
+            journal.tag(text.to_ascii_uppercase().as_bytes());
+            journal.ready(status, false);
+            if !reported.is_empty() {
+                journal.reported("client_encoding", reported.as_bytes(), reported == "UTF8");
+            }
+        }
+        journal.pins() != Pins::default()
+    };
+    let latin = &*format!("{LATIN} -> LATIN1");
+    assert!(!stays(&[WHO, WHO]) && !stays(&[latin, WHO, WHO]));
+    assert!(stays(&[WHO, latin]) && stays(&[latin, WHO, "set names 'utf8' -> UTF8"]));
+    assert!(stays(&[latin, WHO, "reset client_encoding -> UTF8"]));
+    assert!(stays(&["prepare p as select 'ü'", latin]));
+    // What is said anew and stays the same is not reported.
+    assert!(!stays(&[WHO, "set client_encoding = 'utf8'", WHO]));
+    assert!(stays(&[WHO, "select 1 -> LATIN1"]), "a function did it");
+    let within = |lines: &[&str], end| stays(&[&["begin"], lines, &[end]].concat());
+    assert!(!within(&[LATIN, WHO], "commit -> LATIN1"));
+    assert!(within(&[WHO, LATIN], "commit -> LATIN1"));
+    assert!(within(&[LATIN, WHO, "set names 'utf8'"], "commit"));
+    assert!(within(
+        &[LATIN, "prepare p as select 'ü'"],
+        "rollback -> UTF8"
+    ));
+    assert!(!within(&[WHO, LATIN], "rollback -> UTF8"));
+    assert!(stays(&[
+        "begin",
+        LATIN,
+        WHO,
+        "commit -> LATIN1",
+        "select 1 -> UTF8"
+    ]));
+}
+
+#[test]
+fn a_name_is_looked_up_again_only_where_it_was() {
+    const PATH: &str = "set search_path = s1";
+    const CONFIG: &str = "set default_text_search_config = 'mine'";
+    let stays = |script: &[&str]| journal_after(script).pins() != Pins::default();
+    assert!(!stays(&[PATH, CONFIG, CONFIG]));
+    assert!(stays(&[PATH, CONFIG, PATH]) && stays(&[PATH, CONFIG, "reset search_path"]));
+    assert!(!stays(&[PATH, CONFIG, "reset all", PATH]));
+}
+
+#[test]
 fn settings_go_with_the_transaction_that_made_them() {
     assert_eq!(
         after(&["set a = 1", "set b = 2"]),
@@ -173,6 +235,16 @@ fn one_sessions_settings_become_anothers() {
         ("client_encoding", "SET NAMES 'latin1'"),
         ("role", "SET ROLE x"),
     ]);
+    let path = settings(&[
+        ("default_text_search_config", "SET a"),
+        ("search_path", "SET b"),
+        ("statement_timeout", "SET c"),
+        ("timezone", "SET d"),
+    ]);
+    assert_eq!(
+        show(&settings(&[("zz", "SET zz")]), &path),
+        ["SET b", "RESET \"zz\";SET a;SET d;SET c;"]
+    );
     assert_eq!(show(&one, &one), [""; 0]);
     assert_eq!(show(&none, &one), ["SET a.b = 1;", "SET ROLE x"]);
     assert_eq!(show(&one, &none), ["RESET ROLE", "RESET \"a\".\"b\";"]);
