@@ -541,11 +541,9 @@ fn is_about_the_server(sqlstate: Option<SqlState>) -> bool {
 /// codes, but not from there.
 fn is_farewell(notice: &[u8]) -> bool {
     let fields = Fields::beginning(notice);
-    match fields.sqlstate() {
-        Some(errors::CRASH_SHUTDOWN) => true,
-        Some(errors::ADMIN_SHUTDOWN) => fields.find(b'R') == Some(c"quickdie"),
-        _ => false,
-    }
+    let codes = [errors::CRASH_SHUTDOWN, errors::ADMIN_SHUTDOWN];
+    fields.sqlstate().is_some_and(|code| codes.contains(&code))
+        && fields.find(b'R') == Some(c"quickdie")
 }
 
 fn wrong(wrong: Wrong) -> Stopped {

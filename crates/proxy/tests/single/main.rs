@@ -22,6 +22,7 @@ mod plain;
 mod pooling;
 mod quota;
 mod reading;
+mod restored;
 mod scripts;
 mod service;
 mod silence;
