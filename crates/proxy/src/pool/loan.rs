@@ -164,12 +164,12 @@ impl Loan {
         }
     }
 
-    /// Whether the session itself has set a setting to this; if not, it is the loan that has. `local`: what was reset
-    /// and set again within the last transaction; PostgreSQL takes the value that RESET has left for one that was set.
-    pub(crate) fn is_from_session(&self, name: &str, sql: &[u8], local: Names) -> bool {
+    /// Whether the session itself has set a setting to this; if not, it is the loan that has. `reset`: what may have the
+    /// value that the server began with because it was reset.
+    pub(crate) fn is_from_session(&self, name: &str, sql: &[u8], reset: Names) -> bool {
         let one = Names::one(name.as_bytes());
         let is_began = || {
-            let known = local.and(one).iter().next();
+            let known = reset.and(one).iter().next();
             known.is_some_and(|(_, name)| {
                 let began = self.server.parameters.get(name.as_bytes());
                 began.is_some_and(|began| *set_config_sql(name.as_bytes(), began) == *sql)

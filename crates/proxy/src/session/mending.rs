@@ -60,6 +60,12 @@ impl Mending {
         self.reset = self.reset.with(loan.about(named(reset)));
     }
 
+    /// What may have the value that the server began with because it was reset: PostgreSQL takes that for one that was
+    /// set, where something was set behind it for the transaction alone.
+    pub(super) fn may_be_reset(&self) -> Names {
+        self.local.with(self.reset).with(self.unsure)
+    }
+
     /// It was done, and the client has been told everything.
     pub(super) fn is_done(&mut self) {
         *self = Self {
@@ -117,11 +123,7 @@ impl Mind {
 
     /// What has the value that the server began with because it was reset, as far as that can be told.
     fn is_reset(&self, loan: &Loan, mirror: &Mirror) -> Names {
-        let status = mirror.session.transaction_status();
         let astray = loan.astray(&mirror.parameters).iter();
-        if status == TransactionStatus::Failed {
-            return Names::default();
-        }
         // What was set in another way is written down, or it is not known how.
         let unknown = self.opaque || self.journal.pins().has(Pin::Settings);
         let is_reset = |one: &Names, name: &str| {

@@ -40,9 +40,9 @@ pub(super) fn note(mind: &mut Mind, seen: Option<Observed>, mirror: &Mirror) {
     match seen {
         Some(mut observed) => {
             if let Some(loan) = &mirror.loan {
-                let local = mind.mending.local;
+                let reset = mind.mending.may_be_reset();
                 let settings = &mut observed.settings;
-                settings.retain(|name, sql| loan.is_from_session(name, sql, local));
+                settings.retain(|name, sql| loan.is_from_session(name, sql, reset));
             }
             mind.journal.observed(observed);
         }

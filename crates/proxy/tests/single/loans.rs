@@ -261,6 +261,23 @@ const SCRIPTS: &[&[&str]] = &[
     ],
     &["begin", "reset all", "select 1/0", "?", "rollback", "?"],
     &[
+        "begin; reset application_name",
+        "commit and chain",
+        "select 1/0",
+        "rollback",
+        "?",
+    ],
+    &[
+        "reset application_name; set local application_name = 'job'; do $$ begin end $$",
+        "?",
+        "?",
+    ],
+    &[
+        "do $$ begin reset application_name; set local application_name = 'job'; end $$",
+        "?",
+        "?",
+    ],
+    &[
         "begin",
         "set application_name = 'mine'",
         "select 1/0",
