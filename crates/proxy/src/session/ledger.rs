@@ -71,6 +71,12 @@ pub(super) enum Expect {
         before: Option<Arc<Prepared>>,
         was_here: bool,
     },
+    /// A Query takes that one away, unless it is thrown away itself, behind an error in what stands before it. No
+    /// message of its own says so.
+    Taken {
+        before: Option<Arc<Prepared>>,
+        was_here: bool,
+    },
     /// The client's statement is gone.
     Closed(Box<[u8]>),
     /// A portal, or a statement too long to be known.
@@ -131,6 +137,7 @@ impl Ledger {
             self.whole = VecDeque::new();
         }
         let mut asked = asked?;
+        asked.expected.retain(|expect| !expect.is_taken());
         if !asked.expected.is_empty() {
             unmet.append(&mut asked.expected);
         }
@@ -157,7 +164,9 @@ impl Ledger {
         expected.any(|expect| match expect {
             Expect::Parsed(..) | Expect::ParsedBefore(..) | Expect::Evicted(_) => true,
             Expect::Supplied(id) => *id != 0,
-            Expect::Unnamed { .. } | Expect::Closed(_) | Expect::Passed => false,
+            Expect::Unnamed { .. } | Expect::Taken { .. } | Expect::Closed(_) | Expect::Passed => {
+                false
+            }
         })
     }
 
@@ -170,7 +179,18 @@ impl Ledger {
     /// all else of the stretch is thrown away, too.
     pub(super) fn may_lack_unnamed(&self) -> bool {
         let is_prepared = self.open.expected.iter().rev().any(Expect::is_unnamed);
-        !is_prepared && self.expects_unnamed_before()
+        let mut before = self.whole.iter().flat_map(|asked| asked.expected.iter());
+        !is_prepared && before.any(|expect| expect.is_unnamed() || expect.is_taken())
+    }
+
+    /// Whether a Query takes it away that stands behind the next Sync.
+    pub(super) fn takes_unnamed(&self) -> bool {
+        let mut whole = self
+            .whole
+            .iter()
+            .skip_while(|asked| !asked.extended)
+            .skip(1);
+        whole.any(|asked| !asked.extended)
     }
 
     /// Whether that is so in a stretch that has its end already.
@@ -279,6 +299,10 @@ impl Ledger {
 impl Expect {
     fn is_unnamed(&self) -> bool {
         matches!(self, Self::Unnamed { .. } | Self::Supplied(0))
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self, Self::Taken { .. })
     }
 }
 

@@ -21,6 +21,10 @@ impl Mind {
         mut unmet: VecDeque<Expect>,
         mirror: &mut Mirror,
     ) {
+        if kind == Some(RequestKind::Query) {
+            // It has begun, and that is enough.
+            unmet.retain(|expect| !expect.is_taken());
+        }
         mirror.is_mixed_up |= self.renames() && is_about_ours(why, unmet.front());
         self.retire(why, mirror);
         let first = unmet
@@ -40,6 +44,7 @@ impl Mind {
             match expect {
                 Expect::Supplied(0) => self.unnamed_here = false,
                 Expect::Unnamed { before, was_here } => self.unnamed_again(before, was_here),
+                Expect::Taken { before, was_here } => self.kept_unnamed(before, was_here),
                 Expect::Parsed(_, prepared) => {
                     was_shared = true;
                     mirror.known.remove(&prepared.id);
@@ -57,6 +62,15 @@ impl Mind {
         }
         // What was sent behind it was sent in the belief that it would be done.
         mirror.is_mixed_up |= was_shared && self.renames() && self.ledger.expects_shared();
+    }
+
+    /// The Query that was to take it away was thrown away.
+    fn kept_unnamed(&mut self, before: Option<Arc<prepared::Prepared>>, was_here: bool) {
+        if self.unnamed.is_none() && !self.ledger.expects_unnamed() && !self.ledger.takes_unnamed()
+        {
+            self.unnamed_here = was_here && before.is_some();
+            self.unnamed = before;
+        }
     }
 
     /// Unless another has been sent since, or a Query, which takes it away.

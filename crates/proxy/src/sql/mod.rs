@@ -10,6 +10,7 @@
 mod acts;
 mod calls;
 mod climate;
+mod deallocate;
 mod deed;
 mod plain;
 mod read_only;
@@ -20,6 +21,7 @@ mod token;
 
 pub(crate) use acts::{Act, Acts, Phase, Phases};
 pub(crate) use climate::CLIMATE;
+pub(crate) use deallocate::replaced;
 pub(crate) use deed::{Argument, ConfigCall, Deed, Pin, Pins};
 pub(crate) use read_only::may_lift;
 pub(crate) use reset::Reset;

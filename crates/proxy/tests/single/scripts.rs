@@ -24,6 +24,7 @@ fn one_message(text: &str) -> Vec<u8> {
         "Q" => query(rest),
         "P" => {
             let (name, sql) = rest.split_once('=').unwrap_or(("", rest));
+            let sql = sql.replace("{long}", &"x".repeat(300_000));
             message(b'P', format!("{name}\0{sql}\0\0\0").as_bytes())
         }
         "B" => {
@@ -277,6 +278,17 @@ fn a_name_that_sql_takes_away_stands_for_the_next_statement() {
                 (1, "P =deallocate s1 | B | E | P =deallocate s1 | B | E | S"),
                 AGAIN,
             ],
+            // Among others.
+            &[OLD, (1, "Q deallocate s1; select 2"), AGAIN],
+            &[OLD, (1, "Q select 1; deallocate s1; select 1/0"), AGAIN],
+            &[OLD, (1, "Q select 1/0; deallocate s1"), AGAIN],
+            &[OLD, (1, "P =deallocate s1; select 2 | B | E | S"), AGAIN],
+            // A text that is too long to be read.
+            &[
+                OLD,
+                (1, "P s1=select length('{long}') | B s1 | E | S"),
+                AGAIN,
+            ],
             // It fails.
             &[
                 OLD,
@@ -394,6 +406,32 @@ fn a_statement_without_a_name_that_was_thrown_away_does_not_run() {
             &[
                 (1, "P =select 'OLD' | S"),
                 (2, "P =selec | S | B | E | S"),
+                (1, "B | E | S"),
+            ],
+            // A Query takes it away, unless it is thrown away itself.
+            &[
+                (1, "P =select 'OLD' | S"),
+                (2, "B nosuch | Q select 1 | S | B | E | S"),
+                (1, "B | E | S"),
+            ],
+            &[
+                (1, "P =select 'OLD' | S"),
+                (1, "B nosuch | Q select 1 | Q select 2 | B | E | S"),
+                (1, "D | B | E | S"),
+            ],
+            &[
+                (1, "P =select 'OLD' | S"),
+                (3, "B nosuch | Q select 1 | S | Q select 2 | B | E | S"),
+                (1, "B | E | S"),
+            ],
+            &[
+                (1, "P =select 'OLD' | S"),
+                (2, "P x=select 1 | Q select 1/0 | B | E | S"),
+                (1, "B | E | S"),
+            ],
+            &[
+                (1, "P =select 'OLD' | S"),
+                (2, "P x=select 1 | Q select 1 | D | S"),
                 (1, "B | E | S"),
             ],
             &[

@@ -94,7 +94,7 @@ impl Mind {
                 Fate::Forward
             }
             Some(Expect::Unnamed { .. } | Expect::Passed) => Fate::Forward,
-            None => {
+            Some(Expect::Taken { .. }) | None => {
                 mirror.is_mixed_up = true;
                 Fate::Forward
             }

@@ -6,8 +6,8 @@ use super::supply::tell;
 use super::{KEEP, Mind, NOTHING, Plan, Wrong};
 use crate::pool::Mirror;
 use crate::prepared::Prepared;
-use crate::sql::{Deed, Pin, Pins, Reading, may_lift};
-use std::ffi::CStr;
+use crate::sql::{Deed, Pin, Pins, Reading, may_lift, replaced};
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use wire::backend::TransactionStatus;
 use wire::frontend::{self, Bind, Message, Target};
@@ -95,13 +95,20 @@ impl Mind {
             _ => Reading::too_long(),
         };
         self.only_reads = self.only_reads && frame.is_whole() && !may_lift(frame.body());
-        self.unnamed = None;
+        let (before, was_here) = (self.unnamed.take(), self.unnamed_here);
+        if !self.ledger.is_whole() {
+            self.ledger.expect(Expect::Taken { before, was_here });
+        }
         self.journal.pin(reading.pins);
         self.opaque |= reading.opaque;
         let mut plan = Plan::default();
         if self.deallocates_shared(&reading) {
+            let text = frame.body().strip_suffix(b"\0").unwrap_or_default();
+            let standard = mirror.has_standard_strings();
+            let text = replaced(text, standard, KEEP.to_bytes(), |name| self.is_shared(name));
             let mut instead = Vec::new();
-            Message::Query(KEEP).encode(&mut instead)?;
+            let text = CString::new(text).unwrap_or_default();
+            Message::Query(&text).encode(&mut instead)?;
             plan.instead = Some(instead);
         }
         self.mending.resets(&reading, mirror);
@@ -121,19 +128,19 @@ impl Mind {
         Ok(plan)
     }
 
-    /// Whether it is a DEALLOCATE of a statement that the protocol has prepared, which has another
-    /// name on the server and is not this client's alone.
+    /// Whether there is a DEALLOCATE in it of a statement that the protocol has prepared, which has another name on the
+    /// server and is not this client's alone.
     fn deallocates_shared(&self, reading: &Reading) -> bool {
-        let [(0, deed)] = &reading.deeds[..] else {
-            return false;
-        };
-        let Deed::Deallocate(name) = &**deed else {
-            return false;
-        };
-        reading.statements == 1
-            && self.renames()
-            && !self.journal.has_prepared_as(name)
-            && self.lookup(name.as_bytes()).is_some()
+        let mut deeds = reading.deeds.iter();
+        self.renames()
+            && deeds.any(|(_, deed)| match &**deed {
+                Deed::Deallocate(name) => self.is_shared(name),
+                _ => false,
+            })
+    }
+
+    fn is_shared(&self, name: &str) -> bool {
+        !self.journal.has_prepared_as(name) && self.lookup(name.as_bytes()).is_some()
     }
 
     fn execute(&mut self, portal: &CStr, mirror: &Mirror) {
@@ -163,6 +170,18 @@ impl Mind {
     fn parse(&mut self, frame: &frontend::Frame<'_>, mirror: &mut Mirror) -> Result<Plan, Wrong> {
         self.only_reads = self.only_reads && frame.is_whole() && !may_lift(frame.body());
         if !frame.is_whole() || mirror.may_misread(frame.body()) {
+            if let Ok((name, behind)) = text(frame.body())
+                && self.renames()
+                && !name.is_empty()
+                && let Some(taken) = self.lookup(name.to_bytes())
+            {
+                // As below.
+                let mut plan = self.supply(&taken, mirror)?;
+                plan.instead = Some(renamed(frame, None, taken.name(), behind)?);
+                mirror.session.sent(frame, Origin::Client)?;
+                self.ledger.expect(Expect::Passed);
+                return Ok(plan);
+            }
             mirror.session.sent(frame, Origin::Client)?;
             if frame.body().first() == Some(&0) {
                 self.unnamed = None;
@@ -187,7 +206,7 @@ impl Mind {
                 Some(known) => Arc::clone(known),
                 None => self.registry.alone(body, standard),
             };
-            if self.deallocates_shared(&prepared.reading) {
+            if prepared.reading.statements == 1 && self.deallocates_shared(&prepared.reading) {
                 let asked = Arc::unwrap_or_clone(prepared);
                 return self.parse_kept(asked, body);
             }
@@ -262,11 +281,11 @@ impl Mind {
             Some(prepared) if name.is_empty() => self.supply_unnamed(prepared, mirror)?,
             Some(prepared) if self.renames() => {
                 let mut plan = self.supply(prepared, mirror)?;
-                plan.instead = Some(renamed(frame, portal, prepared.name(), behind)?);
+                plan.instead = Some(renamed(frame, Some(portal), prepared.name(), behind)?);
                 plan
             }
             None if self.is_of_others(name) => Plan {
-                instead: Some(renamed(frame, portal, NOTHING, behind)?),
+                instead: Some(renamed(frame, Some(portal), NOTHING, behind)?),
                 ..Plan::default()
             },
             _ => Plan::default(),
@@ -348,20 +367,21 @@ fn values(bind: &Bind<'_>) -> Arc<Values> {
     Values::new(all.map(|value| value.map(Into::into)).collect())
 }
 
-/// A Bind of another statement. `behind`: what follows the statement's name.
+/// A Bind or a Parse of another statement. `portal`: what stands before the statement's name, for a Bind; `behind`: what
+/// follows it.
 fn renamed(
     frame: &frontend::Frame<'_>,
-    portal: &CStr,
+    portal: Option<&CStr>,
     name: &CStr,
     behind: &[u8],
 ) -> Result<Vec<u8>, Wrong> {
-    let portal = portal.to_bytes_with_nul();
+    let portal = portal.map_or(&[][..], CStr::to_bytes_with_nul);
     let old = frame.body().len() - portal.len() - behind.len();
     let new = name.to_bytes_with_nul();
     let length = frame.body_len() + 4 + new.len() - old;
     let length = u32::try_from(length).map_err(|_| wire::Unwritable::TooLong(length))?;
     let mut bytes = Vec::with_capacity(frame.bytes().len() + 16);
-    bytes.push(b'B');
+    bytes.extend_from_slice(&frame.bytes()[..1]);
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(portal);
     bytes.extend_from_slice(new);
