@@ -227,7 +227,7 @@ fn a_transaction_whose_begin_is_not_answered_may_be_none() {
     });
 }
 
-async fn nobody_is_left(server: &Server) -> Result<()> {
+pub(crate) async fn nobody_is_left(server: &Server) -> Result<()> {
     lab::eventually("nobody is left", Duration::from_secs(60), async || {
         let left = "select count(*) from pg_stat_activity where usename = 'app'";
         let left = tokio::task::block_in_place(|| server.psql(left))?;

@@ -2,6 +2,7 @@
 //!
 //! Each script is played on a connection to the server, too, and all that is heard must be the same.
 
+use crate::pipelines::nobody_is_left;
 use crate::raw::{Heard, Raw, message, query, startup, told};
 use crate::server::{Server, story};
 use anyhow::{Context as _, Result, ensure};
@@ -222,6 +223,8 @@ fn what_a_portal_has_set_before_its_limit_outlives_the_server() {
         take(&mut client, &(1, set)).await?;
         let end = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'app'";
         tokio::task::block_in_place(|| server.psql(end))?;
+        // What it has asked of a server that goes may have been done.
+        nobody_is_left(server).await?;
         let found = take(&mut client, &WHO).await?;
         ensure!(found == "T [alice] SELECT 1 I", "{found}");
         Ok(())
