@@ -117,14 +117,23 @@ pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
     let reserve_after = seconds(section, "reserve_pool_timeout", plain.reserve_after);
     let read_lag = or_none("read_lag_bytes_max", 1 << 50);
     let hold_time = seconds(section, "hold_time", plain.hold_time);
-    let clients_max = count("max_client_conn", 1_000_000, plain.clients_max)?;
+    let clients_max = count("max_client_conn", 1_000_000, plain.clients_max);
+    let clients = clients_max.unwrap_or(plain.clients_max);
     // An application that opens all of its connections at once is no flood.
-    let part = |key, of: usize| count(key, 1_000_000, (clients_max / of).max(100));
+    let part = |key, of: usize| count(key, 1_000_000, (clients / of).max(100));
+    let logins_max = part("max_login_conn", 2);
+    let address_logins_max = part("max_login_conn_per_address", 4);
+    let pool_size = count("default_pool_size", 100_000, plain.pool_size);
+    let hold_clients = count("hold_clients", 1_000_000, plain.hold_clients);
+    let hold_bytes = count("hold_bytes", 1 << 40, plain.hold_bytes);
+    let prepared_max = count("max_prepared_statements", 100_000, plain.prepared_max);
+    let keepalive = keepalive(section);
+    // Each was looked at before one that is wrong ends this: the others are no unknown keys.
     Some(Limits {
-        clients_max,
-        logins_max: part("max_login_conn", 2)?,
-        address_logins_max: part("max_login_conn_per_address", 4)?,
-        pool_size: count("default_pool_size", 100_000, plain.pool_size)?,
+        clients_max: clients_max?,
+        logins_max: logins_max?,
+        address_logins_max: address_logins_max?,
+        pool_size: pool_size?,
         reserve_size: reserve_size?.unwrap_or(0),
         reserve_after: reserve_after?,
         pool_size_min: pool_size_min?.unwrap_or(0),
@@ -135,10 +144,10 @@ pub(super) fn limits(section: &Section<'_>) -> Option<Limits> {
             false => plain.read_lag_bytes_max,
         },
         hold_time: hold_time?,
-        hold_clients: count("hold_clients", 1_000_000, plain.hold_clients)?,
-        hold_bytes: count("hold_bytes", 1 << 40, plain.hold_bytes)?,
-        prepared_max: count("max_prepared_statements", 100_000, plain.prepared_max)?,
-        keepalive: keepalive(section)?,
+        hold_clients: hold_clients?,
+        hold_bytes: hold_bytes?,
+        prepared_max: prepared_max?,
+        keepalive: keepalive?,
         ..plain
     })
 }

@@ -62,3 +62,22 @@ fn a_proxy_is_not_its_own_server() {
     assert!(read("*:5432").is_err());
     assert!(read("127.0.0.1:6432").is_ok());
 }
+
+/// One that is wrong makes no other one unknown.
+#[test]
+fn each_limit_of_a_proxy_is_looked_at() {
+    let keys = "listen: '*:6432', default_pool_size: -1, max_client_conn: 0, hold_clients: x, tcp_keepidle: y, \
+        max_prepared_statements: z";
+    let error = load(with_proxy(keys).as_bytes()).err();
+    let said = error.map(|error| error.to_string()).unwrap_or_default();
+    assert!(!said.contains("unknown key"), "{said}");
+    for key in [
+        "default_pool_size",
+        "max_client_conn",
+        "hold_clients",
+        "tcp_keepidle",
+        "max_prepared_statements",
+    ] {
+        assert!(said.contains(key), "{key}: {said}");
+    }
+}
