@@ -6,23 +6,22 @@
 //! It does not know who they are, nor what becomes of them.
 
 use crate::options::Limits;
+use crate::seldom::Seldom;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
-/// A flood is told of once in so long.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// One for a proxy.
 #[derive(Debug, Default)]
-pub(crate) struct Anteroom(Arc<Mutex<Counts>>);
+pub(crate) struct Anteroom {
+    counts: Arc<Mutex<Counts>>,
+    told: Seldom,
+}
 
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
     of: HashMap<IpAddr, usize>,
-    told: Option<Instant>,
 }
 
 /// A connection's place in it.
@@ -45,7 +44,7 @@ impl Anteroom {
     /// `address`: whose it is; `None` for this machine's own, by a Unix socket.
     pub(crate) fn enter(&self, address: Option<IpAddr>, limits: &Limits) -> Result<Seat, Full> {
         let address = address.map(network);
-        let mut counts = lock(&self.0);
+        let mut counts = lock(&self.counts);
         let of_address = address.map_or(0, |address| counts.of.get(&address).copied().unwrap_or(0));
         let full = if counts.all >= limits.logins_max {
             Some(Full::All(counts.all))
@@ -55,9 +54,8 @@ impl Anteroom {
             None
         };
         if let Some(full) = full {
-            let is_news = counts.told.is_none_or(|told| told.elapsed() >= QUIET);
-            if is_news {
-                counts.told = Some(Instant::now());
+            drop(counts);
+            if self.told.is_due() {
                 tracing::warn!(?address, reason = %full, "a connection is turned away");
             }
             return Err(full);
@@ -68,13 +66,13 @@ impl Anteroom {
         }
         drop(counts);
         Ok(Seat {
-            counts: Arc::clone(&self.0),
+            counts: Arc::clone(&self.counts),
             address,
         })
     }
 
     pub(crate) fn count(&self) -> usize {
-        lock(&self.0).all
+        lock(&self.counts).all
     }
 }
 
@@ -126,6 +124,6 @@ mod tests {
         let _own = room.enter(None, &limits).unwrap();
         assert_eq!(room.count(), 4);
         drop(b);
-        assert_eq!(lock(&room.0).of.len(), 1);
+        assert_eq!(lock(&room.counts).of.len(), 1);
     }
 }

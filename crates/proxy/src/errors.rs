@@ -93,6 +93,14 @@ pub(crate) fn too_many_clients() -> Report {
     Report::fatal(TOO_MANY_CONNECTIONS, "sorry, too many clients already")
 }
 
+/// The same where it is the proxy that has them.
+pub(crate) fn full(most: usize) -> Report {
+    let detail = format!("The proxy has {most} clients.");
+    let hint =
+        "max_client_conn says how many it may have, and its file descriptors say how many it can.";
+    too_many_clients().detail(&detail).hint(hint)
+}
+
 /// Who it is was not clear in time.
 pub(crate) fn late() -> Report {
     Report::fatal(QUERY_CANCELED, "canceling authentication due to timeout")

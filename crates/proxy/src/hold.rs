@@ -3,6 +3,7 @@
 //! **Invariant:** their number and their bytes are bounded, and who leaves gives its place back.
 
 use crate::options::Limits;
+use crate::seldom::Seldom;
 use crate::swap::Swap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +14,8 @@ pub(crate) struct Hold {
     limits: Arc<Swap<Limits>>,
     clients: AtomicUsize,
     bytes: AtomicUsize,
+    /// That somebody has waited in vain.
+    pub(crate) in_vain: Seldom,
 }
 
 /// A place among those who wait.
@@ -37,6 +40,7 @@ impl Hold {
             limits,
             clients: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
+            in_vain: Seldom::default(),
         })
     }
 

@@ -37,6 +37,7 @@ mod cancel;
 mod errors;
 mod net;
 mod peers;
+mod seldom;
 mod swap;
 mod tls;
 

@@ -211,7 +211,7 @@ const CLIENTS: usize = 280;
 fn a_flood_of_clients_costs_the_node_nothing() {
     let name = "a_flood_of_clients_costs_the_node_nothing";
     let topology = Topology::ThreeWithProxies;
-    let announced = Announced(&["a connection is turned away"]);
+    let announced = Announced(&["a connection is turned away", "the proxy is full"]);
     story(name, topology, announced, async |world| {
         let primary = world.cluster.primary().await?;
         let node = world.cluster.node(&primary)?;

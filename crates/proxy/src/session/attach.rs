@@ -490,7 +490,17 @@ impl Conversation {
             Interrupted::Closing => Unattached::End(errors::closing()),
             Interrupted::Late => {
                 self.shared.stats.refused.count();
-                Unattached::Refused(errors::held_too_long(&self.shared.reason(why)))
+                let reason = self.shared.reason(why);
+                if self.shared.hold.in_vain.is_due() {
+                    let (user, database) = (&*self.pool.user, &*self.pool.database);
+                    tracing::warn!(
+                        user,
+                        database,
+                        reason = &*reason,
+                        "a request got no server in time"
+                    );
+                }
+                Unattached::Refused(errors::held_too_long(&reason))
             }
         }
     }

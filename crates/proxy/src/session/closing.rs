@@ -4,6 +4,7 @@
 //!
 //! It does not know those who have not said yet what they want.
 
+use crate::seldom::Seldom;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(crate) struct Closing {
     begun: AtomicBool,
     clients: Arc<AtomicUsize>,
+    /// That there was no place for somebody.
+    pub(crate) full: Seldom,
 }
 
 /// A client's place.

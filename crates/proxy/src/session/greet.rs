@@ -305,8 +305,20 @@ async fn greet(
         Some(Right::Everything | Right::Look) => usize::MAX,
         Some(Right::Nothing) | None => shared.limits.load().clients_max,
     };
-    let place = shared.closing.enter(most);
-    let place = place.ok_or_else(errors::too_many_clients)?;
+    let Some(place) = shared.closing.enter(most) else {
+        if shared.closing.full.is_due() {
+            let (user, database) = (&wanted.user, &wanted.database);
+            let address = stream.peer_address();
+            tracing::warn!(
+                user,
+                database,
+                ?address,
+                max_client_conn = most,
+                "a client is turned away: the proxy is full"
+            );
+        }
+        return Err(errors::full(most).into());
+    };
     let found = match shared.gatekeeper.lookup(&wanted.user) {
         None => None,
         Some((query, credential)) => {

@@ -120,6 +120,40 @@ fn a_primary_that_is_gone_is_said_and_that_it_is_back() -> Result<()> {
     })
 }
 
+/// The clients hear why; whoever looks after the proxy reads its log.
+#[test]
+fn who_waits_in_vain_and_who_is_one_too_many_is_in_the_log_once() -> Result<()> {
+    scene::play(async |home| {
+        home.write(
+            "pool_mode: session, hold_time: 1, max_client_conn: 2",
+            "pencil",
+        )?;
+        let proxy = home.start()?;
+        let (a, _ends) = home.client("pencil").await?;
+        let (b, _ends) = home.client("pencil").await?;
+        for _ in 0..3 {
+            let refused = home.client("pencil").await.err().context("a third")?;
+            let refused = format!("{refused:#}");
+            ensure!(refused.contains("max_client_conn"), "{refused}");
+        }
+        home.stop_server()?;
+        for client in [&a, &b] {
+            ensure!(one(client, "select 1").await.is_err());
+        }
+        for said in [
+            "a client is turned away: the proxy is full",
+            "max_client_conn=2",
+            "a request got no server in time",
+            "can't connect to 127.0.0.1:",
+        ] {
+            proxy.says(said).await?;
+        }
+        ensure!(proxy.count("the proxy is full")? == 1);
+        ensure!(proxy.count("a request got no server in time")? == 1);
+        Ok(())
+    })
+}
+
 /// Each client reads the server's words, or waits; the log has them once.
 #[test]
 fn a_login_that_the_server_refuses_is_said_once_with_its_words() -> Result<()> {
